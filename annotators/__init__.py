@@ -1,0 +1,1 @@
+"""Who prefers, and how noisily: simulated annotators, noise models, and annotation runs."""

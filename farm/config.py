@@ -1,0 +1,355 @@
+"""Configuration: one YAML, named parts, and classes whose signature is their schema.
+
+A *spec* says which class plays a role and with what arguments:
+
+    training                                # the named config configs/annotators/training.yaml
+    {use: training, rate: 0.1}              # the same with a changed argument
+    {class: annotators.noise.Flip, rate: 0.1, annotator: evaluation}
+
+:func:`build` turns a spec into an object. The constructor's signature is the schema: an unknown key, a missing one or a
+value of the wrong type is refused with the file and the key. An argument whose type is a role (``annotator:
+Annotator``) takes a spec in turn. Arguments the YAML does not set and that are named like a field of
+:class:`~farm.protocols.Context` (``world``, ``features``, ``store``) are handed over by the program.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from farm import protocols
+from farm.errors import UserError, nearest
+from farm.protocols import Annotator, Context, Evaluator, Features, Method, Policy, Reporter, World
+
+Spec = str | dict[str, Any]
+Role = TypeVar("Role")
+Model = TypeVar("Model", bound=BaseModel)
+
+ROOM = {
+    Annotator: "annotators",
+    Method: "methods",
+    World: "worlds",
+    Evaluator: "evaluators",
+    Reporter: "reporters",
+    Features: "features",
+    Policy: "policies",
+}
+"""The folder of named configs of each role."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML loaded safely; a repeated key is an error, not a silent overwrite."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        name = loader.construct_object(key_node, deep=True)
+        if name in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key `{name}` stands twice", key_node.start_mark)
+        seen.add(name)
+    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """Parsed YAML. Raises UserError with the line on a syntax error or a repeated key."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{origin}{place}: {getattr(error, 'problem', None) or error}") from error
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    data = parse_yaml(text, str(path))
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
+    return data
+
+
+def config_root() -> Path:
+    """The folder ``configs``: inside the installed package, or at the top of a clone."""
+    packaged = Path(__file__).parent / "configs"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def named(room: str) -> dict[str, Path]:
+    """The named configs of one room: name -> file."""
+    return {path.stem: path for path in sorted((config_root() / room).glob("*.yaml"))}
+
+
+def find(room: str, name: str) -> Path:
+    """The file of a config given by path or by name. Raises UserError naming the nearest known name."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        if (config_root().parent / path).is_file():
+            return config_root().parent / path
+        raise UserError(f"{name}: no such file")
+    known = named(room)
+    if name not in known:
+        raise UserError(f"{name}: no such config in configs/{room}; {nearest(name, known)}")
+    return known[name]
+
+
+def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """A copy of ``data`` with ``a.b=c`` settings applied; values are YAML.
+
+    >>> override({"a": {"b": 1}}, ["a.b=2", "c=[1, x]"])
+    {'a': {'b': 2}, 'c': [1, 'x']}
+    """
+    import copy
+
+    out = copy.deepcopy(data)
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals or not path:
+            raise UserError(f"--set {setting}: write it as key=value or a.b=value")
+        *parents, last = path.split(".")
+        place = out
+        for name in parents:
+            below = place.get(name)
+            if isinstance(below, str):  # a spec given by name becomes the same name with changed arguments
+                below = {"use": below}
+            elif below is None:
+                below = {}
+            elif not isinstance(below, dict):
+                raise UserError(f"--set {setting}: `{name}` is not a mapping")
+            place[name] = below
+            place = below
+        place[last] = parse_yaml(value, f"--set {setting}")
+    return out
+
+
+def validate(model: type[Model], data: Mapping[str, Any], origin: str) -> Model:
+    """``data`` as a pydantic model; every mistake becomes one sentence with the file and the key."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(_first_error(error, origin, model.model_fields)) from error
+
+
+def _first_error(error: ValidationError, origin: str, known: Iterable[str]) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{origin}: unknown key `{key}`; {nearest(str(first['loc'][-1]), known)}"
+    if first["type"] == "missing":
+        return f"{origin}: `{key}` is missing"
+    return f"{origin}: `{key}` = {first.get('input')!r} is wrong: {first['msg'].lower()}"
+
+
+def resolve(role: type, spec: Spec, origin: str = "") -> tuple[dict[str, Any], str, Path | None]:
+    """A spec as (arguments with ``class``, where it was said, the folder of that file)."""
+    room = ROOM[role]
+    if isinstance(spec, str):
+        spec = {"use": spec}
+    if not isinstance(spec, dict):
+        raise UserError(f"{origin}: expected a name or a mapping for {role.__name__}, found {spec!r}")
+    if "use" in spec:
+        path = find(room, str(spec["use"]))
+        inner, _, folder = resolve(role, load_mapping(path), str(path))
+        changes = {k: v for k, v in spec.items() if k != "use"}
+        return {**inner, **changes}, f"{origin} ({path.name})" if origin and changes else str(path), folder or path.parent
+    if "class" not in spec:
+        raise UserError(f"{origin}: `class` (an import path) or `use` (a named config of {room}) is missing")
+    return dict(spec), origin, Path(origin).parent if origin and Path(origin).is_file() else None
+
+
+def import_class(path: str, role: type, origin: str, folder: Path | None = None) -> type:
+    """The class at an import path. Refused unless it fulfils the role; a module beside the YAML file is found too."""
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        raise UserError(f"{origin}: class `{path}` is not an import path like package.module.Class")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        module = _beside(module_name, folder) if folder else None  # type: ignore[assignment]
+        if module is None:
+            missing = error.name or module_name
+            if not module_name.startswith(missing):
+                raise UserError(
+                    f"{origin}: class `{path}` needs the package {missing}, which is not installed; `farm doctor` tells what to install"
+                ) from error
+            raise UserError(f"{origin}: class `{path}`: there is no module {missing}") from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise UserError(f"{origin}: module {module_name} has no class `{name}`; {nearest(name, _public(module))}")
+    wanted = _members(role)
+    lacking = [m for m in sorted(wanted) if not hasattr(found, m) and m not in _annotations(found)]
+    if not isinstance(found, type) or lacking:
+        what = f"it lacks `{lacking[0]}`" if lacking else "it is not a class"
+        raise UserError(f"{origin}: class `{path}` cannot play the role {role.__name__}: {what}")
+    return found
+
+
+def _beside(module_name: str, folder: Path) -> types.ModuleType | None:
+    if not (folder / (module_name.split(".")[0] + ".py")).is_file():
+        return None
+    sys.path.insert(0, str(folder))
+    try:
+        return importlib.import_module(module_name)
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _public(module: types.ModuleType) -> list[str]:
+    return [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
+
+
+def _members(role: type) -> set[str]:
+    return {n for n in vars(role) if not n.startswith("_")} | set(vars(role).get("__annotations__", {}))
+
+
+def _annotations(cls: type) -> set[str]:
+    return {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
+
+
+def build(role: type[Role], spec: Spec, context: Context | None = None, origin: str = "") -> Role:
+    """The object a spec describes.
+
+    Raises:
+        UserError: naming the file and key, for anything wrong in the spec.
+    """
+    arguments, origin, folder = resolve(role, spec, origin)
+    cls = import_class(str(arguments.pop("class")), role, origin, folder)
+    arguments.pop("about", None)
+    parameters, hints = _signature(cls)
+    context = context or Context()
+    handed = {f.name: getattr(context, f.name) for f in dataclass_fields(context)}
+    values: dict[str, Any] = {}
+    for key, value in arguments.items():
+        if key not in parameters:
+            raise UserError(f"{origin}: unknown key `{key}` of {cls.__name__}; {nearest(key, parameters)}")
+        values[key] = _value(hints.get(key, Any), value, context, origin, key)
+    for name, parameter in parameters.items():
+        if name in values:
+            continue
+        if handed.get(name) is not None:
+            values[name] = handed[name]
+        elif parameter.default is inspect.Parameter.empty:
+            hint = " (it is handed over inside an experiment only)" if name in handed else ""
+            raise UserError(f"{origin}: `{name}` of {cls.__name__} is missing{hint}")
+    try:
+        return typing.cast(Role, cls(**values))
+    except ValueError as error:  # a class may check its own arguments further
+        raise UserError(f"{origin}: {cls.__name__}: {error}") from error
+
+
+def _signature(cls: type) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    parameters = {
+        n: p
+        for n, p in inspect.signature(cls).parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    source = cls if "__init__" not in vars(cls) or hasattr(cls, "__dataclass_fields__") else cls.__init__
+    return parameters, typing.get_type_hints(source)
+
+
+def _role_of(hint: Any) -> type | None:
+    return hint if isinstance(hint, type) and hint in ROOM else None
+
+
+def _value(hint: Any, value: Any, context: Context, origin: str, key: str) -> Any:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for option in options:
+        role = _role_of(option)
+        if role and value is not None:
+            return build(role, value, context, f"{origin}: `{key}`" if isinstance(value, dict) else origin)
+        arguments = typing.get_args(option)
+        if typing.get_origin(option) in (list, tuple) and arguments and (role := _role_of(arguments[0])):
+            if not isinstance(value, list):
+                raise UserError(f"{origin}: `{key}` must be a list")
+            items = [build(role, item, context, f"{origin}: `{key}`[{i}]") for i, item in enumerate(value)]
+            return items if typing.get_origin(option) is list else tuple(items)
+        if typing.get_origin(option) is dict and len(arguments) == 2 and (role := _role_of(arguments[1])):
+            if not isinstance(value, dict):
+                raise UserError(f"{origin}: `{key}` must be a mapping")
+            return {n: build(role, item, context, f"{origin}: `{key}.{n}`") for n, item in value.items()}
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{origin}: `{key}` = {value!r} is wrong: {first['msg'].lower()}") from error
+
+
+def described(role: type, spec: Spec, origin: str = "") -> dict[str, Any]:
+    """A spec with every name, class and default written out, as plain data: what determined a result.
+
+    Two specs that describe the same object give the same description, so it serves as a content address.
+    """
+    arguments, origin, folder = resolve(role, spec, origin)
+    cls = import_class(str(arguments["class"]), role, origin, folder)
+    parameters, hints = _signature(cls)
+    out: dict[str, Any] = {"class": arguments.pop("class")}
+    arguments.pop("about", None)
+    for name, parameter in parameters.items():
+        if name in arguments:
+            out[name] = _described_value(hints.get(name, Any), arguments[name], origin)
+        elif parameter.default is not inspect.Parameter.empty and _plain(parameter.default):
+            out[name] = parameter.default
+    unknown = set(arguments) - set(parameters)
+    if unknown:
+        key = sorted(unknown)[0]
+        raise UserError(f"{origin}: unknown key `{key}` of {cls.__name__}; {nearest(key, parameters)}")
+    return out
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float, bool, list, dict, tuple))
+
+
+def _described_value(hint: Any, value: Any, origin: str) -> Any:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for option in options:
+        role = _role_of(option)
+        if role and value is not None:
+            return described(role, value, origin)
+        arguments = typing.get_args(option)
+        if isinstance(value, list) and arguments and (role := _role_of(arguments[0])):
+            return [described(role, item, origin) for item in value]
+        if isinstance(value, dict) and len(arguments) == 2 and (role := _role_of(arguments[1])):
+            return {n: described(role, item, origin) for n, item in value.items()}
+    return value
+
+
+def about(path: Path) -> str:
+    """One line on a named config: its ``about`` key, else the first comment line, else the first docstring line."""
+    data = load_mapping(path)
+    return str(data.get("about", "")).strip().split("\n")[0]
+
+
+__all__ = [
+    "Spec",
+    "about",
+    "build",
+    "config_root",
+    "described",
+    "find",
+    "load_mapping",
+    "named",
+    "override",
+    "parse_yaml",
+    "protocols",
+    "validate",
+]

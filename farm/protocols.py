@@ -1,0 +1,278 @@
+"""The roles of the loop. The ground is written against these; the wings and third parties implement them.
+
+    instructions ─▶ Policy ─▶ responses ─▶ Annotator ─▶ feedback ─▶ Method ─▶ Policy′
+                                                                       │
+    report ◀─ Reporter ◀─ Evaluator ◀─ judge (an Annotator) ◀─ Policy′ answers the held-out instructions
+
+A **Policy** writes, an **Annotator** prefers, a **Method** learns, and a judge is an annotator used for evaluation.
+A **World** supplies instructions, a base policy and, where truth is known, the gold utility. Which class plays a role
+is said in YAML (``class: reference_methods.dpo.DPO``) and bound by :func:`farm.config.build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+    from farm.store import Store
+
+Tokens = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Responses as a policy wrote them: token ids in, token ids out, never tokenised again.
+
+    All lists have one entry a response. ``response_tokens`` contain the end-of-sequence token exactly when the
+    policy ended the response itself (``finish_reason`` "stop"); a response cut at the limit has "length".
+    ``log_probabilities`` are those of the sampled tokens under the sampling policy at the sampling temperature;
+    for text that no policy sampled they are zeros.
+    """
+
+    prompts: list[str]
+    outputs: list[str]
+    prompt_tokens: list[Tokens]
+    response_tokens: list[Tokens]
+    log_probabilities: list[NDArray[np.float32]]
+    finish_reason: list[str]
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def select(self, index: Sequence[int] | NDArray[Any]) -> Samples:
+        """The responses at these positions (or where a boolean mask is true), in that order."""
+        where = np.asarray(index)
+        rows = np.flatnonzero(where) if where.dtype == bool else where
+        return Samples(*([column[int(i)] for i in rows] for column in self._columns()))
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Response tokens of each response, end of sequence included."""
+        return np.array([len(t) for t in self.response_tokens], dtype=np.int64)
+
+    def frame(self, generator: str) -> pd.DataFrame:
+        """An output table (one row a response) that :meth:`from_frame` reads back without loss."""
+        return pd.DataFrame(
+            {
+                "instruction": self.prompts,
+                "output": self.outputs,
+                "generator": generator,
+                "finish_reason": self.finish_reason,
+                "prompt_tokens": self.prompt_tokens,
+                "response_tokens": self.response_tokens,
+                "log_probabilities": self.log_probabilities,
+            }
+        )
+
+    @classmethod
+    def from_frame(cls, table: pd.DataFrame, suffix: str = "") -> Samples:
+        """The responses of an output table; ``suffix`` selects one side of a pair table ("_1" or "_2")."""
+        return cls(
+            prompts=table["instruction"].tolist(),
+            outputs=table["output" + suffix].tolist(),
+            prompt_tokens=[np.asarray(t, np.int32) for t in table["prompt_tokens"]],
+            response_tokens=[np.asarray(t, np.int32) for t in table["response_tokens" + suffix]],
+            log_probabilities=[np.asarray(t, np.float32) for t in table["log_probabilities" + suffix]],
+            finish_reason=table["finish_reason" + suffix].tolist(),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Samples]) -> Samples:
+        return cls(*([x for part in parts for x in column] for column in zip(*(p._columns() for p in parts))))
+
+    def _columns(self) -> tuple[list[Any], ...]:
+        return (
+            self.prompts,
+            self.outputs,
+            self.prompt_tokens,
+            self.response_tokens,
+            self.log_probabilities,
+            self.finish_reason,
+        )
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Something that writes responses and says how likely they were. Implementations: TabularPolicy, LanguageModelPolicy.
+
+    A response is a sequence of T tokens; in the table T = 1 and the token is the response's index.
+    """
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int,
+        purpose: str,
+        temperature: float = 1.0,
+        max_new_tokens: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Samples:
+        """One response to each prompt. Repeat a prompt for several: the k-th occurrence of a prompt in the call draws
+        with the key (seed, purpose, prompt, k), so neither order nor batch size changes a draw. ``max_new_tokens``
+        defaults to the policy's own limit; ``progress`` is called with the number of responses finished since."""
+
+    def log_probabilities(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token log-probabilities of given responses, float32 [B, T] with gradient, and their mask, bool [B, T];
+        T is the longest response of the batch, and masked places hold 0."""
+
+    def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities of every token at every response place, float32 [B, T, V], and the mask [B, T]."""
+
+    def encode(self, prompts: Sequence[str], outputs: Sequence[str]) -> Samples:
+        """Given texts as responses that end themselves: tokenised once, end of sequence appended."""
+
+    def scorer(self, seed: int) -> Scorer:
+        """A new scalar model on a copy of this policy's body (for a reward or value model)."""
+
+    def copy(self) -> Policy:
+        """A policy of its own with the same parameters."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything :func:`farm.policies.load` needs into ``folder`` (safetensors, never a pickle)."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A scalar for a response (a reward model), or for each of its places (a value model)."""
+
+    def scores(self, samples: Samples) -> torch.Tensor:
+        """float32 [B] with gradient, read at the last real token."""
+
+    def values(self, samples: Samples) -> torch.Tensor:
+        """float32 [B, T] with gradient: the value *before* each response token is written; 0 where masked."""
+
+    def calibrate(self, mean: float, scale: float) -> None:
+        """From now on return (score - mean) / scale."""
+
+    def copy(self, zero_head: bool = False) -> Scorer: ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+    def save(self, folder: Path) -> None: ...
+
+
+@runtime_checkable
+class Annotator(Protocol):
+    """Someone, or something, who prefers one of two outputs. Noise models wrap an annotator and are one."""
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        """An annotation table (:class:`farm.records.Annotation`), rows in the order of ``pairs``.
+
+        A verdict depends on (seed, replicate, the row's texts and generators) only. ``replicate`` asks the same
+        annotator again: another draw for the same pair.
+        """
+
+
+@runtime_checkable
+class Features(Protocol):
+    """What a programmatic annotator sees in a text: named numbers computed from instruction and output alone."""
+
+    def __call__(self, instructions: Sequence[str], outputs: Sequence[str]) -> pd.DataFrame:
+        """One row a text. The columns named in ``gold_weights`` are the terms of the utility (already concave where
+        too much of a thing hurts); ``length`` (words) and ``lists`` (0 or 1) serve the biases."""
+
+    @property
+    def gold_weights(self) -> dict[str, float]:
+        """The weight of each utility term in the gold utility; a plausible default where no truth is known."""
+
+
+@runtime_checkable
+class World(Protocol):
+    """Instructions, a base policy, and what can be known of the truth."""
+
+    features: Features
+    truth_known: bool
+    """whether ``features.gold_weights`` is the truth of this world, or only a stand-in"""
+
+    def instructions(self, split: str, limit: int | None = None) -> pd.DataFrame:
+        """The instruction table of "train", "validation" or "test", in a fixed order; at most ``limit`` rows."""
+
+    def demonstrations(self, limit: int | None = None) -> pd.DataFrame | None:
+        """Outputs of (mediocre) demonstrators to train instructions; None where the base policy is tuned already."""
+
+    def base_policy(self) -> Policy: ...
+
+
+@dataclass(frozen=True)
+class Learning:
+    """All that a method is given to learn from."""
+
+    seed: int
+    policy: Policy
+    """the SFT policy: where learning starts, and the reference of every KL"""
+    prompts: pd.DataFrame
+    """unlabelled instructions the method may sample for"""
+    preferences: pd.DataFrame | None = None
+    """annotated pairs of responses (annotation table with the token columns of both sides), "ok" rows only"""
+    demonstrations: pd.DataFrame | None = None
+    annotator: Annotator | None = None
+    """the annotator of the training feedback, for methods that ask for feedback while they learn"""
+    reward_model: Scorer | None = None
+    gold: Callable[[Samples], NDArray[np.float64]] | None = None
+    """the gold utility where it is known, for the learning curve only: never a training signal"""
+    log: Callable[[dict[str, float]], None] = field(default=lambda metrics: None)
+    """called once a step with the metrics of that step, ``step`` among them; names as in docs/metrics.md"""
+    steps: Callable[[int], None] = field(default=lambda total: None)
+    """called once with the number of steps ahead, for the progress display"""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A way to learn from feedback."""
+
+    def train(self, learning: Learning) -> Policy | Scorer:
+        """The learned policy; a reward-modelling method returns its scorer."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which of "demonstrations", "preferences", "annotator" and "reward_model" it learns from."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an evaluator is given: everything the experiment measured on the held-out instructions."""
+
+    outputs: pd.DataFrame
+    """output table of all methods, with ``method``, ``sample``, and ``gold`` and ``proxy`` where they are known"""
+    annotations: dict[str, pd.DataFrame]
+    """role ("judge", "humans", "gold") -> annotations; output_1 is the baseline's, output_2 the method's"""
+    baseline: str
+    """the method that the others are compared with"""
+    seed: int
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Who wins, and how sure we are."""
+
+    def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
+        """Tables by name. "leaderboard" is required: one row a method, best first by the judge. "agreement", where
+        several roles judged, has the rank correlations between them."""
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """Turns a run folder into something to look at."""
+
+    def write(self, run: Path) -> Path:
+        """Write the report from the files of the run folder alone, and return its path."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the builder hands to a class that asks for it by parameter name."""
+
+    world: World | None = None
+    features: Features | None = None
+    store: Store | None = None

@@ -1,0 +1,178 @@
+"""What is recorded: instructions, outputs, pairs, annotations, and the other kinds of feedback.
+
+Inside the program they are columns of a pandas table (cheap for millions of rows); the pydantic classes below define
+a row, and are used at the edges where a single row is read, shown or refused. A table may have more columns than its
+row defines; they are carried along.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from farm import rng
+
+Status = Literal["ok", "unparseable", "refused", "error", "unobserved"]
+"""What became of one request for feedback. Only ``ok`` rows carry a preference; the others are counted and reported."""
+
+
+class Row(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Instruction(Row):
+    instruction: str
+    split: str = "train"
+    """train (labelled and unlabelled prompts), validation (choosing settings) or test (the held-out evaluation)"""
+    dataset: str = ""
+
+
+class Output(Row):
+    instruction: str
+    output: str
+    generator: str
+
+
+class Pair(Row):
+    instruction: str
+    output_1: str
+    output_2: str
+    generator_1: str = ""
+    generator_2: str = ""
+
+
+class Annotation(Pair):
+    """One verdict on one pair. AlpacaEval's orientation: 1 means the first output is preferred, 2 the second."""
+
+    annotator: str
+    preference: float | None = Field(ge=1, le=2)
+    """1.5 is a tie; None is no verdict, and ``status`` says why"""
+    p_first: float | None = Field(default=None, ge=0, le=1)
+    """the annotator's own probability of preferring the first, where it is known"""
+    status: Status = "ok"
+    seed: int = 0
+    replicate: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    price: float = 0.0
+    """US dollars"""
+    seconds: float = 0.0
+
+
+class Ranking(Row):
+    """Listwise feedback: the outputs from best to worst."""
+
+    instruction: str
+    outputs: list[str]
+    annotator: str
+
+
+class Rating(Row):
+    """A score for one output, with scores for single aspects where the annotator gives them."""
+
+    instruction: str
+    output: str
+    annotator: str
+    score: float
+    aspects: dict[str, float] = {}
+
+
+class Reaction(Row):
+    """A binary reaction to one output; silence is ``observed = False``, not a dislike."""
+
+    instruction: str
+    output: str
+    annotator: str
+    liked: bool | None
+    observed: bool = True
+
+
+class Critique(Row):
+    """Feedback in words."""
+
+    instruction: str
+    output: str
+    annotator: str
+    text: str
+    polarity: float = 0.0
+
+
+class Spans(Row):
+    """Feedback on parts of an output: (first character, end, value)."""
+
+    instruction: str
+    output: str
+    annotator: str
+    spans: list[tuple[int, int, float]]
+
+
+class Triplet(Row):
+    """Similarity feedback: is ``first`` or ``second`` nearer to the anchor?"""
+
+    anchor: str
+    first: str
+    second: str
+    annotator: str
+    first_is_nearer: bool
+
+
+class SetReward(Row):
+    """One score for a set of outputs, for example their diversity."""
+
+    instruction: str
+    outputs: list[str]
+    annotator: str
+    score: float
+
+
+class PairIds:
+    """The ids of the rows of a pair table, from their texts alone.
+
+    ``pair`` is the same for both orders of the outputs; ``swapped`` tells which rows stand in the non-canonical
+    order, so that a draw made for the unordered pair can be turned into a draw for the row.
+    """
+
+    def __init__(self, pairs: pd.DataFrame) -> None:
+        self.instruction = rng.text_ids(pairs["instruction"])
+        self.first = rng.text_ids(pairs["output_1"])
+        self.second = rng.text_ids(pairs["output_2"])
+        self.pair = rng.combine(self.instruction, rng.unordered(self.first, self.second))
+        self.swapped: NDArray[np.bool_] = self.first > self.second
+        self.identical: NDArray[np.bool_] = self.first == self.second
+
+
+USAGE_COLUMNS = ("input_tokens", "output_tokens", "price", "seconds")
+
+
+def annotations(
+    pairs: pd.DataFrame,
+    annotator: str | NDArray[np.object_],
+    preference: NDArray[np.float64],
+    p_first: NDArray[np.float64],
+    *,
+    seed: int,
+    replicate: int = 0,
+    status: NDArray[np.object_] | str = "ok",
+    **usage: NDArray[np.float64] | float,
+) -> pd.DataFrame:
+    """An annotation table: the columns of ``pairs`` and those of :class:`Annotation`, rows in the order of ``pairs``.
+
+    ``preference`` and ``p_first`` have shape [n]; NaN means missing.
+    """
+    unknown = set(usage) - set(USAGE_COLUMNS)
+    if unknown:
+        raise TypeError(f"unknown usage columns {sorted(unknown)}")
+    table = pairs.copy()
+    table["annotator"] = annotator
+    table["preference"] = preference
+    table["p_first"] = p_first
+    table["status"] = status
+    table["seed"] = seed
+    table["replicate"] = replicate
+    for column in USAGE_COLUMNS:
+        table[column] = usage.get(column, 0.0)
+    return table

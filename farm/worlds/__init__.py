@@ -1,0 +1,1 @@
+"""Worlds: instructions, a base policy, and what can be known of the truth."""

@@ -1,0 +1,1 @@
+"""Who learns: the reference methods, one file each, on shared parts."""

@@ -1,0 +1,1 @@
+"""Pure functions and small tools that the methods share."""
