@@ -1,0 +1,33 @@
+"""Shared fixtures: the optional reference data, and a clean home for every test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """``shared_data("human/llmfao")`` is that path below the reference data, or the test is skipped."""
+    base = Path(os.environ.get("FARM_TEST_DATA") or ROOT.parent / "shared" / "data")
+
+    def locate(relative: str) -> Path:
+        path = base / relative
+        if not path.exists():
+            pytest.skip(f"reference data {relative} is absent: set FARM_TEST_DATA to the folder that has it")
+        return path
+
+    return locate
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own store, and none reaches a hub."""
+    if not os.environ.get("FARM_TEST_HOME"):
+        monkeypatch.setenv("FARM_HOME", str(tmp_path_factory.mktemp("farm-home")))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
