@@ -35,7 +35,7 @@ Spec = str | dict[str, Any]
 Role = TypeVar("Role")
 Model = TypeVar("Model", bound=BaseModel)
 
-ROOM = {
+ROOM: dict[Any, str] = {
     Annotator: "annotators",
     Method: "methods",
     World: "worlds",
@@ -58,7 +58,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
         if name in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key `{name}` stands twice", key_node.start_mark)
         seen.add(name)
-    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
+    return {str(k): v for k, v in yaml.SafeLoader.construct_mapping(loader, node, deep=True).items()}
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -170,7 +170,11 @@ def resolve(role: type, spec: Spec, origin: str = "") -> tuple[dict[str, Any], s
         path = find(room, str(spec["use"]))
         inner, _, folder = resolve(role, load_mapping(path), str(path))
         changes = {k: v for k, v in spec.items() if k != "use"}
-        return {**inner, **changes}, f"{origin} ({path.name})" if origin and changes else str(path), folder or path.parent
+        return (
+            {**inner, **changes},
+            f"{origin} ({path.name})" if origin and changes else str(path),
+            folder or path.parent,
+        )
     if "class" not in spec:
         raise UserError(f"{origin}: `class` (an import path) or `use` (a named config of {room}) is missing")
     return dict(spec), origin, Path(origin).parent if origin and Path(origin).is_file() else None
@@ -184,14 +188,15 @@ def import_class(path: str, role: type, origin: str, folder: Path | None = None)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        module = _beside(module_name, folder) if folder else None  # type: ignore[assignment]
-        if module is None:
+        beside = _beside(module_name, folder) if folder else None
+        if beside is None:
             missing = error.name or module_name
             if not module_name.startswith(missing):
                 raise UserError(
-                    f"{origin}: class `{path}` needs the package {missing}, which is not installed; `farm doctor` tells what to install"
+                    f"{origin}: class `{path}` needs the package {missing}, which is not installed (see `farm doctor`)"
                 ) from error
             raise UserError(f"{origin}: class `{path}`: there is no module {missing}") from error
+        module = beside
     found = getattr(module, name, None)
     if found is None:
         raise UserError(f"{origin}: module {module_name} has no class `{name}`; {nearest(name, _public(module))}")
@@ -262,7 +267,7 @@ def _signature(cls: type) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]
         for n, p in inspect.signature(cls).parameters.items()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
-    source = cls if "__init__" not in vars(cls) or hasattr(cls, "__dataclass_fields__") else cls.__init__
+    source = cls if hasattr(cls, "__dataclass_fields__") else vars(cls).get("__init__", cls)
     return parameters, typing.get_type_hints(source)
 
 
@@ -280,7 +285,7 @@ def _value(hint: Any, value: Any, context: Context, origin: str, key: str) -> An
         if typing.get_origin(option) in (list, tuple) and arguments and (role := _role_of(arguments[0])):
             if not isinstance(value, list):
                 raise UserError(f"{origin}: `{key}` must be a list")
-            items = [build(role, item, context, f"{origin}: `{key}`[{i}]") for i, item in enumerate(value)]
+            items: list[Any] = [build(role, item, context, f"{origin}: `{key}`[{i}]") for i, item in enumerate(value)]
             return items if typing.get_origin(option) is list else tuple(items)
         if typing.get_origin(option) is dict and len(arguments) == 2 and (role := _role_of(arguments[1])):
             if not isinstance(value, dict):

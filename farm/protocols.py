@@ -86,7 +86,9 @@ class Samples:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Samples]) -> Samples:
-        return cls(*([x for part in parts for x in column] for column in zip(*(p._columns() for p in parts))))
+        return cls(
+            *([x for part in parts for x in column] for column in zip(*(p._columns() for p in parts), strict=True))
+        )
 
     def _columns(self) -> tuple[list[Any], ...]:
         return (
@@ -101,7 +103,7 @@ class Samples:
 
 @runtime_checkable
 class Policy(Protocol):
-    """Something that writes responses and says how likely they were. Implementations: TabularPolicy, LanguageModelPolicy.
+    """Something that writes responses and says how likely they were: TabularPolicy, LanguageModelPolicy.
 
     A response is a sequence of T tokens; in the table T = 1 and the token is the response's index.
     """

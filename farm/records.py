@@ -7,6 +7,7 @@ row defines; they are carried along.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -176,3 +177,30 @@ def annotations(
     for column in USAGE_COLUMNS:
         table[column] = usage.get(column, 0.0)
     return table
+
+
+def swapped(table: pd.DataFrame, where: NDArray[np.bool_]) -> pd.DataFrame:
+    """The table with the sides of the rows in ``where`` exchanged: columns ``*_1`` and ``*_2``, and the verdicts.
+
+    Applying it twice gives the table back. Presenting a pair in a random order and undoing it afterwards is two calls.
+    """
+    out = table.copy()
+    for column in table.columns:
+        if column.endswith("_1") and (other := column[:-1] + "2") in table.columns:
+            out[column] = table[column].where(~where, table[other])
+            out[other] = table[other].where(~where, table[column])
+    if "preference" in table.columns:
+        out["preference"] = np.where(where, 3.0 - table["preference"], table["preference"])
+    if "p_first" in table.columns:
+        out["p_first"] = np.where(where, 1.0 - table["p_first"], table["p_first"])
+    return out
+
+
+def in_random_order(annotate: Callable[[pd.DataFrame], pd.DataFrame], pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Annotations of pairs each shown in an order drawn for it, told in the order of ``pairs``.
+
+    So a bias for the first place turns into noise instead of favouring one side. The draw is keyed by the pair.
+    """
+    ids = PairIds(pairs)
+    shown_swapped = (rng.uniform(seed, "order of presentation", ids.pair) < 0.5) != ids.swapped
+    return swapped(annotate(swapped(pairs, shown_swapped)), shown_swapped)
