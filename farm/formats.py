@@ -273,7 +273,7 @@ def _answer(value: object, path: str | Path, row: int, column: str) -> str:
 
 
 def write_preferences(annotations: pd.DataFrame, path: str | Path, conversational: bool = False) -> int:
-    """Write verdicts as TRL's ``prompt, chosen, rejected``, ties and missing ones left out. Returns the rows written."""
+    """Write verdicts as TRL's ``prompt, chosen, rejected``, without ties and missing ones. Returns the rows written."""
     decided = annotations[annotations["preference"].notna() & (annotations["preference"] != 1.5)]
     first = decided["preference"].to_numpy() < 1.5
     chosen = np.where(first, decided["output_1"], decided["output_2"])

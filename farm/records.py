@@ -149,7 +149,7 @@ class PairIds:
 USAGE_COLUMNS = ("input_tokens", "output_tokens", "price", "seconds")
 
 
-def annotations(
+def annotation_table(
     pairs: pd.DataFrame,
     annotator: str | NDArray[np.object_],
     preference: NDArray[np.float64],

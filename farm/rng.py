@@ -52,7 +52,7 @@ def combine(*ids: Ids | int) -> Ids:
     for part in ids:
         value = np.asarray(part, dtype=np.uint64) if not isinstance(part, int) else np.uint64(part % 2**64)
         with np.errstate(over="ignore"):
-            out = _mix((out + _GOLDEN) ^ _mix(value + _GOLDEN))
+            out = _mix((out + _GOLDEN) ^ _mix(np.asarray(value + _GOLDEN)))
     return out
 
 

@@ -99,7 +99,7 @@ class Store:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             self._local.connection, self._local.process = connection, os.getpid()
-        return self._local.connection  # type: ignore[no-any-return]
+        return self._local.connection
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
         """The values of those keys that are stored."""
