@@ -1,0 +1,231 @@
+"""Do two rankings agree, and how sure is one rank? Correlations with intervals, rank intervals, split halves.
+
+A rank correlation has two sources of doubt, and they answer different questions: the instructions (another test set of
+the same size: resample clusters of instructions) and the methods (other methods of the same kind: resample methods).
+With few methods the second is very wide; it is printed all the same.
+
+All bootstraps are vectorised: a round is a row of multinomial weights, and a keyed generator draws them for clusters in
+sorted order, so that the order of rows changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from eval.result import Result
+from farm import rng
+
+Floats = NDArray[np.float64]
+
+
+def ranks(values: Floats) -> Floats:
+    """Ranks along the last axis, 1 = smallest, ties get the mean rank."""
+    return np.asarray(stats.rankdata(values, axis=-1), dtype=np.float64)
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> Floats:
+    """Spearman's rank correlation along the last axis; NaN where one side is constant. Ties take mean ranks."""
+    a = ranks(np.asarray(x, dtype=np.float64))
+    b = ranks(np.asarray(y, dtype=np.float64))
+    return pearson(a, b)
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> Floats:
+    """Pearson's correlation along the last axis; NaN where one side is constant."""
+    a = np.asarray(x, dtype=np.float64)
+    b = np.asarray(y, dtype=np.float64)
+    a = a - a.mean(axis=-1, keepdims=True)
+    b = b - b.mean(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((a * b).sum(-1) / np.sqrt(np.square(a).sum(-1) * np.square(b).sum(-1)))
+
+
+def kendall(x: ArrayLike, y: ArrayLike) -> Floats:
+    """Kendall's tau-b along the last axis: (concordant - discordant) / sqrt(untied in x * untied in y)."""
+    a = np.asarray(x, dtype=np.float64)
+    b = np.asarray(y, dtype=np.float64)
+    first, second = np.triu_indices(a.shape[-1], 1)
+    shape = np.broadcast_shapes(a.shape, b.shape)[:-1]
+    a = np.broadcast_to(a, (*shape, a.shape[-1])).reshape(-1, a.shape[-1])
+    b = np.broadcast_to(b, (*shape, b.shape[-1])).reshape(-1, b.shape[-1])
+    out = np.empty(len(a))
+    step = max(1, 2_000_000 // max(first.size, 1))
+    for start in range(0, len(a), step):
+        rows = slice(start, start + step)
+        sa = np.sign(a[rows][:, first] - a[rows][:, second])
+        sb = np.sign(b[rows][:, first] - b[rows][:, second])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out[rows] = (sa * sb).sum(1) / np.sqrt(np.abs(sa).sum(1) * np.abs(sb).sum(1))
+    return out.reshape(shape)
+
+
+_STATISTICS = {"spearman": spearman, "kendall": kendall, "pearson": pearson}
+
+
+@dataclass(frozen=True)
+class Correlation(Result):
+    """A correlation of two rankings with a percentile interval over resampled methods."""
+
+    statistic: str
+    value: float
+    low: float
+    high: float
+    n: int
+    rounds: int
+    degenerate: int
+    """rounds left out because all resampled methods tied on one side"""
+    seed: int
+    confidence: float = 0.95
+
+
+def correlation(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    statistic: str = "spearman",
+    rounds: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Correlation:
+    """A correlation over methods with its bootstrap interval over methods. ``x`` and ``y`` have shape [M].
+
+    Methods that lack either value are left out before. With fewer than three methods the interval is missing.
+    """
+    a, b = (np.asarray(v, dtype=np.float64) for v in (x, y))
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"two vectors of one length are needed, not {a.shape} and {b.shape}")
+    kept = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[kept], b[kept]
+    function = _STATISTICS[statistic]
+    value = float(function(a, b)) if a.size > 1 else float("nan")
+    drawn = np.full(0, np.nan)
+    if a.size > 2:
+        index = rng.generator(seed, "methods", a.size).integers(0, a.size, (rounds, a.size))
+        drawn = function(a[index], b[index])
+    low, high = percentile_interval(drawn, confidence)
+    return Correlation(statistic, value, low, high, int(a.size), rounds, int(np.isnan(drawn).sum()), seed, confidence)
+
+
+@dataclass(frozen=True)
+class CorrelationDifference(Result):
+    """How much better one metric ranks than another, against the same truth and over the same resampled methods."""
+
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    n: int
+    rounds: int
+    seed: int
+    confidence: float = 0.95
+
+
+def correlation_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    truth: ArrayLike,
+    *,
+    statistic: str = "spearman",
+    rounds: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> CorrelationDifference:
+    """corr(first, truth) - corr(second, truth) with a paired bootstrap over methods; all have shape [M]."""
+    columns = [np.asarray(v, dtype=np.float64) for v in (first, second, truth)]
+    kept = ~np.isnan(np.stack(columns)).any(axis=0)
+    a, b, t = (c[kept] for c in columns)
+    function = _STATISTICS[statistic]
+    index = rng.generator(seed, "methods", a.size).integers(0, a.size, (rounds, a.size))
+    drawn = function(a[index], t[index]) - function(b[index], t[index])
+    low, high = percentile_interval(drawn, confidence)
+    one, two = float(function(a, t)), float(function(b, t))
+    return CorrelationDifference(one, two, one - two, low, high, int(a.size), rounds, seed, confidence)
+
+
+def percentile_interval(drawn: Floats, confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of bootstrap draws [B]; missing draws are left out."""
+    kept = drawn[~np.isnan(drawn)]
+    if not kept.size:
+        return float("nan"), float("nan")
+    low, high = np.quantile(kept, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def cluster_weights(clusters: int, rounds: int, seed: int, purpose: str = "instructions") -> Floats:
+    """Bootstrap weights [rounds, clusters]: how often each cluster is drawn. Rows sum to ``clusters``."""
+    if clusters < 1:
+        return np.zeros((rounds, 0))
+    generator = rng.generator(seed, purpose, clusters)
+    return generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=rounds).astype(np.float64)
+
+
+def positions(values: Floats) -> Floats:
+    """Ranks along the last axis as a leaderboard gives them: 1 = largest; tied methods share the better rank."""
+    filled = np.where(np.isnan(values), -np.inf, values)
+    return np.asarray(stats.rankdata(-filled, method="min", axis=-1), dtype=np.float64)
+
+
+def rank_intervals(drawn: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """The percentile interval of each method's rank from bootstrapped scores [B, M]; both [M], whole ranks."""
+    placed = positions(drawn)
+    tail = (1 - confidence) / 2
+    low = np.quantile(placed, tail, axis=0, method="lower")
+    high = np.quantile(placed, 1 - tail, axis=0, method="higher")
+    return np.asarray(low), np.asarray(high)
+
+
+def ranks_from_separation(scores: Floats, separated: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Simultaneous rank intervals [M], [M] from which pairs are separated [M, M] (Mogstad et al. 2024).
+
+    A method cannot rank above those proven better, nor below those proven worse: with jointly valid separations all
+    rank intervals hold together.
+    """
+    better = separated & (scores[:, None] < scores[None, :])
+    worse = separated & (scores[:, None] > scores[None, :])
+    return 1 + better.sum(axis=1), len(scores) - worse.sum(axis=1)
+
+
+@dataclass(frozen=True)
+class SplitHalf(Result):
+    """How well two halves of the data reproduce each other's ranking."""
+
+    statistic: str
+    value: float
+    """mean over random splits into two halves of the clusters"""
+    spearman_brown: float
+    """what the whole data would reach against another whole: 2 r / (1 + r)"""
+    low: float
+    high: float
+    clusters: int
+    rounds: int
+    seed: int
+
+
+def split_half(
+    sums: Floats, counts: Floats, *, statistic: str = "spearman", rounds: int = 500, seed: int = 0
+) -> SplitHalf:
+    """Split the clusters in two at random, rank the methods in each half, correlate; ``sums``, ``counts`` are [C, M].
+
+    ``low`` and ``high`` are the 2.5 and 97.5 % points over splits: the spread of the split, not a confidence interval.
+    """
+    clusters = len(sums)
+    generator = rng.generator(seed, "split-half", clusters)
+    half = np.argsort(generator.random((rounds, clusters)), axis=1) < clusters // 2
+    pick = half.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        first = (pick @ sums) / (pick @ counts)
+        second = ((1 - pick) @ sums) / ((1 - pick) @ counts)
+    drawn = np.array(
+        [
+            float(_STATISTICS[statistic](a[k], b[k])) if (k := ~(np.isnan(a) | np.isnan(b))).sum() > 1 else np.nan
+            for a, b in zip(first, second, strict=True)
+        ]
+    )
+    value = float(np.nanmean(drawn)) if np.isfinite(drawn).any() else float("nan")
+    low, high = percentile_interval(drawn)
+    return SplitHalf(statistic, value, 2 * value / (1 + value), low, high, clusters, rounds, seed)

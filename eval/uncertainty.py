@@ -1,0 +1,177 @@
+"""Standard errors and intervals of means when rows are not independent.
+
+Rows that share an instruction (or an annotator) err together; treating them as independent makes intervals too narrow.
+With residuals r_i = s_i - w of a mean over n rows and C clusters,
+
+    SE^2 = C / (C - 1) * sum_c (sum_{i in c} r_i)^2 / n^2                    (one way)
+    SE^2 = SE_a^2 + SE_b^2 - SE_ab^2                                         (two ways: Cameron, Gelbach, Miller 2011)
+
+and intervals use Student's t with C - 1 degrees of freedom (the smaller C for two ways). Without clusters every row is
+its own cluster, which gives the textbook sd / sqrt(n).
+
+:func:`joint_means` does the same for many methods at once and keeps the covariance between them, so that differences
+are paired by cluster wherever two methods share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from eval.result import Result
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimate(Result):
+    """A number with its uncertainty. ``low`` and ``high`` bound the interval at ``confidence``."""
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    n: int
+    clusters: int
+    """independent units: the number of clusters, or of rows where no clusters were given"""
+    confidence: float = 0.95
+
+
+def codes(labels: ArrayLike | pd.Series) -> tuple[Codes, int]:
+    """Labels as integers 0 .. C-1 in sorted order of the labels, so that the order of rows changes nothing."""
+    values = pd.Series(labels)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.cat.categories.dtype)
+    found, uniques = pd.factorize(values, sort=True)
+    if (found < 0).any():
+        raise ValueError(f"row {int(np.flatnonzero(found < 0)[0])}: the cluster label is missing")
+    return found.astype(np.int64), len(uniques)
+
+
+def _one_way(residuals: Floats, labels: Codes, count: int) -> float:
+    if count < 2:
+        return float("nan")
+    sums = np.bincount(labels, weights=residuals, minlength=count)
+    return float(count / (count - 1) * np.square(sums).sum() / residuals.size**2)
+
+
+def mean(values: ArrayLike, *clusters: ArrayLike | pd.Series, confidence: float = 0.95) -> Estimate:
+    """The mean of ``values`` [n] with a standard error clustered in none, one or two ways.
+
+    A two-way variance can come out below the larger one-way variance (even negative) in small samples; the larger
+    one-way variance is used then, which is the conservative choice.
+
+    Raises:
+        ValueError: with missing values, more than two clusterings, or clusterings of another length.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if np.isnan(x).any():
+        raise ValueError("values must not be missing; drop and count them first")
+    if len(clusters) > 2:
+        raise ValueError("cluster in at most two ways")
+    if not x.size:
+        nan = float("nan")
+        return Estimate(nan, nan, nan, nan, 0, 0, confidence)
+    centre = float(x.mean())
+    residuals = x - centre
+    coded = [codes(c) for c in clusters]
+    if any(c.size != x.size for c, _ in coded):
+        raise ValueError("clusters must have one label a value")
+    if not coded:
+        variance, units = _one_way(residuals, np.arange(x.size), x.size), x.size
+    elif len(coded) == 1:
+        variance, units = _one_way(residuals, *coded[0]), coded[0][1]
+    else:
+        (a, count_a), (b, count_b) = coded
+        both, count_both = codes(a * count_b + b)
+        first, second = _one_way(residuals, a, count_a), _one_way(residuals, b, count_b)
+        variance = max(first + second - _one_way(residuals, both, count_both), first, second)
+        units = min(count_a, count_b)
+    return interval(centre, float(np.sqrt(variance)), x.size, units, confidence)
+
+
+def interval(value: float, standard_error: float, n: int, units: int, confidence: float = 0.95) -> Estimate:
+    """A Student interval with ``units - 1`` degrees of freedom around ``value``."""
+    half = critical(confidence, units - 1) * standard_error if units > 1 else float("nan")
+    return Estimate(value, standard_error, value - half, value + half, n, units, confidence)
+
+
+def critical(confidence: float, degrees: float = np.inf) -> float:
+    """The two-sided critical value of Student's t (the normal for infinite degrees of freedom)."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence {confidence} must lie between 0 and 1")
+    return (
+        float(stats.t.ppf((1 + confidence) / 2, degrees))
+        if np.isfinite(degrees)
+        else float(stats.norm.ppf((1 + confidence) / 2))
+    )
+
+
+@dataclass(frozen=True)
+class JointMeans(Result):
+    """Means of several methods with the covariance between them.
+
+    ``sums`` and ``counts`` have shape [C, M] (cluster, method): all that a bootstrap over clusters needs.
+    """
+
+    methods: tuple[str, ...]
+    means: Floats
+    covariance: Floats
+    sums: Floats
+    counts: Floats
+    units: Codes
+    """clusters that each method appears in, [M]"""
+
+    def table(self) -> pd.DataFrame:
+        error = np.sqrt(np.diag(self.covariance))
+        return pd.DataFrame(
+            {"method": self.methods, "mean": self.means, "standard_error": error, "clusters": self.units}
+        )
+
+    def estimate(self, method: int, confidence: float = 0.95) -> Estimate:
+        error = float(np.sqrt(self.covariance[method, method]))
+        n = int(self.counts[:, method].sum())
+        return interval(float(self.means[method]), error, n, int(self.units[method]), confidence)
+
+    def resampled(self, weights: Floats) -> Floats:
+        """Means [B, M] when cluster c is taken ``weights[b, c]`` times."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((weights @ self.sums) / (weights @ self.counts))
+
+
+def joint_means(
+    values: ArrayLike,
+    methods: ArrayLike | pd.Series,
+    clusters: ArrayLike | pd.Series,
+    names: Sequence[str] | None = None,
+) -> JointMeans:
+    """Means by method and their covariance, clustered: V = G'G scaled by C/(C-1), G the summed influences.
+
+    ``values`` [n] must not be missing; ``names`` fixes the order of the methods (default: sorted). For two methods with
+    one row a cluster each, the variance of the difference is exactly sd(d)^2 / C, the paired formula.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    labels = pd.Series(methods).astype(str).to_numpy()
+    order = list(names) if names is not None else sorted(set(labels))
+    column = pd.Index(order).get_indexer(pd.Index(labels)).astype(np.int64)
+    if (column < 0).any():
+        raise ValueError(f"method {labels[int(np.argmin(column))]} is not among the names")
+    row, count = codes(clusters)
+    cell = row * len(order) + column
+    shape = (count, len(order))
+    sums = np.bincount(cell, weights=x, minlength=count * len(order)).reshape(shape).astype(np.float64)
+    counts = np.bincount(cell, minlength=count * len(order)).reshape(shape).astype(np.float64)
+    totals = counts.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = sums.sum(axis=0) / totals
+        influence = (sums - means * counts) / totals
+    units = (counts > 0).sum(axis=0)
+    scale = np.sqrt(np.where(units > 1, units / np.maximum(units - 1, 1), np.nan))
+    scaled = influence * scale
+    return JointMeans(tuple(order), means, scaled.T @ scaled, sums, counts, units.astype(np.int64))

@@ -1,0 +1,215 @@
+"""Win rates from annotations: a tie is half a win, what is missing is counted by its reason.
+
+A preference p in [1, 2] (AlpacaEval's orientation: 2 means that ``generator_2``, the method, wins against the baseline
+``generator_1``) is the score s = p - 1. The win rate is the mean score; probabilities between 0 and 1 count as they are
+(a continuous judge), and the discrete win rate rounds each to 0, 1/2 or 1 first. Rows without a preference are left
+out of the mean and counted by status; nothing is ever tossed.
+
+Values are fractions in [0, 1]; tables with AlpacaEval's column names hold percent, as theirs do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from eval.result import Result
+from eval.uncertainty import Estimate, Floats, mean
+from farm.errors import UserError
+
+
+@dataclass(frozen=True)
+class WinRate(Result):
+    """A win rate with everything a reader needs to trust it."""
+
+    method: str
+    baseline: str
+    win_rate: float
+    standard_error: float
+    low: float
+    high: float
+    discrete_win_rate: float
+    wins: int
+    losses: int
+    ties: int
+    n: int
+    """rows with a preference"""
+    clusters: int
+    missing: dict[str, int]
+    """rows without a preference, by status"""
+    clustered_by: tuple[str, ...] = ()
+    confidence: float = 0.95
+    tie_rule: str = "half a win"
+
+    def alpaca_eval(self) -> dict[str, float | int]:
+        """The row under AlpacaEval's own names, in percent."""
+        return {
+            "win_rate": 100 * self.win_rate,
+            "standard_error": 100 * self.standard_error,
+            "n_wins": self.wins,
+            "n_wins_base": self.losses,
+            "n_draws": self.ties,
+            "n_total": self.n,
+            "discrete_win_rate": 100 * self.discrete_win_rate,
+        }
+
+
+def scores(preference: ArrayLike | pd.Series) -> Floats:
+    """Preferences in [1, 2] as scores in [0, 1], shape [n]; missing stays missing. A stored 0 is AlpacaEval's old tie.
+
+    Raises:
+        UserError: naming the row, for a preference outside [1, 2] that is neither 0 nor missing.
+    """
+    values = np.asarray(pd.to_numeric(pd.Series(preference)), dtype=np.float64)
+    values = np.where(values == 0, 1.5, values)
+    wrong = ~np.isnan(values) & ((values < 1) | (values > 2))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise UserError(
+            f"row {row}: preference {values[row]:g} is outside [1, 2]; 1 is the baseline, 2 the method, 1.5 a tie"
+        )
+    return values - 1
+
+
+def discrete(score: Floats) -> Floats:
+    """Scores rounded to 0, 1/2 or 1: above one half is a win, exactly one half a tie."""
+    return np.where(np.isnan(score), np.nan, (np.sign(score - 0.5) + 1) / 2)
+
+
+def win_rate(
+    annotations: pd.DataFrame, *, clusters: Sequence[str] = ("instruction",), confidence: float = 0.95, method: str = ""
+) -> WinRate:
+    """The win rate of the second generator of an annotation table.
+
+    Args:
+        annotations: needs ``preference``; uses ``status`` and the generators where present.
+        clusters: at most two columns whose equal values err together. A column that the table lacks is an error.
+
+    Raises:
+        UserError: for a preference outside [1, 2], mixed baselines or methods, or an absent cluster column.
+    """
+    for column in ("preference", *clusters):
+        if column not in annotations:
+            raise UserError(
+                f"the annotations have no column `{column}`; found: {', '.join(map(str, annotations.columns))}"
+            )
+    baseline = only(annotations, "generator_1", "baseline")
+    method = method or only(annotations, "generator_2", "method")
+    score = scores(annotations["preference"])
+    kept = ~np.isnan(score)
+    estimate = mean(score[kept], *(annotations[c].to_numpy()[kept] for c in clusters), confidence=confidence)
+    missing = missing_by_status(annotations, score)
+    return _from_estimate(estimate, score[kept], method, baseline, missing, tuple(clusters))
+
+
+def _from_estimate(
+    e: Estimate, score: Floats, method: str, baseline: str, missing: dict[str, int], clusters: tuple[str, ...]
+) -> WinRate:
+    rounded = float(discrete(score).mean()) if score.size else float("nan")
+    return WinRate(
+        method=method,
+        baseline=baseline,
+        win_rate=e.value,
+        standard_error=e.standard_error,
+        low=max(e.low, 0.0) if e.low == e.low else e.low,
+        high=min(e.high, 1.0) if e.high == e.high else e.high,
+        discrete_win_rate=rounded,
+        wins=int((score > 0.5).sum()),
+        losses=int((score < 0.5).sum()),
+        ties=int((score == 0.5).sum()),
+        n=e.n,
+        clusters=e.clusters,
+        missing=missing,
+        clustered_by=clusters,
+        confidence=e.confidence,
+    )
+
+
+def only(annotations: pd.DataFrame, column: str, what: str) -> str:
+    """The one value of a column ("" where the column is absent). Raises UserError when two are mixed."""
+    if column not in annotations or not len(annotations):
+        return ""
+    values = annotations[column].to_numpy()
+    first = values[0]
+    other = values != first
+    if other.any():
+        row = int(np.flatnonzero(other)[0])
+        raise UserError(
+            f"row {row}: the {what} is `{values[row]}` but row 0 has `{first}`; evaluate one {what} at a time"
+        )
+    return str(first)
+
+
+def missing_by_status(annotations: pd.DataFrame, score: Floats) -> dict[str, int]:
+    """How many rows have no preference, by status ("missing" where the table does not say why)."""
+    gone = np.isnan(score)
+    if not gone.any():
+        return {}
+    if "status" not in annotations:
+        return {"missing": int(gone.sum())}
+    status = annotations["status"].to_numpy()[gone].astype(object)
+    status = np.where(pd.isna(status) | (status == "ok"), "missing", status)
+    names, counts = np.unique(status.astype(str), return_counts=True)
+    return {str(n): int(c) for n, c in zip(names, counts, strict=True)}
+
+
+@dataclass(frozen=True)
+class Difference(Result):
+    """How much more often one method wins than another, both against one baseline, on the same instructions."""
+
+    first: str
+    second: str
+    difference: float
+    standard_error: float
+    low: float
+    high: float
+    n: int
+    unpaired_standard_error: float
+    """what ignoring the pairing would have given"""
+    left_out: int
+    """rows of either method whose instruction the other lacks"""
+    confidence: float = 0.95
+
+
+def paired_difference(
+    first: pd.DataFrame, second: pd.DataFrame, *, by: Sequence[str] = ("instruction",), confidence: float = 0.95
+) -> Difference:
+    """Win rate of ``first`` minus that of ``second`` on the pairs of rows that share ``by``.
+
+    Rows are matched by value, never by position. Raises UserError for a repeated key or two different baselines.
+    """
+    keys = list(by)
+    if only(first, "generator_1", "baseline") != only(second, "generator_1", "baseline"):
+        raise UserError("the two methods were compared with different baselines; a difference of win rates needs one")
+    sides = []
+    for table in (first, second):
+        side = table[keys].copy()
+        side["score"] = scores(table["preference"])
+        side = side.dropna(subset=["score"])
+        repeated = side.duplicated(keys).to_numpy()
+        if repeated.any():
+            row = int(side.index[repeated][0])
+            raise UserError(
+                f"row {row}: ({', '.join(keys)}) occurs twice in one method; a paired difference needs it once"
+            )
+        sides.append(side)
+    merged = sides[0].merge(sides[1], on=keys, suffixes=("_first", "_second"), validate="one_to_one")
+    a, b = merged["score_first"].to_numpy(), merged["score_second"].to_numpy()
+    estimate = mean(a - b, confidence=confidence)
+    unpaired = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / len(a)) if len(a) > 1 else float("nan")
+    return Difference(
+        first=only(first, "generator_2", "method"),
+        second=only(second, "generator_2", "method"),
+        difference=estimate.value,
+        standard_error=estimate.standard_error,
+        low=estimate.low,
+        high=estimate.high,
+        n=estimate.n,
+        unpaired_standard_error=float(unpaired),
+        left_out=len(sides[0]) + len(sides[1]) - 2 * len(merged),
+        confidence=confidence,
+    )
