@@ -70,7 +70,7 @@ class Experiment(BaseModel):
     reward_model: Spec | None = "reward_model"
     methods: dict[str, Spec]
     """name in the table -> method"""
-    judges: dict[str, Spec] = Field(default_factory=lambda: {"judge": "evaluation"})
+    judges: dict[str, Spec] = {"judge": "evaluation"}
     """role -> annotator; `judge` ranks the leaderboard, others (humans, gold) are compared with it"""
     sizes: Sizes = Field(default_factory=Sizes)
     split: str = Field(default="test", pattern="^(validation|test)$")

