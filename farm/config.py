@@ -200,11 +200,11 @@ def import_class(path: str, role: type, origin: str, folder: Path | None = None)
     found = getattr(module, name, None)
     if found is None:
         raise UserError(f"{origin}: module {module_name} has no class `{name}`; {nearest(name, _public(module))}")
-    wanted = _members(role)
-    lacking = [m for m in sorted(wanted) if not hasattr(found, m) and m not in _annotations(found)]
-    if not isinstance(found, type) or lacking:
-        what = f"it lacks `{lacking[0]}`" if lacking else "it is not a class"
-        raise UserError(f"{origin}: class `{path}` cannot play the role {role.__name__}: {what}")
+    if not isinstance(found, type):
+        raise UserError(f"{origin}: class `{path}` cannot play the role {role.__name__}: it is not a class")
+    lacking = [m for m in sorted(_members(role)) if not hasattr(found, m) and m not in _annotations(found)]
+    if lacking:
+        raise UserError(f"{origin}: class `{path}` cannot play the role {role.__name__}: it lacks `{lacking[0]}`")
     return found
 
 

@@ -180,23 +180,18 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
 
 def preferences(values: pd.Series, origin: str | Path) -> np.ndarray:
     """AlpacaEval's dialects of a preference as float64 in [1, 2], 1.5 a tie, NaN missing."""
-    numbers = np.full(len(values), np.nan)
-    for row, value in enumerate(values.tolist()) if values.dtype == object else ():
-        if _missing(value):
-            continue
-        try:
-            numbers[row] = float(value)
-        except (TypeError, ValueError):
-            raise UserError(f"{origin}: row {row + 1}: `preference` is not a number: {value!r}") from None
-    if values.dtype != object:
-        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan).copy()
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan).copy()
+    unread = np.flatnonzero(np.isnan(numbers) & values.notna().to_numpy())
+    if unread.size:
+        row = int(unread[0])
+        raise UserError(f"{origin}: row {row + 1}: `preference` is not a number: {values.iloc[row]!r}")
     numbers[numbers == 0] = 1.5
     numbers[numbers == -1] = np.nan
     wrong = np.flatnonzero(~np.isnan(numbers) & ((numbers < 1) | (numbers > 2)))
     if wrong.size:
         row = int(wrong[0])
         raise UserError(
-            f"{origin}: row {row + 1}: `preference` = {values.iloc[row]!r} is outside [1, 2]; 0 is a tie, null missing"
+            f"{origin}: row {row + 1}: `preference` = {numbers[row]:g} is outside [1, 2]; 0 is a tie, null missing"
         )
     return numbers
 
