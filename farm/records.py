@@ -193,14 +193,19 @@ def swapped(table: pd.DataFrame, where: NDArray[np.bool_]) -> pd.DataFrame:
         out["preference"] = np.where(where, 3.0 - table["preference"], table["preference"])
     if "p_first" in table.columns:
         out["p_first"] = np.where(where, 1.0 - table["p_first"], table["p_first"])
+    if "shown_first" in table.columns:
+        out["shown_first"] = np.where(where, 3 - table["shown_first"], table["shown_first"])
     return out
 
 
 def in_random_order(annotate: Callable[[pd.DataFrame], pd.DataFrame], pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Annotations of pairs each shown in an order drawn for it, told in the order of ``pairs``.
 
-    So a bias for the first place turns into noise instead of favouring one side. The draw is keyed by the pair.
+    So a bias for the first place turns into noise instead of favouring one side. The draw is keyed by the pair; column
+    ``shown_first`` says which output (1 or 2) the annotator saw first.
     """
     ids = PairIds(pairs)
     shown_swapped = (rng.uniform(seed, "order of presentation", ids.pair) < 0.5) != ids.swapped
-    return swapped(annotate(swapped(pairs, shown_swapped)), shown_swapped)
+    pairs = pairs.drop(columns="shown_first", errors="ignore")  # of an earlier annotation
+    told = annotate(swapped(pairs, shown_swapped))
+    return swapped(told.assign(shown_first=told.get("shown_first", 1)), shown_swapped)

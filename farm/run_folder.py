@@ -3,7 +3,7 @@
 The report is made from it alone, without the models:
 
     config.yaml            the resolved configuration, every default written out
-    environment.json       versions, machine, threads
+    environment.json       date, versions, machine, threads
     metrics.jsonl          one line a training step: {"method", "step", ...}
     tables/*.parquet       preferences (annotated training pairs), outputs (answers of all methods on held-out
                            instructions, with gold, proxy, kl), judge_<role> (verdicts of each judge)
@@ -23,6 +23,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,7 @@ def environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "feedback-farm": farm.__version__,
         "python": sys.version.split()[0],
         "platform": f"{platform.system()} {platform.machine()}",

@@ -41,5 +41,6 @@ def test_random_presentation_turns_a_position_bias_into_noise() -> None:
     assert table["output_1"].tolist() == PAIRS["output_1"].tolist()
     assert abs(np.mean(table["preference"] == 1) - 0.5) < 0.1
     assert np.allclose(table["p_first"], np.where(table["preference"] == 1, 0.9, 0.1))
+    np.testing.assert_array_equal(table["shown_first"], table["preference"])  # this annotator prefers what it saw first
     mirrored = in_random_order(_prefers_first_shown, swapped(PAIRS, np.ones(400, bool)), seed=3)
     np.testing.assert_array_equal(mirrored["preference"], 3 - table["preference"])  # which output won is the same
