@@ -1,0 +1,117 @@
+"""Best-of-n: sample n responses to each prompt and keep the one that the reward model scores highest.
+
+    y* = argmax over i <= n of r(x, y_i),   y_i ~ pi_ref(.|x)
+
+Nothing is trained: the result is the SFT policy with a reward model behind it. Of finitely many responses with distinct
+rewards, the law of y* is F(y)^n - F(y-)^n with F the distribution function of the reward; it beats one sample with
+probability n / (n + 1) by that reward, and KL(y* || pi_ref) <= log n - (n - 1) / n, with equality for continuous r.
+
+Paper: Nakano et al. (arXiv 2112.09332), Stiennon et al. (arXiv 2009.01325). AlpacaFarm (arXiv 2305.14387): n = 1024 in
+its table, 16 in its script, temperature 1. Default here: 16. Of equal scores the first drawn is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+
+from farm.errors import UserError
+from farm.policies import load, read_descriptor, write_descriptor
+from farm.protocols import Learning, Policy, Samples, Scorer
+from reference_methods.parts.batches import in_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfN:
+    """Puts the reward model behind the policy."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
+
+    n: int = 16
+    """responses drawn for each one returned"""
+    micro_batch_tokens: int = 4096
+    """most tokens, padding included, scored at once"""
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n is a number of responses, at least 1, not {self.n}")
+
+    def train(self, learning: Learning) -> Policy:
+        if learning.reward_model is None:
+            raise UserError("best_of_n: choosing the best of n responses needs a reward model")
+        return BestOfNPolicy(learning.policy, learning.reward_model, self.n, self.micro_batch_tokens)
+
+
+class BestOfNPolicy:
+    """The policy that returns the best of n samples of another.
+
+    Its samples carry the log-probabilities that the other policy gave them: those of the best of n have no closed form.
+    """
+
+    def __init__(self, policy: Policy, scorer: Scorer, n: int, micro_batch_tokens: int = 4096) -> None:
+        self.policy, self.reward_model, self.n = policy, scorer, n
+        self.micro_batch_tokens = micro_batch_tokens
+
+    @property
+    def kl_bound(self) -> float:
+        """log n - (n - 1) / n: the most that the KL to the sampled policy can be, in nats."""
+        return math.log(self.n) - (self.n - 1) / self.n
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int,
+        purpose: str,
+        temperature: float = 1.0,
+        max_new_tokens: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Samples:
+        """As :meth:`farm.protocols.Policy.sample`. The k-th occurrence of a prompt has the candidates kn .. kn + n - 1,
+        so that equal calls with a larger n choose from a superset at the first occurrence."""
+        candidates = self.policy.sample(
+            [prompt for prompt in prompts for _ in range(self.n)],
+            seed=seed,
+            purpose=purpose,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            progress=progress,
+        )
+        scores = in_parts(self.reward_model.scores, candidates, self.micro_batch_tokens).view(len(prompts), self.n)
+        best = scores.argmax(1).cpu().numpy()
+        return candidates.select(np.arange(len(prompts)) * self.n + best)
+
+    def log_probabilities(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        raise NotImplementedError("the likelihood of the best of n samples has no closed form; see `kl_bound`")
+
+    def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        raise NotImplementedError("the best of n samples is not written token by token; see `kl_bound`")
+
+    def encode(self, prompts: Sequence[str], outputs: Sequence[str]) -> Samples:
+        return self.policy.encode(prompts, outputs)
+
+    def scorer(self, seed: int) -> Scorer:
+        return self.policy.scorer(seed)
+
+    def copy(self) -> BestOfNPolicy:
+        return BestOfNPolicy(self.policy.copy(), self.reward_model.copy(), self.n, self.micro_batch_tokens)
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        return self.policy.parameters()
+
+    def save(self, folder: Path) -> None:
+        write_descriptor(folder, BestOfNPolicy, {"n": self.n, "micro_batch_tokens": self.micro_batch_tokens})
+        self.policy.save(folder / "policy")
+        self.reward_model.save(folder / "reward_model")
+
+    @classmethod
+    def load(cls, folder: Path) -> BestOfNPolicy:
+        settings = read_descriptor(folder)
+        policy, scorer = cast(Policy, load(folder / "policy")), cast(Scorer, load(folder / "reward_model"))
+        return cls(policy, scorer, settings["n"], settings["micro_batch_tokens"])

@@ -1,0 +1,55 @@
+"""Expert iteration: the best of n samples become the demonstrations of the next supervised fine-tuning.
+
+    for each round:  y*(x) = argmax over i <= n of r(x, y_i), y_i ~ pi_k;   pi_{k+1} = SFT of pi_ref on {(x, y*(x))}
+
+A perfect fit is the best-of-n distribution (see ``best_of_n``), without its cost at writing; after k rounds the best
+of n^k. Also known as best-of-n distillation and, in one of its forms, RAFT (arXiv 2304.06767).
+
+Paper: AlpacaFarm (arXiv 2305.14387), after Anthony et al. (arXiv 1705.08439): one round, best of 16 on the unlabelled
+prompts at temperature 1, then SFT from the SFT policy with the settings of ``sft``, which are the defaults here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from farm.errors import UserError
+from farm.protocols import Learning, Policy
+from reference_methods.best_of_n import BestOfNPolicy
+from reference_methods.parts.batches import prompt_stream
+from reference_methods.parts.descent import part_of
+from reference_methods.parts.rollouts import sample_metrics
+from reference_methods.sft import SFT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertIteration(SFT):
+    """Fine-tunes the policy on the best of its own samples for ``prompts``."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
+
+    n: int = 16
+    """responses drawn for each one learnt from"""
+    rounds: int = 1
+    prompts: int | None = None
+    """how many prompts of each round, drawn anew in each; all there are where omitted"""
+    temperature: float = 1.0
+
+    def train(self, learning: Learning) -> Policy:
+        if learning.reward_model is None or not len(learning.prompts):
+            raise UserError("expert_iteration: it needs a reward model, and prompts to sample for")
+        instructions = learning.prompts["instruction"].tolist()
+        count = self.prompts or len(instructions)
+        round_steps = 1 + self.epochs * -(-count // self.batch_size)  # sampling is a step too
+        learning.steps(self.rounds * round_steps)
+        policy = learning.policy
+        streams = prompt_stream(instructions, count, self.rounds, learning.seed, "expert_iteration/prompts")
+        for k, prompts in enumerate(streams):
+            purpose = f"expert_iteration/round {k}"
+            experts = BestOfNPolicy(policy, learning.reward_model, self.n, self.micro_batch_tokens)
+            best = experts.sample(prompts, seed=learning.seed, purpose=purpose, temperature=self.temperature)
+            learning.log({"step": k * round_steps, **sample_metrics(best, learning)})
+            policy = learning.policy.copy()
+            self.imitate(policy, best, part_of(learning, k * round_steps + 1), purpose)
+        return policy

@@ -1,0 +1,99 @@
+"""Which rows are trained on together: keyed shuffles, minibatches of like lengths, micro-batches of bounded size.
+
+A *minibatch* is what one optimizer step sees, and its size is a setting of the method. A *micro-batch* is what fits
+into memory at once; cutting a minibatch into micro-batches changes no gradient (see ``aggregation``), only how much
+padding is computed and how much memory is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from farm import rng
+from farm.protocols import Policy, Samples
+from farm.rng import Ids
+
+Rows = NDArray[np.int64]
+Lengths = NDArray[np.int64]
+
+BUCKET = 8
+"""minibatches of neighbouring lengths are made from this many minibatches' worth of shuffled rows"""
+
+
+def total_lengths(samples: Samples) -> Lengths:
+    """Prompt and response tokens of each sample, [B]."""
+    return samples.lengths() + np.array([len(t) for t in samples.prompt_tokens], dtype=np.int64)
+
+
+def minibatches(
+    ids: Ids, lengths: Lengths, size: int, epochs: int, seed: int, purpose: str, bucket: int = BUCKET
+) -> list[Rows]:
+    """The rows of every optimizer step: each row once an epoch, in an order that its id decides.
+
+    Rows are shuffled; then those of each ``bucket`` minibatches are sorted by length and dealt out, so that a
+    minibatch has little padding; then the minibatches are shuffled. The last one of an epoch may be smaller.
+    """
+    batches = []
+    for epoch in range(epochs):
+        order = rng.permutation(ids, seed, f"{purpose}/epoch {epoch}")
+        drawn = []
+        for start in range(0, len(order), size * bucket):
+            window = order[start : start + size * bucket]
+            window = window[np.argsort(lengths[window], kind="stable")]
+            drawn += [window[i : i + size] for i in range(0, len(window), size)]
+        shuffled = rng.generator(seed, f"{purpose}/batches", epoch).permutation(len(drawn))
+        batches += [drawn[i] for i in shuffled]
+    return batches
+
+
+def micro_batches(rows: Rows, lengths: Lengths, tokens: int) -> list[Rows]:
+    """``rows`` cut by length so that each part, padded to its longest, has at most ``tokens`` (but at least a row)."""
+    ordered = rows[np.argsort(-lengths[rows], kind="stable")]
+    parts, start = [], 0
+    while start < len(ordered):
+        fitting = max(1, tokens // max(1, int(lengths[ordered[start]])))
+        parts.append(ordered[start : start + fitting])
+        start += fitting
+    return parts
+
+
+def prompt_stream(prompts: Sequence[str], size: int, steps: int, seed: int, purpose: str) -> Iterator[list[str]]:
+    """``steps`` batches of ``size`` prompts: all prompts in a keyed order, then all again in another, and so on."""
+    ids = rng.text_ids(prompts)
+    passes = -(-size * steps // len(prompts))
+    order = np.concatenate([rng.permutation(ids, seed, f"{purpose}/pass {k}") for k in range(passes)])
+    for step in range(steps):
+        yield [prompts[i] for i in order[step * size : (step + 1) * size]]
+
+
+@torch.no_grad()
+def in_parts(compute: Callable[[Samples], Tensor], samples: Samples, tokens: int) -> Tensor:
+    """``compute`` on micro-batches of ``samples``, without gradient: [B] or, padded with zeros, [B, T]."""
+    lengths = total_lengths(samples)
+    parts = micro_batches(np.arange(len(samples)), lengths, tokens)
+    found = [compute(samples.select(rows)) for rows in parts]
+    first = found[0]
+    shape = [len(samples), *(max(f.shape[d] for f in found) for d in range(1, first.dim()))]
+    out = first.new_zeros(shape)
+    for rows, values in zip(parts, found, strict=True):
+        where = index(rows, out)
+        if values.dim() == 1:
+            out[where] = values
+        else:
+            out[where, : values.shape[1]] = values
+    return out
+
+
+def log_likelihoods(policy: Policy, samples: Samples) -> Tensor:
+    """log pi(y|x) of whole responses, summed over their tokens, [B] with gradient."""
+    return policy.log_probabilities(samples)[0].sum(1)
+
+
+def index(rows: Rows, like: Tensor) -> Tensor:
+    """Rows as an index for tensors on the device of ``like``."""
+    return torch.as_tensor(rows, device=like.device)

@@ -1,0 +1,70 @@
+"""Losses: pure functions of log-probabilities and scores, one value an element, before any averaging.
+
+Every function returns the loss of each element (a pair, a token, a place) and leaves the averaging to
+:mod:`reference_methods.parts.aggregation`, so that the normalisation of a method is said in one place.
+
+The loss of direct preference optimisation (arXiv 2305.18290) and that of a reward model are one function, the
+Bradley-Terry loss of a margin; they differ in what the margin is:
+
+    reward model     margin = r(y1) - r(y2)
+    DPO              margin = beta (h(y1) - h(y2)),   h(y) = log pi(y|x) - log pi_ref(y|x), summed over tokens
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def bradley_terry(margin: Tensor, p_first: Tensor, label_smoothing: float = 0.0, robust: bool = False) -> Tensor:
+    """-[p log sigma(m) + (1 - p) log sigma(-m)]: cross-entropy between the labels and a Bradley-Terry model.
+
+    Args:
+        margin: m, how far the model puts the first above the second, [B].
+        p_first: p in [0, 1], the label; 1/2 is a tie, which counts half for both sides, [B].
+        label_smoothing: e, the assumed share of flipped labels, below 1/2. With ``robust`` false the conservative
+            loss (1 - e) l(m, p) + e l(m, 1 - p), whose optimum is smoothed (cDPO).
+        robust: with l the loss above, ((1 - e) l(m, p) - e l(m, 1 - p)) / (1 - 2e): under a flip rate e its
+            expectation is the loss of the clean labels (robust DPO, arXiv 2403.00409). It is not bounded below.
+
+    Returns:
+        [B], with gradient through ``margin``.
+    """
+    e = label_smoothing
+    if not 0 <= e < 0.5:
+        raise ValueError(f"label_smoothing is a share below one half, not {e}")
+    agree, disagree = -logsigmoid(margin), -logsigmoid(-margin)
+    if robust:
+        p = (p_first - e) / (1 - 2 * e)  # the label with the assumed flips taken out of it; may leave [0, 1]
+    else:
+        p = (1 - 2 * e) * p_first + e
+    return p * agree + (1 - p) * disagree
+
+
+def clipped_policy_gradient(
+    log_ratio: Tensor, advantages: Tensor, clip_low: float = 0.2, clip_high: float = 0.2
+) -> Tensor:
+    """max(-A R, -A clip(R, 1 - clip_low, 1 + clip_high)) with R = exp(log_ratio) (PPO, arXiv 1707.06347, eq. 7).
+
+    The log ratio log pi - log pi_old may be a token's [B, T] or a whole response's [B]; the advantages have its
+    shape. The gradient is zero where the ratio has left the interval on the side the advantage pushes to.
+    """
+    ratio = log_ratio.exp()
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip_low, 1 + clip_high))
+
+
+def clipped_share(log_ratio: Tensor, advantages: Tensor, clip_low: float = 0.2, clip_high: float = 0.2) -> Tensor:
+    """1 where the clip of :func:`clipped_policy_gradient` stops the gradient, else 0; without gradient."""
+    ratio = log_ratio.detach().exp()
+    stopped = ((advantages > 0) & (ratio > 1 + clip_high)) | ((advantages < 0) & (ratio < 1 - clip_low))
+    return stopped.to(ratio.dtype)
+
+
+def clipped_value(values: Tensor, returns: Tensor, old_values: Tensor, clip: float | None = 0.2) -> Tensor:
+    """1/2 max((V - G)^2, (V_old + clip(V - V_old, -clip, clip) - G)^2), shape as given; unclipped where ``None``."""
+    loss = (values - returns).square()
+    if clip is not None:
+        near = old_values + (values - old_values).clamp(-clip, clip)
+        loss = torch.maximum(loss, (near - returns).square())
+    return 0.5 * loss

@@ -1,0 +1,91 @@
+"""Annotated pairs as a method needs them: two samples with their tokens, and how far the first is preferred."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from farm import rng
+from farm.errors import UserError
+from farm.protocols import Learning, Policy, Samples
+from farm.records import PairIds
+from farm.rng import Ids
+from reference_methods.parts.batches import Lengths, Rows, total_lengths
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """n annotated pairs."""
+
+    first: Samples
+    second: Samples
+    p_first: NDArray[np.float32]
+    """the label, 2 - preference: 1 or 0 for a verdict, 1/2 for a tie, in between for a soft one, [n]"""
+    ids: Ids
+    """by the texts of a pair, whatever its order or its place in the table, [n]"""
+
+    @classmethod
+    def read(cls, learning: Learning) -> Preferences:
+        """The pairs of ``learning.preferences``; texts without tokens are encoded by the policy.
+
+        Raises:
+            UserError: there are no pairs, or one has no preference.
+        """
+        table = learning.preferences
+        if table is None or not len(table):
+            raise UserError("preferences: this method learns from annotated pairs, and there are none")
+        preference = pd.to_numeric(table["preference"]).to_numpy(dtype=np.float64)
+        wrong = np.flatnonzero(~((preference >= 1) & (preference <= 2)))
+        if len(wrong):
+            raise UserError(
+                f"preferences: row {wrong[0]} has preference {preference[wrong[0]]}, not a number from 1 to 2; "
+                "keep only rows whose status is ok"
+            )
+        ids = PairIds(table)
+        return cls(
+            first=samples_of(table, learning.policy, "_1"),
+            second=samples_of(table, learning.policy, "_2"),
+            p_first=(2 - preference).astype(np.float32),
+            ids=ids.pair,
+        )
+
+    def __len__(self) -> int:
+        return len(self.p_first)
+
+    def select(self, rows: Rows) -> Preferences:
+        return Preferences(self.first.select(rows), self.second.select(rows), self.p_first[rows], self.ids[rows])
+
+    def both(self, rows: Rows) -> Samples:
+        """The first responses of these pairs, then their second ones: 2 b samples for one forward pass."""
+        return Samples.concatenate([self.first.select(rows), self.second.select(rows)])
+
+    def lengths(self) -> Lengths:
+        """The tokens a pair costs: both responses with their prompts, padded to the longer, [n]."""
+        return 2 * np.maximum(total_lengths(self.first), total_lengths(self.second))
+
+    def labels(self, rows: Rows, like: Tensor) -> Tensor:
+        return torch.as_tensor(self.p_first[rows], dtype=like.dtype, device=like.device)
+
+    def hold_out(self, share: float, seed: int, purpose: str) -> tuple[Preferences, Preferences]:
+        """(the others, a keyed share of about ``share``); all annotations of a pair of texts fall on one side."""
+        held = rng.uniform(seed, purpose, self.ids) < share
+        return self.select(np.flatnonzero(~held)), self.select(np.flatnonzero(held))
+
+
+def agreement(margin: Tensor, p_first: Tensor) -> Tensor:
+    """1 where the sign of the margin agrees with the label, 1/2 where either is undecided, [B], without gradient."""
+    sign = torch.sign(margin.detach()) * torch.sign(p_first - 0.5)
+    return 0.5 + 0.5 * sign
+
+
+def samples_of(table: pd.DataFrame, policy: Policy, suffix: str = "") -> Samples:
+    """The responses of an output table, or of a side of a pair table; texts without tokens the policy encodes."""
+    columns = {"prompt_tokens", *(c + suffix for c in ("response_tokens", "log_probabilities", "finish_reason"))}
+    if columns <= set(table.columns):
+        return Samples.from_frame(table, suffix)
+    return policy.encode(table["instruction"].tolist(), table["output" + suffix].tolist())

@@ -1,0 +1,105 @@
+"""A Bradley-Terry reward model: a scalar head on a copy of the SFT policy, fitted to annotated pairs.
+
+    P(y_1 > y_2 | x) = sigma(r(x, y_1) - r(x, y_2)),     L = -[p log P + (1 - p) log(1 - P)],  mean over pairs
+
+The score is read at the last real token. It is determined up to a constant per prompt, and its spread by how consistent
+the labels are: a share e of flipped labels keeps every fitted difference below log((1 - e) / e), ln 3 at 25 %. After
+training the scores are therefore shifted and scaled to mean 0 and standard deviation 1 on samples of the SFT policy, so
+that a KL coefficient means the same for every reward model.
+
+Paper: Ouyang et al. (arXiv 2203.02155), Stiennon et al. (arXiv 2009.01325). Settings of AlpacaFarm (arXiv 2305.14387):
+1 epoch, learning rate 3e-6 with cosine decay and 3 % warm-up, batch 16.
+Deviations from AlpacaFarm: the response ends with its end-of-sequence token; the scores are standardised; ties count
+half for both sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farm.errors import UserError
+from farm.protocols import Learning, Scorer
+from reference_methods.parts.aggregation import Totals
+from reference_methods.parts.batches import Rows, in_parts, prompt_stream
+from reference_methods.parts.descent import Descent
+from reference_methods.parts.losses import bradley_terry
+from reference_methods.parts.preferences import Preferences, agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModel(Descent):
+    """Fits a scorer to ``preferences``."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+
+    epochs: int = 1
+    batch_size: int = 16
+    learning_rate: float = 3e-6
+    label_smoothing: float = 0.0
+    """the share of labels assumed to be flipped"""
+    held_out_share: float = 0.05
+    """share of the pairs that is not trained on, for the accuracy logged at the end; 0 for none"""
+    calibration_samples: int = 512
+    """samples of the SFT policy on which the scores get mean 0 and standard deviation 1; 0 leaves them as they are"""
+
+    def train(self, learning: Learning) -> Scorer:
+        pairs, held_out = Preferences.read(learning).hold_out(
+            self.held_out_share, learning.seed, "reward_model/held out"
+        )
+        if not len(pairs):
+            raise UserError(f"reward_model: held_out_share {self.held_out_share} leaves no pair to train on")
+        scorer = learning.policy.scorer(learning.seed)
+
+        def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
+            first, second = scorer.scores(pairs.both(rows)).chunk(2)
+            margin, label = first - second, pairs.labels(rows, first)
+            losses = bradley_terry(margin, label, self.label_smoothing)
+            return losses.sum() / totals.sequences, {
+                "accuracy": agreement(margin, label).sum() / totals.sequences,
+                "margin": ((2 * label - 1) * margin).sum() / totals.sequences,
+            }
+
+        steps = self.descend(
+            loss,
+            scorer.parameters(),
+            learning,
+            "reward_model",
+            ids=pairs.ids,
+            lengths=pairs.lengths(),
+            response_tokens=pairs.first.lengths() + pairs.second.lengths(),
+        )
+        if self.calibration_samples:
+            self._standardise(scorer, learning)
+        if np.any(held_out.p_first != 0.5):
+            learning.log({"step": steps, **self._held_out(scorer, held_out)})
+        return scorer
+
+    def _standardise(self, scorer: Scorer, learning: Learning) -> None:
+        if not len(learning.prompts):
+            raise UserError("reward_model: standardising the scores takes prompts to sample for, and there are none")
+        purpose = "reward_model/calibration"
+        instructions = learning.prompts["instruction"].tolist()
+        (prompts,) = prompt_stream(instructions, self.calibration_samples, 1, learning.seed, purpose)
+        samples = learning.policy.sample(prompts, seed=learning.seed, purpose=purpose)
+        scores = in_parts(scorer.scores, samples, self.micro_batch_tokens).double()
+        mean, deviation = float(scores.mean()), float(scores.std(unbiased=False))
+        if not deviation > 1e-6:
+            raise UserError(
+                "reward_model: every sample of the policy has the same score, so there is nothing to standardise by; "
+                "train longer, or set calibration_samples to 0"
+            )
+        scorer.calibrate(mean, deviation)
+
+    def _held_out(self, scorer: Scorer, pairs: Preferences) -> dict[str, float]:
+        first = in_parts(scorer.scores, pairs.first, self.micro_batch_tokens)
+        second = in_parts(scorer.scores, pairs.second, self.micro_batch_tokens)
+        label = torch.as_tensor(pairs.p_first).to(first)
+        return {
+            "held_out_accuracy": float(agreement(first - second, label)[label != 0.5].mean()),
+            "held_out_pairs": float(np.count_nonzero(pairs.p_first != 0.5)),
+        }

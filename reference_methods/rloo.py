@@ -1,0 +1,72 @@
+"""REINFORCE with a leave-one-out baseline: the other samples of a prompt say what was to be expected of it.
+
+    R_i = r(x, y_i) - beta (log pi_old - log pi_ref)(y_i),   A_i = R_i - mean of R_j over the other j of the prompt
+    L = mean over responses of max(-A R, -A clip(R, 1 - clip, 1 + clip)),   R = pi / pi_old of the whole response
+
+On policy (one epoch, one minibatch) this is -A log pi(y), an unbiased gradient of E r - beta KL(pi || pi_ref); it needs
+no value network. With more steps a batch, the clipped ratio of whole responses keeps the update near.
+
+Paper: Ahmadian et al. (arXiv 2402.14740); leave-one-out after Kool et al. (2019). Defaults: 4 samples a prompt, one
+epoch of two minibatches, beta 0.05. Deviations: the advantages are divided by their standard deviation over the batch
+(``whiten``), without which the learning rate would depend on the spread of the rewards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from farm.protocols import Learning, Policy
+from reference_methods.parts.advantages import leave_one_out, whiten
+from reference_methods.parts.aggregation import Totals
+from reference_methods.parts.batches import Rows, index
+from reference_methods.parts.losses import clipped_policy_gradient, clipped_share
+from reference_methods.parts.rollouts import Online, Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLOO(Online):
+    """Trains the policy on groups of its own samples, scored by the reward model."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
+
+    samples_per_prompt: int = 4
+    beta: float = 0.05
+    epochs: int = 1
+    whiten: bool = True
+    """whether the advantages are divided by their standard deviation over the batch"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples_per_prompt < 2:
+            raise ValueError("samples_per_prompt must be at least 2: the baseline of a response is the others' reward")
+
+    def train(self, learning: Learning) -> Policy:
+        policy = learning.policy.copy()
+        optimizer = self.optimizer([(policy.parameters(), self.learning_rate)], "rloo")
+        for step, rollout in enumerate(self.roll_out(policy, learning, "rloo")):
+            rewards = rollout.sequence_rewards(self.beta, self.kl_estimator)
+            advantages = leave_one_out(rewards, self.samples_per_prompt)
+            if self.whiten:
+                advantages = whiten(advantages, torch.ones_like(advantages, dtype=torch.bool), shift=False)
+            loss = partial(self._loss, policy, rollout, advantages)
+            update = self.improve(loss, optimizer, rollout, learning.seed, f"rloo/step {step}")
+            learning.log({"step": step, **rollout.metrics(learning), **update})
+        return policy
+
+    def _loss(
+        self, policy: Policy, rollout: Rollout, advantages: Tensor, rows: Rows, totals: Totals
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        new = policy.log_probabilities(rollout.samples.select(rows), self.temperature)[0].sum(1)
+        where = index(rows, new)
+        log_ratio, advantage = new - rollout.log_probabilities[where].sum(1), advantages[where]
+        losses = clipped_policy_gradient(log_ratio, advantage, self.clip, self.clip)
+        clipped = clipped_share(log_ratio, advantage, self.clip, self.clip)
+        return losses.sum() / totals.sequences, {
+            "ratio": log_ratio.detach().exp().sum() / totals.sequences,
+            "clip_fraction": clipped.sum() / totals.sequences,
+        }
