@@ -1,0 +1,59 @@
+"""Documentation is tested: the files a document shows are written to a folder, and its commands run there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FARM = Path(sys.executable).parent / "farm"
+
+TESTED = ["docs/extending.md"]
+
+
+def blocks(document: str) -> list[tuple[str, str, str]]:
+    """(language, title, content) of the fenced blocks of a document."""
+    return [(m[1], m[2] or "", m[3]) for m in BLOCK.finditer((ROOT / document).read_text())]
+
+
+@pytest.mark.parametrize("document", TESTED)
+def test_the_commands_of_a_document_run(document: str, tmp_path: Path) -> None:
+    found = blocks(document)
+    for _, title, content in found:
+        if title:
+            (tmp_path / title).write_text(content)
+    commands = [line[2:] for language, _, content in found if language == "console" for line in content.splitlines()]
+    assert commands
+    for command in commands:
+        words = shlex.split(command)
+        assert words[0] == "farm"
+        done = subprocess.run([FARM, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_command_of_the_readme_is_known() -> None:
+    """`farm` commands named anywhere in the documents exist, with the options that are shown."""
+    shown = set()
+    for document in ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]:
+        for language, _, content in blocks(document):
+            if language in ("console", "bash", "sh"):
+                for line in content.replace("\\\n", " ").splitlines():
+                    if match := re.match(r"^(?:\$ )?farm (\w+)(.*)", line):
+                        options = re.findall(r"(?<!\S)(--[a-z-]+)", match[2])
+                        shown.add((match[1], tuple(options)))
+    assert shown
+    for command, options in sorted(shown):
+        done = subprocess.run([FARM, command, "--help"], capture_output=True, text=True, env=_plain_environment())
+        assert done.returncode == 0, f"farm {command}: {done.stderr}"
+        for option in options:
+            assert option in done.stdout, f"farm {command} has no {option}"
+
+
+def _plain_environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"}
