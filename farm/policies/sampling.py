@@ -1,0 +1,278 @@
+"""Sampling: prefill each distinct prompt once, then one token a step for all rows that have not ended.
+
+One uniform number is drawn for each (row, step) from its key (seed, purpose, prompt, occurrence, step), and the token
+is found by inverting the cumulative distribution. So a draw does not depend on the batch that a row happened to be in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from farm import rng
+from farm.protocols import Tokens
+
+NEVER = -1.0e4
+"""The logit of a forbidden token: its probability is exactly 0 in float32, and 0 * log 0 stays 0, not NaN."""
+
+CACHE_BYTES = 2**30
+"""At most this much memory for the keys and values of one batch."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How one token is taken from the logits. ``top_k`` and ``top_p`` change the distribution: for evaluation only."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def __call__(self, logits: torch.Tensor, uniform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens, int64 [n], and their log-probabilities under the processed distribution, float32 [n].
+
+        Args:
+            logits: float32 [n, V], not yet divided by the temperature; overwritten.
+            uniform: float64 [n] in (0, 1).
+        """
+        if self.temperature == 0:
+            return logits.argmax(-1), logits.new_zeros(len(logits))
+        weights = logits.sub_(logits.amax(-1, keepdim=True)).div_(self.temperature).exp_()
+        if self.top_k is None and self.top_p >= 1:
+            token, total = invert(weights, uniform)
+            chosen = weights.gather(1, token[:, None])[:, 0]
+        else:
+            weights, candidates = nucleus(weights, self.top_k, self.top_p)
+            place, total = invert(weights, uniform)
+            chosen = weights.gather(1, place[:, None])[:, 0]
+            token = candidates.gather(1, place[:, None])[:, 0]
+        return token, (chosen.double() / total).log().float()
+
+
+def invert(weights: torch.Tensor, uniform: torch.Tensor, block: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first place where the cumulative weight exceeds ``uniform`` times the total, int64 [n], and the total [n].
+
+    Sums are float64. The place's block of ``block`` weights is found first, so most of a large vocabulary is
+    summed and never scanned. A place of weight 0 is never taken.
+    """
+    n, size = weights.shape
+    if size % block:
+        weights = torch.nn.functional.pad(weights, (0, block - size % block))
+    blocks = weights.view(n, -1, block)
+    sums = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    total = sums[:, -1].clone()
+    target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))[:, None]
+    which = torch.searchsorted(sums, target, right=True)
+    before = torch.where(which > 0, sums.gather(1, (which - 1).clamp_(min=0)), 0.0)
+    inside = blocks.gather(1, which[..., None].expand(-1, -1, block))[:, 0].cumsum(-1, dtype=torch.float64)
+    # The two ways of summing a block differ in the last digit; never run past its last positive weight.
+    rest = torch.minimum(target - before, torch.nextafter(inside[:, -1:], torch.zeros_like(target)))
+    place = torch.searchsorted(inside, rest, right=True)
+    return (which * block + place)[:, 0], total
+
+
+def nucleus(weights: torch.Tensor, top_k: int | None, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``top_k`` largest weights, and of these the fewest that hold ``top_p`` of their sum; the rest 0.
+
+    Returns:
+        weights, largest first, [n, m], and their places in the vocabulary [n, m].
+    """
+    size = weights.shape[-1]
+    k = min(top_k or size, size)
+    whole = weights.sum(-1, dtype=torch.float64) if k == size else None
+    m = k if top_p >= 1 or whole is None else min(256, size)
+    while True:
+        largest, places = weights.topk(m, dim=-1)
+        cumulative = largest.cumsum(-1, dtype=torch.float64)
+        total = cumulative[:, -1] if whole is None else whole
+        if m >= k or bool((cumulative[:, -1] >= top_p * total).all()):
+            break
+        m = min(4 * m, size)
+    if top_p < 1:
+        largest = largest * (cumulative - largest < top_p * total[:, None])
+    return largest, places
+
+
+class Decoder(Protocol):
+    """A language model that writes one token at a time to a batch of rows, keeping keys and values."""
+
+    bytes_per_token: int
+    """memory of one place of one row"""
+
+    def start(self, prompts: Sequence[Tokens], prompt_of: NDArray[np.int64], limit: int) -> torch.Tensor:
+        """Prefill distinct prompts; row i continues ``prompts[prompt_of[i]]`` by at most ``limit`` tokens. Returns
+        the logits of the first token, float32 [n, V]."""
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Append int64 [n] tokens, one a row, and return the logits of the next, float32 [n, V]."""
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows only, in this order; int64 positions among the current rows."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was sampled, one entry a row."""
+
+    tokens: list[NDArray[np.int32]]
+    log_probabilities: list[NDArray[np.float32]]
+    finish_reason: list[str]
+
+
+def write(
+    decoder: Decoder,
+    sampler: Sampler,
+    prompts: Sequence[Tokens],
+    prompt_ids: NDArray[np.uint64],
+    occurrences: NDArray[np.uint64],
+    limits: NDArray[np.int64],
+    ends: frozenset[int],
+    seed: int,
+    purpose: str,
+    rows_at_once: int,
+    device: torch.device,
+    progress: Callable[[int], None] | None = None,
+) -> Written:
+    """Responses to ``prompts`` (tokens; the same array object for the same prompt).
+
+    Args:
+        prompt_ids, occurrences: [n], the ids of the draws' keys.
+        limits: [n], the most tokens for each row.
+        ends: tokens that end a response.
+    """
+    n = len(prompts)
+    length = np.array([len(p) for p in prompts], dtype=np.int64)
+    out = Written([np.zeros(0, np.int32)] * n, [np.zeros(0, np.float32)] * n, [""] * n)
+    order = np.lexsort((prompt_ids, length))
+    end_tokens = torch.tensor(sorted(ends), device=device)
+    start = 0
+    while start < n:
+        ahead = order[start : start + rows_at_once]
+        room = (length[ahead] + np.maximum.accumulate(limits[ahead])) * decoder.bytes_per_token
+        fit = np.flatnonzero(room * np.arange(1, len(ahead) + 1) <= CACHE_BYTES)
+        rows = ahead[: max(1, len(fit))]
+        start += len(rows)
+        uniform = rng.uniform(
+            seed,
+            purpose,
+            prompt_ids[rows, None],
+            occurrences[rows, None],
+            np.arange(limits[rows].max(), dtype=np.uint64),
+        )
+        draws = torch.from_numpy(uniform).to(device)
+        _write_batch(decoder, sampler, prompts, rows, limits, draws, end_tokens, out, progress)
+    return out
+
+
+def _write_batch(
+    decoder: Decoder,
+    sampler: Sampler,
+    prompts: Sequence[Tokens],
+    rows: NDArray[np.int64],
+    limits: NDArray[np.int64],
+    draws: torch.Tensor,
+    ends: torch.Tensor,
+    out: Written,
+    progress: Callable[[int], None] | None,
+) -> None:
+    distinct: dict[int, int] = {}
+    prompt_of = np.array([distinct.setdefault(id(prompts[r]), len(distinct)) for r in rows], dtype=np.int64)
+    first = {place: rows[i] for i, place in reversed(list(enumerate(prompt_of.tolist())))}
+    unique = [prompts[first[place]] for place in range(len(distinct))]
+    device = draws.device
+    limit = torch.from_numpy(limits[rows]).to(device)
+    steps = int(limit.max())
+    tokens = torch.zeros(len(rows), steps, dtype=torch.int64, device=device)
+    chosen = torch.zeros(len(rows), steps, dtype=torch.float32, device=device)
+    count = torch.zeros(len(rows), dtype=torch.int64, device=device)
+    stopped = torch.zeros(len(rows), dtype=torch.bool, device=device)
+    current = torch.arange(len(rows), device=device)  # which row of the batch each row of the decoder is
+    logits = decoder.start(unique, prompt_of, steps)
+    for step in range(steps):
+        token, log_probability = sampler(logits, draws[current, step])
+        tokens[current, step], chosen[current, step] = token, log_probability
+        ended = torch.isin(token, ends)
+        over = ended | (limit[current] <= step + 1)
+        finished = over & (count[current] == 0)
+        count[current[finished]] = step + 1
+        stopped[current[finished & ended]] = True
+        done = count[current] > 0
+        left = len(current) - int(done.sum())
+        if left == 0:
+            break
+        if left <= KEEP_ABOVE * len(current):
+            keep = torch.nonzero(~done)[:, 0]
+            decoder.keep(keep)
+            current, token = current[keep], token[keep]
+        if progress and (number := int(finished.sum())):
+            progress(number)
+        logits = decoder.step(token)
+    if progress:
+        progress(int(finished.sum()))
+    for i, (row, size, stop) in enumerate(zip(rows, count.tolist(), stopped.tolist(), strict=True)):
+        out.tokens[row] = tokens[i, :size].cpu().numpy().astype(np.int32)
+        out.log_probabilities[row] = chosen[i, :size].cpu().numpy().copy()
+        out.finish_reason[row] = "stop" if stop else "length"
+
+
+KEEP_ABOVE = 0.9
+"""Ended rows are dropped when fewer than this part of the rows goes on."""
+
+
+class TransformersDecoder:
+    """Any causal language model of transformers, through its own cache. Prompts are padded on the left."""
+
+    def __init__(self, model: Any, forbidden: torch.Tensor, autocast: Callable[[], Any]) -> None:
+        self.model, self.forbidden, self.autocast = model, forbidden, autocast
+        config = model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.bytes_per_token = 2 * config.num_hidden_layers * heads * width * 4
+
+    def start(self, prompts: Sequence[Tokens], prompt_of: NDArray[np.int64], limit: int) -> torch.Tensor:  # noqa: ARG002
+        device = self.forbidden.device
+        width = max(len(p) for p in prompts)
+        ids = np.zeros((len(prompts), width), dtype=np.int64)
+        mask = np.zeros((len(prompts), width), dtype=np.int64)
+        for line, prompt in enumerate(prompts):
+            ids[line, width - len(prompt) :] = prompt
+            mask[line, width - len(prompt) :] = 1
+        self.mask = torch.from_numpy(mask).to(device)
+        self.position = self.mask.sum(-1, keepdim=True)
+        with self.autocast():
+            answer = self.model(
+                input_ids=torch.from_numpy(ids).to(device),
+                attention_mask=self.mask,
+                position_ids=(self.mask.cumsum(-1) - 1).clamp(min=0),
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self.cache = answer.past_key_values
+        repeated = torch.from_numpy(prompt_of).to(device)
+        self.keep(repeated)
+        return self._logits(answer.logits)[repeated]
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+        with self.autocast():
+            answer = self.model(
+                input_ids=tokens[:, None],
+                attention_mask=self.mask,
+                position_ids=self.position,
+                past_key_values=self.cache,
+                use_cache=True,
+            )
+        self.cache = answer.past_key_values
+        self.position = self.position + 1
+        return self._logits(answer.logits)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.mask, self.position = self.mask[rows], self.position[rows]
+
+    def _logits(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits[:, -1].float().index_fill(1, self.forbidden, NEVER)
