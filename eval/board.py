@@ -1,0 +1,357 @@
+"""A leaderboard from published annotations: AlpacaEval's columns exactly, then intervals, ranks and what is missing.
+
+Columns in percent under AlpacaEval's names: win_rate, standard_error, n_wins, n_wins_base, n_draws, n_total,
+discrete_win_rate, length_controlled_winrate, lc_standard_error, avg_length. Ours: rank (by the first metric asked for
+last, see ``sort_by``), rank_low and rank_high, win_rate_low and _high, lc_low and lc_high, n_missing and missing_why.
+
+Rank intervals resample instructions for all methods together, so that what two methods share (the instruction, the
+baseline's answer) does not blur their order. For the length-controlled board the resampling acts on the influence of
+each instruction, which is the bootstrap to first order and needs no refit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from eval import ranking
+from eval.difficulty import Difficulty
+from eval.length_control import (
+    Alignment,
+    LengthControlled,
+    Recipe,
+    Regulariser,
+    from_weights,
+    identity,
+    length_controlled,
+)
+from eval.result import Result
+from eval.sources import Rows
+from eval.uncertainty import JointMeans, critical, joint_means
+from eval.winrate import discrete
+from farm import progress, rng
+from farm.errors import UserError, nearest
+
+Floats = NDArray[np.float64]
+METRICS = ("win_rate", "length_controlled")
+
+
+@dataclass(frozen=True)
+class Board(Result):
+    """A leaderboard with its settings."""
+
+    rows: pd.DataFrame
+    baseline: str
+    annotators: tuple[str, ...]
+    sort_by: str
+    instructions: int
+    confidence: float
+    rounds: int
+    seed: int
+    ties: str = "half a win"
+    length_control: str = "none"
+    """how the length-controlled column was made, in words"""
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def table(self) -> pd.DataFrame:
+        return self.rows
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "baseline": self.baseline,
+            "annotator": ", ".join(self.annotators),
+            "instructions": self.instructions,
+            "ties": self.ties,
+            "length control": self.length_control,
+            "ranks": f"{self.rounds} rounds over instructions, seed {self.seed}",
+            "confidence": self.confidence,
+            **({"not judged": f"{len(self.skipped)} models"} if self.skipped else {}),
+            **{f"note {k + 1}": note for k, note in enumerate(self.notes)},
+        }
+
+
+@dataclass(frozen=True)
+class LengthControl:
+    """How to control for length: files, recipe and alignment."""
+
+    difficulty: Difficulty | None = None
+    regulariser: Regulariser | None = None
+    weights: pd.DataFrame | None = None
+    """saved coefficients to predict from instead of a fit"""
+    recipe: Recipe = "newton"
+    alignment: Alignment = "instruction"
+    strengths: dict[str, float] | None = None
+    """a given L1 strength by method (recipe "published")"""
+
+    def words(self) -> str:
+        if self.weights is not None:
+            return "predicted from saved weights"
+        if self.difficulty is None:
+            return "length only, no difficulties" + (", published recipe" if self.recipe == "published" else "")
+        fit = "L1 path with 5 folds" if self.recipe == "published" else "maximum likelihood, ridge 1e-4"
+        extra = "with" if self.regulariser is not None else "without"
+        return f"{fit}, difficulties by {self.alignment}, {extra} regulariser rows"
+
+
+def board(
+    rows: Rows,
+    *,
+    metrics: Sequence[str] = ("win_rate",),
+    length_control: LengthControl | None = None,
+    confidence: float = 0.95,
+    rounds: int = 2000,
+    seed: int = 0,
+) -> Board:
+    """The leaderboard of some annotation rows.
+
+    Raises:
+        UserError: naming the file and row, for instructions without a difficulty, methods without a common
+            instruction, or lengths that are missing where they are needed.
+    """
+    for metric in metrics:
+        if metric not in METRICS:
+            raise UserError(f"--metrics {metric}: unknown; {nearest(metric, METRICS)}")
+    table = rows.table
+    names = [str(n) for n in table["method"].cat.categories]
+    group = table["method"].cat.codes.to_numpy().astype(np.int64)
+    score = table["preference"].to_numpy() - 1
+    seen = ~np.isnan(score)
+    if not seen.any():
+        raise UserError(f"{rows.files[0]}: no row has a preference")
+    means = joint_means(score[seen], np.array(names, dtype=object)[group[seen]], table["key"].to_numpy()[seen], names)
+    _overlapping(rows, means)
+    baseline = str(table["baseline"].iloc[0])
+    columns = _win_rate_columns(table, names, group, score, seen, means, baseline, confidence)
+    notes: list[str] = []
+    draws = _draws(means, rounds, seed)
+    sort_by, ranked, resampled = "win_rate", means.means, draws
+    control = length_control or LengthControl()
+    if "length_controlled" in metrics:
+        fits = _fit_all(rows, names, group, score, baseline, control, confidence)
+        columns |= _length_columns(fits)
+        sort_by, ranked = "length_controlled_winrate", np.array([f.win_rate for f in fits])
+        resampled = _resample_influence(rows, group, fits, ranked, rounds, seed)
+        notes += sorted({f"{f.method}: {f.note}" for f in fits if f.note and f.note != "the baseline"})
+    frame = pd.DataFrame({"method": names} | columns)
+    frame.insert(0, "rank", ranking.positions(ranked).astype(int))
+    if "length_controlled" not in metrics or control.weights is None:  # saved weights say nothing of their uncertainty
+        low, high = ranking.rank_intervals(resampled, confidence)
+        frame.insert(1, "rank_low", low.astype(int))
+        frame.insert(2, "rank_high", high.astype(int))
+    frame = frame.sort_values(["rank", "method"], kind="stable", ignore_index=True)
+    return Board(
+        rows=frame,
+        baseline=baseline,
+        annotators=tuple(str(a) for a in table["annotator"].cat.categories),
+        sort_by=sort_by,
+        instructions=len(means.sums),
+        confidence=confidence,
+        rounds=rounds,
+        seed=seed,
+        length_control=control.words() if "length_controlled" in metrics else "none",
+        notes=tuple(notes),
+        skipped=rows.skipped,
+    )
+
+
+def _overlapping(rows: Rows, means: JointMeans) -> None:
+    """Refuse methods that share no instruction with any other: their files use other keys."""
+    if len(means.methods) < 2:
+        return
+    present = (means.counts > 0).astype(np.float32)
+    shared = present.T @ present
+    np.fill_diagonal(shared, 0)
+    has_rows = means.counts.sum(axis=0) > 0
+    alone = np.flatnonzero((shared.max(axis=1) == 0) & has_rows)
+    if alone.size and has_rows.sum() > 1:
+        method = means.methods[int(alone[0])]
+        at = int(np.flatnonzero((rows.table["method"] == method).to_numpy())[0])
+        raise UserError(
+            f"{rows.where(at)}: `{method}` shares no instruction with any other method; the files' keys do not match "
+            "(texts in one and `instruction_id` in another, or different sets)"
+        )
+
+
+def _win_rate_columns(
+    table: pd.DataFrame,
+    names: list[str],
+    group: NDArray[np.int64],
+    score: Floats,
+    seen: NDArray[np.bool_],
+    means: JointMeans,
+    baseline: str,
+    confidence: float,
+) -> dict[str, Any]:
+    m = len(names)
+
+    def count(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.bincount(group[mask], minlength=m)
+
+    n = count(seen)
+    error = np.sqrt(np.diag(means.covariance))
+    half = np.array([critical(confidence, max(int(u) - 1, 1)) for u in means.units]) * error
+    rounded = np.bincount(group[seen], weights=discrete(score[seen]), minlength=m)
+    length = table["length_2"].to_numpy()
+    known = ~np.isnan(length)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        average = np.bincount(group[known], weights=length[known], minlength=m) / count(known)
+        discrete_rate = 100 * rounded / n
+    columns: dict[str, Any] = {
+        "win_rate": 100 * means.means,
+        "standard_error": 100 * error,
+        "n_wins": count(seen & (score > 0.5)),
+        "n_wins_base": count(seen & (score < 0.5)),
+        "n_draws": count(seen & (score == 0.5)),
+        "n_total": n,
+        "discrete_win_rate": discrete_rate,
+        # AlpacaEval cuts the mean to a whole number; so do we in this column.
+        "avg_length": np.where(np.isnan(average), np.nan, np.floor(average)),
+        "win_rate_low": 100 * np.maximum(means.means - half, 0),
+        "win_rate_high": 100 * np.minimum(means.means + half, 1),
+        "n_missing": count(~seen),
+        "missing_why": _missing_why(table, names, group, seen),
+    }
+    own = np.array([name == baseline for name in names])
+    for column in ("win_rate_low", "win_rate_high"):
+        columns[column] = np.where(own, np.nan, columns[column])
+    return columns
+
+
+def _missing_why(table: pd.DataFrame, names: list[str], group: NDArray[np.int64], seen: NDArray[np.bool_]) -> list[str]:
+    why = [""] * len(names)
+    gone = np.flatnonzero(~seen)
+    if gone.size:
+        status = table["status"].astype(str).to_numpy()[gone]
+        counts = pd.DataFrame({"g": group[gone], "s": status}).value_counts(sort=False)
+        for (g, s), number in counts.items():
+            why[g] += f"{', ' if why[g] else ''}{number} {s}"
+    return why
+
+
+LARGE = 20_000
+"""clusters above which ranks are drawn from the normal approximation (same covariance) instead of resampled"""
+
+
+def _draws(means: JointMeans, rounds: int, seed: int) -> Floats:
+    clusters = len(means.sums)
+    if clusters <= LARGE:
+        return means.resampled(ranking.cluster_weights(clusters, rounds, seed))
+    values, vectors = np.linalg.eigh(np.nan_to_num(means.covariance))
+    z = rng.generator(seed, "normal ranks", clusters).standard_normal((rounds, len(values)))
+    return np.asarray(means.means + (z * np.sqrt(np.maximum(values, 0))) @ vectors.T)
+
+
+def _fit_all(
+    rows: Rows,
+    names: list[str],
+    group: NDArray[np.int64],
+    score: Floats,
+    baseline: str,
+    control: LengthControl,
+    confidence: float,
+) -> list[LengthControlled]:
+    table = rows.table
+    order = np.argsort(group, kind="stable")
+    bounds = np.searchsorted(group[order], np.arange(len(names) + 1))
+    first, second = table["length_1"].to_numpy(), table["length_2"].to_numpy()
+    gamma = None
+    if control.difficulty is not None and control.alignment == "instruction":
+        gamma = control.difficulty.of(table["key"].to_numpy(), table["instruction_id"].to_numpy())
+        lacking = np.isnan(gamma)
+        if lacking.any():
+            at = int(np.flatnonzero(lacking)[0])
+            raise UserError(
+                f"{rows.where(at)}: {int(lacking.sum())} of {len(gamma)} instructions have no difficulty in "
+                f"{control.difficulty.origin}; give the difficulties of this instruction set, or none"
+            )
+    fits = []
+    with progress.task("length-controlled fits", len(names)) as task:
+        for m, name in enumerate(names):
+            where = order[bounds[m] : bounds[m + 1]]
+            task.advance()
+            if name == baseline:
+                fits.append(identity(name, len(where), control.alignment, control.recipe))
+                continue
+            bad = np.isnan(first[where]) | np.isnan(second[where])
+            if control.weights is not None:
+                fits.append(_predicted(control, name, len(where)))
+                continue
+            if bad.any():
+                at = int(where[np.flatnonzero(bad)[0]])
+                raise UserError(f"{rows.where(at)}: a length-controlled win rate needs the lengths of both outputs")
+            if control.difficulty is None:
+                own = None
+            elif gamma is not None:
+                own = gamma[where]
+            else:
+                own = control.difficulty.by_position(len(where))
+            strength = (control.strengths or {}).get(name)
+            fits.append(
+                length_controlled(
+                    score[where],
+                    first[where],
+                    second[where],
+                    own,
+                    control.regulariser,
+                    recipe=control.recipe,
+                    alignment=control.alignment,
+                    strength=strength,
+                    method=name,
+                    confidence=confidence,
+                )
+            )
+    return fits
+
+
+def _predicted(control: LengthControl, name: str, n: int) -> LengthControlled:
+    """From saved weights: over all difficulties of the file, as the original's own predictions."""
+    if control.difficulty is None:
+        raise UserError("saved weights need --difficulty to predict from")
+    assert control.weights is not None
+    nan = float("nan")
+    if name not in control.weights.index:
+        nothing = np.full(n, np.nan)
+        return LengthControlled(
+            name, nan, nan, nan, nan, nan, nan, nan, nan, nan, n, "weights", "", 0, "no saved weights", nothing
+        )
+    value = from_weights(control.weights, control.difficulty.values, name)
+    w = control.weights.loc[name]
+    return LengthControlled(
+        name, value, nan, nan, nan, nan, w["length"], w["difficulty"], w["intercept"], nan, n, "weights", "", 0, "",
+        np.zeros(n),
+    )  # fmt: skip
+
+
+def _length_columns(fits: list[LengthControlled]) -> dict[str, Any]:
+    return {
+        "length_controlled_winrate": [100 * f.win_rate for f in fits],
+        "lc_standard_error": [100 * f.published_standard_error for f in fits],
+        "lc_low": [100 * f.low if f.note != "the baseline" else np.nan for f in fits],
+        "lc_high": [100 * f.high if f.note != "the baseline" else np.nan for f in fits],
+        "lc_length_coefficient": [f.length for f in fits],
+    }
+
+
+def _resample_influence(
+    rows: Rows, group: NDArray[np.int64], fits: list[LengthControlled], values: Floats, rounds: int, seed: int
+) -> Floats:
+    """Length-controlled win rates [B, M] resampled over instructions, to first order."""
+    key = rows.table["key"].to_numpy()
+    _, code = np.unique(key, return_inverse=True)
+    clusters = int(code.max()) + 1
+    order = np.argsort(group, kind="stable")
+    influence = np.zeros((clusters, len(fits)))
+    pieces = np.concatenate([f.influence for f in fits if f.influence is not None])
+    influence[code[order], group[order]] = pieces
+    if clusters > LARGE:
+        covariance = influence.T @ influence
+        w, v = np.linalg.eigh(np.nan_to_num(covariance))
+        z = rng.generator(seed, "normal ranks", clusters).standard_normal((rounds, len(w)))
+        return np.asarray(values + (z * np.sqrt(np.maximum(w, 0))) @ v.T)
+    return np.asarray(values + (ranking.cluster_weights(clusters, rounds, seed) - 1) @ influence)

@@ -1,0 +1,264 @@
+"""Length-controlled win rates (Dubois et al. 2024, arXiv 2404.04475): what the judge would say at equal lengths.
+
+One logistic model for each method against the baseline:
+
+    logit P(the method wins on x) = phi * tanh(d_x / sd(d)) + psi * gamma_x + theta,   d_x = len(baseline) - len(method)
+
+with lengths in characters, sd over the method's rows (ddof 1), and gamma_x the difficulty of the instruction, fitted
+elsewhere over many models. The length-controlled win rate sets the length term to zero:
+
+    LC = mean_x sigmoid(theta + psi * gamma_x)
+
+The published fit adds the rows of the baseline itself, prompted to be verbose and to be concise, with theta's feature 0
+and weight 0.2 / 2 each (the *regulariser*), which ties phi to the length effect of the judge. Two recipes fit it:
+
+``newton`` (default)
+    Maximum likelihood of the same rows, with a ridge of 1e-4 so that a method that never wins has a finite answer.
+    Instructions are matched to their difficulties by identity.
+``published``
+    L1-penalised, the strength chosen by five folds (:func:`eval.logistic.cross_validated_lasso`). Differs from the
+    original's own numbers only where the choice of the strength falls differently.
+
+``alignment="position"`` pairs the k-th row of a method with the k-th difficulty, which is what the original does; it
+shifts every row after a missing one and is offered only to reproduce its numbers.
+
+Deviations: the interval. The original's ``lc_standard_error`` is the spread of the fitted values over instructions and
+ignores that phi, psi and theta are estimated; it is given under its name. ``low`` and ``high`` come from the influence
+function of LC, which has both parts, with the regulariser rows held fixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+
+from eval.logistic import cross_validated_lasso, lasso, newton
+from eval.result import Result
+from eval.uncertainty import critical
+from farm.errors import UserError
+
+Floats = NDArray[np.float64]
+Recipe = Literal["newton", "published"]
+Alignment = Literal["instruction", "position"]
+
+RIDGE = 1e-4
+REGULARISER_WEIGHT = 0.2 / 2
+_TYPICAL = np.array([-1.5, 0.6, -0.8])
+
+
+@dataclass(frozen=True)
+class LengthControlled(Result):
+    """The length-controlled win rate of one method; fractions in [0, 1]."""
+
+    method: str
+    win_rate: float
+    standard_error: float
+    """of the influence function: parameters and instructions"""
+    low: float
+    high: float
+    published_standard_error: float
+    """the original's ``lc_standard_error``: sd of the fitted values / sqrt(n)"""
+    length: float
+    difficulty: float
+    intercept: float
+    strength: float
+    """the L1 strength C of the published recipe; infinite for maximum likelihood"""
+    n: int
+    recipe: str
+    alignment: str
+    regulariser_rows: int
+    note: str = ""
+    influence: Floats | None = None
+    """[n] influence of each row on ``win_rate``: the sum of squares is the variance"""
+
+    def table(self) -> pd.DataFrame:
+        return super().table().drop(columns=["influence"], errors="ignore")
+
+
+@dataclass(frozen=True)
+class Regulariser:
+    """The rows of the gamed baseline: features [2, R] (tanh of the scaled length, difficulty), labels [R]."""
+
+    features: Floats
+    labels: Floats
+
+    @classmethod
+    def from_frame(cls, table: pd.DataFrame, origin: str = "the regulariser") -> Regulariser:
+        """From the official layout (``std_delta_len, instruction_difficulty, preference`` in [0, 1])."""
+        values: dict[str, Floats] = {}
+        for column in ("std_delta_len", "instruction_difficulty", "preference"):
+            if column not in table:
+                raise UserError(f"{origin}: the column `{column}` is missing")
+            numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+            bad = ~np.isfinite(numbers)
+            if column == "preference":
+                bad |= (numbers < 0) | (numbers > 1)
+            if bad.any():
+                row = int(np.flatnonzero(bad)[0])
+                raise UserError(f"{origin}: row {row + 1}: `{column}` = {table[column].iloc[row]!r} is not usable")
+            values[column] = numbers
+        features = np.stack([np.tanh(values["std_delta_len"]), values["instruction_difficulty"]])
+        return cls(features, values["preference"])
+
+
+def length_feature(baseline_lengths: ArrayLike, method_lengths: ArrayLike) -> Floats:
+    """tanh of the scaled length difference, [n]; zeros where all differences are equal (then nothing can be learnt)."""
+    d = np.asarray(baseline_lengths, dtype=np.float64) - np.asarray(method_lengths, dtype=np.float64)
+    spread = d.std(ddof=1) if d.size > 1 else 0.0
+    return np.tanh(d / spread) if spread > 0 else np.zeros_like(d)
+
+
+def length_controlled(
+    score: ArrayLike,
+    baseline_lengths: ArrayLike,
+    method_lengths: ArrayLike,
+    difficulty: ArrayLike | None,
+    regulariser: Regulariser | None = None,
+    *,
+    recipe: Recipe = "newton",
+    alignment: str = "instruction",
+    strength: float | None = None,
+    method: str = "",
+    confidence: float = 0.95,
+) -> LengthControlled:
+    """The length-controlled win rate of one method.
+
+    Args:
+        score: [n] in [0, 1], NaN where missing (such a row still counts as an instruction to predict for).
+        baseline_lengths, method_lengths: [n] characters.
+        difficulty: [n] gamma of each row's instruction; None fits without (then the regulariser is not used either).
+        strength: a given L1 strength instead of the cross-validated one (recipe "published" only).
+    """
+    y = np.asarray(score, dtype=np.float64)
+    n = y.size
+    tanh = length_feature(baseline_lengths, method_lengths)
+    note = "" if np.any(tanh) else "lengths differ by a constant: no length effect can be fitted"
+    ones = np.ones(n)
+    if difficulty is None:
+        regulariser = None
+        own = np.stack([tanh, ones])
+    else:
+        own = np.stack([tanh, np.asarray(difficulty, dtype=np.float64), ones])
+    seen = ~np.isnan(y)
+    if not seen.any():
+        raise UserError(f"{method}: no row has a preference, so nothing can be fitted")
+    columns, labels = own[:, seen], y[seen]
+    weights = None
+    rows = 0
+    if regulariser is not None:
+        rows = regulariser.labels.size
+        columns = np.concatenate([np.vstack([regulariser.features, np.zeros(rows)]), columns], axis=1)
+        labels = np.concatenate([regulariser.labels, labels])
+        weights = np.concatenate([np.full(rows, REGULARISER_WEIGHT), np.ones(int(seen.sum()))])
+    chosen = float("inf")
+    if recipe == "newton":
+        start = _TYPICAL[[0, 2]] if difficulty is None else _TYPICAL
+        w = newton(columns, labels, weights, ridge=RIDGE, start=start).coefficients
+    elif strength is not None:
+        w, chosen = lasso(columns, labels, strength, weights), strength
+    else:
+        fit = cross_validated_lasso(columns, labels, weights)
+        w, chosen = fit.coefficients, fit.strength
+    free = w.copy()
+    free[0] = 0
+    predicted = expit(free @ own)
+    value = float(predicted.mean())
+    influence = _influence(w, own, y, predicted, columns, weights)
+    error = float(np.sqrt(np.square(influence).sum() * n / max(n - 1, 1)))
+    half = critical(confidence, max(n - 1, 1)) * error
+    return LengthControlled(
+        method=method,
+        win_rate=value,
+        standard_error=error,
+        low=max(value - half, 0.0),
+        high=min(value + half, 1.0),
+        published_standard_error=float(predicted.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
+        length=float(w[0]),
+        difficulty=float(w[1]) if difficulty is not None else float("nan"),
+        intercept=float(w[-1]),
+        strength=chosen,
+        n=n,
+        recipe=recipe,
+        alignment=alignment,
+        regulariser_rows=rows,
+        note=note,
+        influence=influence,
+    )
+
+
+def _influence(w: Floats, own: Floats, y: Floats, predicted: Floats, columns: Floats, weights: Floats | None) -> Floats:
+    """Influence of each row on the mean prediction: its own prediction, and its pull on the coefficients."""
+    n = y.size
+    slope = predicted * (1 - predicted) / n
+    gradient = own @ slope
+    gradient[0] = 0
+    p = expit(w @ columns)
+    s = p * (1 - p) if weights is None else weights * p * (1 - p)
+    hessian = (columns * s) @ columns.T + RIDGE * np.eye(len(w))
+    residual = np.where(np.isnan(y), 0.0, y - expit(w @ own))
+    pull = np.linalg.solve(hessian, gradient) @ own
+    return np.asarray((predicted - predicted.mean()) / n + pull * residual)
+
+
+def identity(method: str, n: int, alignment: str, recipe: str) -> LengthControlled:
+    """The baseline against itself: one half by definition, every coefficient 0."""
+    return LengthControlled(
+        method,
+        0.5,
+        0.0,
+        0.5,
+        0.5,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        float("inf"),
+        n,
+        recipe,
+        alignment,
+        0,
+        "the baseline",
+        np.zeros(n),
+    )
+
+
+WEIGHT_COLUMNS = {
+    "np.tanh(std_delta_len)": "length",
+    "instruction_difficulty": "difficulty",
+    "not_gamed_baseline.astype(float)": "intercept",
+}
+"""The column names of published coefficient files, and ours."""
+
+
+def read_weights(table: pd.DataFrame, origin: str = "the weights") -> pd.DataFrame:
+    """Published coefficients by method (index): columns length, difficulty, intercept."""
+    named = table.rename(columns=WEIGHT_COLUMNS)
+    first = named.columns[0]
+    for column in WEIGHT_COLUMNS.values():
+        if column not in named:
+            raise UserError(f"{origin}: the column `{column}` is missing")
+    named = named.set_index(first) if first not in WEIGHT_COLUMNS.values() else named
+    repeated = named.index[named.index.duplicated()]
+    if len(repeated):
+        raise UserError(f"{origin}: `{repeated[0]}` has two rows of weights")
+    return named[list(WEIGHT_COLUMNS.values())].astype(np.float64)
+
+
+def from_weights(weights: pd.DataFrame, difficulty: ArrayLike, method: str, baseline: str | None = None) -> float:
+    """LC from saved coefficients: mean sigmoid(dtheta + dpsi * gamma) over all difficulties.
+
+    ``baseline`` may be any other method with weights (default: the one the weights were fitted against, whose own are
+    zero). LC(m, m) = 1/2 and LC(m, b) = 1 - LC(b, m) hold exactly.
+    """
+    for name in (method, baseline):
+        if name is not None and name not in weights.index:
+            raise UserError(f"there are no weights for `{name}`")
+    delta = weights.loc[method]
+    if baseline is not None:
+        delta = delta - weights.loc[baseline]
+    return float(expit(delta["intercept"] + delta["difficulty"] * np.asarray(difficulty, dtype=np.float64)).mean())

@@ -1,0 +1,111 @@
+"""Row by row against a published leaderboard: the largest deviation a column, and every row beyond a tolerance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eval.result import Result
+from farm.errors import UserError
+
+COMPARED = {
+    "win_rate": 1e-6,
+    "standard_error": 1e-6,
+    "n_wins": 0.0,
+    "n_wins_base": 0.0,
+    "n_draws": 0.0,
+    "n_total": 0.0,
+    "discrete_win_rate": 1e-6,
+    "length_controlled_winrate": 0.005,
+    "lc_standard_error": 0.005,
+    "avg_length": 0.0,
+}
+"""The columns that are compared, and the deviation that still counts as equal."""
+
+
+@dataclass(frozen=True)
+class PublishedComparison(Result):
+    """How far recomputed numbers are from published ones."""
+
+    columns: pd.DataFrame
+    """column, compared rows, largest deviation, where, tolerance, rows beyond it"""
+    beyond: pd.DataFrame
+    """method, column, ours, published, deviation; every pair beyond its tolerance"""
+    only_here: tuple[str, ...]
+    only_published: tuple[str, ...]
+    origin: str
+
+    def table(self) -> pd.DataFrame:
+        return self.columns
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "published": self.origin,
+            "only here": f"{len(self.only_here)} methods",
+            "only published": f"{len(self.only_published)} methods",
+        }
+
+    def __str__(self) -> str:
+        body = super().__str__()
+        if not len(self.beyond):
+            return body + "\nno row is beyond its tolerance"
+        return body + "\n\nbeyond the tolerance:\n" + self.beyond.to_string(index=False)
+
+
+def read_published(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """A published leaderboard with the methods as index. Raises UserError for a repeated method."""
+    name = next((c for c in ("method", "model", "name") if c in table), table.columns[0])
+    table = table.set_index(table[name].astype(str))
+    repeated = table.index[table.index.duplicated()]
+    if len(repeated):
+        raise UserError(f"{origin}: `{repeated[0]}` stands in two rows")
+    if not set(COMPARED) & set(table.columns):
+        raise UserError(f"{origin}: has none of the columns {', '.join(COMPARED)}")
+    return table
+
+
+def compare(
+    ours: pd.DataFrame, published: pd.DataFrame, *, origin: str = "", tolerances: dict[str, float] | None = None
+) -> PublishedComparison:
+    """Compare a board (column ``method``) with a published one (index = methods) by name."""
+    limits = COMPARED | (tolerances or {})
+    mine = ours.set_index("method")
+    shared = [m for m in mine.index if m in published.index]
+    if not shared:
+        raise UserError(f"{origin}: names none of the {len(mine)} methods of this board")
+    summary, beyond = [], []
+    for column, limit in limits.items():
+        if column not in mine or column not in published:
+            continue
+        a = pd.to_numeric(mine.loc[shared, column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        b = pd.to_numeric(published.loc[shared, column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        both = ~(np.isnan(a) | np.isnan(b))
+        if not both.any():
+            continue
+        deviation = np.where(both, np.abs(a - b), -1)
+        worst = int(np.argmax(deviation))
+        over = np.flatnonzero(deviation > limit)
+        summary.append(
+            {
+                "column": column,
+                "compared": int(both.sum()),
+                "largest_deviation": float(deviation[worst]),
+                "at": shared[worst],
+                "tolerance": limit,
+                "beyond": over.size,
+            }
+        )
+        beyond += [
+            {"method": shared[k], "column": column, "ours": a[k], "published": b[k], "deviation": deviation[k]}
+            for k in over
+        ]
+    return PublishedComparison(
+        pd.DataFrame(summary),
+        pd.DataFrame(beyond, columns=["method", "column", "ours", "published", "deviation"]),
+        tuple(m for m in mine.index if m not in published.index),
+        tuple(m for m in published.index if m not in mine.index),
+        origin,
+    )

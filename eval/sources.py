@@ -1,0 +1,150 @@
+"""What a leaderboard can be made of: a results directory, annotation files, or a published set by name.
+
+A directory in AlpacaEval's layout is ``<model>/<annotator>/annotations.json``; the directory's name is the method's
+name (files sometimes say something else, "example" for instance). A file's method is its ``model_dir``, ``method`` or
+``generator_2``. Battles files are told by their columns and read by :mod:`eval.battles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from eval.rows import Reader
+from farm import progress
+from farm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All annotation rows of some sources, in the columns of :data:`eval.rows.COLUMNS` plus ``source``."""
+
+    table: pd.DataFrame
+    files: tuple[str, ...]
+    """``source`` in the table is the place in this list"""
+    skipped: tuple[str, ...] = field(default=())
+    """models of a directory that the chosen annotator has not judged"""
+
+    def where(self, position: int) -> str:
+        """The file and row of a table row, for an error message."""
+        row = self.table.iloc[position]
+        return f"{self.files[int(row['source'])]}: row {int(row['row'])}"
+
+
+def results_files(directory: Path, annotator: str | None) -> tuple[list[tuple[str, Path]], list[str]]:
+    """The (model, annotations file) of a results directory for one annotator, and the models that lack it.
+
+    Raises:
+        UserError: when the layout is not there, or several annotators are and none was named.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(directory.glob("*/*/annotations.json")):
+        found.setdefault(path.parent.parent.name, {})[path.parent.name] = path
+    if not found:  # the directory of one model
+        for path in sorted(directory.glob("*/annotations.json")):
+            found.setdefault(directory.resolve().name, {})[path.parent.name] = path
+    if not found:
+        raise UserError(f"{directory}: holds no <model>/<annotator>/annotations.json")
+    names = sorted({name for judged in found.values() for name in judged})
+    if annotator is None:
+        if len(names) > 1:
+            raise UserError(
+                f"{directory}: several annotators are there; choose one with --annotator: {', '.join(names)}"
+            )
+        annotator = names[0]
+    if annotator not in names:
+        raise UserError(f"{directory}: no model was judged by `{annotator}`; there are: {', '.join(names)}")
+    chosen = [(model, judged[annotator]) for model, judged in found.items() if annotator in judged]
+    return chosen, [model for model, judged in found.items() if annotator not in judged]
+
+
+def read(sources: Sequence[Path], *, annotator: str | None = None, baseline: str | None = None) -> Rows:
+    """The rows of directories and files, checked: every method judged once on each instruction, one baseline.
+
+    Args:
+        annotator: keep this annotator's rows only (in a directory: that subdirectory).
+        baseline: keep the rows against this baseline only.
+
+    Raises:
+        UserError: naming file and row.
+    """
+    listed: list[tuple[str | None, Path, bool]] = []
+    skipped: list[str] = []
+    for source in sources:
+        if source.is_dir():
+            files, lacking = results_files(source, annotator)
+            listed += [(model, path, True) for model, path in files]
+            skipped += lacking
+        else:
+            listed.append((None, source, False))
+    reader = Reader()
+    parts = []
+    with progress.task("reading annotations", len(listed)) as task:
+        for number, (model, path, chosen) in enumerate(listed):
+            part = reader.read(path)
+            if model is not None:
+                part["method"] = pd.Categorical.from_codes(np.zeros(len(part), np.int8), [model])
+            if annotator is not None and not chosen:
+                part = part[(part["annotator"] == annotator).to_numpy()]
+            if baseline is not None:
+                part = part[(part["baseline"] == baseline).to_numpy()]
+            part["source"] = np.int32(number)
+            parts.append(part)
+            task.advance()
+    files_named = tuple(str(path) for _, path, _ in listed)
+    rows = Rows(_concatenate(parts), files_named, tuple(skipped))
+    if not len(rows.table):
+        what = " and ".join(
+            f"{k} `{v}`" for k, v in (("annotator", annotator), ("baseline", baseline)) if v is not None
+        )
+        raise UserError(f"{', '.join(map(str, sources))}: no row of {what}")
+    _check(rows)
+    return rows
+
+
+def _concatenate(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    names = [c for c in parts[0].columns if isinstance(parts[0][c].dtype, pd.CategoricalDtype)]
+    names = [n for n in names if all(n in p for p in parts)]
+    shared = [c for c in parts[0].columns if all(c in p for p in parts)]
+    columns: dict[str, object] = {}
+    for name in shared:
+        if name in names:
+            columns[name] = pd.api.types.union_categoricals([p[name] for p in parts])
+        else:
+            columns[name] = np.concatenate([p[name].to_numpy() for p in parts])
+    table = pd.DataFrame(columns)
+    for name in names:
+        table[name] = table[name].cat.remove_unused_categories()
+    return table
+
+
+def _check(rows: Rows) -> None:
+    table = rows.table
+    baselines = table["baseline"].cat.codes.to_numpy()
+    mixed = np.flatnonzero(baselines != baselines[0])
+    if mixed.size:
+        first, other = table["baseline"].iloc[0], table["baseline"].iloc[int(mixed[0])]
+        raise UserError(
+            f"{rows.where(int(mixed[0]))}: the baseline is `{other}` but the first row has `{first}`; "
+            "choose one with --baseline"
+        )
+    repeated = np.flatnonzero(table.duplicated(["method", "key"]).to_numpy())
+    if repeated.size:
+        at = int(repeated[0])
+        row = table.iloc[at]
+        same = (table["method"] == row["method"]) & (table["key"] == row["key"])
+        earlier = int(np.flatnonzero(same.to_numpy())[0])
+        before = table.iloc[earlier]
+        if before["annotator"] != row["annotator"]:
+            raise UserError(
+                f"{rows.where(at)}: `{row['method']}` is judged by `{row['annotator']}` and `{before['annotator']}`; "
+                "choose one with --annotator"
+            )
+        raise UserError(
+            f"{rows.where(at)}: `{row['method']}` is judged twice on this instruction "
+            f"(first in {rows.where(earlier)}); remove one"
+        )
