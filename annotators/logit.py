@@ -1,0 +1,184 @@
+"""The simulated annotator: one logit, then a channel.
+
+For a pair (y1, y2) answering x, with utilities u(x, y) = Σ_k w_k φ_k(x, y) of the features φ:
+
+    ℓ = (u(y1) - u(y2)) / T                      temperature T
+      + κ s(y1, y2)                              cycles: s(y1, y2) = v(y1) × v(y2) = sin(angle from y1 to y2)
+      + b                                        position: for the output shown first
+      + γ tanh((|y1| - |y2|) / s)                length in words; or γ ln(|y1| / |y2|)
+      + g (list(y1) - list(y2))                  lists
+      + e (own(y1) - own(y2))                    self-enhancement: outputs of the annotator's own model
+      + a (agree(y1) - agree(y2))                sycophancy: outputs that agree with the user
+
+and the label is drawn from the channel of ℓ (annotators/channel.py): link, ties, flip, lapse, or the likeliest answer
+without a draw (``greedy``). The cyclic term is the rotation term of general preference models (arXiv 2410.02197): no
+utility explains it. Names of the biases are those of the LLM-as-a-judge literature (arXiv 2306.05685).
+
+The draw is keyed by (seed, annotator, instruction, the unordered pair, replicate) and made in a canonical order of the
+two outputs: without a position bias, swapping the outputs mirrors the label exactly. Identical outputs are a tie
+without a draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from annotators import channel
+from annotators.pair_features import Floats, PairFeatures, Rows
+from farm import rng
+from farm.protocols import Features
+from farm.records import PairIds, annotation_table
+
+
+@dataclass(frozen=True)
+class LogitAnnotator:
+    """A programmatic annotator of any text whose features can be computed.
+
+    Raises:
+        ValueError: for a parameter outside its range.
+        UserError: when annotating, if a weighted feature, or a column that a bias needs, is absent.
+    """
+
+    features: Features
+    name: str = "logit"
+    """keys the draws, and stands in the column ``annotator``"""
+    weights: dict[str, float] | None = None
+    """utility weight of each feature; features not named weigh nothing. Default: the gold weights of the features"""
+    temperature: float = 1.0
+    """utility that makes one unit of logit: towards 0 an oracle, towards infinity a coin"""
+    position_bias: float = 0.0
+    """logit added for the output shown first"""
+    length_bias: float = 0.0
+    length_scale: float = 15.0
+    """words at which the length bias begins to saturate (shape "tanh")"""
+    length_shape: Literal["tanh", "log"] = "tanh"
+    list_bias: float = 0.0
+    cycle: float = 0.0
+    """strength of the cyclic term, in logits"""
+    cycle_terms: tuple[str, str] | None = None
+    """two features that place a text on the plane of the cycle; by default a place on the circle drawn for the text"""
+    self_enhancement: float = 0.0
+    own_generator: str = ""
+    """the generator that is the annotator's own model; by default the annotator's name"""
+    sycophancy: float = 0.0
+    """needs the columns ``agreement_1`` and ``agreement_2``, or a feature ``agreement``"""
+    link: channel.Link = "logistic"
+    ties: channel.TieModel = "band"
+    tie_width: float = 0.0
+    """half-width δ of the band, ln θ of Rao and Kupper, or ν of Davidson; 0 is no ties"""
+    flip: float = 0.0
+    lapse: float = 0.0
+    greedy: bool = False
+    """give the likeliest answer instead of a draw"""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature = {self.temperature} must be positive; `greedy: true` is the limit of 0")
+        if self.length_scale <= 0:
+            raise ValueError(f"length_scale = {self.length_scale} must be positive")
+        if self.tie_width < 0:
+            raise ValueError(f"tie_width = {self.tie_width} must not be negative")
+        for key in ("flip", "lapse"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{key} = {getattr(self, key)} must lie between 0 and 1")
+        if self.greedy and (self.flip or self.lapse):
+            raise ValueError("a greedy annotator draws nothing, so `flip` and `lapse` cannot act; wrap it in Flip")
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        ids = PairIds(pairs)
+        return judge([self], np.zeros(len(pairs), np.int64), pairs, ids, seed=seed, replicate=replicate)
+
+
+def judge(
+    annotators: Sequence[LogitAnnotator],
+    which: NDArray[np.int64],
+    pairs: pd.DataFrame,
+    ids: PairIds,
+    *,
+    seed: int,
+    replicate: int = 0,
+) -> pd.DataFrame:
+    """Annotations of n pairs by several annotators with the same features; ``which`` [n] says who gets which row.
+
+    The same table as every annotator's own on their rows, but each distinct text is looked at once for all of them.
+    """
+    seen = PairFeatures(annotators[0].features, pairs, ids)
+    label = np.empty(len(pairs))
+    p_first = np.empty(len(pairs))
+    order = np.argsort(which, kind="stable")
+    bounds = np.searchsorted(which[order], np.arange(len(annotators) + 1))
+    for annotator, start, end in zip(annotators, bounds[:-1], bounds[1:], strict=True):
+        rows: Rows = slice(None) if end - start == len(pairs) else order[start:end]
+        chances = channel.noisy(
+            channel.outcomes(logit(annotator, seen, rows), annotator.link, annotator.ties, annotator.tie_width),
+            annotator.flip,
+            annotator.lapse,
+        )
+        p_first[rows] = chances.p_first
+        if annotator.greedy:
+            label[rows] = channel.decide(chances)
+        else:
+            name = rng.text_id(annotator.name)
+            label[rows] = channel.draw(chances, rng.uniform(seed, "label", name, ids.pair[rows], replicate))
+    label[ids.identical], p_first[ids.identical] = 1.5, 0.5
+    names = np.array([a.name for a in annotators], dtype=object)[which]
+    return annotation_table(
+        pairs,
+        names,
+        np.where(ids.swapped, 3.0 - label, label),
+        np.where(ids.swapped, 1.0 - p_first, p_first),
+        seed=seed,
+        replicate=replicate,
+    )
+
+
+def logit(annotator: LogitAnnotator, seen: PairFeatures, rows: Rows = slice(None)) -> Floats:
+    """The annotator's logits of these rows, positive for the canonically first output."""
+    weights = annotator.features.gold_weights if annotator.weights is None else annotator.weights
+    seen.require(weights, f"annotator {annotator.name}")
+    total = annotator.position_bias * seen.shown_first(rows)
+    for name, weight in weights.items():  # a matrix product would round differently in batches of another size
+        total += (weight / annotator.temperature) * seen.difference(name, rows)
+    if annotator.cycle:
+        total += annotator.cycle * _cyclic(annotator, seen, rows)
+    if annotator.length_bias:
+        seen.require(["length"], f"the length bias of {annotator.name}")
+        total += annotator.length_bias * length_term(
+            *seen.sides("length", rows), annotator.length_shape, annotator.length_scale
+        )
+    if annotator.list_bias:
+        seen.require(["lists"], f"the list bias of {annotator.name}")
+        total += annotator.list_bias * seen.difference("lists", rows)
+    if annotator.self_enhancement:
+        total += annotator.self_enhancement * seen.own(annotator.own_generator or annotator.name, rows)
+    if annotator.sycophancy:
+        total += annotator.sycophancy * seen.agreement(rows)
+    return total
+
+
+def length_term(first: Floats, second: Floats, shape: str, scale: float) -> Floats:
+    """The length bias of weight 1: tanh of the difference over ``scale``, or the log of the ratio (plus one word)."""
+    if shape == "tanh":
+        return np.tanh((first - second) / scale)
+    return np.log1p(first) - np.log1p(second)
+
+
+def cyclic_term(first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> Floats:
+    """The cross product v(y1) × v(y2) of two places on the plane: antisymmetric, and no difference of utilities."""
+    return first[0] * second[1] - first[1] * second[0]
+
+
+def _cyclic(annotator: LogitAnnotator, seen: PairFeatures, rows: Rows) -> Floats:
+    if annotator.cycle_terms is None:
+        angles = [2 * np.pi * rng.uniform(0, "place on the circle", ids) for ids in seen.text_ids_of(rows)]
+        first, second = ((np.cos(angle), np.sin(angle)) for angle in angles)
+        return cyclic_term(first, second)
+    seen.require(annotator.cycle_terms, f"the cycle of {annotator.name}")
+    one, other = (seen.sides(name, rows) for name in annotator.cycle_terms)
+    return cyclic_term((one[0], other[0]), (one[1], other[1]))

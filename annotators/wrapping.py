@@ -1,0 +1,99 @@
+"""What the wrappers share: the name of an annotator, a description of one, and tables put together from parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from farm import rng
+from farm.artifacts import code_digest
+from farm.errors import UserError
+from farm.protocols import Annotator, Features
+from farm.records import Annotation, Pair
+from farm.store import Store
+
+VERDICT_COLUMNS = frozenset(Annotation.model_fields) - frozenset(Pair.model_fields) | {"coin", "consistent", "cached"}
+"""The columns that annotators and wrappers add to a table of pairs."""
+
+
+def name_of(annotator: Annotator) -> str:
+    """The annotator's ``name``, or its class where it has none."""
+    return str(getattr(annotator, "name", "") or type(annotator).__name__)
+
+
+def description(thing: Any) -> Any:
+    """Everything that determines an annotator's verdicts, as plain data for a content address.
+
+    A class that has a method ``description()`` says itself, as plain data, what its verdicts depend on. A dataclass is
+    described by its class, its code and its fields, and features also by their gold weights.
+
+    Raises:
+        UserError: for an object that cannot be described; caching it could return another annotator's verdicts.
+    """
+    if thing is None or isinstance(thing, (bool, int, float, str, np.generic)):
+        return thing
+    if isinstance(thing, dict):
+        return {str(k): description(v) for k, v in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [description(v) for v in thing]
+    kind = f"{type(thing).__module__}.{type(thing).__qualname__}"
+    if callable(getattr(thing, "description", None)):
+        return {"class": kind, "description": description(thing.description())}
+    if not dataclasses.is_dataclass(thing):
+        raise UserError(
+            f"{kind} cannot be cached: make it a dataclass, or give it a method `description()` that returns plain data"
+        )
+    fields = {f.name: getattr(thing, f.name) for f in dataclasses.fields(thing)}
+    plain = {k: description(v) for k, v in fields.items() if not isinstance(v, Store)}
+    gold: dict[str, Any] = {"gold weights": description(thing.gold_weights)} if isinstance(thing, Features) else {}
+    return {"class": kind, "code": _code(type(thing)), **plain, **gold}
+
+
+def _code(kind: type) -> str:
+    """A digest of the code behind a class: of its package, or of itself where it was defined in a notebook."""
+    try:
+        return code_digest(kind.__module__.partition(".")[0])
+    except (ImportError, AttributeError, OSError):
+        pass
+    try:
+        return f"{rng.text_id(inspect.getsource(kind)):016x}"
+    except (OSError, TypeError) as error:
+        raise UserError(f"the source of {kind.__qualname__} is not to be found, so it cannot be cached") from error
+
+
+def unannotated(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs without the verdicts that an earlier annotation left in the table."""
+    return pairs.drop(columns=[c for c in pairs.columns if c in VERDICT_COLUMNS])
+
+
+def merged(pairs: pd.DataFrame, parts: Sequence[tuple[NDArray[np.int64], pd.DataFrame]]) -> pd.DataFrame:
+    """One annotation table from annotations of disjoint groups of rows of ``pairs``, given with their row numbers.
+
+    A column that only some parts have is false, 0 or missing in the others.
+    """
+    new: dict[str, NDArray[Any]] = {}
+    for _, table in parts:
+        for column in table.columns:
+            if column not in pairs.columns and column not in new:
+                new[column] = _empty([t[column] for _, t in parts if column in t.columns], len(parts), len(pairs))
+    for rows, table in parts:
+        for column, values in new.items():
+            if column in table.columns:
+                values[rows] = table[column].to_numpy(dtype=values.dtype)
+    return pairs.assign(**new)
+
+
+def _empty(columns: list[pd.Series], parts: int, n: int) -> NDArray[Any]:
+    kinds = [c.dtype for c in columns]
+    if any(not isinstance(k, np.dtype) or k.kind not in "biuf" for k in kinds):
+        return np.full(n, None, dtype=object)
+    common = np.result_type(*kinds)
+    if common.kind == "f" and len(columns) < parts:
+        return np.full(n, np.nan, dtype=common)
+    return np.zeros(n, dtype=common)
