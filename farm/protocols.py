@@ -87,7 +87,7 @@ class Samples:
     @classmethod
     def concatenate(cls, parts: Sequence[Samples]) -> Samples:
         return cls(
-            *([x for part in parts for x in column] for column in zip(*(p._columns() for p in parts), strict=True))
+            *([x for part in column for x in part] for column in zip(*(p._columns() for p in parts), strict=True))
         )
 
     def _columns(self) -> tuple[list[Any], ...]:
