@@ -65,8 +65,8 @@ def micro_batches(rows: Rows, lengths: Lengths, tokens: int) -> list[Rows]:
 def prompt_stream(prompts: Sequence[str], size: int, steps: int, seed: int, purpose: str) -> Iterator[list[str]]:
     """``steps`` batches of ``size`` prompts: all prompts in a keyed order, then all again in another, and so on."""
     ids = rng.text_ids(prompts)
-    passes = -(-size * steps // len(prompts))
-    order = np.concatenate([rng.permutation(ids, seed, f"{purpose}/pass {k}") for k in range(passes)])
+    passes = np.arange(-(-size * steps // len(prompts)), dtype=np.uint64)
+    order = np.argsort(rng.bits(seed, f"{purpose}/prompts", passes[:, None], ids[None]), axis=1, kind="stable").ravel()
     for step in range(steps):
         yield [prompts[i] for i in order[step * size : (step + 1) * size]]
 
