@@ -24,6 +24,7 @@ from farm.store import Entry, Store, address
 _BESIDE = ("generator_1", "generator_2", "agreement_1", "agreement_2")
 """What a verdict may depend on beside the texts."""
 _KEPT = ("annotator", "preference", "p_first", "status", *USAGE_COLUMNS)
+_NUMBERS = ("preference", "p_first", *USAGE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ def _plain(column: pd.Series) -> list[Any]:
 
 
 def _table(pairs: pd.DataFrame, values: list[dict[str, Any]], seed: int, replicate: int) -> pd.DataFrame:
-    stored = pd.DataFrame(values, columns=None if values else [*_KEPT], index=pairs.index)
-    numbers: dict[str, NDArray[np.float64]] = {
-        c: stored[c].to_numpy(dtype=np.float64) for c in ("preference", "p_first", *USAGE_COLUMNS)
+    stored = pd.DataFrame(values, columns=None if values else list(_KEPT), index=pairs.index)
+    verdict: dict[str, pd.Series | NDArray[np.float64]] = {
+        c: stored[c].to_numpy(dtype=np.float64) if c in _NUMBERS else stored[c] for c in _KEPT
     }
-    return pairs.assign(
-        **{**{c: stored[c] for c in stored.columns}, **numbers}, seed=seed, replicate=replicate, cached=True
-    )
+    further = {c: stored[c] for c in stored.columns if c not in _KEPT}
+    usage = {c: verdict.pop(c) for c in USAGE_COLUMNS}
+    return pairs.assign(**verdict, seed=seed, replicate=replicate, **usage, **further, cached=True)

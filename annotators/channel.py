@@ -53,7 +53,7 @@ def outcomes(logit: Floats, link: Link = "logistic", ties: TieModel = "band", ti
     """
     if ties == "rao-kupper":
         first, second = linked(logit - tie_width, link), linked(-logit - tie_width, link)
-        tie = np.maximum(1.0 - first - second, 0.0) if tie_width else np.zeros_like(first)
+        tie = np.maximum(1.0 - (first + second), 0.0) if tie_width else np.zeros_like(first)
         return Outcomes(first, second, tie)
     first, second = linked(logit, link), linked(-logit, link)
     if ties == "davidson":

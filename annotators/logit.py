@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from annotators import channel
 from annotators.pair_features import Floats, PairFeatures, Rows
+from annotators.wrapping import unannotated
 from farm import rng
 from farm.protocols import Features
 from farm.records import PairIds, annotation_table
@@ -91,6 +92,7 @@ class LogitAnnotator:
             raise ValueError("a greedy annotator draws nothing, so `flip` and `lapse` cannot act; wrap it in Flip")
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        pairs = unannotated(pairs)
         ids = PairIds(pairs)
         return judge([self], np.zeros(len(pairs), np.int64), pairs, ids, seed=seed, replicate=replicate)
 

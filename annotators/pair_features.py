@@ -24,7 +24,7 @@ class PairFeatures:
     that of its swap. All arrays that a method returns have the length of ``rows``.
 
     Raises:
-        UserError: when ``features`` returns another number of rows than it was given texts.
+        UserError: when ``features`` returns another number of rows than it was given texts, or no numbers.
     """
 
     def __init__(self, features: Features, pairs: pd.DataFrame, ids: PairIds) -> None:
@@ -57,7 +57,10 @@ class PairFeatures:
     def sides(self, name: str, rows: Rows) -> tuple[Floats, Floats]:
         """A feature of the first and of the second output."""
         if name not in self._columns:
-            self._columns[name] = self._table[name].to_numpy(dtype=np.float64)
+            values = self._table[name].to_numpy(dtype=np.float64)
+            if not np.isfinite(values).all():
+                raise UserError(f"the feature `{name}` of {int((~np.isfinite(values)).sum())} texts is not a number")
+            self._columns[name] = values
         column = self._columns[name]
         return column[self._first[rows]], column[self._second[rows]]
 

@@ -83,6 +83,7 @@ class PersonaPool:
     size: int = 13
     seed: int = 0
     name: str = "persona"
+    """people are called after it, the seed and their number, as in persona-0-07"""
     weights: dict[str, float] | None = None
     """the centre of the population; default: the gold weights of the features"""
     spread: float = 0.35
@@ -136,7 +137,7 @@ class PersonaPool:
         return tuple(
             LogitAnnotator(
                 self.features,
-                name=f"{self.name}_{i + 1:02d}",
+                name=f"{self.name}-{self.seed}-{i + 1:02d}",
                 weights={name: float(values[i]) for name, values in weights.items()},
                 temperature=float(temperature[i]),
                 position_bias=float(position[i]),

@@ -1,0 +1,122 @@
+"""Claude models behind Anthropic's messages API, and servers that speak it (vLLM among them).
+
+Key from ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN, address from ``base_url`` or ANTHROPIC_BASE_URL. The API gives no
+log-probabilities, so verdicts come as structured output or are read from the text. Claude models since Opus 4.7 accept
+no temperature (leave it null); those that always think need room for it in ``max_tokens``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from annotators.llm.backends.http_failures import code, decoded, failure, message
+from annotators.llm.backends.transport import http_client
+from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
+from farm.errors import UserError, need
+from annotators.llm.notices import say
+
+OFFICIAL = "https://api.anthropic.com"
+KEY = "ANTHROPIC_API_KEY"
+TIMEOUT = 600.0
+
+
+def address(base_url: str | None) -> str:
+    """The address asked: ``base_url``, else ANTHROPIC_BASE_URL, else Anthropic's own."""
+    return (base_url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL).rstrip("/")
+
+
+class AnthropicServer:
+    """One client for all questions to one model."""
+
+    concurrency = 32
+
+    def __init__(self, name: str, base_url: str | None = None) -> None:
+        try:
+            import anthropic
+            import httpx2
+        except ImportError as error:
+            raise need("judges", "anthropic", f"model anthropic/{name}") from error
+        self._anthropic, self._response = anthropic, httpx2.Response
+        url = address(base_url)
+        key, token = os.environ.get(KEY), os.environ.get("ANTHROPIC_AUTH_TOKEN")
+        if not key and not token and url.startswith(OFFICIAL):
+            raise UserError(
+                f"model anthropic/{name}: set the environment variable {KEY}, or name another server with base_url"
+            )
+        self.who = f"{name} at {url}"
+        self._without: set[str] = set()
+        self.client = anthropic.AsyncAnthropic(
+            **({"api_key": key} if key else {"auth_token": token or "none"}),
+            base_url=url,
+            max_retries=0,
+            timeout=TIMEOUT,
+            http_client=http_client(url, anthropic.DefaultAsyncHttpxClient, TIMEOUT),
+        )
+
+    async def complete(self, request: Request) -> Completion:
+        while True:
+            sent = self.body(request)
+            try:
+                answer = await self.client.post("/v1/messages", body=sent, cast_to=self._response)
+            except self._anthropic.APIStatusError as error:
+                if error.status_code in (400, 422) and self._adapt(error.body, sent):
+                    continue
+                raise failure(error.status_code, error.response.headers, error.body, self.who, KEY) from None
+            except self._anthropic.APITimeoutError:
+                raise TryAgain(f"{self.who}: no answer in time", charged=True) from None
+            except self._anthropic.APIConnectionError as error:
+                unreached = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+                reason = redacted(str(error.__cause__ or error))
+                raise TryAgain(f"{self.who}: {reason}", charged=not unreached, connected=not unreached) from None
+            return completion(decoded(answer.content, self.who), request, self.who)
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The request as the API takes it."""
+        out: dict[str, Any] = {
+            "model": request.model,
+            "max_tokens": request.max_tokens,
+            "messages": [{"role": "user", "content": request.user}],
+        }
+        if request.system:
+            out["system"] = request.system
+        if request.temperature is not None:
+            out["temperature"] = request.temperature
+        output: dict[str, Any] = {}
+        if request.effort is not None:
+            output["effort"] = request.effort
+        if request.schema and "output_config" not in self._without:
+            output["format"] = {"type": "json_schema", "schema": request.schema}
+        return out | ({"output_config": output} if output else {})
+
+    def _adapt(self, refusal: object, sent: dict[str, Any]) -> bool:
+        about = f"{code(refusal)} {message(refusal)}".lower()
+        if "temperature" in about and "temperature" in sent:
+            raise UserError(f"{self.who} accepts no temperature: set `temperature: null` ({redacted(about)})") from None
+        if ("output_config" in about or "format" in about) and "format" in sent.get("output_config", {}):
+            self._without.add("output_config")
+            say(f"{self.who} does not take a JSON schema: verdicts are read from the text")
+            return True
+        return False
+
+    async def close(self) -> None:
+        await self.client.close()
+
+
+def completion(data: dict[str, Any], request: Request, who: str) -> Completion:
+    """A message as plain data: its text blocks together; blocks of thinking are left out."""
+    try:
+        text = "".join(str(block["text"]) for block in data["content"] if block.get("type") == "text")
+        usage = data.get("usage") or {}
+        reason = data.get("stop_reason")
+        finish: Finish = "refusal" if reason == "refusal" else "length" if reason == "max_tokens" else "stop"
+        parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+        return Completion(
+            text=text,
+            input_tokens=sum(int(usage.get(part) or 0) for part in parts),
+            output_tokens=int(usage.get("output_tokens") or 0),
+            finish=finish,
+            model=str(data.get("model") or request.model),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise TryAgain(f"{who}: the answer has no text blocks in content", charged=True) from None

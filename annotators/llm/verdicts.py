@@ -1,0 +1,163 @@
+"""From an answer to a verdict: strict parsers that take the last verdict, and none of them guesses.
+
+    label    the whole answer is 1 or 2 (or its log-probabilities say how likely each was)
+    line     ``Verdict: 1``; of several pairs, ``Verdict 3: 1``; ``tie``, or a number between 1 and 2, is a soft verdict
+    json     ``{"preferred": 1}``; of several pairs, ``{"verdicts": [{"pair": 3, "preferred": 1}]}``
+    rating   ``Rating: 5``, or ``{"ratings": {"helpfulness": 5}}``
+    ranking  ``Ranking: 2 > 1 > 3``
+
+What cannot be read is None: the row is unparseable, never a coin toss or a tie.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from annotators.llm.prompt import Form
+
+_LABEL = re.compile(r"[\s\"'`*(\[]*(?:output[\s_]*)?[(\[]?([12])[\s\"'`*)\].]*", re.IGNORECASE)
+_LINE = re.compile(r"\bverdict[*`\"' ]*(\d+)?[*`\"' ]*:[*`\"' (\[]*(tie\b|[12](?:\.\d+)?(?![\d.]*\d))", re.IGNORECASE)
+_RATING = re.compile(r"\brating[*`\"' ]*:[*`\"' ]*(\d+(?:\.\d+)?)", re.IGNORECASE)
+_ESCAPED_KEY = re.compile(r"\\u(?=[0-9a-fA-F]{4}[^\"\n]*\"\s*:)")
+"""a key spelt with escapes, which the guard would not have recognised: it stays spelt out"""
+_RANKING = re.compile(r"\branking[*`\"' ]*:[*`\"' ]*(\d+(?:[ ]*>[ ]*\d+)*)", re.IGNORECASE)
+
+
+def pairwise(text: str, form: Form, count: int) -> list[float | None]:
+    """The verdict on each of ``count`` pairs, between 1 (the first) and 2; None where there is none."""
+    if form == "json":
+        found = _json_verdicts(text, count)
+        if any(v is not None for v in found):
+            return found
+    if form == "label" and count == 1 and (whole := _LABEL.fullmatch(text)):
+        return [float(whole.group(1))]
+    return _line_verdicts(text, count)
+
+
+def _line_verdicts(text: str, count: int) -> list[float | None]:
+    found: dict[int, float] = {}
+    numbered = False
+    for number, value in _LINE.findall(text):
+        verdict = _verdict(value)
+        if verdict is not None:
+            found[int(number or 1)] = verdict
+            numbered |= bool(number)
+    if count > 1 and not numbered:  # one verdict for several pairs is no verdict on any of them
+        return [None] * count
+    return [found.get(k) for k in range(1, count + 1)]
+
+
+def _json_verdicts(text: str, count: int) -> list[float | None]:
+    found: dict[int, float] = {}
+    for data in json_objects(text):
+        entries = data.get("verdicts", [data])
+        for entry in entries if isinstance(entries, list) else []:
+            if not isinstance(entry, dict) or (verdict := _verdict(entry.get("preferred"))) is None:
+                continue
+            number = entry.get("pair", 1 if count == 1 else None)
+            if isinstance(number, int):
+                found[number if count > 1 else 1] = verdict
+    return [found.get(k) for k in range(1, count + 1)]
+
+
+def _verdict(value: object) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    if str(value).strip().lower() == "tie":
+        return 1.5
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if 1 <= number <= 2 else None
+
+
+def rating(text: str, low: int, high: int) -> float | None:
+    """The last rating in the text, if it lies on the scale."""
+    found = _RATING.findall(text)
+    return _on_scale(float(found[-1]), low, high) if found else None
+
+
+def ratings(text: str, aspects: Sequence[str], low: int, high: int) -> dict[str, float] | None:
+    """The last ratings of all aspects; None unless every one is there and on the scale."""
+    for data in reversed(list(json_objects(text))):
+        given = data.get("ratings")
+        if not isinstance(given, dict):
+            continue
+        out = {a: _on_scale(_number(given.get(a)), low, high) for a in aspects}
+        if all(v is not None for v in out.values()):
+            return {a: v for a, v in out.items() if v is not None}
+        return None
+    return None
+
+
+def ranking(text: str, count: int) -> list[int] | None:
+    """The last complete ranking, as output numbers from best to worst."""
+    for found in reversed(_RANKING.findall(text)):
+        order = [int(x) for x in found.split(">")]
+        if sorted(order) == list(range(1, count + 1)):
+            return order
+    return None
+
+
+def json_objects(text: str) -> list[dict[str, Any]]:
+    """The outermost JSON objects in a text, in order; prose and code fences around them are skipped."""
+    decoder = json.JSONDecoder()
+    text = _ESCAPED_KEY.sub(r"\\\\u", text)
+    out, at = [], 0
+    while (at := text.find("{", at)) >= 0:
+        try:
+            data, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            at += 1
+            continue
+        if isinstance(data, dict):
+            out.append(data)
+        at = end
+    return out
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _on_scale(value: float | None, low: int, high: int) -> float | None:
+    return value if value is not None and low <= value <= high else None
+
+
+def spoken(verdicts: Sequence[float]) -> str:
+    """Verdicts as lines that :func:`pairwise` reads back, whatever the form."""
+    if len(verdicts) == 1:
+        return f"Verdict: {verdicts[0]:g}"
+    return "\n".join(f"Verdict {k}: {v:g}" for k, v in enumerate(verdicts, start=1))
+
+
+def schema(form: Form, count: int) -> dict[str, Any] | None:
+    """The JSON schema of a pairwise verdict."""
+    if form != "json":
+        return None
+    preferred = {"type": "integer", "enum": [1, 2]}
+    reason = {"type": "string"}
+    if count == 1:
+        return _object({"reason": reason, "preferred": preferred})
+    number = {"type": "integer", "enum": list(range(1, count + 1))}
+    entry = _object({"pair": number, "reason": reason, "preferred": preferred})
+    return _object({"verdicts": {"type": "array", "items": entry}})
+
+
+def ratings_schema(aspects: Sequence[str], low: int, high: int) -> dict[str, Any]:
+    """The JSON schema of ratings of several aspects."""
+    score = {"type": "integer", "enum": list(range(low, high + 1))}
+    return _object({"reason": {"type": "string"}, "ratings": _object(dict.fromkeys(aspects, score))})
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
