@@ -7,19 +7,21 @@ from typing import Annotated
 
 import typer
 
-_JSON = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
-_OUT = Annotated[Path | None, typer.Option(help="also write the table here (.csv, .json, .jsonl or .parquet)")]
-_CONFIDENCE = Annotated[float, typer.Option(help="of every interval")]
+_JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+_OUT = Annotated[Path | None, typer.Option(help="Also write the table here (.csv, .json, .jsonl or .parquet).")]
+_CONFIDENCE = Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of every interval.")]
+_SEED = Annotated[int, typer.Option(help="Of every bootstrap.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this wing to the ``farm`` command line."""
     app.command()(evaluate)
+    app.command()(leaderboard)
 
 
 def evaluate(
-    files: Annotated[list[Path], typer.Argument(metavar="ANNOTATIONS...", help="annotation files, AlpacaEval's form")],
-    by: Annotated[str, typer.Option(help="column to tabulate separately where the files have it")] = "dataset",
+    files: Annotated[list[Path], typer.Argument(metavar="ANNOTATIONS...", help="Annotation files, AlpacaEval's form.")],
+    by: Annotated[str, typer.Option(help="Column to tabulate separately where the files have it.")] = "dataset",
     confidence: _CONFIDENCE = 0.95,
     out: _OUT = None,
     as_json: _JSON = False,
@@ -32,3 +34,70 @@ def evaluate(
 
     report = evaluation.evaluate_files(files, by=by, confidence=confidence)
     show.result(report, out, as_json)
+
+
+def leaderboard(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Results directory (<model>/<annotator>/annotations.json), annotation files, battles files "
+            "(model_a, model_b, winner), or alpaca_eval_1 / alpaca_eval_2 to fetch.",
+        ),
+    ],
+    annotator: Annotated[str | None, typer.Option(help="Keep the verdicts of this annotator.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Keep the comparisons with this baseline.")] = None,
+    published: Annotated[Path | None, typer.Option(help="A published leaderboard to compare with, row by row.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="win_rate, length_controlled, bradley_terry, elo; several with commas.")
+    ] = None,
+    difficulty: Annotated[
+        Path | None, typer.Option(help="Difficulties of the instructions, for length control.")
+    ] = None,
+    regularizer: Annotated[Path | None, typer.Option(help="Rows of the gamed baseline, for length control.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Saved coefficients to predict from instead of a fit.")] = None,
+    lc_recipe: Annotated[str, typer.Option(help="newton (default) or published (L1 path, grouped folds).")] = "newton",
+    lc_alignment: Annotated[
+        str, typer.Option(help="instruction (default) or position (as the original).")
+    ] = "instruction",
+    ties: Annotated[str, typer.Option(help="Bradley-Terry: half, drop or davidson.")] = "half",
+    cluster: Annotated[
+        list[str] | None, typer.Option(help="Battles: column whose rows err together; at most two.")
+    ] = None,
+    prior: Annotated[float, typer.Option(min=0, help="Bradley-Terry: virtual games of each model.")] = 0.0,
+    anchor: Annotated[str, typer.Option(help="Bradley-Terry: the model that keeps the rating 1000.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Bootstrap rounds.")] = 2000,
+    seed: _SEED = 0,
+    confidence: _CONFIDENCE = 0.95,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    out: _OUT = None,
+    as_json: _JSON = False,
+) -> None:
+    """A leaderboard from annotations or battles: published columns exactly, then intervals and ranks.
+
+    Example: farm leaderboard results/ --annotator weighted_alpaca_eval_gpt4_turbo --published leaderboard.csv
+    """
+    from eval import leaderboard_command
+
+    leaderboard_command.run(
+        sources,
+        annotator=annotator,
+        baseline=baseline,
+        published=published,
+        metrics=metrics,
+        difficulty=difficulty,
+        regularizer=regularizer,
+        weights=weights,
+        recipe=lc_recipe,
+        alignment=lc_alignment,
+        ties=ties,
+        clusters=cluster or [],
+        prior=prior,
+        anchor=anchor,
+        rounds=rounds,
+        seed=seed,
+        confidence=confidence,
+        offline=offline,
+        out=out,
+        as_json=as_json,
+    )

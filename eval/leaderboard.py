@@ -6,7 +6,7 @@ Tables (win rates and their bounds are percent, as on AlpacaEval's boards; every
     rank, method, win_rate, standard_error, win_rate_low, win_rate_high, rank_low, rank_high, n_wins, n_wins_base,
     n_draws, n_total, discrete_win_rate, missing, missing_why; for the roles "humans" and "gold", where they judged:
     win_rate_<role>, win_rate_<role>_low, win_rate_<role>_high; where the outputs have them: gold, gold_low, gold_high
-    (mean utility), proxy (mean reward), avg_length (characters), instructions, samples.
+    (mean utility), proxy (mean reward), kl (to the SFT policy, nats), avg_length (characters), instructions, samples.
     The baseline wins 50 % against itself by definition and has no interval in win rates, only in its rank.
 ``agreement``: one row for each two measures (judge, humans, gold, gold_utility, proxy)
     first, second, n_methods, and spearman and kendall each with _low, _high (other instructions) and
@@ -91,6 +91,8 @@ class Leaderboard:
                     estimate = measures[name].estimate(m, self.confidence)
                     row |= {column: estimate.value, f"{column}_low": estimate.low, f"{column}_high": estimate.high}
             own = outputs[method]
+            if "kl" in own and own["kl"].notna().any():
+                row["kl"] = float(own["kl"].mean())
             row["avg_length"] = float(own["output"].str.len().mean())
             row["instructions"] = int(own["instruction"].nunique())
             row["samples"] = len(own)

@@ -19,11 +19,11 @@ def _comparison(seed: int = 0, n: int = 120, shuffle: bool = False) -> Compariso
     base = generator.normal(size=n)
     for method, lift in strength.items():
         utility = lift + generator.normal(size=n)
-        for i in range(n):
-            outputs.append(
-                {"method": method, "sample": 0, "instruction": f"do {i}", "output": "x" * (10 + i), "generator": method}
-                | {"gold": utility[i], "proxy": utility[i] + 0.1 * lift}
-            )
+        outputs += [
+            {"method": method, "sample": 0, "instruction": f"do {i}", "output": "x" * (10 + i), "generator": method}
+            | {"gold": utility[i], "proxy": utility[i] + 0.1 * lift}
+            for i in range(n)
+        ]
         if method == "sft":
             continue
         p = 1 / (1 + np.exp(-(utility - base)))
