@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from farm.protocols import Learning, Policy
+from reference_methods.parts import kl
 from reference_methods.parts.advantages import leave_one_out, whiten
 from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import Rows, index
@@ -69,4 +70,5 @@ class RLOO(Online):
         return losses.sum() / totals.sequences, {
             "ratio": log_ratio.detach().exp().sum() / totals.sequences,
             "clip_fraction": clipped.sum() / totals.sequences,
+            "update_kl": kl.k3(-log_ratio.detach(), torch.zeros_like(log_ratio)).sum() / totals.sequences,
         }

@@ -24,6 +24,10 @@ from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import in_parts, minibatches, prompt_stream, total_lengths
 from reference_methods.parts.optimization import Loss, Metrics, Optimizer, Schedule, accumulate
 
+SAME = 1e-3
+"""Nats, or a share of tokens: below this two passes through one network are the same, with room for bfloat16. The
+mean ratio would not do: under the policy that sampled it is 1 for any other."""
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -154,10 +158,10 @@ class Online:
     def improve(self, loss: Loss, optimizer: Optimizer, rollout: Rollout, seed: int, purpose: str) -> Metrics:
         """A few epochs of minibatch steps on one batch; the mean of each metric over the steps.
 
-        ``loss`` must return the metrics "ratio" and "clip_fraction".
+        ``loss`` must return the metrics "update_kl", the KL from the policy that sampled, and "clip_fraction".
 
         Raises:
-            RuntimeError: at the first step of a run the ratio is not 1, or something is clipped.
+            RuntimeError: at the first step of a run, the policy that trains is not the one that sampled.
         """
         lengths, tokens = total_lengths(rollout.samples), rollout.samples.lengths()
         ids = np.arange(self.rollouts, dtype=np.uint64)
@@ -166,11 +170,11 @@ class Online:
         for rows in minibatches(ids, lengths, size, self.epochs, seed, purpose, bucket=1):
             totals = Totals(float(len(rows)), float(tokens[rows].sum()))
             metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens)
-            if optimizer.steps_taken == 0 and (abs(metrics["ratio"] - 1) > 1e-3 or metrics["clip_fraction"] > 0):
+            if optimizer.steps_taken == 0 and max(metrics["update_kl"], metrics["clip_fraction"]) > SAME:
                 raise RuntimeError(
-                    f"{purpose}: before the first update the probability ratio is {metrics['ratio']:.4f} and "
-                    f"{metrics['clip_fraction']:.2%} is clipped, instead of 1 and none: sampling and training give "
-                    "different log-probabilities"
+                    f"{purpose}: before the first update the probability ratio must be 1 and nothing clipped, but the "
+                    f"policies that sampled and that trains are {metrics['update_kl']:.4f} nats apart and "
+                    f"{metrics['clip_fraction']:.2%} is clipped: sampling and training give different log-probabilities"
                 )
             steps.append(metrics | optimizer.step(metrics["loss"]))
         return {name: float(np.mean([metrics[name] for metrics in steps])) for name in steps[0]}

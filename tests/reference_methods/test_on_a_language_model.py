@@ -1,0 +1,217 @@
+"""The same methods on a model of a few thousand parameters: responses of different lengths, tokens, a real network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from farm.policies import load
+from farm.policies.language_model import LanguageModelPolicy
+from farm.protocols import Learning, Policy, Samples, Scorer
+from reference_methods.best_of_n import BestOfN
+from reference_methods.dpo import DPO
+from reference_methods.expert_iteration import ExpertIteration
+from reference_methods.feedme import FeedME
+from reference_methods.parts.batches import in_parts, log_likelihoods
+from reference_methods.ppo import PPO
+from reference_methods.reward_model import RewardModel
+from reference_methods.rloo import RLOO
+from reference_methods.sft import SFT
+from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
+from tests.reference_methods.tables import recorder
+
+RARE = "w5"
+"""the word that is worth something in these tests"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def start() -> Policy:
+    return make_policy()
+
+
+def worth(samples: Samples) -> np.ndarray:
+    return np.array([text.split().count(RARE) for text in samples.outputs], dtype=np.float64)
+
+
+class CountsWords:
+    """A reward model that is right: the number of times a word occurs, less its mean."""
+
+    def __init__(self, critic: Scorer) -> None:
+        self.critic = critic
+
+    def scores(self, samples: Samples) -> torch.Tensor:
+        return torch.from_numpy(worth(samples)).float()
+
+    def values(self, samples: Samples) -> torch.Tensor:
+        return self.critic.values(samples)
+
+    def calibrate(self, mean: float, scale: float) -> None:
+        raise AssertionError("nothing to calibrate")
+
+    def copy(self, zero_head: bool = False) -> Scorer:
+        return self.critic.copy(zero_head)
+
+    def parameters(self) -> Any:
+        return self.critic.parameters()
+
+    def save(self, folder: Any) -> None:
+        self.critic.save(folder)
+
+
+def pair_table(policy: Policy, pairs: int) -> pd.DataFrame:
+    """Pairs of samples with their tokens; the one with more of the word is preferred, else it is a tie."""
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(pairs) for _ in (0, 1)]
+    samples = policy.sample(prompts, seed=5, purpose="pairs")
+    sides = [samples.select(range(side, 2 * pairs, 2)) for side in (0, 1)]
+    table = sides[0].frame("sft")[["instruction", "prompt_tokens"]]
+    for i, side in enumerate(sides, start=1):
+        frame = side.frame("sft").drop(columns=["instruction", "prompt_tokens"])
+        table = pd.concat([table, frame.rename(columns=lambda name, i=i: f"{name}_{i}")], axis=1)
+    table["preference"] = 1.5 + 0.5 * np.sign(worth(sides[1]) - worth(sides[0]))
+    return table
+
+
+@pytest.fixture(scope="module")
+def given(start: Policy) -> Learning:
+    demonstrations = start.sample(PROMPTS * 4, seed=6, purpose="demonstrations").frame("human")
+    return Learning(
+        seed=1,
+        policy=start,
+        prompts=pd.DataFrame({"instruction": PROMPTS}),
+        preferences=pair_table(start, 40),
+        demonstrations=demonstrations[["instruction", "output"]],
+        reward_model=CountsWords(start.scorer(3)),
+        gold=worth,
+    )
+
+
+METHODS: dict[str, Any] = {
+    "sft": SFT(batch_size=8, learning_rate=1e-3),
+    "feedme": FeedME(batch_size=8, learning_rate=1e-3),
+    "dpo": DPO(batch_size=8, learning_rate=1e-3),
+    "reward_model": RewardModel(batch_size=8, learning_rate=1e-3, calibration_samples=32),
+    "expert_iteration": ExpertIteration(n=2, batch_size=4, prompts=12, learning_rate=1e-3),
+    "ppo": PPO(steps=3, rollouts=16, learning_rate=1e-3, value_learning_rate=1e-3),
+    "rloo": RLOO(steps=3, rollouts=16, learning_rate=1e-3),
+}
+
+
+def numbers(learnt: Any, given: Learning) -> torch.Tensor:
+    """What was learned, as numbers that can be compared: log-likelihoods or scores of the first responses."""
+    samples = Samples.from_frame(given.preferences, "_1")
+    with torch.no_grad():
+        return learnt.scores(samples) if hasattr(learnt, "scores") else log_likelihoods(learnt, samples)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_training_changes_the_model_and_repeats_to_the_bit(name, given):
+    log, record = recorder()
+    before = numbers(given.policy, given)
+    first = numbers(METHODS[name].train(replace(given, log=record)), given)
+    assert torch.equal(first, numbers(METHODS[name].train(given), given))
+    assert torch.equal(before, numbers(given.policy, given))  # the SFT policy is left alone
+    assert not torch.allclose(first, before, atol=1e-4)
+    assert all(math.isfinite(value) for metrics in log for value in metrics.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_micro_batches_change_nothing_but_rounding(name, given):
+    whole, cut = (
+        numbers(replace(METHODS[name], micro_batch_tokens=size).train(given), given) for size in (100_000, 40)
+    )
+    # Adam divides by the gradient's size, so that where it is almost zero a rounding error is not small.
+    assert torch.allclose(whole, cut, atol=0.05)
+    assert float((whole - cut).abs().mean()) < 5e-3
+
+
+def test_first_steps_are_where_theory_puts_them(given):
+    for name, expected in (
+        ("dpo", {"loss": math.log(2), "margin": 0, "chosen_log_ratio": 0}),
+        ("ppo", {"kl": 0, "explained_variance": 0}),
+        ("rloo", {"kl": 0}),
+    ):
+        log, record = recorder()
+        METHODS[name].train(replace(given, log=record))
+        for metric, value in expected.items():
+            assert log[0][metric] == pytest.approx(value, abs=1e-4), (name, metric)
+        assert log[-1] != log[0]
+
+
+def test_sft_learns_eight_examples_by_heart():
+    start = LanguageModelPolicy(small_model(sharpness=0.5), word_tokenizer(), template="{prompt}", max_new_tokens=12)
+    # No response starts with its prompt: attention cannot tell one token from the same one twice.
+    words = np.random.default_rng(0).integers(8, 40, (8, 5))
+    table = pd.DataFrame(
+        {"instruction": [f"w{i}" for i in range(8)], "output": [" ".join(f"w{w}" for w in row) for row in words]}
+    )
+    log, record = recorder()
+    learning = Learning(seed=1, policy=start, prompts=table, demonstrations=table, log=record)
+    learnt = SFT(epochs=250, batch_size=8, learning_rate=0.02).train(learning)
+    assert log[-1]["loss"] < 0.01
+    written = learnt.sample(table["instruction"].tolist(), seed=1, purpose="test", temperature=0)
+    assert [text.strip() for text in written.outputs] == table["output"].tolist()
+    assert set(written.finish_reason) == {"stop"}  # the end of sequence was in the loss
+
+
+def test_pairs_without_tokens_are_encoded(given):
+    table = given.preferences[["instruction", "output_1", "output_2", "preference"]]
+    log, record = recorder()
+    DPO(batch_size=8).train(replace(given, preferences=table, log=record))
+    assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_reward_model_learns_what_is_preferred(given, start):
+    table = pair_table(start, 400)
+    model = RewardModel(epochs=8, batch_size=32, learning_rate=0.01, held_out_share=0, calibration_samples=128)
+    scorer = model.train(replace(given, preferences=table))
+    fresh = start.sample(PROMPTS * 50, seed=9, purpose="fresh")
+    with torch.no_grad():
+        scores = in_parts(scorer.scores, fresh, 4096).numpy()
+    assert np.corrcoef(scores, worth(fresh))[0, 1] > 0.6
+    assert scores.mean() == pytest.approx(0, abs=0.25)
+    assert scores.std() == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        PPO(steps=15, rollouts=128, learning_rate=0.01, value_learning_rate=0.01, beta=0.05, missing_eos_reward=None),
+        RLOO(steps=15, rollouts=128, learning_rate=0.01, beta=0.05, missing_eos_reward=None),
+        ExpertIteration(n=8, prompts=200, batch_size=32, learning_rate=0.01),
+        BestOfN(n=8),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_the_reward_rises(method, given, start):
+    learnt = method.train(given)
+    prompts = PROMPTS * 40
+    before = worth(start.sample(prompts, seed=11, purpose="before"))
+    after = worth(learnt.sample(prompts, seed=11, purpose="after"))
+    assert after.mean() > before.mean() + 5 * before.std() / math.sqrt(len(prompts))
+
+
+def test_best_of_n_is_saved_and_loaded(given, start, tmp_path):
+    best = BestOfN(n=3).train(replace(given, reward_model=start.scorer(3)))
+    best.save(tmp_path / "model")
+    first, second = (p.sample(PROMPTS, seed=2, purpose="x").outputs for p in (best, load(tmp_path / "model")))
+    assert first == second
+
+
+def test_a_response_that_does_not_end_gets_the_fixed_reward(given, start):
+    log, record = recorder()
+    short = replace(given, policy=start, log=record)
+    RLOO(steps=1, rollouts=8, max_new_tokens=1, missing_eos_reward=-3.0, learning_rate=0.0).train(short)
+    assert log[0]["truncated_share"] > 0
+    expected = -3.0 * log[0]["truncated_share"]  # what ends at once has none of the word
+    assert log[0]["reward"] == pytest.approx(expected)
