@@ -12,7 +12,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 import farm
@@ -68,17 +67,19 @@ def main() -> None:
             raise
         _complain(str(error))
         status = 2
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         _complain("interrupted; what is done is kept, and the same command goes on from here")
         status = 130
     except BrokenPipeError:
         status = 141
-    except Exception as error:  # a defect of ours: say so, and how to see more
+    except Exception as error:
         if debug:
             raise
+        message = getattr(error, "format_message", None)  # a usage error, of click or of typer's own copy of it
+        if message is not None:
+            _complain(f"{message()} (see `farm --help`)")
+            sys.exit(2)
+        # What is left is a defect of ours: say so, and how to see more.
         _complain(f"unexpected {type(error).__name__}: {error}; please report it with the output of --debug")
         status = 1
     sys.exit(status)
@@ -115,10 +116,33 @@ def run(
         shown: dict[str, Any] = {"run": str(folder), "report": str(report) if report.is_file() else None}
         print(json.dumps({**shown, "leaderboard": rows}, indent=1))
         return
-    print_table(board, f"{plan.name}, seed {plan.seed}")
+    print_table(_compact(board), f"{plan.name}, seed {plan.seed}")
     print(f"run folder  {folder}")
     if report.is_file():
         print(f"report      {report}")
+
+
+def _compact(board: pd.DataFrame) -> pd.DataFrame:
+    """A leaderboard for the terminal: an estimate and its interval in one cell, counts left to the files."""
+    import pandas as pd
+
+    def cell(value: float, low: float, high: float, digits: int) -> str:
+        if value != value:
+            return ""
+        return f"{value:.{digits}f}" + (f" ±{(high - low) / 2:.{digits}f}" if low == low and high == high else "")
+
+    shown: dict[str, Any] = {}
+    for column in board.columns:
+        low, high = f"{column}_low", f"{column}_high"
+        if column == "rank" and low in board.columns:
+            shown[column] = [f"{a}-{b}" if a < b else str(a) for a, b in zip(board[low], board[high], strict=True)]
+        elif low in board.columns and high in board.columns:
+            digits = 1 if column.startswith("win_rate") else 2
+            rows = zip(board[column], board[low], board[high], strict=True)
+            shown[column.replace("win_rate_", "by ")] = [cell(*row, digits) for row in rows]
+        elif column in ("method", "kl", "avg_length"):
+            shown[column] = board[column].round(2 if column == "kl" else 0).tolist()
+    return pd.DataFrame(shown)
 
 
 def print_table(table: pd.DataFrame, title: str = "") -> None:
@@ -129,10 +153,11 @@ def print_table(table: pd.DataFrame, title: str = "") -> None:
     shown = Table(title=title or None, title_justify="left", header_style="bold")
     for column in table.columns:
         number = table[column].dtype.kind in "if"
-        shown.add_column(str(column).replace("_", " "), justify="right" if number else "left")
+        shown.add_column(str(column).replace("_", " "), justify="right" if number else "left", no_wrap=True)
     for row in table.itertuples(index=False):
         shown.add_row(*("" if v is None or v != v else f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
-    Console().print(shown)
+    console = Console()
+    console.print(shown, width=None if console.is_terminal else 120)
 
 
 # --- farm list --------------------------------------------------------------------------------------------------------

@@ -38,6 +38,9 @@ from farm.protocols import (
 )
 from farm.store import Store, canonical, home
 
+BASELINE = "baseline"
+"""The generator of the outputs that every method is judged against: a sample of the SFT policy with draws of its own"""
+
 
 class Sizes(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -141,7 +144,7 @@ class Run:
             answers[name] = self._answers(name, stage, description, partial(_load, stage, Policy))
         outputs = pd.concat([pd.read_parquet(stage.folder / "outputs.parquet") for stage in answers.values()])
         annotations = {role: self._judge(role, answers) for role in e.judges}
-        comparison = Comparison(outputs.reset_index(drop=True), annotations, "sft", self.seed)
+        comparison = Comparison(outputs.reset_index(drop=True), annotations, BASELINE, self.seed)
         with progress.task("evaluating"):
             tables = evaluator.evaluate(comparison)
         report = config.build(Reporter, e.reporter, self.context, self.origin) if e.reporter is not None else None
@@ -364,7 +367,7 @@ class Run:
                         "instruction": table["instruction"],
                         "output_1": baseline,
                         "output_2": table["output"],
-                        "generator_1": "baseline",
+                        "generator_1": BASELINE,
                         "generator_2": name,
                     }
                 )

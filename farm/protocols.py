@@ -250,7 +250,7 @@ class Comparison:
     annotations: dict[str, pd.DataFrame]
     """role ("judge", "humans", "gold") -> annotations; output_1 is the baseline's, output_2 the method's"""
     baseline: str
-    """the method that the others are compared with"""
+    """generator of the outputs that all methods are judged against (draws of the SFT policy that no method shares)"""
     seed: int
 
 

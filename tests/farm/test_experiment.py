@@ -1,0 +1,153 @@
+"""The loop through its real entry point, in a table where every stage takes milliseconds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+FARM = Path(sys.executable).parent / "farm"
+
+WORLD = '''
+"""A world of one table: responses of k times the word good and j times the word bad."""
+import numpy as np
+import pandas as pd
+from farm.policies.tabular import TabularPolicy
+from farm.protocols import Features
+
+RESPONSES = [("good " * k + "bad " * j).strip() for k in range(4) for j in range(4)]
+PROMPTS = [f"question {i}" for i in range(20)]
+
+class Words:
+    gold_weights = {"good": 1.0, "bad": -0.7}
+    def __call__(self, instructions, outputs):
+        counts = {word: [o.split().count(word) for o in outputs] for word in self.gold_weights}
+        return pd.DataFrame({**counts, "length": [len(o.split()) for o in outputs], "lists": 0})
+
+class TableWorld:
+    features: Features
+    truth_known: bool
+    def __init__(self, concentration: float = 0.0):
+        self.features, self.truth_known, self.concentration = Words(), True, concentration
+    def instructions(self, split, limit=None):
+        return pd.DataFrame({"instruction": PROMPTS, "split": split, "dataset": "table"})[:limit]
+    def demonstrations(self, limit=None):
+        return None
+    def base_policy(self):
+        return TabularPolicy(PROMPTS, RESPONSES, np.full((len(PROMPTS), len(RESPONSES)), self.concentration))
+'''
+
+EXPERIMENT = {
+    "world": {"class": "table_world_for_test.TableWorld"},
+    "sft": None,
+    "annotator": {
+        "class": "annotators.noise.Flip",
+        "rate": 0.25,
+        "annotator": {"class": "annotators.logit.LogitAnnotator"},
+    },
+    "judges": {
+        "judge": {"class": "annotators.logit.LogitAnnotator", "temperature": 2.0},
+        "gold": {"class": "annotators.gold.GoldAnnotator"},
+    },
+    "reward_model": {"use": "reward_model", "learning_rate": 0.3, "epochs": 2},
+    "methods": {
+        "best_of_n": {"use": "best_of_n", "n": 8},
+        "dpo": {"use": "dpo", "learning_rate": 0.1, "batch_size": 64, "epochs": 2},
+    },
+    "sizes": {"pairs": 3000, "prompts": 50, "evaluation": 10, "samples": 40},
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "table_world_for_test.py").write_text(WORLD)
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    return tmp_path
+
+
+def _start(place: Path, home: str, *arguments: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "FARM_HOME": str(place / home), "OMP_NUM_THREADS": "1"}
+    command = [str(FARM), "run", "table.yaml", "--json", *arguments]
+    return subprocess.Popen(
+        command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def run(place: Path, home: str, *arguments: str) -> dict[str, object]:
+    process = _start(place, home, *arguments)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return json.loads(out)  # type: ignore[no-any-return]
+
+
+def same(one: Path, other: Path) -> None:
+    """Two run folders have the same annotations and the same leaderboard."""
+    for name in ("preferences", "outputs", "judge_judge", "judge_gold"):
+        tables = [pd.read_parquet(folder / "tables" / f"{name}.parquet") for folder in (one, other)]
+        pd.testing.assert_frame_equal(*(t.drop(columns=["seconds"], errors="ignore") for t in tables))
+    assert (one / "leaderboard.json").read_text() == (other / "leaderboard.json").read_text()
+
+
+def test_a_run_leaves_everything_and_repeats_exactly(place: Path) -> None:
+    first = run(place, "home-1", "--out", "run-1")
+    again = run(place, "home-1", "--out", "run-2")  # found in the store
+    fresh = run(place, "home-2", "--out", "run-3")  # made anew
+    folder = place / "run-1"
+    assert first["run"] == "run-1"
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "leaderboard.csv", "costs.json", "report.html"):
+        assert (folder / name).is_file(), name
+    assert (folder / "checkpoints" / "dpo").is_dir()
+    same(folder, place / "run-2")
+    same(folder, place / "run-3")
+    assert first["leaderboard"] == again["leaderboard"] == fresh["leaderboard"]
+    assert all(stage["found"] for stage in json.loads((place / "run-2" / "costs.json").read_text())["stages"])
+    board = pd.DataFrame(first["leaderboard"]).set_index("method")
+    assert board.loc["dpo", "gold_utility"] > board.loc["sft", "gold_utility"]
+    assert board.loc["best_of_n", "gold_utility"] > board.loc["sft", "gold_utility"]
+    assert [p.name for p in place.iterdir() if p.name.startswith(".")] == []  # nothing partial is left
+
+
+def test_another_seed_gives_other_draws_and_a_changed_setting_is_not_served_stale(place: Path) -> None:
+    run(place, "home", "--out", "run-1")
+    run(place, "home", "--out", "run-2", "--seed", "2")
+    one, two = (pd.read_parquet(place / r / "tables" / "preferences.parquet") for r in ("run-1", "run-2"))
+    assert (one["output_1"] != two["output_1"]).any()
+    run(place, "home", "--out", "run-3", "--set", "methods.dpo.beta=0.5")
+    stages = {s["stage"]: s["found"] for s in json.loads((place / "run-3" / "costs.json").read_text())["stages"]}
+    assert stages["annotation"]
+    assert stages["best_of_n"]
+    assert not stages["dpo"]
+
+
+@pytest.mark.parametrize("moment", [2.5, 4.0, 5.5])
+def test_a_killed_run_goes_on_to_the_same_result(place: Path, moment: float) -> None:
+    process = _start(place, "home", "--out", "run-1")
+    time.sleep(moment)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run(place, "home", "--out", "run-1")
+    run(place, "undisturbed", "--out", "run-2")
+    same(place / "run-1", place / "run-2")
+
+
+def test_a_method_that_asks_for_too_much_is_refused(place: Path) -> None:
+    process = _start(place, "home", "--set", "judges={gold: {class: annotators.gold.GoldAnnotator}}")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "must name a `judge`" in errors
+
+
+def test_a_folder_with_something_else_is_not_overwritten(place: Path) -> None:
+    (place / "precious").mkdir()
+    (place / "precious" / "thesis.txt").write_text("x")
+    process = _start(place, "home", "--out", "precious")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "precious: is there already and is not a run folder" in errors
+    assert (place / "precious" / "thesis.txt").read_text() == "x"
