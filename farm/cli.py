@@ -136,28 +136,28 @@ def _compact(board: pd.DataFrame) -> pd.DataFrame:
         low, high = f"{column}_low", f"{column}_high"
         if column == "rank" and low in board.columns:
             shown[column] = [f"{a}-{b}" if a < b else str(a) for a, b in zip(board[low], board[high], strict=True)]
-        elif low in board.columns and high in board.columns:
+        elif low in board.columns and high in board.columns and column != "proxy":
             digits = 1 if column.startswith("win_rate") else 2
             rows = zip(board[column], board[low], board[high], strict=True)
             shown[column.replace("win_rate_", "by ")] = [cell(*row, digits) for row in rows]
-        elif column in ("method", "kl", "avg_length"):
+        elif column in ("method", "kl"):
             shown[column] = board[column].round(2 if column == "kl" else 0).tolist()
     return pd.DataFrame(shown)
 
 
 def print_table(table: pd.DataFrame, title: str = "") -> None:
     """A table on the terminal, numbers right-aligned and rounded."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=title or None, title_justify="left", header_style="bold")
+    shown = Table(title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
     for column in table.columns:
         number = table[column].dtype.kind in "if"
         shown.add_column(str(column).replace("_", " "), justify="right" if number else "left", no_wrap=True)
     for row in table.itertuples(index=False):
         shown.add_row(*("" if v is None or v != v else f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
-    console = Console()
-    console.print(shown, width=None if console.is_terminal else 120)
+    Console(width=None if sys.stdout.isatty() else 120).print(shown)
 
 
 # --- farm list --------------------------------------------------------------------------------------------------------
