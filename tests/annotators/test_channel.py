@@ -62,7 +62,7 @@ def test_probit_slope_at_zero():
 
 @pytest.mark.parametrize("flip", [0.0, 0.1, 0.25, 0.4])
 def test_information_of_a_pair_under_flips(flip):
-    """At equal utilities a flip of ε leaves (1 - 2ε)² of a label's Fisher information; .25 costs four times the data."""
+    """At equal utilities a flip of ε leaves (1 - 2ε)² of a label's Fisher information: a quarter for ε = .25."""
 
     def information(rate: float) -> float:
         low, high = (noisy(outcomes(np.array([d])), flip=rate).first[0] for d in (-1e-5, 1e-5))

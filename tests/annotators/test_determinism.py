@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -55,9 +56,7 @@ def test_neither_order_nor_batches_change_a_verdict(judge, pairs, order, cuts):
     rows = list(range(len(pairs)))
     order.shuffle(rows)
     bounds = [0, *sorted(cuts), len(rows)]
-    parts = [
-        judge.annotate(pairs.iloc[rows[a:b]], seed=3, replicate=1) for a, b in zip(bounds, bounds[1:], strict=False)
-    ]
+    parts = [judge.annotate(pairs.iloc[rows[a:b]], seed=3, replicate=1) for a, b in itertools.pairwise(bounds)]
     pd.testing.assert_frame_equal(pd.concat([p for p in parts if len(p)]).sort_index(), whole, check_exact=True)
 
 

@@ -1,0 +1,64 @@
+"""The commands of the annotators wing. The work is imported inside each command, so that ``farm --help`` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this wing to the ``farm`` command line."""
+    app.command()(annotate)
+
+
+def annotate(
+    pairs: Annotated[
+        Path, typer.Argument(help="instruction, output_1, output_2 as .json, .jsonl, .csv or .parquet (AlpacaEval's).")
+    ],
+    annotators: Annotated[str, typer.Option(help="By name (see `farm list annotators`) or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="Where the annotations go; the suffix tells the format.")],
+    store: Annotated[
+        Path | None, typer.Option(help="Keep every verdict here: nothing is asked twice, and a run can go on.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    both_orders: Annotated[
+        bool, typer.Option("--both-orders", help="Ask in both orders, a tie where the answers contradict each other.")
+    ] = False,
+    given_order: Annotated[
+        bool, typer.Option("--given-order", help="Show output_1 first; by default the order is drawn for each pair.")
+    ] = False,
+    replicates: Annotated[int, typer.Option(min=1, help="Verdicts on every pair.")] = 1,
+    world: Annotated[str | None, typer.Option(help="The world that the texts are from; by default any text.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the annotators.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much there is to do.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Let simulated annotators say which of two outputs they prefer, for every pair of a file.
+
+    Example: farm annotate pairs.json --annotators training --out preferences.parquet --set rate=0.1
+    """
+    import json
+
+    from annotators import annotation_run
+
+    run = annotation_run.prepare(
+        pairs,
+        annotators,
+        out,
+        store=store,
+        seed=seed,
+        order="both" if both_orders else "given" if given_order else "random",
+        replicates=replicates,
+        world=world,
+        settings=settings or [],
+    )
+    if dry_run:
+        plan = run.plan()
+        print(json.dumps(plan, indent=1) if as_json else annotation_run.sentences(plan))
+        return
+    summary = run.go()
+    print(json.dumps(summary, indent=1) if as_json else annotation_run.sentences(summary))
