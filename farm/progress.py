@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _quiet = False
+_running: list[Task] = []
 
 
 @contextmanager
@@ -54,6 +55,21 @@ class Task:
 @contextmanager
 def task(description: str, total: int = 0) -> Iterator[Task]:
     """Show the progress of one piece of work."""
+    with _shown(description, total) as work:
+        _running.append(work)
+        try:
+            yield work
+        finally:
+            _running.remove(work)
+
+
+def active() -> Task | None:
+    """The innermost piece of work under way, for a part below that knows how far it has got; None if there is none."""
+    return _running[-1] if _running else None
+
+
+@contextmanager
+def _shown(description: str, total: int) -> Iterator[Task]:
     if _quiet:
         yield Task(lambda done, total, note: None)
     elif sys.stderr.isatty():

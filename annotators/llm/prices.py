@@ -1,14 +1,15 @@
 """What tokens cost: configs/prices.yaml, and the user's own table over it.
 
-A table maps ``provider/model`` to US dollars for a million input and output tokens. The longest key that is the
-model's name or its beginning up to a ``-``, ``.`` or ``@`` wins, so ``openai/gpt-6-luna`` covers its dated versions. A
-user's table is named by FARM_PRICES. Models on this machine cost nothing.
+A table maps ``provider/model`` to US dollars for a million input and output tokens; an entry covers the dated versions
+of its model, and nothing else (a ``-pro`` may cost twelve times as much). A user's table is named by FARM_PRICES.
+Models on this machine cost nothing.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from farm import config
 
+_DATE = re.compile(r"[-@:](\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 FREE_PROVIDERS = ("mock", "replay", "transformers", "vllm")
 
 
@@ -71,5 +73,4 @@ def price(provider: str, name: str, url: str = "") -> Price | None:
         return Price(0.0, 0.0)
     wanted = f"{provider}/{name}"
     known = table(os.environ.get("FARM_PRICES"))
-    fits = [k for k in known if wanted == k or (wanted.startswith(k) and wanted[len(k)] in "-.@:")]
-    return known[max(fits, key=len)] if fits else None
+    return known.get(wanted) or known.get(_DATE.sub("", wanted))

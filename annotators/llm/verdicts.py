@@ -19,11 +19,13 @@ from typing import Any
 from annotators.llm.prompt import Form
 
 _LABEL = re.compile(r"[\s\"'`*(\[]*(?:output[\s_]*)?[(\[]?([12])[\s\"'`*)\].]*", re.IGNORECASE)
-_LINE = re.compile(r"\bverdict[*`\"' ]*(\d+)?[*`\"' ]*:[*`\"' (\[]*(tie\b|[12](?:\.\d+)?(?![\d.]*\d))", re.IGNORECASE)
-_RATING = re.compile(r"\brating[*`\"' ]*:[*`\"' ]*(\d+(?:\.\d+)?)", re.IGNORECASE)
+_LINE = re.compile(
+    r"\bverdict[*`\"' ]*(\d+)?[*`\"' ]*:[*`\"' (\[]*(tie\b|[12](?:\.\d+)?(?![\d.]*\d))", re.IGNORECASE | re.ASCII
+)
+_RATING = re.compile(r"\brating[*`\"' ]*:[*`\"' ]*(\d+(?:\.\d+)?)", re.IGNORECASE | re.ASCII)
 _ESCAPED_KEY = re.compile(r"\\u(?=[0-9a-fA-F]{4}[^\"\n]*\"\s*:)")
 """a key spelt with escapes, which the guard would not have recognised: it stays spelt out"""
-_RANKING = re.compile(r"\branking[*`\"' ]*:[*`\"' ]*(\d+(?:[ ]*>[ ]*\d+)*)", re.IGNORECASE)
+_RANKING = re.compile(r"\branking[*`\"' ]*:[*`\"' ]*(\d+(?:[ ]*>[ ]*\d+)*)", re.IGNORECASE | re.ASCII)
 
 
 def pairwise(text: str, form: Form, count: int) -> list[float | None]:

@@ -13,8 +13,8 @@ from typing import Any
 from annotators.llm.backends.http_failures import code, decoded, failure, message
 from annotators.llm.backends.transport import http_client
 from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
-from farm.errors import UserError, need
 from annotators.llm.notices import say
+from farm.errors import UserError, need
 
 OFFICIAL = "https://api.anthropic.com"
 KEY = "ANTHROPIC_API_KEY"
@@ -47,7 +47,8 @@ class AnthropicServer:
         self.who = f"{name} at {url}"
         self._without: set[str] = set()
         self.client = anthropic.AsyncAnthropic(
-            **({"api_key": key} if key else {"auth_token": token or "none"}),
+            api_key=key,
+            auth_token=None if key else token or "none",
             base_url=url,
             max_retries=0,
             timeout=TIMEOUT,

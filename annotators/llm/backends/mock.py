@@ -7,11 +7,11 @@ request to a completion, entered with :func:`script`. A script sees what a model
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 
 from annotators.llm.completion import Completion, Request
 from annotators.llm.prompt import Shown, shown
+from annotators.llm.verdicts import spoken
 from farm import rng
 from farm.errors import UserError, nearest
 
@@ -34,7 +34,7 @@ class Mock:
 
     concurrency = 64
 
-    def __init__(self, name: str, base_url: str | None = None) -> None:
+    def __init__(self, name: str, _: str | None = None) -> None:
         if name not in SCRIPTS:
             raise UserError(f"model mock/{name}: there is no such script; {nearest(name, SCRIPTS)}")
         self._script = SCRIPTS[name]
@@ -53,11 +53,11 @@ class Mock:
 def answer(request: Request, prefer: Callable[[Shown], int]) -> str:
     """An answer in the form the prompt asks for, preferring output 1 or 2 of each pair by ``prefer``."""
     pairs = shown(request.user)
-    if request.schema or '"verdicts"' in request.user:
-        verdicts = [{"pair": i + 1, "preferred": prefer(pair)} for i, pair in enumerate(pairs)]
-        return json.dumps({"verdicts": verdicts} if len(pairs) > 1 or '"verdicts"' in request.user else verdicts[0])
-    if "Verdict:" in request.user:
-        return "\n".join(["Having compared them:", *(f"Verdict: {prefer(pair)}" for pair in pairs)])
+    if '"preferred"' in request.user:
+        entries = [{"pair": k, "preferred": prefer(pair)} for k, pair in enumerate(pairs, start=1)]
+        return json.dumps({"verdicts": entries} if len(pairs) > 1 else entries[0])
+    if "Verdict" in request.user:
+        return spoken([prefer(pair) for pair in pairs])
     return " ".join(str(prefer(pair)) for pair in pairs)
 
 
@@ -93,10 +93,10 @@ def _parrot(request: Request) -> str:
 
 
 @script("refuse")
-def _refuse(request: Request) -> Completion:
+def _refuse(_: Request) -> Completion:
     return Completion("I can't help with that.", finish="refusal", input_tokens=10, output_tokens=6)
 
 
 @script("mumble")
-def _mumble(request: Request) -> str:
-    return re.sub(r"\d", "", "Both have their merits, it depends.")
+def _mumble(_: Request) -> str:
+    return "Both have their merits, it depends."

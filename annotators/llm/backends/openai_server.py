@@ -16,8 +16,8 @@ from typing import Any
 from annotators.llm.backends.http_failures import code, decoded, failure, message
 from annotators.llm.backends.transport import http_client
 from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
-from farm.errors import UserError, need
 from annotators.llm.notices import say
+from farm.errors import UserError, need
 
 OFFICIAL = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"

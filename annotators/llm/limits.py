@@ -1,0 +1,134 @@
+"""What holds a run back: rates, pauses, and a budget that is never exceeded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from annotators.llm.notices import say
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The user's limits on a run."""
+
+    budget: float | None = None
+    """US dollars; the run never asks for what might exceed it"""
+    concurrency: int | None = None
+    """questions in flight; default: what the backend takes with profit"""
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    timeout: float = 120.0
+    """seconds for one answer, however slowly its bytes come"""
+    attempts: int = 6
+    """tries of one question before its row becomes an error"""
+    quota_patience: float = 24 * 3600.0
+    """seconds to wait for a spent quota before the run stops"""
+    longest_wait: float = 60.0
+    """seconds between two tries, unless the server asks for more"""
+    shortest_wait: float = 0.5
+    dry_run: bool = False
+    """count and price the questions, ask none"""
+
+
+class Rate:
+    """A token bucket: ``per_minute`` units, spent smoothly, with a burst of at most a second's worth."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._rate = per_minute / 60 if per_minute else None
+        self._next = 0.0
+
+    async def take(self, units: float) -> None:
+        """Wait until ``units`` may be spent."""
+        if self._rate is None:
+            return
+        now = time.monotonic()
+        start = max(self._next, now - 1.0)
+        self._next = start + units / self._rate
+        if start > now:
+            await asyncio.sleep(start - now)
+
+
+class Gate:
+    """Lets questions to one server pass, all wait, or (after a spent quota) one go ahead and try."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._open_at = 0.0
+        self._quota_since: float | None = None
+        self._quota_waits = 0
+        self._trying = asyncio.Lock()
+
+    async def passing(self) -> bool:
+        """Wait until a question may be sent. True: it is the one that tries for all (call :meth:`tried` after it)."""
+        while True:
+            if (wait := self._open_at - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+                continue
+            if self._quota_since is None:
+                return False
+            await self._trying.acquire()
+            if self._quota_since is not None and time.monotonic() >= self._open_at:
+                return True
+            self._trying.release()
+
+    def tried(self) -> None:
+        """The question that tried for all is done."""
+        self._trying.release()
+
+    def hold(self, seconds: float) -> None:
+        """Let nothing pass for so long: the server asked for it."""
+        self._open_at = max(self._open_at, time.monotonic() + seconds)
+
+    def spent(self, reason: str) -> bool:
+        """The quota is spent: pause. False when the user's patience is over."""
+        now = time.monotonic()
+        if self._quota_since is None:
+            self._quota_since, self._quota_waits = now, 0
+            say(
+                f"{reason}; paused: the run goes on by itself when there is quota again, or later with the same command"
+            )
+        if now - self._quota_since > self._limits.quota_patience:
+            return False
+        wait = min(self._limits.shortest_wait * 60 * 2**self._quota_waits, self._limits.longest_wait * 10)
+        self._open_at = max(self._open_at, now + wait)
+        self._quota_waits += 1
+        return True
+
+    def answered(self) -> None:
+        """The server answers: a quota pause is over."""
+        self._quota_since = None
+
+
+class Ledger:
+    """Money spent and promised. Before a question is sent its worst case is reserved, so that the budget holds."""
+
+    def __init__(self, budget: float | None) -> None:
+        self.budget = budget
+        self.spent = 0.0
+        self.uncertain = 0.0
+        """of questions that were lost on the way, and may have been charged"""
+        self._reserved = 0.0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def reserve(self, worst: float) -> bool:
+        """Set aside the worst case of one question; False when the budget has no room for it."""
+        while self.budget is not None and self.spent + self.uncertain + self._reserved + worst > self.budget + 1e-12:
+            if self._reserved <= 0:
+                return False
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)  # what is in flight may turn out cheaper than its worst case
+            await waiter
+        self._reserved += worst
+        return True
+
+    def settle(self, worst: float, spent: float, uncertain: float = 0.0) -> None:
+        """The question that had ``worst`` reserved cost ``spent``."""
+        self._reserved = max(0.0, self._reserved - worst) if self._reserved - worst > 1e-9 else 0.0
+        self.spent += spent
+        self.uncertain += uncertain
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)

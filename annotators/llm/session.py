@@ -1,0 +1,434 @@
+"""A run: many questions to models, each answer stored the moment it comes, none paid for twice.
+
+Outside it is synchronous: :meth:`Session.ask` takes questions and gives answers. Inside, one event loop in a thread of
+its own keeps one client for each server for the whole run, whether or not the caller runs a loop.
+
+    look up the store ─▶ (each missing question) ─▶ rate limits ─▶ budget ─▶ gate ─▶ backend ─▶ store ─▶ answer
+
+A worker takes its next question only when the last answer is committed, so that killing the process loses at most the
+questions in flight. Before a question is sent the store is asked once more, and every process starts at its own place
+in the list: two processes with one store share the work instead of doing it twice.
+
+An answer's content address has the provider, the server's address, and everything in the request (model, prompt,
+sampling parameters, texts in their order, seed, replicate). Parsers are not in it: stored answers are read anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+
+from annotators.llm.backends import connect, where
+from annotators.llm.completion import Backend, Completion, Failure, QuotaSpent, Request, TryAgain
+from annotators.llm.limits import Gate, Ledger, Limits, Rate
+from annotators.llm.notices import say
+from annotators.llm.prices import Price, price
+from farm import progress
+from farm.errors import UserError
+from farm.store import Entry, Store, address, home
+
+KIND = "llm answer"
+_OVERHEAD = 128
+"""tokens that a server's chat template may add to a question, for the worst case of its cost"""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request and where it goes."""
+
+    provider: str
+    base_url: str | None
+    request: Request
+    rows: int = 1
+    """how many rows the answer serves"""
+
+    def key(self) -> bytes:
+        """The content address of the answer."""
+        return address(KIND, self.provider, where(self.provider, self.base_url), self.request.plain())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a question."""
+
+    completion: Completion | None = None
+    failure: str = ""
+    """why there is no completion"""
+    asked: bool = True
+    """False: not asked, because the budget is spent or the run is dry"""
+    cached: bool = False
+    price: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class Tally:
+    """Counts of a run; in a dry run, what it would be."""
+
+    questions: int = 0
+    cached: int = 0
+    asked: int = 0
+    failed: int = 0
+    retried: int = 0
+    unasked: int = 0
+    """for want of budget, or because the run is dry"""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+    """US dollars spent in this run; in a dry run, at most to be spent"""
+    saved: float = 0.0
+    """US dollars that the cached answers cost when they were made"""
+    unpriced: set[str] = field(default_factory=set)
+    models: set[str] = field(default_factory=set)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return {k: sorted(v) if isinstance(v, set) else v for k, v in asdict(self).items()}
+
+
+class _Line:
+    """One server under load: its backend, its gate and its rates."""
+
+    def __init__(self, backend: Backend, cost: Price | None, limits: Limits) -> None:
+        self.backend = backend
+        self.price = cost
+        self.gate = Gate(limits)
+        self.requests = Rate(limits.requests_per_minute)
+        self.tokens = Rate(limits.tokens_per_minute)
+        self.answered = False
+
+
+class Session:
+    """A run of questions with its limits. Use it through :func:`session`; without one, there is a default."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.tally = Tally()
+        self.ledger = Ledger(self.limits.budget)
+        self._lines: dict[tuple[str, str, str], _Line] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="language models", daemon=True)
+        self._thread.start()
+
+    def ask(self, questions: Sequence[Question], store: Store | None = None) -> list[Answer]:
+        """The answers, in order. Equal questions are asked once.
+
+        Raises:
+            UserError: when no further question can succeed: a wrong key, an unknown model, nothing at the address.
+        """
+        task = asyncio.run_coroutine_threadsafe(self._run(questions, store or default_store()), self._loop)
+        try:
+            return task.result()
+        except CancelledError:
+            raise UserError("the run was stopped; what is done is kept") from None
+        except BaseException:  # Ctrl-C in the calling thread: stop the questions, keep what is stored
+            task.cancel()
+            raise
+
+    def close(self) -> None:
+        """Close the clients and end the thread."""
+        if self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(timeout=10)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout=10)
+
+    async def _close(self) -> None:
+        for line in self._lines.values():
+            await line.backend.close()
+
+    async def _run(self, questions: Sequence[Question], store: Store) -> list[Answer]:
+        keys = [q.key() for q in questions]
+        todo = dict(zip(keys, questions, strict=True))
+        answers: dict[bytes, Answer] = {}
+        for key, value in store.get(list(todo)).items():
+            answers[key] = _stored(value)
+        before = progress.active()
+        for key, answer in answers.items():
+            self._count(todo[key], answer, before)
+        missing = [(key, question) for key, question in todo.items() if key not in answers]
+        if self.limits.dry_run:
+            for key, question in missing:
+                answers[key] = self._estimate(question)
+        elif missing:
+            await self._ask_all(missing, answers, store, before)
+        return [answers[key] for key in keys]
+
+    async def _ask_all(
+        self, missing: list[tuple[bytes, Question]], answers: dict[bytes, Answer], store: Store, shown: Any
+    ) -> None:
+        lines = {(q.provider, q.base_url, q.request.model) for _, q in missing}
+        for provider, base_url, name in lines:
+            self._line(provider, name, base_url)
+        start = os.getpid() * 7919 % len(missing)
+        queue: Iterator[tuple[bytes, Question]] = iter(missing[start:] + missing[:start])
+        writer = _Writer(store)
+        workers = min(len(missing), self._concurrency([self._line(p, n, u) for p, u, n in lines]))
+
+        async def work() -> None:
+            for key, question in queue:
+                answer = await self._one(key, question, store, writer)
+                answers[key] = answer
+                self._count(question, answer, shown)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(work())
+        except* UserError as stopped:
+            raise stopped.exceptions[0] from None
+        finally:
+            await writer.finish()
+
+    def _concurrency(self, lines: Sequence[_Line]) -> int:
+        return self.limits.concurrency or max(line.backend.concurrency for line in lines)
+
+    async def _one(self, key: bytes, question: Question, store: Store, writer: _Writer) -> Answer:
+        line = self._line(question.provider, question.request.model, question.base_url)
+        if (found := store.get([key])) and key in found:  # another process was quicker
+            return _stored(found[key])
+        worst, expected = self._costs(question, line.price)
+        if not await self.ledger.reserve(worst):
+            return Answer(asked=False, failure="the budget is spent")
+        started = time.monotonic()
+        spent = lost = 0.0
+        try:
+            completion, charged = await self._persist(question, line)
+            lost = charged * expected
+            if isinstance(completion, str):
+                return Answer(failure=completion, seconds=time.monotonic() - started)
+            spent = line.price.of(completion.input_tokens, completion.output_tokens) if line.price else 0.0
+        finally:
+            self.ledger.settle(worst, spent, lost)
+        seconds = time.monotonic() - started
+        value = {k: v for k, v in asdict(completion).items() if v is not None} | {"seconds": round(seconds, 4)}
+        entry = Entry(key, value | {"price": spent}, completion.input_tokens, completion.output_tokens, spent)
+        await writer.write(entry)
+        return Answer(completion, price=spent, seconds=seconds)
+
+    async def _persist(self, question: Question, line: _Line) -> tuple[Completion | str, int]:
+        """The completion or why there is none, and how many lost tries may have been charged."""
+        charged = 0
+        wait = wait_exponential_jitter(self.limits.shortest_wait, self.limits.longest_wait)
+
+        def pause(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            after = error.after if isinstance(error, TryAgain) else None
+            if after is not None:
+                line.gate.hold(after)  # the server wants to be left alone by all
+                return 0.0
+            return wait(state)
+
+        try:
+            return await self._attempt(question, line), charged
+        except TryAgain as error:
+            if error.after is not None:
+                line.gate.hold(error.after)
+            charged += error.charged
+            self.tally.retried += 1
+            asked_to_wait = error.after is not None
+        except Failure as error:
+            return str(error), charged
+        counted = 1
+
+        def enough(state: RetryCallState) -> bool:
+            nonlocal counted
+            error = state.outcome.exception() if state.outcome else None
+            if not (isinstance(error, TryAgain) and error.after is not None):
+                counted += 1  # to wait as the server asks is no failed try, within reason
+            return counted >= self.limits.attempts or state.attempt_number >= 20 * self.limits.attempts
+
+        tries = AsyncRetrying(retry=retry_if_exception_type(TryAgain), stop=enough, wait=pause, reraise=True)
+        if not asked_to_wait:
+            await asyncio.sleep(self.limits.shortest_wait)
+        try:
+            async for attempt in tries:
+                with attempt:
+                    try:
+                        return await self._attempt(question, line), charged
+                    except TryAgain as error:
+                        charged += error.charged
+                        self.tally.retried += 1
+                        raise
+        except TryAgain as error:
+            if not error.connected and not line.answered:
+                raise UserError(f"{error}: is the server running, and the address right?") from None
+            return str(error), charged
+        except Failure as error:
+            return str(error), charged
+        raise AssertionError("unreachable")
+
+    async def _attempt(self, question: Question, line: _Line) -> Completion:
+        while True:
+            await line.requests.take(1)
+            await line.tokens.take(_tokens(question.request))
+            first = await line.gate.passing()
+            try:
+                async with asyncio.timeout(self.limits.timeout):
+                    completion = await line.backend.complete(question.request)
+                line.gate.answered()
+                line.answered = True
+                return completion
+            except TimeoutError:
+                raise TryAgain(f"no answer within {self.limits.timeout:g} s", charged=True) from None
+            except QuotaSpent as error:
+                if not line.gate.spent(str(error)):
+                    raise UserError(f"{error}; what is done is kept, and the same command goes on from here") from None
+            except TryAgain as error:
+                line.answered |= error.connected
+                raise
+            finally:
+                if first:
+                    line.gate.tried()
+
+    def _line(self, provider: str, name: str, base_url: str | None) -> _Line:
+        place = (provider, where(provider, base_url), name)
+        if place not in self._lines:
+            cost = self._price(provider, name, place[1])
+            self._lines[place] = _Line(connect(provider, name, base_url), cost, self.limits)
+        return self._lines[place]
+
+    def _price(self, provider: str, name: str, url: str) -> Price | None:
+        cost = price(provider, name, url)
+        if cost is None:
+            how = "name it in a file of your own prices (FARM_PRICES; configs/prices.yaml shows the form)"
+            if self.limits.budget is not None:
+                raise UserError(f"no price is known for {provider}/{name}, so a budget cannot be kept: {how}")
+            self.tally.unpriced.add(f"{provider}/{name}")
+            say(f"no price is known for {provider}/{name}, its cost is counted as 0: {how}")
+        return cost
+
+    def _costs(self, question: Question, cost: Price | None) -> tuple[float, float]:
+        """The worst case and the expected cost of one try, US dollars. A token has at least one byte."""
+        if cost is None or cost == (0.0, 0.0):
+            return 0.0, 0.0
+        request = question.request
+        size = len(request.system.encode()) + len(request.user.encode())
+        return cost.of(size + _OVERHEAD, request.max_tokens), cost.of(_tokens(request), request.max_tokens)
+
+    def _estimate(self, question: Question) -> Answer:
+        place = where(question.provider, question.base_url)
+        cost = self._price(question.provider, question.request.model, place) or Price(0, 0)
+        tokens = _tokens(question.request)
+        dollars = cost.of(tokens, question.request.max_tokens)
+        self.tally.questions += 1
+        self.tally.unasked += 1
+        self.tally.input_tokens += tokens
+        self.tally.output_tokens += question.request.max_tokens
+        self.tally.cost += dollars
+        self.tally.models.add(f"{question.provider}/{question.request.model}")
+        return Answer(asked=False, failure="a dry run", price=dollars)
+
+    def _count(self, question: Question, answer: Answer, shown: Any) -> None:
+        tally = self.tally
+        tally.questions += 1
+        if answer.cached:
+            tally.cached += 1
+            tally.saved += answer.price
+        elif not answer.asked:
+            tally.unasked += 1
+        else:
+            tally.asked += 1
+            tally.failed += answer.completion is None
+            tally.cost += answer.price
+            if answer.completion:
+                tally.input_tokens += answer.completion.input_tokens
+                tally.output_tokens += answer.completion.output_tokens
+                tally.models.add(answer.completion.model)
+        if shown is not None:
+            failed = f"{tally.failed} failed" if tally.failed else ""
+            shown.advance(question.rows, 0.0 if answer.cached else answer.price, failed)
+
+
+class _Writer:
+    """Commits answers as they come; those that come during a commit go together into the next."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def write(self, entry: Entry) -> None:
+        """Return when the entry is committed."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((entry, done))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain())
+        await done
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            part, self._waiting = self._waiting, []
+            try:
+                self._store.put(KIND, [entry for entry, _ in part])
+            except Exception as error:
+                for _, done in part:
+                    if not done.done():
+                        done.set_exception(error)
+                continue
+            for _, done in part:
+                if not done.done():
+                    done.set_result(None)
+            await asyncio.sleep(0)
+
+    async def finish(self) -> None:
+        """Commit what is left."""
+        if self._task is not None:
+            await self._task
+        await self._drain()
+
+
+def _tokens(request: Request) -> int:
+    """Expected input tokens: about four bytes of English a token."""
+    return (len(request.system) + len(request.user)) // 4 + 16
+
+
+def _stored(value: dict[str, Any]) -> Answer:
+    known = dict(value)
+    cost, seconds = float(known.pop("price", 0.0)), float(known.pop("seconds", 0.0))
+    return Answer(Completion(**known), cached=True, price=cost, seconds=seconds)
+
+
+_stores: dict[str, Store] = {}
+_active: list[Session] = []
+_default: Session | None = None
+
+
+def default_store() -> Store:
+    """The store in the program's home."""
+    path = str(home() / "store.sqlite")
+    if path not in _stores:
+        _stores[path] = Store(path)
+    return _stores[path]
+
+
+@contextmanager
+def session(limits: Limits | None = None) -> Iterator[Session]:
+    """One run: everything asked inside the block shares limits, budget, clients and tally."""
+    run = Session(limits)
+    _active.append(run)
+    try:
+        yield run
+    finally:
+        _active.remove(run)
+        run.close()
+
+
+def current() -> Session:
+    """The run under way, or a default one without limits."""
+    global _default
+    if _active:
+        return _active[-1]
+    if _default is None:
+        _default = Session()
+        atexit.register(_default.close)
+    return _default
