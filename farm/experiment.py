@@ -36,7 +36,7 @@ from farm.protocols import (
     Scorer,
     World,
 )
-from farm.store import Store, canonical, home
+from farm.store import Store, address, canonical, home
 
 BASELINE = "baseline"
 """The generator of the outputs that every method is judged against: a sample of the SFT policy with draws of its own"""
@@ -176,7 +176,16 @@ class Run:
             "n": self.experiment.sizes.demonstrations,
             "seed": self.seed,
         }
-        return {"world": self.description["world"], "sft": tuned}
+        return {"world": self.description["world"], "sft": tuned, "texts": self._texts()}
+
+    def _texts(self) -> str:
+        """A digest of what the world reads from files, whose names alone would not tell that they have changed."""
+        splits = [self.world.instructions(split)["instruction"].tolist() for split in ("train", self.experiment.split)]
+        demonstrations = (
+            self.world.demonstrations(self.experiment.sizes.demonstrations) if self.experiment.sft else None
+        )
+        outputs = [] if demonstrations is None else demonstrations["output"].tolist()
+        return address(splits, outputs).hex()
 
     @cached_property
     def sft_stage(self) -> Stage | None:

@@ -19,8 +19,9 @@ from farm import rng
 from farm.models import load_causal_lm, save_causal_lm
 from farm.policies import read_descriptor, write_descriptor
 from farm.policies.batches import check_lengths, response_ids, response_mask, unflatten
-from farm.policies.body import Body
+from farm.policies.body import COMPUTE, Body
 from farm.policies.conversation import Conversation
+from farm.policies.llama import LlamaDecoder, is_plain_llama
 from farm.policies.sampling import NEVER, Decoder, Sampler, TransformersDecoder, write
 from farm.policies.tabular import occurrences
 from farm.protocols import Samples
@@ -140,6 +141,8 @@ class LanguageModelPolicy:
         )
 
     def _decoder(self) -> Decoder:
+        if is_plain_llama(self.model):
+            return LlamaDecoder(self.model, self.forbidden, COMPUTE.get(self.body.compute_dtype or ""))
         return TransformersDecoder(self.model, self.forbidden, self.body.autocast)
 
     def log_probabilities(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -204,8 +204,8 @@ def _write_batch(
         left = len(current) - int(done.sum())
         if left == 0:
             break
-        if left <= KEEP_ABOVE * len(current):
-            keep = torch.nonzero(~done)[:, 0]
+        if left < len(current):
+            keep = _fill_holes(done, left)
             decoder.keep(keep)
             current, token = current[keep], token[keep]
         if progress and (number := int(finished.sum())):
@@ -219,8 +219,11 @@ def _write_batch(
         out.finish_reason[row] = "stop" if stop else "length"
 
 
-KEEP_ABOVE = 0.9
-"""Ended rows are dropped when fewer than this part of the rows goes on."""
+def _fill_holes(done: torch.Tensor, left: int) -> torch.Tensor:
+    """The rows that go on, int64 [left]: each stays where it is, or moves from the end into an ended row's place."""
+    keep = torch.arange(left, device=done.device)
+    keep[done[:left]] = torch.nonzero(~done[left:])[:, 0] + left
+    return keep
 
 
 class TransformersDecoder:

@@ -8,7 +8,7 @@ instructions it shares with a shorter one on the same side.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ class TextWorld:
         self.model, self.file, self.hub, self.demonstration_file = model, instructions, hub, demonstrations
         self.shares, self.seed, self.longest = shares, seed, max_instruction_characters
         self.dtype = dtype
-        self.policy_settings = {
+        self.policy_settings: dict[str, Any] = {
             "compute_dtype": compute_dtype,
             "max_new_tokens": max_new_tokens,
             "top_k": top_k,
