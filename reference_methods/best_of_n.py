@@ -26,6 +26,9 @@ from farm.policies import load, read_descriptor, write_descriptor
 from farm.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.parts.batches import in_parts
 
+CANDIDATES_AT_ONCE = 16_384
+"""responses drawn before the best of them are chosen and the others forgotten"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BestOfN:
@@ -74,18 +77,27 @@ class BestOfNPolicy:
         progress: Callable[[int], None] | None = None,
     ) -> Samples:
         """As :meth:`farm.protocols.Policy.sample`. The k-th occurrence of a prompt has the candidates kn .. kn + n - 1,
-        so that equal calls with a larger n choose from a superset at the first occurrence."""
-        candidates = self.policy.sample(
-            [prompt for prompt in prompts for _ in range(self.n)],
-            seed=seed,
-            purpose=purpose,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            progress=progress,
-        )
-        scores = in_parts(self.reward_model.scores, candidates, self.micro_batch_tokens).view(len(prompts), self.n)
-        best = scores.argmax(1).cpu().numpy()
-        return candidates.select(np.arange(len(prompts)) * self.n + best)
+        so that a larger n chooses from a superset at the first occurrence."""
+        places: dict[str, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            places.setdefault(prompt, []).append(place)
+        parts: list[Samples] = []
+        order: list[int] = []
+        report = _in_units(progress, self.n)
+        for chunk in _chunks(list(places.values()), max(1, CANDIDATES_AT_ONCE // self.n)):
+            candidates = self.policy.sample(
+                [prompts[place] for place in chunk for _ in range(self.n)],
+                seed=seed,
+                purpose=purpose,
+                temperature=temperature,
+                max_new_tokens=max_new_tokens,
+                progress=report,
+            )
+            scores = in_parts(self.reward_model.scores, candidates, self.micro_batch_tokens).view(-1, self.n)
+            best = scores.argmax(1).cpu().numpy()
+            parts.append(candidates.select(np.arange(len(best)) * self.n + best))
+            order += chunk
+        return Samples.concatenate(parts).select(np.argsort(order)) if parts else self.policy.encode([], [])
 
     def log_probabilities(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         raise NotImplementedError("the likelihood of the best of n samples has no closed form; see `kl_bound`")
@@ -115,3 +127,29 @@ class BestOfNPolicy:
         settings = read_descriptor(folder)
         policy, scorer = cast(Policy, load(folder / "policy")), cast(Scorer, load(folder / "reward_model"))
         return cls(policy, scorer, settings["n"], settings["micro_batch_tokens"])
+
+
+def _chunks(groups: list[list[int]], size: int) -> Iterator[list[int]]:
+    """The groups joined to lists of at least ``size`` places; none is split, so occurrences count as in one call."""
+    chunk: list[int] = []
+    for group in groups:
+        chunk += group
+        if len(chunk) >= size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _in_units(progress: Callable[[int], None] | None, n: int) -> Callable[[int], None] | None:
+    """A progress callback that is told of candidates and tells of responses, n candidates each."""
+    if progress is None:
+        return None
+    done = 0
+
+    def report(candidates: int) -> None:
+        nonlocal done
+        before, done = done // n, done + candidates
+        progress(done // n - before)
+
+    return report

@@ -189,6 +189,17 @@ def test_more_candidates_are_a_superset():
     assert all(later >= earlier for earlier, later in pairwise(chosen))
 
 
+def test_drawing_in_chunks_changes_no_choice(monkeypatch):
+    best = BestOfNPolicy(policy_of(np.full((5, 50), 0.02), prompts=5), scorer_of(np.arange(50.0), prompts=5), 4)
+    prompts = [f"prompt {i}" for i in (3, 1, 3, 0, 4, 1, 2, 3)]
+    reported: list[int] = []
+    whole = best.sample(prompts, seed=3, purpose="test", progress=reported.append)
+    assert sum(reported) == len(prompts)
+    assert whole.prompts == prompts
+    monkeypatch.setattr("reference_methods.best_of_n.CANDIDATES_AT_ONCE", 8)
+    assert best.sample(prompts, seed=3, purpose="test").outputs == whole.outputs
+
+
 def test_best_of_n_is_saved_and_loaded(tmp_path):
     best = BestOfNPolicy(policy_of(REFERENCE), scorer_of(REWARDS), 4)
     best.save(tmp_path / "model")
