@@ -1,0 +1,123 @@
+"""Who decides a duel: P(y > y' | x) of pairs of samples, from an annotator's verdicts or from a preference model.
+
+Everything that can compare two responses is a :class:`PreferenceModel`: a reward model (through Bradley-Terry), a
+pairwise model, a general preference model, a judge. Duels of a batch cost one query each, whoever answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from farm.protocols import Annotator, Samples, Scorer
+from farm.records import PairIds, in_random_order
+
+
+@runtime_checkable
+class PreferenceModel(Protocol):
+    """P(y > y' | x), antisymmetric: probability(first, second) + probability(second, first) = 1."""
+
+    def logits(self, first: Samples, second: Samples) -> Tensor:
+        """log P / (1 - P) of first over second, float32 [B] with gradient; changes its sign when they are exchanged."""
+
+
+@dataclass(frozen=True)
+class RewardPreference:
+    """A reward model as a preference model: sigma((r(y) - r(y')) / temperature), transitive by construction."""
+
+    scorer: Scorer
+    temperature: float = 1.0
+
+    def logits(self, first: Samples, second: Samples) -> Tensor:
+        scores = self.scorer.scores(Samples.concatenate([first, second]))
+        return (scores[: len(first)] - scores[len(first) :]) / self.temperature
+
+
+@dataclass
+class ModelFeedback:
+    """Duels decided by a preference model: soft labels."""
+
+    model: PreferenceModel
+    micro_batch_tokens: int = 4096
+    score: bool = False
+    """whether to return the logit instead of the probability (general preference optimisation)"""
+    queries: int = 0
+
+    def __call__(self, first: Samples, second: Samples) -> NDArray[np.float64]:
+        self.queries += len(first)
+        size = max(1, self.micro_batch_tokens // max(1, 2 * int(max(_length(first), _length(second)))))
+        found = []
+        with torch.no_grad():
+            for start in range(0, len(first), size):
+                rows = range(start, min(start + size, len(first)))
+                found.append(self.model.logits(first.select(rows), second.select(rows)).double().cpu())
+        logits = torch.cat(found)
+        return np.asarray((logits if self.score else torch.sigmoid(logits)).numpy())
+
+
+def _length(samples: Samples) -> int:
+    return int(max(len(p) + len(r) for p, r in zip(samples.prompt_tokens, samples.response_tokens, strict=True)))
+
+
+@dataclass
+class AnnotatorFeedback:
+    """Duels decided by an annotator: 1, 0, a tie 1/2, and NaN where no verdict came (never a silent tie).
+
+    Each pair is shown in an order drawn for it. A pair that is asked again, in the same batch or another, is asked
+    under another ``replicate``, so that its verdict is a new draw.
+    """
+
+    annotator: Annotator
+    seed: int
+    soft: bool = False
+    """whether to take the annotator's own probability where it gives one, instead of its verdict"""
+    queries: int = 0
+    unanswered: int = 0
+    _asked: dict[int, int] = field(default_factory=dict, repr=False)
+
+    def __call__(self, first: Samples, second: Samples) -> NDArray[np.float64]:
+        pairs = pd.DataFrame(
+            {
+                "instruction": first.prompts,
+                "output_1": first.outputs,
+                "output_2": second.outputs,
+                "generator_1": "policy",
+                "generator_2": "policy",
+            }
+        )
+        times = self._times(PairIds(pairs))
+        answer = np.empty(len(pairs))
+        for replicate in np.unique(times):
+            rows = np.flatnonzero(times == replicate)
+            ask: Callable[[pd.DataFrame], pd.DataFrame] = lambda shown, k=int(replicate): self.annotator.annotate(  # noqa: E731
+                shown, seed=self.seed, replicate=k
+            )
+            table = in_random_order(ask, pairs.iloc[rows].reset_index(drop=True), self.seed + int(replicate))
+            answer[rows] = self._read(table)
+        self.queries += len(pairs)
+        self.unanswered += int(np.isnan(answer).sum())
+        return answer
+
+    def _times(self, ids: PairIds) -> NDArray[np.int64]:
+        """How often each pair has been asked before."""
+        asked = pd.Series(ids.pair)
+        times = asked.groupby(asked).cumcount() + asked.map(self._asked).fillna(0).astype(int)
+        self._asked.update(zip(asked, times + 1, strict=True))
+        return times.to_numpy(np.int64)
+
+    def _read(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        verdict = 2 - pd.to_numeric(table["preference"]).to_numpy(dtype=np.float64)
+        if self.soft and "p_first" in table.columns:
+            p_first = pd.to_numeric(table["p_first"]).to_numpy(dtype=np.float64)
+            verdict = np.where(np.isnan(p_first), verdict, p_first)
+        return np.where(table["status"].to_numpy() == "ok", verdict, np.nan)
+
+
+Feedback = ModelFeedback | AnnotatorFeedback

@@ -1,0 +1,145 @@
+"""Whom a policy plays against: itself, the reference, its own past, or a mixture. An opponent is a sampler.
+
+    live         the policy as it is
+    reference    the SFT policy
+    average      exponential moving average of the parameters (Nash-EMA)
+    mixture      ~ pi^(1 - share) ref^share (Nash-MD): exact in the table, in the logits of each next token on a model
+    half point   where a first step would lead (the extragradient family): :func:`extragradient`
+
+The snapshot of the iteration, pi_t, is the policy at the time of sampling, whose log-probabilities come with the
+samples; so no copy of it is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from farm.policies.tabular import TabularPolicy
+from farm.protocols import Policy
+from reference_methods.parts.optimization import Metrics, Optimizer
+
+
+class Opponent(Protocol):
+    def policy(self) -> Policy:
+        """Whom to sample from now."""
+
+    def update(self) -> None:
+        """The learner has taken a step."""
+
+
+class Live:
+    """The learner itself: its own other samples are the opponents."""
+
+    def __init__(self, learner: Policy) -> None:
+        self.learner = learner
+
+    def policy(self) -> Policy:
+        return self.learner
+
+    def update(self) -> None:
+        pass
+
+
+class Fixed:
+    """A policy that stays as it is, such as the reference."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def policy(self) -> Policy:
+        return self._policy
+
+    def update(self) -> None:
+        pass
+
+
+class Average:
+    """theta_bar <- (1 - decay) theta + decay theta_bar after every step."""
+
+    def __init__(self, learner: Policy, decay: float) -> None:
+        self.learner, self.decay, self._policy = learner, decay, learner.copy()
+
+    def policy(self) -> Policy:
+        return self._policy
+
+    @torch.no_grad()
+    def update(self) -> None:
+        for mean, new in zip(self._policy.parameters(), self.learner.parameters(), strict=True):
+            mean.lerp_(new, 1 - self.decay)
+
+
+class Mixture:
+    """The geometric mixture of the learner, weight 1 - share, and the reference, weight share, as they are now."""
+
+    def __init__(self, learner: Policy, reference: Policy, share: float) -> None:
+        self.learner, self.reference, self.share = learner, reference, share
+
+    def policy(self) -> Policy:
+        if self.share == 0:
+            return self.learner
+        if self.share == 1:
+            return self.reference
+        return geometric_mixture(self.learner, self.reference, self.share)
+
+    def update(self) -> None:
+        pass
+
+
+def geometric_mixture(policy: Policy, reference: Policy, share: float) -> Policy:
+    """The policy ~ policy^(1 - share) reference^share, of each next token, to sample from."""
+    if isinstance(policy, TabularPolicy) and isinstance(reference, TabularPolicy):
+        with torch.no_grad():
+            logits = (1 - share) * policy.log_table() + share * reference.log_table()
+        return TabularPolicy(policy.prompts, policy.responses, logits)
+    from reference_methods.parts.games_mixture import MixturePolicy
+
+    return MixturePolicy(policy, reference, share)
+
+
+class Snapshot:
+    """The parameters of a policy, and the state of the optimizer that moves them, to come back to."""
+
+    def __init__(self, policy: Policy, optimizer: RestorableOptimizer | None = None) -> None:
+        self._parameters = [(p, p.detach().clone()) for p in policy.parameters()]
+        self._optimizer = optimizer
+        self._state = optimizer.state() if optimizer else None
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for parameter, value in self._parameters:
+            parameter.copy_(value)
+        if self._optimizer is not None:
+            self._optimizer.restore(self._state)
+
+
+class RestorableOptimizer(Optimizer):
+    """The optimizer of every method, whose state can be taken and put back."""
+
+    def state(self) -> Any:
+        import copy
+
+        return copy.deepcopy(self._adam.state_dict()), self.steps_taken
+
+    def restore(self, state: Any) -> None:
+        import copy
+
+        self._adam.load_state_dict(copy.deepcopy(state[0]))
+        self.steps_taken = state[1]
+
+
+def extragradient(
+    policy: Policy, opponent: Policy, step: Callable[[Policy], Metrics], optimizer: RestorableOptimizer | None = None
+) -> Metrics:
+    """The hook of the extragradient family: a step from here, against where a first step would have led.
+
+    ``step(opponent)`` asks for labels against that opponent and updates ``policy`` in place. The first call is undone,
+    parameters and optimizer, so that both updates start at the same point; only the opponent differs.
+    """
+    here = Snapshot(policy, optimizer)
+    step(opponent)
+    half_point = policy.copy()
+    here.restore()
+    return step(half_point)

@@ -1,0 +1,358 @@
+"""Playing a preference game with any policy: the settings and the loop of every game method.
+
+A step is: sample n responses to each of some prompts, let them duel (one another, or an opponent's responses), turn
+the verdicts into a loss of their log-probabilities, and take gradient steps. The methods differ in the loss, in the
+opponent, and in whether the step is an extragradient; each says so in its own file.
+
+Duels against the learner itself are held within the group of a prompt: response i meets i + 1, ..., i + duels (in a
+circle), and each verdict counts for both. Against another opponent each response meets ``duels`` responses of it. One
+duel is one query to the annotator, whatever is made of it.
+
+The same losses are proven in the table with exact expectations (``games_table``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from farm.errors import UserError
+from farm.protocols import Learning, Method, Policy, Samples
+from reference_methods.parts.aggregation import Totals
+from reference_methods.parts.batches import (
+    Rows,
+    in_parts,
+    index,
+    log_likelihoods,
+    minibatches,
+    prompt_stream,
+    total_lengths,
+)
+from reference_methods.parts.games_feedback import AnnotatorFeedback, Feedback, ModelFeedback, PreferenceModel
+from reference_methods.parts.games_losses import Play
+from reference_methods.parts.games_opponents import Live, Opponent, RestorableOptimizer, extragradient
+from reference_methods.parts.optimization import Metrics, Schedule, accumulate
+from reference_methods.parts.rollouts import sample_metrics
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n consecutive samples of each of S prompts, and their log-likelihoods. No tensor has a gradient."""
+
+    prompts: list[str]
+    samples: Samples
+    start: Tensor
+    """[S, n]"""
+    reference: Tensor
+    """[S, n]"""
+    from_reference: int
+    """how many of the n, the last ones, are the reference's samples"""
+
+    @property
+    def n(self) -> int:
+        return self.start.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Game:
+    """Settings of every game method. Methods inherit them, give their own defaults, and say what they minimise."""
+
+    plays_regularised: ClassVar[bool] = True
+    """whether the method seeks the equilibrium of the game with the KL; else that of the plain game"""
+    table_update: ClassVar[Literal["natural gradient", "argmin"]] = "natural gradient"
+    """what an exact update in the table is: a natural-gradient step on the loss, or its minimiser"""
+    is_extragradient: ClassVar[bool] = False
+    table_step: ClassVar[float] = 2.0
+    """the step size of the table where none is given"""
+    learns_from_pairs: ClassVar[bool] = False
+    """whether the loss takes ``Play.preferences``, verdicts on pairs, instead of win rates"""
+    uses_scores: ClassVar[bool] = False
+    """whether ``Play.wins`` holds scores, log-odds of a preference model, instead of probabilities"""
+    reference_samples: ClassVar[bool] = False
+    """whether half of each group are samples of the reference"""
+
+    beta: float = 0.1
+    """strength of the KL to the SFT policy"""
+    steps: int = 40
+    """how often to sample a batch and learn from it"""
+    prompts_per_step: int = 48
+    samples_per_prompt: int = 4
+    duels: int = 1
+    """queries for each response, a step"""
+    temperature: float = 1.0
+    """of the samples, and of every log-probability"""
+    max_new_tokens: int | None = None
+    """longest response; the policy's own limit where omitted"""
+    soft_labels: bool = False
+    """whether to learn from the annotator's own probability, where it gives one, instead of its verdict"""
+    preference_model: Method | None = None
+    """a method that fits a preference model to the annotated pairs; it then decides the duels, not the annotator"""
+    epochs: int = 1
+    """passes over each batch"""
+    minibatches: int = 1
+    """optimizer steps of one pass"""
+    learning_rate: float = 1e-5
+    """the peak"""
+    schedule: Schedule = "linear"
+    warm_up: float = 0.05
+    """share of the optimizer steps over which the learning rate rises"""
+    max_gradient_norm: float = 1.0
+    micro_batch_tokens: int = 4096
+    """most tokens, padding included, of one forward and backward pass; changes memory and speed, not the result"""
+
+    def __post_init__(self) -> None:
+        if self.beta < 0:
+            raise ValueError(f"beta is the strength of a KL and cannot be {self.beta}")
+        if self.samples_per_prompt < 2:
+            raise ValueError("samples_per_prompt must be at least 2: the responses to a prompt are compared")
+        if self.reference_samples and self.samples_per_prompt % 2:
+            raise ValueError("samples_per_prompt must be even: half of them come from the reference")
+        if not 1 <= self.duels < self.samples_per_prompt:
+            raise ValueError(f"duels must be at least 1 and below samples_per_prompt ({self.samples_per_prompt})")
+        if self.temperature <= 0:
+            raise ValueError("the temperature must be positive: a method that learns from samples needs chance")
+        if self.prompts_per_step % self.minibatches:
+            raise ValueError("prompts_per_step must be a multiple of minibatches")
+
+    # --- what a method says -------------------------------------------------------------------------------------------
+
+    def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:
+        """The loss of each prompt from log pi(y_i) of its responses: [S, n] -> [S]."""
+        raise NotImplementedError
+
+    def opponent(self, learner: Policy, reference: Policy) -> Opponent:  # noqa: ARG002 (others need the reference)
+        """Whom the learner plays against; itself unless a method says otherwise."""
+        return Live(learner)
+
+    @property
+    def gradient_unit(self) -> float:
+        """The natural gradient of the loss is this times one in the unit of a preference (the table's step size)."""
+        return 1.0
+
+    def in_table(self, step_size: float | None, iteration: int) -> tuple[Game, float]:  # noqa: ARG002
+        """The method as it plays in the table, and the size of its step, in units of a preference."""
+        size = self.table_step if step_size is None else step_size
+        return (replace(self, step_size=size) if hasattr(self, "step_size") else self), size  # type: ignore[call-arg]
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"annotator"} if self.preference_model is None else {"preferences"})
+
+    def feedback(self, learning: Learning) -> Feedback:
+        """Who decides the duels."""
+        if self.preference_model is not None:
+            model = self.preference_model.train(learning)
+            if not isinstance(model, PreferenceModel):
+                raise UserError(f"preference_model: {type(self.preference_model).__name__} fits no preference model")
+            return ModelFeedback(model, self.micro_batch_tokens, self.uses_scores)
+        if learning.annotator is None:
+            raise UserError(f"{type(self).__name__}: the annotator of the training feedback is missing")
+        if self.uses_scores:
+            raise UserError(f"{type(self).__name__}: it learns from a model's scores; give it a preference_model")
+        return AnnotatorFeedback(learning.annotator, learning.seed, self.soft_labels)
+
+    def train(self, learning: Learning) -> Policy:
+        if not len(learning.prompts):
+            raise UserError(f"{type(self).__name__}: there are no prompts to sample for")
+        purpose = type(self).__name__
+        feedback = self.feedback(learning)
+        policy = learning.policy.copy()
+        optimizer = RestorableOptimizer(
+            [(policy.parameters(), self.learning_rate)],
+            steps=self.steps * self.epochs * self.minibatches,
+            schedule=self.schedule,
+            warm_up=self.warm_up,
+            max_gradient_norm=self.max_gradient_norm,
+            purpose=purpose,
+        )
+        opponent = self.opponent(policy, learning.policy)
+        learning.steps(self.steps)
+        for step, batch in enumerate(self._batches(policy, learning, purpose)):
+            started = time.perf_counter()
+            turn = _Turn(self, policy, batch, feedback, optimizer, learning.seed, f"{purpose}/step {step}")
+            if self.is_extragradient:
+                metrics = extragradient(policy, opponent.policy(), turn, optimizer)
+            else:
+                metrics = turn(opponent.policy())
+            opponent.update()
+            learning.log({"step": step, **metrics, **self._metrics(batch, feedback, learning, started)})
+        return policy
+
+    def _batches(self, policy: Policy, learning: Learning, purpose: str) -> Iterator[Batch]:
+        """What the learner, and where asked the reference, write to the prompts of each step."""
+        instructions = learning.prompts["instruction"].tolist()
+        theirs = self.samples_per_prompt // 2 if self.reference_samples else 0
+        stream = prompt_stream(instructions, self.prompts_per_step, self.steps, learning.seed, purpose)
+        for step, prompts in enumerate(stream):
+            key = f"{purpose}/step {step}"
+            parts = [self._sample(policy, prompts, self.samples_per_prompt - theirs, learning.seed, key)]
+            if theirs:
+                parts.append(self._sample(learning.policy, prompts, theirs, learning.seed, f"{key}/reference"))
+            samples = _interleave(parts, len(prompts))
+            start, reference = (
+                in_parts(lambda part, p=p: self._likelihoods(p, part), samples, self.micro_batch_tokens)
+                for p in (policy, learning.policy)
+            )
+            shape = len(prompts), self.samples_per_prompt
+            yield Batch(prompts, samples, start.view(shape), reference.view(shape), theirs)
+
+    def _sample(self, policy: Policy, prompts: list[str], n: int, seed: int, purpose: str) -> Samples:
+        return policy.sample(
+            [prompt for prompt in prompts for _ in range(n)],
+            seed=seed,
+            purpose=purpose,
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+        )
+
+    def _likelihoods(self, policy: Policy, samples: Samples) -> Tensor:
+        if self.temperature == 1:
+            return log_likelihoods(policy, samples)
+        return policy.log_probabilities(samples, self.temperature)[0].sum(1)
+
+    def _metrics(self, batch: Batch, feedback: Feedback, learning: Learning, started: float) -> Metrics:
+        own = np.arange(len(batch.samples)) % batch.n < batch.n - batch.from_reference
+        mine = slice(0, batch.n - batch.from_reference)
+        metrics = {
+            "kl": float((batch.start - batch.reference)[:, mine].mean()),
+            "queries": float(feedback.queries),
+            "seconds": time.perf_counter() - started,
+            **sample_metrics(batch.samples.select(own), learning),
+        }
+        if isinstance(feedback, AnnotatorFeedback):
+            metrics["unanswered"] = float(feedback.unanswered)
+        return metrics
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One update on one batch, against whichever opponent it is called with."""
+
+    game: Game
+    policy: Policy
+    batch: Batch
+    feedback: Feedback
+    optimizer: RestorableOptimizer
+    seed: int
+    purpose: str
+    calls: list[int] = field(default_factory=list)
+
+    def __call__(self, opponent: Policy) -> Metrics:
+        self.calls.append(1)
+        play = self._play(opponent)
+        lengths = total_lengths(self.batch.samples).reshape(-1, self.batch.n).max(1) * self.batch.n
+        prompts = len(self.batch.prompts)
+        size = prompts // self.game.minibatches
+        ids = np.arange(prompts, dtype=np.uint64)
+        done = []
+        for rows in minibatches(ids, lengths, size, self.game.epochs, self.seed, self.purpose, bucket=1):
+            totals = Totals(float(len(rows)), float(lengths[rows].sum()))
+            metrics = accumulate(
+                lambda part, totals: self._loss(play, part, totals),
+                rows,
+                totals,
+                lengths,
+                self.game.micro_batch_tokens,
+            )
+            done.append(metrics | self.optimizer.step(metrics["loss"]))
+        return {name: float(np.mean([m[name] for m in done])) for name in done[0]}
+
+    def _loss(self, play: Play, rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
+        n = self.batch.n
+        flat = (rows[:, None] * n + np.arange(n)).reshape(-1)
+        log_probabilities = self.game._likelihoods(self.policy, self.batch.samples.select(flat)).view(-1, n)
+        part = play.select(index(rows, log_probabilities))
+        losses = self.game.loss(log_probabilities, part)
+        return losses.sum() / totals.sequences, {
+            "win_rate": (part.weights * part.wins).sum() / totals.sequences,
+            "drift": (log_probabilities.detach() - part.start).abs().mean(1).sum() / totals.sequences,
+        }
+
+    def _play(self, opponent: Policy) -> Play:
+        start = self.batch.start
+        s, n = start.shape
+        preferences = asked = torch.zeros(s, n, n, dtype=torch.float64)
+        if opponent is self.policy or self.batch.from_reference:
+            preferences, asked = self._duels_within()
+            answers = asked.sum(2)
+            wins = (preferences * asked).sum(2) / answers.clamp(min=1)
+        else:
+            wins, answers = self._duels_against(opponent)
+        learners = (torch.arange(n) < n - self.batch.from_reference).expand(s, n)
+        return Play(
+            weights=_shares(learners & (answers > 0)).to(start),  # a response no duel of which was decided is left out
+            start=start,
+            reference=self.batch.reference,
+            wins=wins.to(start),
+            preferences=preferences.to(start),
+            pair_weights=(asked / asked.sum((1, 2), keepdim=True).clamp(min=1)).to(start),
+            reference_weights=_shares(~learners).to(start),
+        )
+
+    def _duels_within(self) -> tuple[Tensor, Tensor]:
+        """P(y_i > y_j) where asked (or the score), and 1 where an answer came, float64 [S, n, n] each."""
+        s, n = self.batch.start.shape
+        first, second = self._schedule()
+        rows = np.arange(s)[:, None] * n
+        a, b = (rows + first).reshape(-1), (rows + second).reshape(-1)
+        samples = self.batch.samples
+        answers = self.feedback(samples.select(a), samples.select(b))
+        table = np.zeros((s, n, n))
+        answered = np.zeros((s, n, n))
+        prompt = np.repeat(np.arange(s), len(first))
+        i, j = np.tile(first, s), np.tile(second, s)
+        there = ~np.isnan(answers)
+        opposite = -answers if self.game.uses_scores else 1 - answers
+        for x, y, values in ((i, j, answers), (j, i, opposite)):  # a pair met once, seen from both sides
+            table[prompt[there], x[there], y[there]] = values[there]
+            answered[prompt[there], x[there], y[there]] = 1
+        return torch.from_numpy(table), torch.from_numpy(answered)
+
+    def _schedule(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Who meets whom in a group of n, each pair at most once."""
+        n, theirs = self.batch.n, self.batch.from_reference
+        if theirs:  # each of the learner's against ``duels`` of the reference's
+            own = n - theirs
+            first = np.repeat(np.arange(own), self.game.duels)
+            return first, own + (first + np.tile(np.arange(self.game.duels), own)) % theirs
+        i = np.repeat(np.arange(n), self.game.duels)
+        j = (i + 1 + np.tile(np.arange(self.game.duels), n)) % n
+        pairs = np.unique(np.sort(np.column_stack([i, j]), axis=1), axis=0)
+        return pairs[:, 0], pairs[:, 1]
+
+    def _duels_against(self, opponent: Policy) -> tuple[Tensor, Tensor]:
+        """P(y_i > opponent) from ``duels`` fresh responses of it for each response, and how many verdicts came, [S, n]."""
+        s, n = self.batch.start.shape
+        duels = self.game.duels
+        key = f"{self.purpose}/opponent {len(self.calls)}"
+        rivals = self.game._sample(opponent, self.batch.prompts, n * duels, self.seed, key)
+        own = self.batch.samples.select(np.repeat(np.arange(s * n), duels))
+        verdicts = torch.from_numpy(self.feedback(own, rivals).reshape(s, n, duels))
+        answers = (~verdicts.isnan()).sum(2)
+        return verdicts.nansum(2) / answers.clamp(min=1), answers
+
+
+def _shares(where: Tensor) -> Tensor:
+    """Equal weights where true that sum to 1 in each row, or a row of zeros, float64."""
+    return where.double() / where.sum(-1, keepdim=True).clamp(min=1)
+
+
+def _interleave(parts: list[Samples], prompts: int) -> Samples:
+    """Samples grouped by prompt in each part, regrouped so that all of a prompt stand together."""
+    if len(parts) == 1:
+        return parts[0]
+    together, offset, places = Samples.concatenate(parts), 0, []
+    for part in parts:
+        each = len(part) // prompts
+        places.append(offset + np.arange(prompts)[:, None] * each + np.arange(each))
+        offset += len(part)
+    return together.select(np.concatenate(places, axis=1).reshape(-1))
