@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from annotators.llm.backends import connect, where
 from annotators.llm.completion import Backend, Completion, Failure, QuotaSpent, Request, TryAgain
@@ -218,7 +218,7 @@ class Session:
     async def _persist(self, question: Question, line: _Line) -> tuple[Completion | str, int]:
         """The completion or why there is none, and how many lost tries may have been charged."""
         charged = 0
-        wait = wait_exponential_jitter(self.limits.shortest_wait, self.limits.longest_wait)
+        wait = wait_random_exponential(self.limits.shortest_wait, self.limits.longest_wait)
 
         def pause(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None

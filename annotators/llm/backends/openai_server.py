@@ -102,7 +102,7 @@ class OpenAIServer:
         if "temperature" in about and "temperature" in sent:
             raise UserError(f"{self.who} accepts no temperature: set `temperature: null` ({redacted(about)})") from None
         for parameter, instead in _OPTIONAL.items():
-            if parameter in sent and parameter in about and parameter not in self._without:
+            if parameter in sent and parameter in about:
                 self._without.add(parameter)
                 say(f"{self.who} does not take {parameter}: {instead}")
                 return True
