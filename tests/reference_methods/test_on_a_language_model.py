@@ -215,3 +215,27 @@ def test_a_response_that_does_not_end_gets_the_fixed_reward(given, start):
     assert log[0]["truncated_share"] > 0
     expected = -3.0 * log[0]["truncated_share"]  # what ends at once has none of the word
     assert log[0]["reward"] == pytest.approx(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [PPO, RLOO])
+def test_the_objective_rises_towards_its_bound(method, given, start, monkeypatch):
+    """E r - beta KL can be at most beta log E_ref exp(r / beta); most of the way there is found by a few steps."""
+    beta = 0.3
+
+    def contains(samples: Samples) -> np.ndarray:
+        return np.minimum(worth(samples), 1.0)
+
+    monkeypatch.setattr(CountsWords, "scores", lambda self, samples: torch.from_numpy(contains(samples)).float())
+    before = start.sample(PROMPTS * 700, seed=3, purpose="before")
+    rewards, asked = contains(before), np.array(before.prompts)
+    bound = np.mean([beta * math.log(np.exp(rewards[asked == prompt] / beta).mean()) for prompt in PROMPTS])
+    settings = {"steps": 40, "rollouts": 256, "learning_rate": 0.003, "beta": beta, "missing_eos_reward": None}
+    if method is PPO:
+        settings["value_learning_rate"] = 0.01
+    learnt = method(**settings).train(given)
+    after = learnt.sample(PROMPTS * 300, seed=4, purpose="after")
+    with torch.no_grad():
+        divergence = float((log_likelihoods(learnt, after) - log_likelihoods(start, after)).mean())
+    reached = contains(after).mean() - beta * divergence
+    assert rewards.mean() + 0.5 * (bound - rewards.mean()) < reached < bound + 0.02
