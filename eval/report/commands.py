@@ -1,0 +1,42 @@
+"""The command ``farm report``. The work is imported inside it, so that ``farm --help`` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the ``farm`` command line."""
+    app.command()(report)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, as `farm run` left it.")],
+    examples: Annotated[int | None, typer.Option(min=0, help="Examples to show; default: as the run was told.")] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open the report in the web browser.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Write the report of a run again, from the files of its folder alone.
+
+    Example: farm report runs/pocket-s1-2f0c6b --open
+    """
+    import json
+
+    from eval.report.folder import settings
+    from eval.report.html import Html
+
+    configured = settings(run)[1].get("reporter")
+    wanted = examples
+    # Only our own reporter's settings are taken over: a run folder may come from anybody; no class is loaded from it.
+    if wanted is None and isinstance(configured, dict) and configured.get("class") == "eval.report.html.Html":
+        found = configured.get("examples")
+        wanted = found if isinstance(found, int) and found >= 0 else None
+    path = (Html() if wanted is None else Html(examples=wanted)).write(run)
+    print(json.dumps({"run": str(run), "report": str(path)}) if as_json else path)
+    if show:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())

@@ -1,0 +1,165 @@
+"""The files of a run folder as the report needs them. Only ``config.yaml`` must be there; the rest may be missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from eval.report import wording
+from eval.uncertainty import Estimate, mean
+from farm import formats
+from farm.errors import UserError
+
+BASELINE = "sft"
+"""the method that an experiment compares the others with"""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What was read. A table whose file is missing is empty."""
+
+    config_text: str
+    config: dict[str, Any]
+    date: str
+    environment: dict[str, Any]
+    metrics: pd.DataFrame
+    """one row a training step: ``method``, ``step`` and what the method logged"""
+    leaderboard: pd.DataFrame
+    """one row a method, best first"""
+    agreement: pd.DataFrame
+    pairwise: pd.DataFrame
+    outputs: pd.DataFrame
+    preferences: pd.DataFrame
+    judged: dict[str, pd.DataFrame]
+    """role -> verdicts, the judge first"""
+    costs: dict[str, Any]
+
+    @classmethod
+    def read(cls, run: Path) -> RunFolder:
+        """Raises UserError for a folder without ``config.yaml``, and for a file that cannot be read."""
+        text, config = settings(run)
+        environment = _mapping(run / "environment.json")
+        written = datetime.fromtimestamp((run / "config.yaml").stat().st_mtime, UTC).isoformat(timespec="seconds")
+        board = _table(run / "leaderboard.json", run / "leaderboard.csv")
+        if len(board) and "method" not in board:
+            raise UserError(f"{run / 'leaderboard.json'}: the field `method` is missing")
+        if len(board):
+            board["method"] = board["method"].astype(str)
+        return cls(
+            config_text=text,
+            config=config,
+            date=str(environment.get("date") or written),
+            environment=environment,
+            metrics=_metrics(run / "metrics.jsonl"),
+            leaderboard=board,
+            agreement=_table(run / "agreement.json", run / "agreement.csv"),
+            pairwise=_table(run / "pairwise.json", run / "pairwise.csv"),
+            outputs=_table(run / "tables" / "outputs.parquet"),
+            preferences=_table(run / "tables" / "preferences.parquet"),
+            judged=_judged(run / "tables"),
+            costs=_mapping(run / "costs.json"),
+        )
+
+    @property
+    def name(self) -> str:
+        return str(self.config.get("name") or "run")
+
+    @property
+    def seed(self) -> int:
+        seed = self.config.get("seed")
+        return seed if isinstance(seed, int) else 0
+
+    @property
+    def confidence(self) -> float:
+        """Of the intervals in the evaluator's tables."""
+        evaluator = self.config.get("evaluator")
+        value = evaluator.get("confidence") if isinstance(evaluator, dict) else None
+        return float(value) if isinstance(value, float) and 0 < value < 1 else 0.95
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """Best first by the judge; those without a place at the end."""
+        ranked = self.leaderboard["method"].tolist() if len(self.leaderboard) else []
+        others = self.outputs["method"].astype(str).unique().tolist() if "method" in self.outputs else []
+        return list(dict.fromkeys([*ranked, *others]))
+
+    @cached_property
+    def board(self) -> dict[str, dict[str, Any]]:
+        """The leaderboard's rows by method."""
+        return {str(row["method"]): row for row in self.leaderboard.to_dict(orient="records")}
+
+    def measured(self, column: str) -> dict[str, Estimate]:
+        """Method -> mean of a column of the outputs, with an interval clustered by instruction."""
+        if column not in self.outputs or not {"method", "instruction"} <= set(self.outputs.columns):
+            return {}
+        rows = self.outputs[np.isfinite(pd.to_numeric(self.outputs[column], errors="coerce"))]
+        return {
+            str(name): mean(part[column], part["instruction"], confidence=self.confidence)
+            for name, part in rows.groupby("method", sort=False)
+        }
+
+    def correlation(self, first: str, second: str) -> dict[str, Any] | None:
+        """The row of the agreement table for two measures, in whichever order it has them."""
+        if not {"first", "second", "spearman"} <= set(self.agreement.columns):
+            return None
+        for row in self.agreement.to_dict(orient="records"):
+            if {row["first"], row["second"]} == {first, second} and wording.known(row["spearman"]):
+                return {str(k): v for k, v in row.items()}
+        return None
+
+
+def settings(run: Path) -> tuple[str, dict[str, Any]]:
+    """The resolved configuration of a run, as text and as data. Raises UserError where there is none."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{run}: not a run folder (it has no config.yaml); give a folder that `farm run` wrote")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not readable YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected a mapping, found {type(config).__name__}")
+    return text, config
+
+
+def _table(*places: Path) -> pd.DataFrame:
+    """The first of the files that is there, or an empty table."""
+    for path in places:
+        if path.is_file():
+            return formats.read_table(path)
+    return pd.DataFrame()
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: line {error.lineno}: not JSON ({error.msg.lower()})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected an object, found {type(found).__name__}")
+    return found
+
+
+def _metrics(path: Path) -> pd.DataFrame:
+    table = _table(path)
+    if not {"method", "step"} <= set(table.columns):
+        return pd.DataFrame(columns=["method", "step"])
+    numbers = {c: pd.to_numeric(table[c], errors="coerce") for c in table.columns if c != "method"}
+    return pd.DataFrame({"method": table["method"].astype(str), **numbers}).dropna(subset="step")
+
+
+def _judged(tables: Path) -> dict[str, pd.DataFrame]:
+    files = sorted(tables.glob("judge_*.parquet"), key=lambda p: (p.stem != "judge_judge", p.stem))
+    found = {file.stem.removeprefix("judge_"): formats.read_table(file) for file in files}
+    return {role: t for role, t in found.items() if {"instruction", "preference"} <= set(t.columns) and len(t)}

@@ -1,0 +1,115 @@
+"""The report: one self-contained HTML file made from a run folder alone.
+
+Nothing is loaded from a network: the charts are SVG that this package draws, where the design named plotly, whose
+bundle alone weighs 4.7 MB. The little script sorts tables and searches the examples; without it all is there, unsorted.
+Text of models and users is data: it is escaped, control characters that could rearrange it are spelt out, and the
+page's own content security policy lets no script run but the report's.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from eval.report import agreement, annotators, charts, examples, expenses, leaderboard, learning, summary, wording
+from eval.report.folder import BASELINE, RunFolder
+from eval.report.tables import Palette
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Html:
+    """Writes ``report.html``.
+
+    Args:
+        examples: how many held-out instructions are shown with all their answers, drawn at random.
+    """
+
+    examples: int = 20
+
+    def __post_init__(self) -> None:
+        if self.examples < 0:
+            raise ValueError("examples must not be negative")
+
+    def write(self, run: Path) -> Path:
+        """Write the report into the run folder, in the place of an earlier one.
+
+        Raises:
+            UserError: for a folder that is not a run folder, or has a file that cannot be read.
+        """
+        page = self.render(RunFolder.read(run))
+        path = run / "report.html"
+        temporary = run / f".report.{os.getpid()}"
+        try:
+            # Half a surrogate pair can be no UTF-8; it may stand in a configuration.
+            temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    def render(self, run: RunFolder) -> str:
+        """The page as text."""
+        palette = Palette(run.methods, BASELINE)
+        script = (HERE / "script.js").read_text(encoding="utf-8")
+        return (
+            _environment()
+            .get_template("template.html.j2")
+            .render(
+                name=run.name,
+                about=str(run.config.get("about") or ""),
+                sentences=summary.sentences(run),
+                figures=summary.figures(run),
+                facts=summary.facts(run),
+                leaderboard=leaderboard.section(run, palette),
+                agreement=agreement.section(run, palette),
+                learning=learning.section(run, palette),
+                overoptimisation=learning.overoptimisation(run, palette),
+                annotators=annotators.section(run),
+                lengths=agreement.lengths(run, palette),
+                differences=leaderboard.differences(run),
+                examples=examples.section(run, palette, self.examples),
+                expenses=expenses.section(run, palette),
+                seed=run.seed,
+                version=str(run.environment.get("feedback-farm") or ""),
+                environment=_environment_lines(run.environment),
+                config_text=run.config_text,
+                percent=wording.number(100 * run.confidence, 0),
+                gold_key=charts.line_key(False),
+                proxy_key=charts.line_key(True),
+                style=Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+                script=Markup(script),  # noqa: S704 - our own file
+                # A policy names the script by its digest, so that nothing else runs even if an escape were forgotten.
+                script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            )
+        )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else wording.visible(value),
+    )
+    return environment
+
+
+def _environment_lines(environment: dict[str, Any]) -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    for name, value in environment.items():
+        if isinstance(value, dict):
+            lines += [(str(k), str(v)) for k, v in value.items()]
+        elif name != "date":
+            lines.append((str(name), str(value)))
+    return lines
