@@ -6,8 +6,8 @@ its own keeps one client for each server for the whole run, whether or not the c
     look up the store ─▶ (each missing question) ─▶ rate limits ─▶ budget ─▶ gate ─▶ backend ─▶ store ─▶ answer
 
 A worker takes its next question only when the last answer is committed, so that killing the process loses at most the
-questions in flight. Before a question is sent the store is asked once more, and every process starts at its own place
-in the list: two processes with one store share the work instead of doing it twice.
+questions in flight. A question is claimed before it is sent, and the store asked once more: two processes with one
+store share the work instead of doing it twice.
 
 An answer's content address has the provider, the server's address, and everything in the request (model, prompt,
 sampling parameters, texts in their order, seed, replicate). Parsers are not in it: stored answers are read anew.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from typing import Any
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from annotators.llm.backends import connect, where
+from annotators.llm.claims import Claims
 from annotators.llm.completion import Backend, Completion, Failure, QuotaSpent, Request, TryAgain
 from annotators.llm.limits import Gate, Ledger, Limits, Rate
 from annotators.llm.notices import say
@@ -169,16 +169,31 @@ class Session:
         lines = {(q.provider, q.base_url, q.request.model) for _, q in missing}
         for provider, base_url, name in lines:
             self._line(provider, name, base_url)
-        start = os.getpid() * 7919 % len(missing)
-        queue: Iterator[tuple[bytes, Question]] = iter(missing[start:] + missing[:start])
+        queue: Iterator[tuple[bytes, Question]] = iter(missing)
+        elsewhere: list[tuple[bytes, Question]] = []
+        claims = Claims.beside(store.path)
         writer = _Writer(store)
         workers = min(len(missing), self._concurrency([self._line(p, n, u) for p, u, n in lines]))
 
         async def work() -> None:
             for key, question in queue:
+                await claimed(key, question)
+            while elsewhere:
+                key, question = elsewhere.pop()
+                await claimed(key, question)
+                if elsewhere and key == elsewhere[-1][0]:
+                    await asyncio.sleep(0.05)
+
+        async def claimed(key: bytes, question: Question) -> None:
+            if not claims.take(key):  # another process is asking; come back for its answer
+                elsewhere.append((key, question))
+                return
+            try:
                 answer = await self._one(key, question, store, writer)
-                answers[key] = answer
-                self._count(question, answer, shown)
+            finally:
+                claims.release(key)
+            answers[key] = answer
+            self._count(question, answer, shown)
 
         try:
             async with asyncio.TaskGroup() as group:
