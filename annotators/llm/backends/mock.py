@@ -53,10 +53,11 @@ class Mock:
 def answer(request: Request, prefer: Callable[[Shown], int]) -> str:
     """An answer in the form the prompt asks for, preferring output 1 or 2 of each pair by ``prefer``."""
     pairs = shown(request.user)
-    if '"preferred"' in request.user:
+    question = request.user.rsplit("</output_2>", 1)[-1]
+    if '"preferred"' in question:
         entries = [{"pair": k, "preferred": prefer(pair)} for k, pair in enumerate(pairs, start=1)]
         return json.dumps({"verdicts": entries} if len(pairs) > 1 else entries[0])
-    if "Verdict" in request.user:
+    if "Verdict" in question:
         return spoken([prefer(pair) for pair in pairs])
     return " ".join(str(prefer(pair)) for pair in pairs)
 

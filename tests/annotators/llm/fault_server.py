@@ -100,9 +100,7 @@ class FaultServer:
         finally:
             writer.close()
 
-    async def _answer(
-        self, first: str, headers: dict[str, str], content: bytes, writer: asyncio.StreamWriter
-    ) -> bool:
+    async def _answer(self, first: str, headers: dict[str, str], content: bytes, writer: asyncio.StreamWriter) -> bool:
         method, path, _ = first.split(" ", 2)
         body = json.loads(content) if content.startswith(b"{") else {"raw": content.decode("utf-8", "replace")}
         if self.handler and (special := self.handler(method, path, body)):
@@ -159,7 +157,11 @@ class FaultServer:
         logprobs = None
         if body.get("logprobs") and self.logprobs and text in ("1", "2"):
             other = "2" if text == "1" else "1"
-            listed = [{"token": text, "logprob": -0.1}, {"token": other, "logprob": -2.5}, {"token": "x", "logprob": -9}]
+            listed = [
+                {"token": text, "logprob": -0.1},
+                {"token": other, "logprob": -2.5},
+                {"token": "x", "logprob": -9},
+            ]
             logprobs = {"content": [{**listed[0], "top_logprobs": listed}]}
         message = {"role": "assistant", "content": None if refused else text, "refusal": text if refused else None}
         return {

@@ -258,4 +258,6 @@ def test_a_refused_temperature_stops_because_it_would_be_another_annotator(store
     with FaultServer(plan) as server, session(quick):
         with pytest.raises(UserError, match="temperature: null"):
             judge("anthropic/judge", server, store, temperature=1.0).annotate(make_pairs(2), seed=0)
-        assert (judge("anthropic/judge", server, store, temperature=None).annotate(make_pairs(2), seed=0)["status"] == "ok").all()
+        assert (
+            judge("anthropic/judge", server, store, temperature=None).annotate(make_pairs(2), seed=0)["status"] == "ok"
+        ).all()
