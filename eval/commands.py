@@ -17,6 +17,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this wing to the ``farm`` command line."""
     app.command()(evaluate)
     app.command()(leaderboard)
+    app.command()(validate)
+    app.command()(power)
 
 
 def evaluate(
@@ -101,3 +103,68 @@ def leaderboard(
         out=out,
         as_json=as_json,
     )
+
+
+def validate(
+    judge: Annotated[
+        Path, typer.Argument(metavar="JUDGE_ANNOTATIONS", help="Verdicts of the judge, one or more a pair.")
+    ],
+    human: Annotated[
+        Path | None, typer.Option(help="Votes of humans on the same pairs (cross-annotations), in any known layout.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Judge runs with a `human_label` beside each verdict: columns that tell runs apart."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Bootstrap rounds.")] = 1000,
+    seed: _SEED = 0,
+    confidence: _CONFIDENCE = 0.95,
+    out: _OUT = None,
+    as_json: _JSON = False,
+) -> None:
+    """Judge the judge: its agreement beside the human ceiling, its biases, and what its labels are worth.
+
+    Example: farm validate gpt4-comparisons.csv --human crowd-comparisons.csv
+    """
+    from eval import show, validate_command
+
+    show.result(validate_command.run(judge, human, by, rounds, seed, confidence), out, as_json)
+
+
+def power(
+    difference: Annotated[
+        float | None,
+        typer.Option(help="Difference of win rates to find, in percent points (against 50, or of two methods)."),
+    ] = None,
+    annotations: Annotated[int | None, typer.Option(help="Given number: what difference can it show?")] = None,
+    flip_rate: Annotated[float, typer.Option(help="Share of labels that are flipped.")] = 0.0,
+    design_effect: Annotated[float, typer.Option(help="What clustering multiplies the variance by.")] = 1.0,
+    per_cluster: Annotated[
+        float | None, typer.Option(help="Rows a cluster (with --icc, instead of --design-effect).")
+    ] = None,
+    icc: Annotated[float, typer.Option(help="Correlation of the rows of a cluster.")] = 0.0,
+    paired: Annotated[bool, typer.Option("--paired", help="Two methods on the same instructions.")] = False,
+    variance: Annotated[
+        float | None, typer.Option(help="Of one score (paired: of one difference), where known.")
+    ] = None,
+    power: Annotated[float, typer.Option(help="Chance of finding the difference.")] = 0.8,
+    significance: Annotated[float, typer.Option(help="Of the two-sided test.")] = 0.05,
+    as_json: _JSON = False,
+) -> None:
+    """How many annotations find a difference, or what difference a given number can show.
+
+    Example: farm power --difference 5 --flip-rate 0.25
+    """
+    from eval import power as planning
+    from eval import show
+    from farm.errors import UserError
+
+    if (difference is None) == (annotations is None):
+        raise UserError("give either --difference (percent points) or --annotations")
+    design = design_effect if per_cluster is None else planning.design_effect(per_cluster, icc)
+    settings = {"power": power, "significance": significance, "flip_rate": flip_rate, "design_effect": design}
+    if difference is not None:
+        plan = planning.needed(difference / 100, paired=paired, variance=variance, **settings)
+    else:
+        plan = planning.detectable(annotations or 0, paired=paired, variance=variance, **settings)
+    show.result(plan, None, as_json)

@@ -1,0 +1,391 @@
+"""How far annotators agree: with each other, with a majority, beyond chance. Votes may be missing or tied.
+
+``first`` is the share of a vote for the first output: 1, 0, or 1/2 for a tie. The agreement of two votes is
+1 - |a - b|, so that a tie agrees by half with either side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from eval.result import Result
+from eval.uncertainty import Codes, Estimate, codes, mean
+
+Floats = NDArray[np.float64]
+
+
+def kappa(first: ArrayLike, second: ArrayLike, *, chance: Literal["margins", "half"] = "margins") -> float:
+    """Cohen's kappa (po - pe) / (1 - pe) of two label vectors [n]; pairs with a missing label are left out.
+
+    ``chance="half"`` sets pe = 1/2, which is right when the order of the two outputs was drawn at random.
+    """
+    a, b = pd.Series(first), pd.Series(second)
+    both = (a.notna() & b.notna()).to_numpy()
+    a, b = a[both].to_numpy(), b[both].to_numpy()
+    if not a.size:
+        return float("nan")
+    observed = float((a == b).mean())
+    if chance == "half":
+        return 2 * observed - 1
+    labels = np.unique(np.concatenate([a, b]))
+    share_a = np.array([(a == x).mean() for x in labels])
+    share_b = np.array([(b == x).mean() for x in labels])
+    expected = float(share_a @ share_b)
+    return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
+
+
+def value_counts(item: ArrayLike, value: ArrayLike) -> tuple[Floats, Floats]:
+    """Votes as counts [items, values], with the sorted values [values]; missing votes are left out."""
+    x = np.asarray(value, dtype=np.float64)
+    seen = ~np.isnan(x)
+    values, column = np.unique(x[seen], return_inverse=True)
+    row, items = codes(np.asarray(item)[seen])
+    table = np.bincount(row * len(values) + column, minlength=items * len(values))
+    return table.reshape(items, len(values)).astype(np.float64), values
+
+
+def alpha(
+    counts: Floats, values: Floats, *, level: Literal["nominal", "ordinal", "interval", "ratio"] = "nominal"
+) -> float:
+    """Krippendorff's alpha from counts [items, values]: 1 - observed / expected disagreement.
+
+    Items with fewer than two votes do not count. Works on counts, so thousands of annotators cost nothing.
+    """
+    used = counts[counts.sum(axis=1) > 1]
+    m = used.sum(axis=1, keepdims=True)
+    coincidence = (used / (m - 1)).T @ used - np.diag((used / (m - 1)).sum(axis=0))
+    totals = coincidence.sum(axis=1)
+    n = totals.sum()
+    v = np.asarray(values, dtype=np.float64)
+    if level == "nominal":
+        distance = 1.0 - np.eye(len(v))
+    elif level == "interval":
+        distance = (v[:, None] - v[None, :]) ** 2
+    elif level == "ratio":
+        with np.errstate(invalid="ignore"):
+            distance = np.nan_to_num(((v[:, None] - v[None, :]) / (v[:, None] + v[None, :])) ** 2)
+    else:
+        middle = np.cumsum(totals) - totals / 2
+        distance = (middle[:, None] - middle[None, :]) ** 2
+    expected = float((np.outer(totals, totals) - np.diag(totals)).ravel() @ distance.ravel()) / (n - 1)
+    observed = float((coincidence * distance).sum())
+    return 1 - observed / expected if expected > 0 else float("nan")
+
+
+@dataclass(frozen=True)
+class LeaveOneOut(Result):
+    """Each vote against the majority of the item's other votes: the human ceiling."""
+
+    agreement: Estimate
+    votes: int
+    alone: int
+    """votes without another vote to compare with"""
+    minimum: int
+    weighted_by: str
+    lone: str
+
+
+def leave_one_out(
+    item: ArrayLike,
+    first: ArrayLike,
+    *,
+    minimum: int = 2,
+    weight: Literal["vote", "item"] = "vote",
+    lone: Literal["drop", "half"] = "drop",
+    confidence: float = 0.95,
+) -> LeaveOneOut:
+    """Agreement of each decisive vote with the majority of the item's other decisive votes; a split majority is 1/2.
+
+    Args:
+        minimum: decisive votes an item needs to count.
+        weight: every vote the same, or every item.
+        lone: what a vote without others counts: left out, or one half.
+    """
+    row, vote, ones, total = _decisive(item, first)
+    others = total[row] - 1
+    balance = 2 * (ones[row] - vote) - others
+    with_others = others > 0
+    score = np.where(balance == 0, 0.5, (balance > 0) == (vote > 0.5)).astype(np.float64)
+    kept = total[row] >= minimum if lone == "drop" else np.ones(len(row), dtype=bool)
+    kept &= with_others | (lone == "half")
+    score, row = score[kept], row[kept]
+    if weight == "item" and score.size:
+        sums, number = np.bincount(row, weights=score), np.bincount(row)
+        score = sums[number > 0] / number[number > 0]
+        estimate = mean(score, confidence=confidence)
+    else:
+        estimate = mean(score, row, confidence=confidence)
+    return LeaveOneOut(estimate, int(kept.sum()), int((~with_others).sum()), minimum, weight, lone)
+
+
+def _decisive(item: ArrayLike, first: ArrayLike) -> tuple[Codes, Floats, Floats, Floats]:
+    """Decisive votes: item code [n], vote [n], and the item's ones and total."""
+    x = np.asarray(first, dtype=np.float64)
+    decisive = ~np.isnan(x) & (x != 0.5)
+    vote = (x[decisive] > 0.5).astype(np.float64)
+    row, items = codes(np.asarray(item)[decisive])
+    ones = np.asarray(np.bincount(row, weights=vote, minlength=items), np.float64)
+    return row, vote, ones, np.bincount(row, minlength=items).astype(np.float64)
+
+
+def majority_curve(item: ArrayLike, first: ArrayLike, largest: int) -> Floats:
+    """A_k for k = 1 .. largest: how often the majority of k votes agrees with another vote of the item, in expectation.
+
+    Over items with at least ``largest`` + 1 decisive votes (the same items for every k), each vote left out in turn and
+    k of the others drawn without replacement; a split majority is one half.
+    """
+    _, _, ones, total = _decisive(item, first)
+    enough = total > largest
+    pairs, number = np.unique(np.stack([ones[enough], total[enough]]), axis=1, return_counts=True)
+    out = np.full(largest, np.nan)
+    if not number.size:
+        return out
+    a, n = pairs
+    for k in range(1, largest + 1):
+        score = np.zeros(len(a))
+        for left_out, share in ((1, a / n), (0, 1 - a / n)):
+            others_for = np.maximum(a - left_out if left_out else n - a - 1, 0)
+            x = np.arange(k + 1)[:, None]
+            chance = stats.hypergeom.pmf(x, (n - 1)[None], others_for[None], k)
+            credit = np.where(2 * x > k, 1.0, np.where(2 * x == k, 0.5, 0.0))
+            score += share * (chance * credit).sum(axis=0)
+        out[k - 1] = float(score @ number / number.sum())
+    return out
+
+
+def worth_votes(judge: float, curve: Floats) -> float:
+    """How many human votes a judge is worth: the k whose majority agrees with another human as often as the judge.
+
+    Linear between odd k (an even majority adds nothing); below one vote the excess over a coin counts; infinite where
+    the judge exceeds the whole curve.
+    """
+    odd = curve[::2]
+    votes = 1 + 2 * np.arange(len(odd))
+    if not odd.size or np.isnan(odd[0]) or np.isnan(judge):
+        return float("nan")
+    if judge <= odd[0]:
+        return max((judge - 0.5) / (float(odd[0]) - 0.5), 0.0) if odd[0] > 0.5 else float("nan")
+    above = np.flatnonzero(odd >= judge)
+    if not above.size:
+        return float("inf")
+    k = int(above[0])
+    return float(votes[k - 1] + 2 * (judge - odd[k - 1]) / (odd[k] - odd[k - 1]))
+
+
+EvenSplit = Literal["expected", "published"]
+
+
+def _estimates(votes: Floats, split: EvenSplit) -> list[tuple[Floats, float]]:
+    """The Bayes estimator of each item's votes [items, k]: (values [items], probability) of each choice at even splits.
+
+    Labels 1, 1.5 and 2 give the mode, anything else the median; items without a vote give NaN.
+    """
+    discrete = np.isin(votes, (1.0, 1.5, 2.0)) | np.isnan(votes)
+    median = _median(votes)
+    labels = np.array([1.0, 1.5, 2.0])
+    tally = np.stack([(votes == v).sum(axis=1) for v in labels])
+    top = (tally == tally.max(axis=0)) & (tally.max(axis=0) > 0)
+    number = top.sum(axis=0)
+    plain = discrete.all(axis=1)
+    choices = []
+    most = int(number.max(initial=1)) if plain.any() else 1
+    rank = np.cumsum(top, axis=0)
+    for c in range(most):
+        chosen = np.full(len(votes), np.nan)
+        wanted = np.minimum(c, np.maximum(number, 1) - 1) + 1
+        if (
+            split == "published"
+        ):  # pandas' sample(1, random_state=123) of the sorted modes, which is always the same one
+            picks = np.array([0] + [int(np.random.RandomState(123).choice(k, 1, replace=False)[0]) for k in (1, 2, 3)])
+            wanted = picks[number] + 1
+        for v, is_top, place in zip(labels, top, rank, strict=True):
+            chosen = np.where(is_top & (place == wanted), v, chosen)
+        choices.append(np.where(plain, chosen, median))
+        if split == "published":
+            break
+    weights = [1.0 / len(choices)] * len(choices)
+    if split == "expected" and most > 1:  # 1, 2 or 3 modes: cycle through six places so that each counts equally
+        places = [np.minimum(np.full(len(votes), j) % np.maximum(number, 1), most - 1) for j in range(6)]
+        stacked = np.stack(choices)
+        choices = [stacked[p, np.arange(len(votes))] for p in places]
+        weights = [1 / 6] * 6
+    return list(zip(choices, weights, strict=True))
+
+
+def _median(votes: Floats) -> Floats:
+    with np.errstate(all="ignore"):
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return np.asarray(np.nanmedian(votes, axis=1))
+
+
+@dataclass(frozen=True)
+class SetAgreement(Result):
+    """AlpacaEval's agreement between sets of annotations: the mean over all pairs of index sets of 1 - |a - b|."""
+
+    score: float
+    error: float
+    standard_error: float
+    """over items, averaged over the pairs of sets"""
+    items: int
+    pairs: int
+
+
+def votes_matrix(item: ArrayLike, preference: ArrayLike, *, minimum: int = 1) -> tuple[NDArray[np.object_], Floats]:
+    """Items with at least ``minimum`` votes, and their votes [items, K] in the order of the rows (NaN where fewer)."""
+    x = np.asarray(preference, dtype=np.float64)
+    row, uniques = pd.factorize(pd.Series(np.asarray(item)), sort=True)
+    place = pd.Series(row).groupby(row).cumcount().to_numpy()
+    out = np.full((len(uniques), int(place.max(initial=0)) + 1), np.nan)
+    out[row, place] = x
+    kept = (~np.isnan(out)).sum(axis=1) >= minimum
+    return np.asarray(uniques, dtype=object)[kept], out[kept]
+
+
+def set_agreement(
+    first: Floats, second: Floats | None, size_1: int, size_2: int, *, split: EvenSplit = "expected"
+) -> SetAgreement:
+    """Agreement of the mode of ``size_1`` annotations with the mode of ``size_2`` others.
+
+    Args:
+        first: [items, K] preferences in [1, 2].
+        second: [items, L] of another annotator on the same items, or None for the same annotations (then only
+            disjoint index sets are compared).
+        split: at an even split of modes, the expectation over them, or the one the original always picks.
+    """
+    other = first if second is None else second
+    scores, spreads, used = [], [], 0
+    estimated = {}
+
+    def estimate(which: int, votes: Floats, index: tuple[int, ...]) -> list[tuple[Floats, float]]:
+        if (which, index) not in estimated:
+            estimated[(which, index)] = _estimates(votes[:, list(index)], split)
+        return estimated[(which, index)]
+
+    for one in combinations(range(first.shape[1]), size_1):
+        for two in combinations(range(other.shape[1]), size_2):
+            if second is None and set(one) & set(two):
+                continue
+            total = np.zeros(len(first))
+            for a, weight_a in estimate(0, first, one):
+                for b, weight_b in estimate(0 if second is None else 1, other, two):
+                    total = total + weight_a * weight_b * (1 - np.abs(a - b))
+            total = total[~np.isnan(total)]
+            if total.size:
+                scores.append(float(total.mean()))
+                spreads.append(float(total.std(ddof=1) / np.sqrt(total.size)) if total.size > 1 else float("nan"))
+                used = max(used, total.size)
+    nan = float("nan")
+    if not scores:
+        return SetAgreement(nan, nan, nan, 0, 0)
+    score = float(np.mean(scores))
+    return SetAgreement(score, 1 - score, float(np.mean(spreads)), used, len(scores))
+
+
+@dataclass(frozen=True)
+class AnnotatorAnalysis(Result):
+    """A judge as AlpacaEval's evaluators leaderboard describes it; agreement, bias and variance are fractions."""
+
+    human_agreement: float
+    """one label of the judge against the mode of the humans', averaged over its labels"""
+    bias: float
+    """error of the mode of its labels against the mode of the humans'"""
+    variance: float
+    """error of one of its labels against the mode of its own others"""
+    prefer_longer: float
+    prefer_lists: float
+    prefer_first: float
+    price_per_1000: float
+    seconds_per_1000: float
+    labels: int
+    items: int
+
+
+def analyze_annotator(
+    judge: pd.DataFrame, humans: pd.DataFrame | None = None, *, split: EvenSplit = "published", is_human: bool = False
+) -> AnnotatorAnalysis:
+    """AlpacaEval's definitions on votes of :mod:`eval.votes`; only items with the full number of votes count.
+
+    A judge with one label an item has no bias or variance, as there. ``is_human`` compares humans with each other:
+    agreement is one against the rest, and bias is zero by definition.
+    """
+    nan = float("nan")
+    items, own = _full(judge)
+    if is_human:
+        agreement = set_agreement(own, None, 1, own.shape[1] - 1, split=split).score if own.shape[1] > 1 else nan
+        bias = 0.0
+    elif humans is not None:
+        their_items, theirs = _full(humans)
+        shared, a, b = np.intersect1d(items.astype(str), their_items.astype(str), return_indices=True)
+        agreement = set_agreement(own[a], theirs[b], 1, theirs.shape[1], split=split).score if shared.size else nan
+        several = own.shape[1] > 1 and shared.size > 0
+        bias = set_agreement(own[a], theirs[b], own.shape[1], theirs.shape[1], split=split).error if several else nan
+    else:
+        agreement = bias = nan
+    variance = set_agreement(own, None, 1, own.shape[1] - 1, split=split).error if own.shape[1] > 1 else nan
+    longer, lists = prefer_longer(judge), prefer_lists(judge)
+    first = judge["first"].to_numpy(np.float64)
+
+    def thousand(column: str) -> float:
+        return 1000 * float(pd.to_numeric(judge[column], errors="coerce").mean()) if column in judge else nan
+
+    return AnnotatorAnalysis(
+        human_agreement=agreement,
+        bias=bias,
+        variance=variance,
+        prefer_longer=longer.value,
+        prefer_lists=lists.value,
+        prefer_first=float(np.nanmean(judge["shown"])) if len(judge) else nan,
+        price_per_1000=thousand("price"),
+        seconds_per_1000=thousand("time"),
+        labels=int((~np.isnan(first)).sum()),
+        items=len(items),
+    )
+
+
+def _full(votes: pd.DataFrame) -> tuple[NDArray[np.object_], Floats]:
+    items, matrix = votes_matrix(votes["item"].to_numpy(), 2 - votes["first"].to_numpy(np.float64))
+    number = (~np.isnan(matrix)).sum(axis=1)
+    full = number == matrix.shape[1]
+    if not full.any():  # custom data with uneven numbers: as many as most items have
+        width = int(np.median(number))
+        full, matrix = number >= width, matrix[:, :width]
+    return items[full], matrix[full]
+
+
+def prefer_longer(votes: pd.DataFrame, *, beyond: int = 30, confidence: float = 0.95) -> Estimate:
+    """P(the longer output is preferred), over one decisive vote a pair whose lengths differ by more than ``beyond``."""
+    if "length_1" not in votes:
+        return mean(np.empty(0), confidence=confidence)
+    unique = votes.drop_duplicates("item")
+    difference = unique["length_1"].to_numpy(np.float64) - unique["length_2"].to_numpy(np.float64)
+    return _prefer(unique["first"].to_numpy(np.float64), difference, np.abs(difference) > beyond, confidence)
+
+
+def prefer_lists(votes: pd.DataFrame, *, confidence: float = 0.95) -> Estimate:
+    """P(the output with a list is preferred), over one decisive vote a pair where exactly one output has a list."""
+    if "list_1" not in votes:
+        return mean(np.empty(0), confidence=confidence)
+    unique = votes.drop_duplicates("item")
+    difference = unique["list_1"].to_numpy(np.float64) - unique["list_2"].to_numpy(np.float64)
+    return _prefer(unique["first"].to_numpy(np.float64), difference, difference != 0, confidence)
+
+
+def _prefer(first: Floats, difference: Floats, wanted: NDArray[np.bool_], confidence: float) -> Estimate:
+    used = wanted & ~np.isnan(first) & (first != 0.5)
+    return mean(((first > 0.5) == (difference > 0))[used].astype(np.float64), confidence=confidence)
+
+
+def pairings(k: int) -> int:
+    """How many pairs k votes of an item make."""
+    return comb(k, 2)

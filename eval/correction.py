@@ -1,0 +1,79 @@
+"""Win rates corrected for noise: what an annotator without flips would have said.
+
+A flip maps a score s to 1 - s, so with flip rate p the observed w = (1 - 2p) w* + p, ties included, and
+
+    w* = (w - p) / (1 - 2p),    Var w* = [Var w + (2 w* - 1)^2 Var p] / (1 - 2p)^2
+
+AlpacaFarm's 25 % flips are in its training feedback only, never in its evaluation; correct what was flipped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eval.result import Result
+from eval.uncertainty import critical
+from farm.errors import UserError
+
+LARGEST_FLIP_RATE = 0.45
+
+
+@dataclass(frozen=True)
+class CorrectedWinRate(Result):
+    """A win rate before and after the correction."""
+
+    win_rate: float
+    standard_error: float
+    low: float
+    high: float
+    observed: float
+    flip_rate: float
+    flip_rate_standard_error: float
+    outside: bool
+    """the correction lies outside [0, 1]: more noise than the flip rate says, or chance"""
+    confidence: float = 0.95
+
+
+def noise_corrected(
+    observed: float,
+    standard_error: float,
+    flip_rate: float,
+    flip_rate_standard_error: float = 0.0,
+    *,
+    confidence: float = 0.95,
+) -> CorrectedWinRate:
+    """The corrected win rate with an interval that has both errors, the win rate's and the flip rate's.
+
+    Raises:
+        UserError: for a flip rate of 0.45 or more, where the correction multiplies every error by ten or more.
+    """
+    if not 0 <= flip_rate < LARGEST_FLIP_RATE:
+        raise UserError(
+            f"a flip rate of {flip_rate:g} cannot be corrected for: it must lie in [0, {LARGEST_FLIP_RATE}), "
+            "or the labels say next to nothing"
+        )
+    scale = 1 - 2 * flip_rate
+    value = (observed - flip_rate) / scale
+    error = float(np.sqrt(standard_error**2 + ((2 * value - 1) * flip_rate_standard_error) ** 2)) / scale
+    half = critical(confidence) * error
+    return CorrectedWinRate(
+        win_rate=value,
+        standard_error=error,
+        low=value - half,
+        high=value + half,
+        observed=observed,
+        flip_rate=flip_rate,
+        flip_rate_standard_error=flip_rate_standard_error,
+        outside=not 0 <= value <= 1,
+        confidence=confidence,
+    )
+
+
+def flip_rate_from_checks(wrong: int, checks: int) -> tuple[float, float]:
+    """Flip rate and its standard error from ``checks`` labels whose truth is known."""
+    if checks < 1 or not 0 <= wrong <= checks:
+        raise UserError(f"{wrong} wrong of {checks} checks cannot be")
+    p = wrong / checks
+    return p, float(np.sqrt(p * (1 - p) / checks))

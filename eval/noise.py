@@ -1,0 +1,256 @@
+"""How noisy are these annotators? Flip rate, difficulty of items, goodness of fit of vote splits, Dawid and Skene.
+
+Two one-parameter models of a vote, both with the same average agreement but another shape:
+
+* constant flips: every vote is wrong with probability p;
+* difficulty: an item has a margin t ~ N(0, sigma^2), and a vote is right with probability sigmoid(|t|).
+
+Which fits is told by the histogram of splits (how many items had 5:0, 4:1, 3:2 ...), not by the agreement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
+from scipy.sparse import csr_array
+from scipy.special import expit
+
+from eval.agreement import _decisive
+from eval.result import Result
+from eval.uncertainty import codes
+
+Floats = NDArray[np.float64]
+
+
+def agreement_from_flip(p: float, others: int = 1) -> float:
+    """The agreement of one annotator with the majority of ``others`` when every vote is flipped with probability p.
+
+    1v1: p^2 + (1-p)^2. 1v3: (1-p) m + p (1-m) with m = (1-p)^3 + 3 p (1-p)^2. An even split is one half.
+    """
+    k = np.arange(others + 1)
+    chance = stats.binom.pmf(k, others, 1 - p)
+    right = float(chance[2 * k > others].sum() + chance[2 * k == others].sum() / 2)
+    return (1 - p) * right + p * (1 - right)
+
+
+def flip_from_agreement(agreement: float, others: int = 1) -> float:
+    """The flip rate that gives this agreement with the majority of ``others``; 1/2 at or below chance.
+
+    .6566 (AlpacaEval's humans) is 0.262 as one against three and 0.220 as one against one: say which.
+    """
+    if not 0 <= agreement <= 1:
+        raise ValueError(f"agreement {agreement} must lie between 0 and 1")
+    if agreement <= 0.5:
+        return 0.5
+    if others == 1:
+        return (1 - float(np.sqrt(2 * agreement - 1))) / 2
+    return float(optimize.brentq(lambda p: agreement_from_flip(p, others) - agreement, 0.0, 0.5))
+
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(81)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+def agreement_from_difficulty(sigma: float, others: int = 1) -> float:
+    """The agreement of one annotator with the majority of ``others`` when margins are N(0, sigma^2)."""
+    p = expit(sigma * _NODES)
+    k = np.arange(others + 1)[:, None]
+    chance = stats.binom.pmf(k, others, p[None, :])
+    majority = np.where(2 * k > others, 1.0, np.where(2 * k == others, 0.5, 0.0))
+    m = (chance * majority).sum(axis=0)
+    return float(_WEIGHTS @ (p * m + (1 - p) * (1 - m)))
+
+
+def difficulty_from_agreement(agreement: float, others: int = 1) -> float:
+    """The sigma of the margins that gives this agreement: .6566 as one against three is 1.31."""
+    if agreement <= 0.5:
+        return 0.0
+    return float(optimize.brentq(lambda s: agreement_from_difficulty(s, others) - agreement, 0.0, 50.0))
+
+
+def split_chances(votes: int, *, sigma: float | None = None, flip: float = 0.0) -> Floats:
+    """P(k of ``votes`` for the first), k = 0 .. votes, when neither output is favoured.
+
+    With ``sigma``: margins N(0, sigma^2), and every vote flipped besides with probability ``flip``. Without: constant
+    flips only.
+    """
+    k = np.arange(votes + 1)
+    if sigma is None:
+        return np.asarray((stats.binom.pmf(k, votes, flip) + stats.binom.pmf(k, votes, 1 - flip)) / 2)
+    p = expit(sigma * _NODES)
+    p = p * (1 - flip) + (1 - p) * flip
+    return np.asarray(_WEIGHTS @ stats.binom.pmf(k[None, :], votes, p[:, None]))
+
+
+@dataclass(frozen=True)
+class SplitFit(Result):
+    """A noise model fitted to the histogram of vote splits."""
+
+    model: str
+    sigma: float
+    flip: float
+    chi_square: float
+    degrees: int
+    p_value: float
+    items: int
+    votes: int
+    observed: tuple[float, ...]
+    expected: tuple[float, ...]
+
+
+def fit_splits(histogram: ArrayLike, model: str) -> SplitFit:
+    """Fit "flip" (one parameter), "difficulty" (one) or "difficulty and flip" (two) by maximum likelihood.
+
+    Args:
+        histogram: items with 0, 1 .. k votes of k for the first.
+
+    The Pearson chi-square has k - (number of parameters) degrees of freedom: k + 1 cells, less one.
+    """
+    counts = np.asarray(histogram, dtype=np.float64)
+    votes, n = len(counts) - 1, float(counts.sum())
+    if votes < 2 or not n:
+        raise ValueError("splits of at least two votes an item are needed")
+
+    def loss(chances: Floats) -> float:
+        return -float(counts @ np.log(np.maximum(chances, 1e-300)))
+
+    if model == "flip":
+        found = optimize.minimize_scalar(
+            lambda p: loss(split_chances(votes, flip=p)), bounds=(1e-6, 0.5), method="bounded"
+        )
+        sigma, flip, parameters = float("nan"), float(found.x), 1
+        chances = split_chances(votes, flip=flip)
+    elif model == "difficulty":
+        found = optimize.minimize_scalar(
+            lambda s: loss(split_chances(votes, sigma=s)), bounds=(1e-3, 30), method="bounded"
+        )
+        sigma, flip, parameters = float(found.x), 0.0, 1
+        chances = split_chances(votes, sigma=sigma)
+    elif model == "difficulty and flip":
+        best = optimize.minimize(
+            lambda x: loss(split_chances(votes, sigma=float(np.exp(x[0])), flip=float(expit(x[1])) / 2)),
+            x0=[1.0, -3.0],
+            method="Nelder-Mead",
+            options={"xatol": 1e-6, "fatol": 1e-8, "maxiter": 2000},
+        )
+        sigma, flip, parameters = float(np.exp(best.x[0])), float(expit(best.x[1])) / 2, 2
+        chances = split_chances(votes, sigma=sigma, flip=flip)
+    else:
+        raise ValueError(f"unknown noise model {model!r}")
+    expected = n * chances
+    chi = float((np.square(counts - expected) / expected).sum())
+    degrees = votes - parameters
+    return SplitFit(
+        model, sigma, flip, chi, degrees, float(stats.chi2.sf(chi, degrees)) if degrees > 0 else float("nan"),
+        int(n), votes, tuple(counts / n), tuple(chances),
+    )  # fmt: skip
+
+
+def split_histogram(item: ArrayLike, first: ArrayLike, votes: int, *, without_ties: bool = True) -> NDArray[np.int64]:
+    """Items with 0 .. ``votes`` votes for the first, of those with exactly that many decisive votes.
+
+    ``without_ties`` leaves out items that have any tie, as a tie says that the item is not clear.
+    """
+    x = np.asarray(first, dtype=np.float64)
+    if without_ties:
+        row, items = codes(np.asarray(item))
+        tied = np.bincount(row, weights=(x == 0.5).astype(np.float64), minlength=items) > 0
+        item, x = np.asarray(item)[~tied[row]], x[~tied[row]]
+    _, _, ones, total = _decisive(item, x)
+    return np.bincount(ones[total == votes].astype(np.int64), minlength=votes + 1)
+
+
+@dataclass(frozen=True)
+class NoiseEstimate(Result):
+    """What the votes say of their noise, for the configuration of a simulator."""
+
+    fits: tuple[SplitFit, ...]
+    one_against_one: float
+    flip_one_against_one: float
+    items: int
+
+    def table(self) -> Any:
+        import pandas as pd
+
+        return pd.DataFrame([{k: v for k, v in f.to_dict().items() if not isinstance(v, list)} for f in self.fits])
+
+
+def estimate_noise(item: ArrayLike, first: ArrayLike) -> NoiseEstimate:
+    """Flip rate, difficulty and both, fitted to the commonest number of decisive votes an item (three or more)."""
+    _, _, ones, total = _decisive(item, first)
+    pairs = total * (total - 1) / 2
+    same = ones * (ones - 1) / 2 + (total - ones) * (total - ones - 1) / 2
+    agreement = float(same.sum() / pairs.sum()) if pairs.sum() else float("nan")
+    sizes = np.bincount(total[total >= 3].astype(int))
+    fits: tuple[SplitFit, ...] = ()
+    if sizes.sum():
+        votes = int(np.argmax(sizes))
+        histogram = split_histogram(item, first, votes)
+        if histogram.sum():
+            models = ("flip", "difficulty") + (("difficulty and flip",) if votes > 2 else ())
+            fits = tuple(fit_splits(histogram, m) for m in models)
+    flip = flip_from_agreement(agreement) if agreement == agreement else float("nan")
+    return NoiseEstimate(fits, agreement, flip, len(total))
+
+
+@dataclass(frozen=True)
+class DawidSkene(Result):
+    """Labels and annotator skills without a gold label (Dawid and Skene 1979), binary or with more classes."""
+
+    posterior: Floats
+    """[items, classes]"""
+    confusion: Floats
+    """[annotators, classes, classes]: P(answer | truth), truth in rows"""
+    prior: Floats
+    log_likelihood: float
+    iterations: int
+
+    @property
+    def accuracy(self) -> Floats:
+        """Each annotator's chance of a right answer, [annotators], at the estimated class shares."""
+        return np.asarray(np.einsum("aii,i->a", self.confusion, self.prior))
+
+    def table(self) -> Any:
+        import pandas as pd
+
+        return pd.DataFrame({"annotator": np.arange(len(self.confusion)), "accuracy": self.accuracy})
+
+
+def dawid_skene(
+    item: ArrayLike, annotator: ArrayLike, label: ArrayLike, *, tolerance: float = 1e-8, iterations: int = 500
+) -> DawidSkene:
+    """Expectation maximisation from the majority vote; labels are class numbers 0 .. K-1, all arrays [n].
+
+    Both steps are sparse matrix products; confusion counts carry 1e-9 so that no chance is zero. Stops when the
+    log-likelihood rises by less than ``tolerance`` of itself.
+    """
+    row, items = codes(np.asarray(item))
+    worker, workers = codes(np.asarray(annotator))
+    y = np.asarray(label, dtype=np.int64)
+    classes = int(y.max()) + 1
+    said = csr_array((np.ones(len(y)), (row, worker * classes + y)), shape=(items, workers * classes))
+    posterior = np.zeros((items, classes))
+    np.add.at(posterior, (row, y), 1)
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    before = -np.inf
+    confusion = np.empty((workers, classes, classes))
+    prior = np.full(classes, 1 / classes)
+    for count in range(1, iterations + 1):
+        prior = posterior.mean(axis=0)
+        tally = (said.T @ posterior).reshape(workers, classes, classes).transpose(0, 2, 1) + 1e-9
+        confusion = tally / tally.sum(axis=2, keepdims=True)
+        log = np.log(confusion).transpose(0, 2, 1).reshape(workers * classes, classes)
+        joint = said @ log + np.log(np.maximum(prior, 1e-300))
+        top = joint.max(axis=1, keepdims=True)
+        likelihood = np.exp(joint - top)
+        total = likelihood.sum(axis=1, keepdims=True)
+        posterior = likelihood / total
+        now = float((np.log(total) + top).sum())
+        if now - before < tolerance * abs(now):
+            return DawidSkene(posterior, confusion, prior, now, count)
+        before = now
+    return DawidSkene(posterior, confusion, prior, before, iterations)

@@ -1,0 +1,138 @@
+"""How many annotations, before they are paid for; and what a given number can show.
+
+A two-sided test of a win rate against one half, with a difference d, labels flipped with probability p, and a design
+effect D (what clustering multiplies the variance by):
+
+    n = D (z_{1-a/2} + z_{1-b})^2 o (1 - o) / ((1 - 2p) d)^2,    o = (1 - 2p)(1/2 + d) + p
+
+Flips shrink the difference to (1 - 2p) d and leave the variance near 1/4. With ties, or for a paired difference of two
+methods, give the variance of one row's score (or of one instruction's difference) instead of o (1 - o).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from scipy import optimize, stats
+
+from eval.result import Result
+from farm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Power(Result):
+    """A plan: this many annotations find this difference with this power."""
+
+    difference: float
+    annotations: int
+    power: float
+    significance: float
+    flip_rate: float
+    design_effect: float
+    variance: float
+    """of one score as observed"""
+    paired: bool
+    observed_difference: float
+    """what is left of the difference after the flips"""
+
+
+def _check(flip_rate: float, design_effect: float, power: float, significance: float) -> None:
+    if not 0 <= flip_rate < 0.5:
+        raise UserError(f"a flip rate of {flip_rate:g} leaves nothing to measure; it must lie in [0, 0.5)")
+    if design_effect < 1:
+        raise UserError(f"a design effect of {design_effect:g} is below 1; clustering does not make rows worth more")
+    if not (0 < significance < 1 and significance / 2 < power < 1):
+        raise UserError(f"power {power:g} and significance {significance:g} must lie between 0 and 1")
+
+
+def _variance(difference: float, flip_rate: float, given: float | None, paired: bool) -> float:
+    if given is not None:
+        # A flip turns s into 1 - s: the spread of the true score shrinks, and the noise comes on top.
+        if paired:
+            return given * (1 - 2 * flip_rate) ** 2 + 2 * flip_rate * (1 - flip_rate)
+        mean = 0.5 + difference
+        second = given + (mean - 0.5) ** 2  # E (s - 1/2)^2 does not change under s -> 1 - s
+        return second - ((1 - 2 * flip_rate) * difference) ** 2
+    if paired:
+        # Two independent methods, each flipped on its own: the worst case for a pairing.
+        one = (1 - 2 * flip_rate) * (0.5 + difference / 2) + flip_rate
+        two = (1 - 2 * flip_rate) * (0.5 - difference / 2) + flip_rate
+        return one * (1 - one) + two * (1 - two)
+    o = (1 - 2 * flip_rate) * (0.5 + difference) + flip_rate
+    return o * (1 - o)
+
+
+def needed(
+    difference: float,
+    *,
+    power: float = 0.8,
+    significance: float = 0.05,
+    flip_rate: float = 0.0,
+    design_effect: float = 1.0,
+    paired: bool = False,
+    variance: float | None = None,
+) -> Power:
+    """Annotations (paired: instructions) needed to find ``difference`` (a fraction: 0.05 is five points).
+
+    Args:
+        paired: the difference of two methods against one baseline on the same instructions.
+        variance: of one true score (paired: of one instruction's difference), before flips, where known.
+    """
+    _check(flip_rate, design_effect, power, significance)
+    if not 0 < abs(difference) <= (1.0 if paired else 0.5):
+        raise UserError(
+            f"a difference of {difference:g} cannot be: it is a share of wins, above 0 and at most one half"
+        )
+    d = abs(difference)
+    z = stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power)
+    v = _variance(d, flip_rate, variance, paired)
+    seen = (1 - 2 * flip_rate) * d
+    n = design_effect * z**2 * v / seen**2
+    return Power(difference, ceil(n - 1e-9), power, significance, flip_rate, design_effect, v, paired, seen)
+
+
+def detectable(
+    annotations: int,
+    *,
+    power: float = 0.8,
+    significance: float = 0.05,
+    flip_rate: float = 0.0,
+    design_effect: float = 1.0,
+    paired: bool = False,
+    variance: float | None = None,
+) -> Power:
+    """The smallest difference that ``annotations`` find with this power. Raises UserError where none is found."""
+    _check(flip_rate, design_effect, power, significance)
+    if annotations < 2:
+        raise UserError(f"{annotations} annotations cannot show a difference")
+    z = stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power)
+    largest = 1.0 if paired else 0.5
+
+    def excess(d: float) -> float:
+        v = _variance(d, flip_rate, variance, paired)
+        return float(design_effect * z**2 * v / ((1 - 2 * flip_rate) * d) ** 2 - annotations)
+
+    if excess(largest) > 0:
+        raise UserError(
+            f"{annotations} annotations at a flip rate of {flip_rate:g} find no difference with power {power:g}; "
+            "collect more or use less noisy annotators"
+        )
+    d = float(optimize.brentq(excess, 1e-9, largest))
+    v = _variance(d, flip_rate, variance, paired)
+    return Power(d, annotations, power, significance, flip_rate, design_effect, v, paired, (1 - 2 * flip_rate) * d)
+
+
+def design_effect(per_cluster: float, intraclass_correlation: float) -> float:
+    """1 + (m - 1) rho: what m rows a cluster with this correlation multiply the variance by (Kish 1965)."""
+    return 1 + (per_cluster - 1) * intraclass_correlation
+
+
+def power_of(
+    difference: float, annotations: int, *, significance: float = 0.05, flip_rate: float = 0.0, design: float = 1.0
+) -> float:
+    """The power that ``annotations`` have for a difference."""
+    o = (1 - 2 * flip_rate) * (0.5 + difference) + flip_rate
+    z = (1 - 2 * flip_rate) * difference / np.sqrt(design * o * (1 - o) / annotations)
+    return float(stats.norm.cdf(z - stats.norm.ppf(1 - significance / 2)))

@@ -1,0 +1,239 @@
+"""Votes: many annotators on the same pairs (cross-annotations), and a judge's verdicts on them, from many layouts.
+
+Every layout becomes one table with a row a vote:
+
+``item``
+    the pair, the same in every file whatever the order of its outputs (texts, or an id column)
+``annotator``
+``first``
+    share of the preference for the canonical first output: 1, 0, 1/2 for a tie, NaN where missing. The canonical order
+    sorts the two sides, so that files that show a pair in different orders agree.
+``shown``
+    the same for the output that was shown first
+``given``, ``flipped``, ``sided``
+    the same as the file has it, whether that is the other way round than the canonical order, and whether the file
+    says at all which output is which (without, the canonical order is the file's own)
+
+and where known ``model_1, model_2`` (canonical), ``length_1, length_2, list_1, list_2``, ``prompt`` (what items share),
+``price, time``, and every other column of the file under its own name.
+
+Read: AlpacaEval annotations and cross-annotations (``preference`` or ``human_preference``; texts or ``pair_id``), crowd
+battles (``id, winner`` with left / right / tie), PandaLM (``annotator1..3`` and ``*_result``), LLMBar judge runs
+(``winner`` in the original order and ``swapped``), argument pairs (``label`` a1 / a2 / equal), annotated pairs 2.0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from farm import rng
+from farm.errors import UserError, nearest
+from farm.formats import preferences, read_table
+
+Floats = NDArray[np.float64]
+
+_SIDES = (
+    ("output_1", "output_2"),
+    ("left", "right"),
+    ("generator_1", "generator_2"),
+    ("model_a", "model_b"),
+    ("model_x", "model_y"),
+    ("arg1", "arg2"),
+)
+_MODELS = (("generator_1", "generator_2"), ("left", "right"), ("model_a", "model_b"), ("model_x", "model_y"))
+_ITEM = ("pair_id", "id", "idx", "comparison_id", "item", "question_id")
+_ANNOTATOR = ("annotator", "worker", "evaluator", "human_annotator_index", "annotator_index", "judge")
+_PROMPT = ("prompt", "instruction", "topic")
+_VERDICT = ("preference", "human_preference", "winner", "label")
+_WORDS = {"1": 1.0, "a1": 1.0, "a": 1.0, "left": 1.0, "model_a": 1.0, "first": 1.0, "model_x": 1.0}
+_WORDS |= {"2": 0.0, "a2": 0.0, "b": 0.0, "right": 0.0, "model_b": 0.0, "second": 0.0, "model_y": 0.0}
+_WORDS |= {"0": 0.5, "1.5": 0.5, "tie": 0.5, "equal": 0.5, "draw": 0.5, "same": 0.5}
+
+
+_NOTHING = ("", "garbage", "none", "nan", "null", "error", "invalid", "n/a", "not_applicable")
+"""Words for "no verdict": counted as missing, never as a tie."""
+
+
+def contains_list(text: str) -> bool:
+    """Whether a text has list items: bullets (* • -), numbers ("1." or "1)") or letters at the start of a line."""
+    return _LIST.search(text) is not None
+
+
+_LIST = re.compile(
+    r"^\s*(?:[*•-]\s*[^\w]*\w|\d+[.)]\s*[^\w]*\w|[a-zA-Z][.)]\s+[^\w]*\w)",
+    re.MULTILINE,
+)
+
+
+def read_votes(path: str | Path) -> pd.DataFrame:
+    """The votes of a file. Raises UserError naming file, row and field."""
+    path = Path(path)
+    if path.suffix == ".json" and path.is_file() and _looks_like_annotated_pairs(path):
+        return _annotated_pairs(path)
+    table = read_table(path)
+    if not len(table):
+        raise UserError(f"{path}: holds no vote")
+    wide = [c for c in table.columns if re.fullmatch(r"annotator_?\d+", str(c))]
+    results = [c for c in table.columns if str(c).endswith("_result")]
+    if wide or ("preference" not in table and results):
+        table = _long(table, wide or results[:1])
+    return from_table(table, str(path), annotator=path.name.split(".")[0])
+
+
+def from_table(table: pd.DataFrame, origin: str, *, annotator: str = "annotator") -> pd.DataFrame:
+    """Votes from a table with one row a vote (see the module's layouts)."""
+    verdict = next((c for c in _VERDICT if c in table), None)
+    if verdict is None:
+        raise UserError(
+            f"{origin}: no verdict: needs one of {', '.join(_VERDICT)}; {nearest('preference', table.columns)}"
+        )
+    raw = _verdicts(table[verdict], verdict, origin)
+    sides = next(((a, b) for a, b in _SIDES if a in table and b in table), None)
+    out = table.reset_index(drop=True).copy()
+    item, flipped = _items(out, sides, origin)
+    out["item"] = item
+    name = next((c for c in _ANNOTATOR if c in table), None)
+    out["annotator"] = out[name].astype(str) if name else annotator
+    swapped = np.zeros(len(out), dtype=bool)
+    if "swapped" in table:  # the verdict is in the original order although the outputs were shown swapped
+        swapped = np.array([str(v).lower() in ("1", "true", "1.0") for v in table["swapped"]], dtype=bool)
+    out["first"] = np.where(flipped, 1 - raw, raw)
+    out["given"] = raw
+    out["flipped"] = flipped
+    out["sided"] = sides is not None
+    out["shown"] = np.where(swapped, 1 - raw, raw)
+    # Which canonical output was shown first: two rows of an item differ in it when both orders were asked.
+    out["reversed"] = flipped ^ swapped
+    _sided(out, table, flipped)
+    prompt = next((c for c in _PROMPT if c in table), None)
+    if prompt:
+        out["prompt"] = out[prompt]
+    for ours, theirs in (("price", "price_per_example"), ("time", "time_per_example")):
+        if theirs in out and ours not in out:
+            out[ours] = pd.to_numeric(out[theirs], errors="coerce")
+    return out
+
+
+def _verdicts(values: pd.Series, name: str, origin: str) -> Floats:
+    """The share for the first output as the row has it."""
+    if name == "preference" or (name == "human_preference"):
+        return 2 - preferences(values, origin)
+    found, names = pd.factorize(values.astype(object))
+    scores = np.full(len(names) + 1, np.nan)
+    for k, word in enumerate(names):
+        key = str(word).strip().lower()
+        key = key[:-2] if key.endswith(".0") else key
+        key = "tie" if key.startswith("tie") else key
+        if key in _NOTHING:
+            continue
+        if key not in _WORDS:
+            row = int(np.flatnonzero(found == k)[0])
+            raise UserError(f"{origin}: row {row + 1}: `{name}` = {word!r} is no verdict")
+        scores[k] = _WORDS[key]
+    return scores[found]
+
+
+def _items(table: pd.DataFrame, sides: tuple[str, str] | None, origin: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The key of each row's pair, and whether the row stands in the non-canonical order."""
+    n = len(table)
+    flipped = np.zeros(n, dtype=bool)
+    if sides is not None:
+        one, two = (rng.text_ids(table[s].astype(str)) for s in sides)
+        flipped = one > two
+    name = next((c for c in _ITEM if c in table), None)
+    if name is not None:
+        if table[name].isna().any():
+            raise UserError(f"{origin}: row {int(np.flatnonzero(table[name].isna())[0]) + 1}: `{name}` is missing")
+        parts = [c for c in ("subset", "topic") if c in table] + [name]
+        key = table[parts[0]].astype(str)
+        for part in parts[1:]:
+            key = key + "\x1f" + table[part].astype(str)
+        return key.to_numpy(dtype=object), flipped
+    if sides is None or "instruction" not in table:
+        raise UserError(f"{origin}: nothing tells the pairs apart: needs an id ({', '.join(_ITEM)}) or the texts")
+    instruction = rng.text_ids(table["instruction"].astype(str))
+    return rng.combine(instruction, rng.unordered(one, two)), flipped
+
+
+def _sided(out: pd.DataFrame, table: pd.DataFrame, flipped: NDArray[np.bool_]) -> None:
+    """Columns of the two sides in canonical order: models, lengths, lists."""
+
+    def put(name: str, first: Any, second: Any) -> None:
+        a, b = np.asarray(first), np.asarray(second)
+        out[f"{name}_1"], out[f"{name}_2"] = np.where(flipped, b, a), np.where(flipped, a, b)
+
+    models = next(((a, b) for a, b in _MODELS if a in table and b in table), None)
+    if models:
+        put("model", table[models[0]].astype(str), table[models[1]].astype(str))
+    texts = "output_1" in table and "output_2" in table
+    lengths = next(((a, b) for a, b in (("len_1", "len_2"), ("output_1_len", "output_2_len")) if a in table), None)
+    if lengths:
+        put(
+            "length", *(pd.to_numeric(table[c], errors="coerce").to_numpy(np.float64, na_value=np.nan) for c in lengths)
+        )
+    elif texts:
+        put("length", *([len(str(t)) for t in table[c]] for c in ("output_1", "output_2")))
+    if texts:
+        put("list", *([contains_list(str(t)) for t in table[c]] for c in ("output_1", "output_2")))
+
+
+def _long(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """One row a vote of a table with one column an annotator (PandaLM)."""
+    rest = [c for c in table.columns if c not in columns]
+    renamed = {"response1": "output_1", "response2": "output_2"}
+    base = table[rest].rename(columns=renamed)
+    if not any(c in base for c in _ITEM):
+        base = base.assign(idx=np.arange(len(base)))
+    parts = []
+    for column in columns:
+        name = str(column).removesuffix("_result")
+        parts.append(base.assign(annotator=name, winner=table[column].to_numpy()))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _looks_like_annotated_pairs(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(200).lstrip()
+    return head.startswith(b"{")
+
+
+def _annotated_pairs(path: Path) -> pd.DataFrame:
+    """The annotated-pairs layout 2.0: comparisons with two responses and a verdict of each annotator."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    if not isinstance(data, dict) or not isinstance(data.get("comparisons"), list):
+        raise UserError(f"{path}: an object without `comparisons`; annotated pairs have them")
+    names = {k: str(v.get("name") or v.get("description") or k) for k, v in (data.get("annotators") or {}).items()}
+    rows = []
+    for number, comparison in enumerate(data["comparisons"], start=1):
+        try:
+            one, two = comparison["response_a"], comparison["response_b"]
+            annotations = comparison["annotations"]
+            prompt = comparison.get("prompt")
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: comparison {number}: the field {error} is missing") from error
+        for annotator, said in annotations.items():
+            pref = said.get("pref") if isinstance(said, dict) else said
+            word = "tie" if str(pref).lower() in ("neither", "both") else str(pref).lower()
+            rows.append(
+                {
+                    "id": comparison.get("id", number),
+                    "instruction": prompt,
+                    "output_1": one["text"] if isinstance(one, dict) else str(one),
+                    "output_2": two["text"] if isinstance(two, dict) else str(two),
+                    "generator_1": one.get("model", "") if isinstance(one, dict) else "",
+                    "generator_2": two.get("model", "") if isinstance(two, dict) else "",
+                    "annotator": names.get(annotator, annotator),
+                    "winner": word,
+                }
+            )
+    return from_table(pd.DataFrame(rows), str(path))
