@@ -112,13 +112,22 @@ def test_changed_parameters_of_a_nested_annotator_are_other_addresses(store, fea
     assert len(set(keys)) == len(keys)
 
 
-def test_what_cannot_be_described_is_refused(store, pairs_of):
-    class Opaque:
-        def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+def test_ordinary_objects_are_described_by_what_they_hold(store, pairs_of):
+    class Plain:
+        def __init__(self, scale: object) -> None:
+            self.scale, self.gold_weights = scale, {"u": 1.0}
+
+        def __call__(self, instructions: object, outputs: object) -> pd.DataFrame:
             raise AssertionError
 
-    with pytest.raises(UserError, match="Opaque cannot be cached"):
-        Cached(Opaque(), store).annotate(pairs_of([0], [1]), seed=1)
+    pairs = pairs_of([0], [1])
+    held = [1.0, 2.0, np.array([1.0]), np.array([2.0]), {"a": [1]}, pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2]})]
+    keys = [Cached(LogitAnnotator(Plain(value)), store).keys(pairs, 1)[0] for value in held]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == Cached(LogitAnnotator(Plain(1.0)), store).keys(pairs, 1)[0]
+    for hidden in (lambda: 1, iter([1]), object()):
+        with pytest.raises(UserError, match="cannot be cached"):
+            Cached(LogitAnnotator(Plain(hidden)), store).annotate(pairs, seed=1)
 
 
 def test_threads_share_a_store(store, features_of, pairs_of):
