@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eval.report import wording
 from eval.report.folder import RunFolder
-from eval.report.tables import Cell, Column, Table, counted, estimated, sortable
+from eval.report.tables import Cell, Column, Table, counted, share, sortable
 from eval.uncertainty import Estimate, mean
 from eval.winrate import discrete, scores
 
@@ -54,10 +54,10 @@ def section(run: RunFolder) -> dict[str, Any]:
             _without(given, kept),
         ]
         ties = mean(score[kept] == 0.5, given["instruction"].to_numpy()[kept], confidence=run.confidence)
-        cells.append(estimated(ties, 1, 100))
-        cells += [estimated(habits[role].get(habit), 1, 100, with_n=True) for habit in shown]
+        cells.append(share(ties, with_n=False))
+        cells += [share(habits[role].get(habit)) for habit in shown]
         if with_gold:
-            cells.append(estimated(agreeing.get(role), 1, 100, with_n=True))
+            cells.append(share(agreeing.get(role)))
         if priced:
             cost = priced.get(role, {})
             cells += [

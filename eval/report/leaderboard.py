@@ -55,6 +55,7 @@ def section(run: RunFolder, palette: Palette) -> dict[str, Any]:
         "no_ties": counted_verdicts and not _any(rows, "n_draws"),
         "constant_kl": sorted(m for m, e in run.measured("kl").items() if constant(e) and e.value > 0),
         "baseline": BASELINE if BASELINE in run.board else None,
+        "resampled": _resampled(run),
     }
 
 
@@ -71,7 +72,7 @@ def _fields(run: RunFolder, palette: Palette, asked: list[str], scale: svg.Scale
 
     def picture(row: dict[str, Any]) -> Cell:
         method = str(row["method"])
-        shown = asked[:1] if method == BASELINE else asked  # one half by definition, whoever judges
+        shown = asked if method != BASELINE or _resampled(run) else asked[:1]
         drawn = [charts.Interval(*numbers(row, column_of(r)), note(row, r), *MARKS.get(r, (3, True))) for r in shown]
         title = f"Win rates of {method} against the baseline"
         chart = charts.interval_row(drawn, scale, palette.colour(method), 50, title)
@@ -97,7 +98,8 @@ def _fields(run: RunFolder, palette: Palette, asked: list[str], scale: svg.Scale
     if kl := run.measured("kl"):
         fields.append((Column("KL", "to the SFT policy, nats an answer"), lambda row: estimated(kl.get(row["method"]))))
     if length := lengths(run):
-        fields.append((Column("Length", "characters"), lambda row: estimated(length.get(row["method"]), 0)))
+        digits = 0 if max(e.value for e in length.values()) >= 100 else 1
+        fields.append((Column("Length", "characters"), lambda row: estimated(length.get(row["method"]), digits)))
     if "n_total" in run.leaderboard:
         fields.append((Column("n", "verdicts of the simulated judge"), lambda row: counted(row.get("n_total"))))
     if _any(rows, "n_draws"):
@@ -106,6 +108,11 @@ def _fields(run: RunFolder, palette: Palette, asked: list[str], scale: svg.Scale
     if _any(rows, "missing"):
         fields.append((Column("Missing", "requests without a verdict"), lambda row: counted(row.get("missing"))))
     return fields
+
+
+def _resampled(run: RunFolder) -> bool:
+    """Whether the baseline's win rate was measured, with a second sample of its answers, and is not set to one half."""
+    return wording.known(run.board.get(BASELINE, {}).get("win_rate_low"))
 
 
 def _any(rows: list[dict[str, Any]], column: str) -> bool:

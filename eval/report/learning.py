@@ -23,15 +23,15 @@ METRICS = {
 }
 DRAWN_POINTS = 240
 """at most, of one curve"""
+PATH_SHARE = 1 / 4
+"""of the steps that a place on the way to the final policy is averaged over: both its coordinates are noisy"""
 UNEQUAL = 3.0
 """from this ratio of training lengths on, curves are drawn over the share of the training"""
 
 
-def smoothed(values: Floats) -> Floats:
-    """A centred moving average over a twelfth of the steps, narrower at both ends."""
-    half = len(values) // 24
-    if half == 0:
-        return values
+def smoothed(values: Floats, share: float = 1 / 12) -> Floats:
+    """A centred moving average over a share of the steps, at least three, narrower at both ends."""
+    half = max(round(len(values) * share / 2), 1)
     total = np.concatenate([[0.0], np.cumsum(values)])
     place = np.arange(len(values))
     reach = np.minimum(np.minimum(place, len(values) - 1 - place), half)
@@ -80,7 +80,7 @@ def section(run: RunFolder, palette: Palette) -> dict[str, Any]:
                 points.append(Point(x[0], values[0], colour, f"{method}: {last}", method))
                 continue
             raw_x, raw_y, line = thinned(x, values, smoothed(values))
-            if len(values) >= 24:
+            if len(values) > 2:
                 curves.append(Curve(raw_x, raw_y, colour, faint=True))
             ending = f"{method}: {wording.number(values[0])} at first, {last}"
             curves.append(Curve(raw_x, line, colour, ending, method))
@@ -187,7 +187,7 @@ def _paths(run: RunFolder, palette: Palette, unit: Unit, logged: str, place: Any
     for method, part in _series(run.metrics, "kl", logged).items():
         if len(part) < 3:
             continue
-        kl, value = (smoothed(part[c].to_numpy(np.float64)) for c in ("kl", logged))
+        kl, value = (smoothed(part[c].to_numpy(np.float64), PATH_SHARE) for c in ("kl", logged))
         x, y = thinned(place(kl), unit(value))
         what = "proxy reward" if dashed else "gold utility"
         out.append(Curve(x, y, palette.colour(method), f"{method}, {what} while learning", dashed=dashed))

@@ -98,10 +98,9 @@ def _truth(run: RunFolder) -> list[str]:
     else:
         names = wording.listing([f"{r['method']} ({_win_rate(r, authority)})" for r in unproven])
         many = len(unproven) > 1
-        others = "The" if len(unproven) == len(learned) else "the"
         said.append(
             f"By the {wording.role(authority)}, {names} {'are' if many else 'is'} not shown to beat the baseline"
-            + (f"; {others} other methods are." if len(unproven) < len(learned) else ".")
+            + ("; the others are." if len(unproven) < len(learned) else ".")
         )
     return said
 

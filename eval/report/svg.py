@@ -150,14 +150,15 @@ def place_labels(
     placed = []
     for (x, y), label in zip(points, words, strict=True):
         wide, best, least = width_of(label) * BOLD, None, math.inf
-        for distance in (9, 17, 27, 40):
+        for distance in (9, 17, 27, 40, 58, 80):
             for order, (dx, dy) in enumerate(_DIRECTIONS):
                 near = distance * (0.75 if dx and dy else 1)
                 left = x + dx * near - (0 if dx > 0 else wide if dx < 0 else wide / 2)
                 base = y + dy * near + (4 if dy == 0 else 9 if dy > 0 else 0)
                 box = Box(left - 1, base - 10, left + wide + 1, base + 3)
                 outside = (wide + 2) * 13 - box.overlap(inside)
-                hidden = sum(box.overlap(b) for b in (*taken, *marks))
+                covered = [area for b in taken if (area := box.overlap(b))]
+                hidden = sum(box.overlap(b) for b in marks) + sum(covered) + 50 * len(covered)
                 cost = 40 * outside + 20 * hidden + 4 * sum(box.overlap(b) for b in lines) + 3 * distance + order
                 if cost < least:
                     best, least = Label(left, base, distance > 17, box), cost

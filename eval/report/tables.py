@@ -73,12 +73,20 @@ def valued(value: Any, low: Any, high: Any, digits: int = 2) -> Cell:
     return Cell(wording.number(value, digits), (bounds,) if bounds else (), sortable(value))
 
 
-def estimated(found: Estimate | None, digits: int = 2, scale: float = 1.0, with_n: bool = False) -> Cell:
-    """An estimate, its interval, and how many rows it is from."""
+def estimated(found: Estimate | None, digits: int = 2) -> Cell:
+    """An estimate and its interval."""
     if found is None or not found.n:
         return Cell(wording.DASH, sort="")
-    low, high = (float("nan"),) * 2 if constant(found) else (scale * found.low, scale * found.high)
-    cell = valued(scale * found.value, low, high, digits)
+    low, high = (float("nan"),) * 2 if constant(found) else (found.low, found.high)
+    return valued(found.value, low, high, digits)
+
+
+def share(found: Estimate | None, with_n: bool = True) -> Cell:
+    """A share in percent, its interval (which ends at 0 and 100), and how many rows it is from."""
+    if found is None or not found.n:
+        return Cell(wording.DASH, sort="")
+    bounds = (float("nan"),) * 2 if constant(found) else (max(found.low, 0.0), min(found.high, 1.0))
+    cell = valued(100 * found.value, 100 * bounds[0], 100 * bounds[1], 1)
     small = (*cell.small, f"n {wording.count(found.n)}") if with_n else cell.small
     return Cell(cell.text, small, cell.sort)
 

@@ -48,7 +48,7 @@ def test_a_span_is_never_empty(values: list[float]) -> None:
     assert scale(low) == 10 and scale(high) == pytest.approx(110)
 
 
-@given(st.lists(st.tuples(st.floats(60, 420), st.floats(40, 280)), min_size=1, max_size=9))
+@given(st.lists(st.tuples(st.floats(60, 420), st.floats(40, 280)), min_size=1, max_size=6))
 def test_labels_do_not_cover_one_another(points: list[tuple[float, float]]) -> None:
     inside = Box(40, 10, 450, 300)
     placed = svg.place_labels(points, [f"method {i}" for i in range(len(points))], [], [], inside)
