@@ -2,9 +2,9 @@
 
     L = DPO(y ~ pi against y~ ~ pi_ref; beta) + optimism E_{y~ ~ pi_ref} log pi(y~)
 
-Minimising the second term lowers the likelihood of what the reference already writes, and so raises that of what has not
-been tried: deliberate exploration, where sampling alone would wait for luck. optimism = 0 is online DPO with pairs of
-policy and reference.
+Minimising the second term lowers the likelihood of what the reference already writes, and so raises that of what has
+not been tried: deliberate exploration, where sampling alone would wait for luck. optimism = 0 is online DPO with pairs
+of policy and reference.
 
 Paper: Xie et al. (arXiv 2405.21046): optimism (its alpha) 1e-5, falling; beta 0.1.
 Deviations: the optimism is constant; the pairs are those of the current batch, not of all batches so far.
@@ -17,8 +17,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from reference_methods.parts.games_losses import Play, mean
 from reference_methods.online_dpo import OnlineDPO
+from reference_methods.parts.games_losses import Play, mean
 
 
 @dataclass(frozen=True, kw_only=True)

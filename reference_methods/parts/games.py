@@ -37,7 +37,7 @@ def kl(first: Floats, second: Floats) -> Any:
     """KL(first || second), [...]; infinite where ``second`` lacks a response that ``first`` gives."""
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(first > 0, first * (np.log(first) - np.log(second)), 0.0)
-    return terms.sum(-1)
+    return np.maximum(terms.sum(-1), 0.0)  # rounding
 
 
 def payoff(preferences: Floats, reference: Floats, beta: float, first: Floats, second: Floats) -> Any:

@@ -6,8 +6,8 @@ pairwise model, a general preference model, a judge. Duels of a batch cost one q
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -96,9 +96,7 @@ class AnnotatorFeedback:
         answer = np.empty(len(pairs))
         for replicate in np.unique(times):
             rows = np.flatnonzero(times == replicate)
-            ask: Callable[[pd.DataFrame], pd.DataFrame] = lambda shown, k=int(replicate): self.annotator.annotate(  # noqa: E731
-                shown, seed=self.seed, replicate=k
-            )
+            ask = partial(self.annotator.annotate, seed=self.seed, replicate=int(replicate))
             table = in_random_order(ask, pairs.iloc[rows].reset_index(drop=True), self.seed + int(replicate))
             answer[rows] = self._read(table)
         self.queries += len(pairs)
@@ -110,7 +108,7 @@ class AnnotatorFeedback:
         asked = pd.Series(ids.pair)
         times = asked.groupby(asked).cumcount() + asked.map(self._asked).fillna(0).astype(int)
         self._asked.update(zip(asked, times + 1, strict=True))
-        return times.to_numpy(np.int64)
+        return np.asarray(times, dtype=np.int64)
 
     def _read(self, table: pd.DataFrame) -> NDArray[np.float64]:
         verdict = 2 - pd.to_numeric(table["preference"]).to_numpy(dtype=np.float64)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
+from farm.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Policy
 from reference_methods.parts.optimization import Metrics, Optimizer
@@ -94,9 +95,12 @@ def geometric_mixture(policy: Policy, reference: Policy, share: float) -> Policy
         with torch.no_grad():
             logits = (1 - share) * policy.log_table() + share * reference.log_table()
         return TabularPolicy(policy.prompts, policy.responses, logits)
+    from farm.policies.language_model import LanguageModelPolicy
     from reference_methods.parts.games_mixture import MixturePolicy
 
-    return MixturePolicy(policy, reference, share)
+    if isinstance(policy, LanguageModelPolicy) and isinstance(reference, LanguageModelPolicy):
+        return MixturePolicy(policy, reference, share)
+    raise UserError(f"a {type(policy).__name__} and a {type(reference).__name__} have no next-token logits to mix")
 
 
 class Snapshot:

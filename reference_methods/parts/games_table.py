@@ -1,4 +1,4 @@
-"""A preference game played in the table: K responses, exact expectations or Bernoulli verdicts, the methods' own losses.
+"""A preference game played in the table: K responses, exact expectations or Bernoulli verdicts, the same losses.
 
 Each game of a batch is a prompt of one :class:`TabularPolicy`, in float64. The batch a loss is given holds all K
 responses, weighted by their probability, so its sums are expectations. An update is what the loss stands for:
@@ -82,7 +82,7 @@ class Table:
         """Duels asked in an iteration of each game; 0 for exact expectations."""
         if self.samples is None:
             return 0
-        k = self.preferences.shape[1]
+        k = int(self.preferences.shape[1])
         each = k * (k - 1) // 2 if game.learns_from_pairs else k
         return each * self.samples * (2 if game.is_extragradient else 1)
 
@@ -197,6 +197,6 @@ def newton(loss: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 60
                 break
             size = torch.where(worse[:, None], size / 2, size)
         logits = logits + size * step
-        if float((size * step).abs().max()) < 1e-12:
+        if float((size * step).abs().max()) < 1e-8:  # the next step would be about its square
             break
     return logits

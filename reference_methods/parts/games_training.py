@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -199,7 +200,7 @@ class Game:
                 parts.append(self._sample(learning.policy, prompts, theirs, learning.seed, f"{key}/reference"))
             samples = _interleave(parts, len(prompts))
             start, reference = (
-                in_parts(lambda part, p=p: self._likelihoods(p, part), samples, self.micro_batch_tokens)
+                in_parts(partial(self._likelihoods, p), samples, self.micro_batch_tokens)
                 for p in (policy, learning.policy)
             )
             shape = len(prompts), self.samples_per_prompt
@@ -330,7 +331,7 @@ class _Turn:
         return pairs[:, 0], pairs[:, 1]
 
     def _duels_against(self, opponent: Policy) -> tuple[Tensor, Tensor]:
-        """P(y_i > opponent) from ``duels`` fresh responses of it for each response, and how many verdicts came, [S, n]."""
+        """P(y_i > opponent) from ``duels`` fresh responses of it for each, and how many verdicts came, [S, n]."""
         s, n = self.batch.start.shape
         duels = self.game.duels
         key = f"{self.purpose}/opponent {len(self.calls)}"

@@ -23,7 +23,7 @@ def skew_game(size: int, seed: int) -> tuple[Floats, Floats]:
 
 @pytest.fixture(scope="session")
 def random_games() -> list[tuple[Floats, Floats]]:
-    """100 games in all: batches of 3 or 4 games of one size, sizes 3 to 30; preferences [S, K, K], references [S, K]."""
+    """100 games: batches of 3 or 4 of one size, sizes 3 to 30; preferences [S, K, K], references [S, K]."""
     sizes = np.resize(np.arange(3, 31), 100)
     batches = []
     for size in range(3, 31):

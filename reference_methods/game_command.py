@@ -1,0 +1,369 @@
+"""`farm game`: read a preference matrix, play it with one method or all, and show how it went."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as Shown
+
+from farm import config, progress
+from farm.errors import UserError, nearest
+from farm.protocols import Method
+from farm.worlds.matrix import checked
+from reference_methods.parts.games import (
+    Floats,
+    best_response,
+    bradley_terry_scores,
+    duality_gap,
+    equilibrium,
+    kl,
+    softmax,
+)
+from reference_methods.parts.games_picture import Course, draw
+from reference_methods.parts.games_table import Table, play
+from reference_methods.parts.games_training import Game
+
+METHODS = (
+    "nash_md",
+    "nash_ema",
+    "self_play",
+    "online_ipo",
+    "egpo",
+    "inpo",
+    "nash_mp",
+    "dno",
+    "sppo",
+    "gpo",
+    "spo",
+    "online_dpo",
+    "xpo",
+)
+"""The configs whose method plays games, in the order of the comparison."""
+
+BASELINES = ("reward_model_rlhf", "one_step")
+"""Closed forms that a game method must beat: a Bradley-Terry reward with a KL, and the win rate over the reference."""
+
+ALMOST = 1e-8
+"""the duality gap that counts as arrived, in the comparison"""
+
+MOST_HISTORY = 1000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the file says."""
+
+    preferences: Floats
+    """[K, K]"""
+    reference: Floats
+    """[K]"""
+    responses: list[str]
+
+
+def run(
+    path: Path,
+    method: str,
+    beta: float | None,
+    step_size: float | None,
+    iterations: int,
+    samples: str,
+    seed: int,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Play and print; the arguments are those of the command."""
+    import torch
+
+    torch.set_num_threads(1)  # tables are so small that sharing them among threads only costs
+    problem = read(path)
+    duels = _duels(samples)
+    for name, value in (("--beta", beta), ("--step-size", step_size)):
+        if value is not None and not (math.isfinite(value) and (value >= 0 if name == "--beta" else value > 0)):
+            raise UserError(f"{name} {value:g}: it must be a {'number from 0 on' if name == '--beta' else 'positive'}")
+    if method == "all":
+        if plot is not None:
+            raise UserError("--plot draws one method; name it with --method instead of `all`")
+        compare(problem, 0.1 if beta is None else beta, step_size, iterations, duels, seed, as_json)
+        return
+    found = one(problem, method, beta, step_size, iterations, duels, seed)
+    if plot is not None:
+        draw(found.course, plot)
+    if as_json:
+        print(json.dumps(found.plain(), indent=1))
+    else:
+        show(found, plot)
+
+
+def read(path: Path) -> Problem:
+    """The game in a JSON file. Raises UserError naming the cell, entry or key that is wrong."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(data, dict) or "preferences" not in data:
+        raise UserError(f"{path}: expected an object with `preferences`, a list of K lists of K numbers")
+    unknown = sorted(set(data) - {"preferences", "reference", "responses"})
+    if unknown:
+        raise UserError(f"{path}: unknown key `{unknown[0]}`; {nearest(unknown[0], _KEYS)}")
+    matrix = _matrix(data["preferences"], path)
+    size = len(matrix)
+    responses = data.get("responses") or [f"response {i + 1}" for i in range(size)]
+    if not isinstance(responses, list) or len(responses) != size:
+        raise UserError(f"{path}: `responses` must be a list of {size} texts, one for each row of `preferences`")
+    return Problem(matrix, _reference(data.get("reference"), size, path), [str(r) for r in responses])
+
+
+_KEYS = ("preferences", "reference", "responses")
+
+
+def _matrix(rows: Any, path: Path) -> Floats:
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise UserError(f"{path}: `preferences` must be a list of lists of numbers")
+    size = len(rows)
+    if size < 2:
+        raise UserError(f"{path}: `preferences` must have at least 2 rows, not {size}")
+    for i, row in enumerate(rows):
+        if len(row) != size:
+            raise UserError(f"{path}: `preferences` row {i + 1} has {len(row)} entries for {size} rows")
+        for j, value in enumerate(row):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise UserError(f"{path}: `preferences` row {i + 1}, column {j + 1}: {value!r} is not a number")
+    try:
+        return checked(np.asarray(rows, dtype=np.float64))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _reference(values: Any, size: int, path: Path) -> Floats:
+    if values is None:
+        return np.full(size, 1 / size)
+    if not isinstance(values, list) or len(values) != size:
+        raise UserError(f"{path}: `reference` must be a list of {size} probabilities")
+    for i, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+            raise UserError(f"{path}: `reference` entry {i + 1}: {value!r} is not a positive probability")
+    if abs(sum(values) - 1) > 1e-6:
+        raise UserError(f"{path}: `reference` adds to {sum(values):g}, not to 1")
+    return np.asarray(values, dtype=np.float64) / sum(values)
+
+
+def _duels(samples: str) -> int | None:
+    if samples == "exact":
+        return None
+    if not samples.isdigit() or int(samples) < 1:
+        raise UserError(f"--samples {samples}: give `exact` or a number of duels, at least 1")
+    return int(samples)
+
+
+# --- one method -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Played:
+    method: str
+    beta: float
+    step_size: float | None
+    """None where it changes from one iteration to the next"""
+    queries: int
+    course: Course
+    distances: Floats
+    """KL(equilibrium || policy), [T + 1]"""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON: at the end, and along the way (at most about a thousand iterations of it)."""
+        course, last = self.course, len(self.course.gaps) - 1
+        shown = np.unique(np.linspace(0, last, min(last, MOST_HISTORY) + 1).astype(int))
+        columns = {
+            "duality_gap": course.gaps,
+            "kl_to_equilibrium": self.distances,
+            "average_duality_gap": course.average_gaps,
+        }
+        return {
+            "method": self.method,
+            "beta": self.beta,
+            "step_size": self.step_size,
+            "iterations": last,
+            "queries": self.queries,
+            "responses": course.responses,
+            "policy": course.policies[-1].tolist(),
+            "average_policy": course.policies.mean(0).tolist(),
+            "equilibrium": course.equilibrium.tolist(),
+            **{name: _finite(values[-1]) for name, values in columns.items()},
+            "history": [
+                {"iteration": int(t), **{name: _finite(values[t]) for name, values in columns.items()}} for t in shown
+            ],
+        }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def one(
+    problem: Problem,
+    name: str,
+    beta: float | None,
+    step_size: float | None,
+    iterations: int,
+    samples: int | None,
+    seed: int,
+) -> Played:
+    """One method on one game."""
+    table = Table.of(problem.preferences, problem.reference, samples, seed)
+    if name in BASELINES:
+        strength = 0.1 if beta is None else beta
+        policies = np.stack([problem.reference, baseline(name, problem, strength)])
+        return _played(name, problem, strength, None, 0, policies)
+    method = _method(name, beta)
+    strength = (method.beta if method.plays_regularised else 0.0) if beta is None else beta
+    sizes = {method.in_table(step_size, t)[1] for t in (0, 1)}
+    with progress.task(f"playing {name}", total=iterations) as work:
+        policies = np.empty((iterations + 1, len(problem.reference)))
+        for t, policy in enumerate(play(method, table, iterations, step_size)):
+            policies[t] = policy[0]
+            work.advance(min(t, 1))
+    if not np.isfinite(policies[-1]).all():
+        raise UserError(f"{name}: the policy is no longer finite; take a smaller --step-size")
+    size = sizes.pop() if len(sizes) == 1 else None
+    return _played(name, problem, strength, size, iterations * table.queries(method), policies)
+
+
+def _method(name: str, beta: float | None) -> Game:
+    if name not in config.named("methods") and not name.endswith((".yaml", ".yml")):
+        raise UserError(f"--method {name}: {nearest(name, [*METHODS, *BASELINES, 'all'])}")
+    method = config.build(Method, name, origin="--method")
+    if not isinstance(method, Game):
+        raise UserError(f"--method {name}: it does not play games; {nearest(name, [*METHODS, *BASELINES, 'all'])}")
+    try:
+        # In the table the samples are all the responses, and a step is never clipped at its start.
+        return method if beta is None else replace(method, beta=beta)
+    except ValueError as error:
+        raise UserError(f"--method {name}: {error}") from error
+
+
+def baseline(name: str, problem: Problem, beta: float) -> Floats:
+    """The policy of a closed-form baseline; for beta = 0 its limit, the best response to its reward."""
+    if name == "one_step":
+        return best_response(problem.preferences, problem.reference, beta, problem.reference)
+    scores = bradley_terry_scores(problem.preferences)
+    if beta == 0:
+        return np.asarray(np.eye(len(scores))[scores.argmax()])
+    return softmax(np.log(problem.reference) + scores / beta)
+
+
+def _played(
+    name: str, problem: Problem, beta: float, step_size: float | None, queries: int, policies: Floats
+) -> Played:
+    star = equilibrium(problem.preferences, problem.reference, beta)
+    gap: Callable[[Floats], Floats] = lambda p: duality_gap(problem.preferences, problem.reference, beta, p)  # noqa: E731
+    averages = np.cumsum(policies, 0) / np.arange(1, len(policies) + 1)[:, None]
+    course = Course(
+        f"{name}, beta {beta:g}",
+        problem.responses,
+        policies,
+        star,
+        np.asarray(gap(policies)),
+        np.asarray(gap(averages)),
+    )
+    return Played(name, beta, step_size, queries, course, np.asarray(kl(star, policies)))
+
+
+def show(found: Played, plot: Path | None) -> None:
+    """On the terminal: policies side by side, and the distances along the way."""
+    console, course = Console(), found.course
+    game = "the plain game" if found.beta == 0 else f"the game with beta {found.beta:g}"
+    step = "" if found.step_size is None else f", step size {found.step_size:g}"
+    policies = Shown(title=f"{found.method} in {game}{step}", title_justify="left", header_style="bold")
+    policies.add_column("response")
+    columns = {
+        "reference": course.policies[0],
+        "policy": course.policies[-1],
+        "average": course.policies.mean(0),
+        "equilibrium": course.equilibrium,
+    }
+    for name in columns:
+        policies.add_column(name, justify="right")
+    for k, response in enumerate(course.responses):
+        policies.add_row(response, *(f"{values[k]:.6f}" for values in columns.values()))
+    console.print(policies, markup=False)
+    along = Shown(header_style="bold")
+    for name in ("iteration", "duality gap", "KL to equilibrium", "gap of average"):
+        along.add_column(name, justify="right")
+    last = len(course.gaps) - 1
+    for t in sorted({0, 1, last, *(round(10**e) for e in np.arange(0.5, math.log10(max(last, 1)), 0.5))}):
+        if t <= last:
+            numbers = course.gaps[t], found.distances[t], course.average_gaps[t]
+            along.add_row(str(t), *(f"{x:.3e}" for x in numbers))
+    console.print(along)
+    if found.queries:
+        print(f"{found.queries} duels were asked")
+    if plot is not None:
+        print(f"picture  {plot}")
+
+
+# --- all --------------------------------------------------------------------------------------------------------------
+
+
+def compare(
+    problem: Problem,
+    beta: float,
+    step_size: float | None,
+    iterations: int,
+    samples: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Every method on the same game, each with its own step size unless one is given."""
+    rows = []
+    for name in (*BASELINES, *METHODS):
+        found = one(problem, name, beta, step_size, iterations, samples, seed)
+        arrived = np.flatnonzero(found.course.gaps < ALMOST)
+        average = found.course.policies.mean(0)
+        plain = duality_gap(problem.preferences, problem.reference, 0.0, average)
+        rows.append(
+            {
+                "method": name,
+                "step_size": found.step_size,
+                "duality_gap": _finite(found.course.gaps[-1]),
+                "kl_to_equilibrium": _finite(found.distances[-1]),
+                "iterations_to_1e-8": int(arrived[0]) if arrived.size else None,
+                "plain_gap_of_average": _finite(float(plain)),
+                "queries": found.queries,
+                "policy": found.course.policies[-1].tolist(),
+            }
+        )
+    if as_json:
+        star = equilibrium(problem.preferences, problem.reference, beta)
+        whole = {"method": "all", "beta": beta, "iterations": iterations, "responses": problem.responses}
+        print(json.dumps({**whole, "equilibrium": star.tolist(), "methods": rows}, indent=1))
+        return
+    shown = Shown(title=f"{iterations} iterations, beta {beta:g}", title_justify="left", header_style="bold")
+    shown.add_column("method", no_wrap=True)
+    for name in ("step", "gap", "KL", "to 1e-8", "average*", "duels"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        step, arrived_at = row["step_size"], row["iterations_to_1e-8"]
+        shown.add_row(
+            str(row["method"]),
+            "" if step is None else f"{step:g}",
+            *(_scientific(row[key]) for key in ("duality_gap", "kl_to_equilibrium")),
+            "never" if arrived_at is None else str(arrived_at),
+            _scientific(row["plain_gap_of_average"]),
+            str(row["queries"] or ""),
+        )
+    Console().print(shown)
+    print("gap, KL: duality gap and KL(equilibrium || policy) of the last policy; to 1e-8: iterations until that gap")
+    print("* duality gap of the average policy in the game without KL, which is what methods without an anchor play")
+
+
+def _scientific(value: Any) -> str:
+    return "infinite" if value is None else f"{value:.2e}"
