@@ -31,10 +31,11 @@ from eval.length_control import (
     length_controlled,
 )
 from eval.result import Result
+from eval.show import working
 from eval.sources import Rows
 from eval.uncertainty import JointMeans, critical, joint_means
 from eval.winrate import discrete
-from farm import progress, rng
+from farm import rng
 from farm.errors import UserError, nearest
 
 Floats = NDArray[np.float64]
@@ -271,7 +272,7 @@ def _fit_all(
                 f"{control.difficulty.origin}; give the difficulties of this instruction set, or none"
             )
     fits = []
-    with progress.task("length-controlled fits", len(names)) as task:
+    with working("length-controlled fits", len(names), worth=20 if control.recipe == "published" else 1000) as task:
         for m, name in enumerate(names):
             where = order[bounds[m] : bounds[m + 1]]
             task.advance()

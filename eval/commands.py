@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from eval.report.commands import register as register_report
+
 _JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _OUT = Annotated[Path | None, typer.Option(help="Also write the table here (.csv, .json, .jsonl or .parquet).")]
 _CONFIDENCE = Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of every interval.")]
@@ -19,22 +21,51 @@ def register(app: typer.Typer) -> None:
     app.command()(leaderboard)
     app.command()(validate)
     app.command()(power)
+    register_report(app)
 
 
 def evaluate(
-    files: Annotated[list[Path], typer.Argument(metavar="ANNOTATIONS...", help="Annotation files, AlpacaEval's form.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILES...", help="Annotation files, or model outputs (with --judge and --baseline)."),
+    ],
+    judge: Annotated[str | None, typer.Option(help="Who judges the outputs: a named annotator or a YAML file.")] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Outputs of the baseline, for model outputs.")] = None,
+    annotations: Annotated[Path | None, typer.Option(help="Keep the judge's annotations here.")] = None,
+    human: Annotated[
+        Path | None,
+        typer.Option(help="Human annotations of some of the pairs: PPI++, and biases as judge minus human."),
+    ] = None,
+    flip_rate: Annotated[float, typer.Option(help="Correct for this share of flipped labels.")] = 0.0,
+    flip_rate_error: Annotated[float, typer.Option(help="Standard error of the flip rate.")] = 0.0,
     by: Annotated[str, typer.Option(help="Column to tabulate separately where the files have it.")] = "dataset",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the judge.")
+    ] = None,
+    seed: _SEED = 0,
     confidence: _CONFIDENCE = 0.95,
     out: _OUT = None,
     as_json: _JSON = False,
 ) -> None:
-    """Win rates of annotation files, overall and by dataset, with intervals clustered by instruction.
+    """Win rates with intervals: overall, by dataset, corrected for length and noise. Annotations need no model.
 
     Example: farm evaluate results/claude-2/alpaca_eval_gpt4/annotations.json --json
     """
-    from eval import evaluation, show
+    from eval import evaluate_command, show
 
-    report = evaluation.evaluate_files(files, by=by, confidence=confidence)
+    report = evaluate_command.run(
+        files,
+        judge=judge,
+        baseline=baseline,
+        annotations=annotations,
+        human=human,
+        flip_rate=flip_rate,
+        flip_rate_error=flip_rate_error,
+        by=by,
+        settings=settings or [],
+        seed=seed,
+        confidence=confidence,
+    )
     show.result(report, out, as_json)
 
 

@@ -1,7 +1,8 @@
-"""Win rates of annotation files: by method, and by a column such as ``dataset``.
+"""Everything that annotations of one or several methods say: win rates, intervals, corrections, groups, differences.
 
-Within a method the intervals are clustered by instruction. Rates of small groups are also shrunk towards the method's
-overall rate (:mod:`eval.categories`), so that a list of weakest groups is not led by the smallest ones.
+Within a method intervals are clustered by instruction. Rates of groups (the ``dataset`` column, or any other) stand
+beside their shrunken estimates (:mod:`eval.categories`), with Benjamini-Hochberg across groups; differences of methods
+are paired by instruction, with Holm and max-t. Nothing here calls a model.
 """
 
 from __future__ import annotations
@@ -9,68 +10,272 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
+from eval.agreement import prefer_lists, prefer_longer
+from eval.categories import by_category
+from eval.correction import noise_corrected
+from eval.length_control import length_controlled
+from eval.multiple import all_differences, holm, max_t
+from eval.prediction_powered import ppi
 from eval.result import Result
-from eval.winrate import WinRate, win_rate
+from eval.uncertainty import critical, joint_means
+from eval.validate import biases as judge_minus_human
+from eval.votes import from_table as votes_from
+from eval.winrate import WinRate, scores, win_rate
 from farm.errors import UserError
 from farm.formats import read_annotations
 
 
 @dataclass(frozen=True)
 class Evaluation(Result):
-    """Win rates of one or several methods, overall and by group."""
+    """Win rates of one or several methods against one baseline; rates in the tables are percent."""
 
-    overall: tuple[WinRate, ...]
+    methods: pd.DataFrame
+    """one row a method, under AlpacaEval's names and ours"""
     groups: pd.DataFrame
-    """method, group, win_rate, low, high, n, ...; empty without the column"""
+    """method, category, n, win_rate, low, high, shrunken, p, p_bh; empty without the column"""
+    differences: pd.DataFrame
+    """win-rate differences of methods, paired by instruction; empty for one method"""
+    biases: pd.DataFrame
+    """judge minus human on the same pairs; empty without human votes"""
     by: str
+    baseline: str
     confidence: float
+    seed: int
+    flip_rate: float = 0.0
 
     def table(self) -> pd.DataFrame:
-        """One row a method and one a group, in percent, under AlpacaEval's names."""
-        rows = [{"method": w.method, self.by: "all", **_columns(w)} for w in self.overall]
-        overall = pd.DataFrame(rows)
-        return pd.concat([overall, self.groups], ignore_index=True) if len(self.groups) else overall
+        return self.methods
 
-    def settings(self) -> dict[str, object]:
-        w = self.overall[0]
+    def settings(self) -> dict[str, Any]:
         return {
-            "ties": w.tie_rule,
-            "clusters": w.clustered_by,
+            "baseline": self.baseline,
+            "ties": "half a win",
+            "clusters": "instruction",
             "confidence": self.confidence,
-            "baseline": ", ".join(sorted({w.baseline for w in self.overall})),
+            "seed": self.seed,
+            **({"flip rate corrected for": self.flip_rate} if self.flip_rate else {}),
         }
 
+    def __str__(self) -> str:
+        parts = [self._wide(self.methods)]
+        if len(self.groups):
+            shown = ["method", "category", "n", "win_rate", "low", "high", "shrunken", "p_bh"]
+            parts.append(
+                f"by {self.by}, weakest first (shrunken towards the method's mean):\n" + _text(self.groups[shown])
+            )
+        if len(self.differences):
+            parts.append("differences, paired by instruction:\n" + _text(self.differences))
+        if len(self.biases):
+            parts.append("biases, judge minus human:\n" + _text(self.biases))
+        parts.append("; ".join(f"{k}: {v}" for k, v in self.settings().items()))
+        return "\n\n".join(parts)
 
-def _columns(w: WinRate) -> dict[str, object]:
-    missing = ", ".join(f"{n} {why}" for why, n in w.missing.items())
-    bounds = {"win_rate_low": 100 * w.low, "win_rate_high": 100 * w.high}
-    return {**w.alpaca_eval(), **bounds, "missing": sum(w.missing.values()), "missing_why": missing}
+    @staticmethod
+    def _wide(table: pd.DataFrame) -> str:
+        """A few methods read better as columns, many as rows."""
+        if len(table) > 6:
+            return _text(table)
+        turned = table.set_index("method").T.reset_index(names="")
+        return turned.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")
 
 
-def evaluate_files(files: Sequence[Path], *, by: str = "dataset", confidence: float = 0.95) -> Evaluation:
-    """The win rates of annotation files. Raises UserError with the file for anything wrong in one."""
+def _text(table: pd.DataFrame) -> str:
+    return table.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")
+
+
+_IDENTITY = tuple(
+    "generator_2 instruction instruction_id output_1 output_2 annotator seed replicate sample pair_id".split()
+)
+"""What tells one annotation from another; a row that repeats all of them is a mistake."""
+
+
+def read_files(files: Sequence[Path]) -> pd.DataFrame:
+    """The rows of annotation files, one baseline, none twice. Raises UserError naming file and row."""
     tables = []
     for path in files:
         table = read_annotations(path)
         if not len(table):
             raise UserError(f"{path}: holds no annotation")
-        tables.append(table if "generator_2" in table else table.assign(generator_2=Path(path).stem))
-    return evaluate_table(pd.concat(tables, ignore_index=True), by=by, confidence=confidence)
+        if "generator_2" not in table:
+            table = table.assign(generator_2=Path(path).stem)
+        tables.append(table.assign(_file=str(path), _row=np.arange(1, len(table) + 1)))
+    rows = pd.concat(tables, ignore_index=True)
+
+    def where(k: int) -> str:
+        return f"{rows['_file'].iloc[k]}: row {rows['_row'].iloc[k]}"
+
+    known = [c for c in _IDENTITY if c in rows]
+    repeated = np.flatnonzero(rows.duplicated(known).to_numpy())
+    if repeated.size:
+        raise UserError(f"{where(int(repeated[0]))}: the same annotation stands there a second time; remove one")
+    if "generator_1" in rows:
+        other = np.flatnonzero((rows["generator_1"] != rows["generator_1"].iloc[0]).to_numpy())
+        if other.size:
+            k = int(other[0])
+            raise UserError(
+                f"{where(k)}: the baseline is `{rows['generator_1'].iloc[k]}` but the first row has "
+                f"`{rows['generator_1'].iloc[0]}`; evaluate one baseline at a time"
+            )
+    return rows.drop(columns=["_file", "_row"])
 
 
-def evaluate_table(annotations: pd.DataFrame, *, by: str = "dataset", confidence: float = 0.95) -> Evaluation:
-    """The win rates of each method (``generator_2``) of an annotation table, all against one baseline."""
+def evaluate_files(files: Sequence[Path], **settings: Any) -> Evaluation:
+    """The evaluation of annotation files; settings as in :func:`evaluate_table`."""
+    return evaluate_table(read_files(files), **settings)
+
+
+def evaluate_table(
+    annotations: pd.DataFrame,
+    *,
+    by: str = "dataset",
+    confidence: float = 0.95,
+    flip_rate: float = 0.0,
+    flip_rate_standard_error: float = 0.0,
+    humans: pd.DataFrame | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """The evaluation of each method (``generator_2``) of an annotation table, all against one baseline.
+
+    Args:
+        by: a column of groups (paths with "/" are rolled up); ignored where the table lacks it.
+        flip_rate, flip_rate_standard_error: correct the win rates for this share of flipped labels.
+        humans: human annotations of some of the same pairs, for PPI++ and for biases as judge minus human.
+    """
     cluster = "instruction" if "instruction" in annotations else "instruction_id"
-    overall: list[WinRate] = []
-    groups: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
+    groups: list[pd.DataFrame] = []
+    baseline = ""
     for method, own in annotations.groupby("generator_2", sort=True, observed=True):
-        overall.append(win_rate(own, clusters=(cluster,), confidence=confidence, method=str(method)))
-        if by not in own:
-            continue
-        for group, part in own.groupby(by, sort=True, observed=True):
-            w = win_rate(part, clusters=(cluster,), confidence=confidence, method=str(method))
-            groups.append({"method": str(method), by: str(group), **_columns(w)})
-    return Evaluation(tuple(overall), pd.DataFrame(groups), by, confidence)
+        w = win_rate(own, clusters=(cluster,), confidence=confidence, method=str(method))
+        baseline = w.baseline
+        row = _row(w) | _lengths(own, str(method), confidence)
+        if flip_rate:
+            corrected = noise_corrected(
+                w.win_rate, w.standard_error, flip_rate, flip_rate_standard_error, confidence=confidence
+            )
+            row |= _percent("corrected", corrected.win_rate, corrected.low, corrected.high)
+        if humans is not None:
+            row |= _with_humans(own, humans, str(method), cluster, confidence)
+        rows.append(row)
+        if by in own:
+            seen = own["preference"].notna().to_numpy()
+            table = by_category(
+                scores(own["preference"])[seen],
+                own.loc[seen, by].fillna("").astype(str),
+                own[cluster].to_numpy()[seen],
+                confidence=confidence,
+            )
+            if len(table):
+                table.insert(0, "method", str(method))
+                groups.append(table)
+    minus = pd.DataFrame()
+    if humans is not None and {"instruction", "output_1", "output_2"} <= set(annotations.columns) & set(humans.columns):
+        minus = judge_minus_human(votes_from(annotations, "judge"), votes_from(humans, "humans"), confidence=confidence)
+    return Evaluation(
+        methods=pd.DataFrame(rows).sort_values("win_rate", ascending=False, kind="stable", ignore_index=True),
+        groups=pd.concat(groups, ignore_index=True) if groups else pd.DataFrame(),
+        differences=_differences(annotations, cluster, confidence, seed),
+        biases=minus,
+        by=by,
+        baseline=baseline,
+        confidence=confidence,
+        seed=seed,
+        flip_rate=flip_rate,
+    )
+
+
+def _percent(name: str, value: float, low: float, high: float) -> dict[str, float]:
+    return {f"{name}_win_rate": 100 * value, f"{name}_low": 100 * low, f"{name}_high": 100 * high}
+
+
+def _row(w: WinRate) -> dict[str, Any]:
+    missing = ", ".join(f"{n} {why}" for why, n in w.missing.items())
+    bounds = {"win_rate_low": 100 * w.low, "win_rate_high": 100 * w.high}
+    return {
+        "method": w.method,
+        **w.alpaca_eval(),
+        **bounds,
+        "n_missing": sum(w.missing.values()),
+        "missing_why": missing,
+    }
+
+
+def _lengths(own: pd.DataFrame, method: str, confidence: float) -> dict[str, Any]:
+    """Average length, the win rate at equal lengths (no difficulties), and what the judge prefers."""
+    if {"output_1", "output_2"} <= set(own.columns):
+        one, two = (own[c].astype(str).str.len().to_numpy(np.float64) for c in ("output_1", "output_2"))
+    elif {"output_1_len", "output_2_len"} <= set(own.columns):
+        one, two = (own[c].to_numpy(np.float64) for c in ("output_1_len", "output_2_len"))
+    else:
+        return {}
+    out: dict[str, Any] = {"avg_length": float(two.mean()), "avg_length_baseline": float(one.mean())}
+    if own["preference"].notna().sum() > 3:
+        lc = length_controlled(scores(own["preference"]), one, two, None, method=method, confidence=confidence)
+        out |= {"length_controlled_winrate": 100 * lc.win_rate, "lc_low": 100 * lc.low, "lc_high": 100 * lc.high}
+    if "output_1" in own and "instruction" in own:
+        votes = votes_from(own.drop(columns=["pair_id", "id"], errors="ignore"), method)
+        out |= {"prefers_longer": prefer_longer(votes).value, "prefers_lists": prefer_lists(votes).value}
+    return out
+
+
+def _with_humans(
+    own: pd.DataFrame, humans: pd.DataFrame, method: str, cluster: str, confidence: float
+) -> dict[str, Any]:
+    """PPI++ from the pairs that people labelled too; the unit is the instruction."""
+    if cluster not in humans:
+        raise UserError(f"the human annotations have no column `{cluster}` to be matched by")
+    theirs = humans[humans["generator_2"] == method] if "generator_2" in humans else humans
+    judge = pd.Series(scores(own["preference"]), index=own[cluster].to_numpy()).dropna().groupby(level=0).mean()
+    people = pd.Series(scores(theirs["preference"]), index=theirs[cluster].to_numpy()).dropna().groupby(level=0).mean()
+    both = judge.index.intersection(people.index)
+    if len(both) < 2:
+        return {"n_human": len(both)}
+    rest = judge.drop(both)
+    found = ppi(people.loc[both], judge.loc[both], rest, confidence=confidence)
+    return {
+        **_percent("ppi", found.value, found.low, found.high),
+        "human_win_rate": 100 * found.human_only,
+        "n_human": found.n,
+        "ppi_effective_n": found.effective_n,
+        "judge_human_correlation": found.correlation,
+    }
+
+
+def _differences(annotations: pd.DataFrame, cluster: str, confidence: float, seed: int) -> pd.DataFrame:
+    score = scores(annotations["preference"])
+    seen = ~np.isnan(score)
+    joint = joint_means(
+        score[seen], annotations["generator_2"].astype(str)[seen], annotations[cluster].to_numpy()[seen]
+    )
+    known = np.flatnonzero(joint.units > 1)
+    if len(known) < 2:
+        return pd.DataFrame()
+    known = known[np.argsort(-joint.means[known], kind="stable")]
+    contrasts = all_differences(len(known))
+    means, covariance = joint.means[known], joint.covariance[np.ix_(known, known)]
+    value = contrasts @ means
+    error = np.sqrt(np.maximum(np.einsum("km,mn,kn->k", contrasts, covariance, contrasts), 0))
+    degrees = int(joint.units[known].min()) - 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = np.where(error > 0, 2 * stats.t.sf(np.abs(value) / error, degrees), np.nan)
+    _, together = max_t(covariance, contrasts, estimates=means, degrees=degrees, confidence=confidence, seed=seed)
+    half = critical(confidence, degrees) * error
+    first, second = np.triu_indices(len(known), 1)
+    return pd.DataFrame(
+        {
+            "first": [joint.methods[known[i]] for i in first],
+            "second": [joint.methods[known[j]] for j in second],
+            "difference": 100 * value,
+            "low": 100 * (value - half),
+            "high": 100 * (value + half),
+            "p": p,
+            "p_holm": holm(p),
+            "p_max_t": together,
+        }
+    )

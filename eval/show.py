@@ -1,12 +1,14 @@
-"""Printing a result and writing its table: whole or not at all."""
+"""Printing a result and writing its table (whole or not at all), and progress where the work is worth it."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
 
 from eval.result import Result
+from farm import progress
 from farm.formats import write_table
 
 
@@ -19,3 +21,18 @@ def result(found: Result, out: Path | None, as_json: bool, *, table: pd.DataFram
     typer.echo(found.to_json() if as_json else str(found))
     if out is not None:
         typer.echo(f"written: {out}", err=True)
+
+
+def working(description: str, total: int, *, worth: int) -> AbstractContextManager[progress.Task]:
+    """A progress display for ``total`` units, silent below ``worth`` of them (a second or two)."""
+    if total >= worth:
+        return progress.task(description, total)
+    return _Silent()
+
+
+class _Silent(AbstractContextManager[progress.Task]):
+    def __enter__(self) -> progress.Task:
+        return progress.Task(lambda done, total, note: None)
+
+    def __exit__(self, *raised: object) -> None:
+        return None

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from eval.rows import Reader
-from farm import progress
+from eval.show import working
 from farm.errors import UserError
 
 
@@ -83,7 +83,7 @@ def read(sources: Sequence[Path], *, annotator: str | None = None, baseline: str
             listed.append((None, source, False))
     reader = Reader()
     parts = []
-    with progress.task("reading annotations", len(listed)) as task:
+    with working("reading annotations", len(listed), worth=40) as task:
         for number, (model, path, chosen) in enumerate(listed):
             part = reader.read(path)
             if model is not None:

@@ -1,0 +1,91 @@
+"""Model outputs judged against a baseline: pairs by instruction, a judge by name, annotations out.
+
+Outputs are matched by the text of the instruction, never by position; every instruction of a method must be in the
+baseline. The order in which the two outputs are shown is drawn for each pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from farm import config, progress
+from farm.errors import UserError
+from farm.formats import read_outputs, read_table
+from farm.protocols import Annotator, Context, Features
+from farm.records import in_random_order
+from farm.store import Store, home
+
+CHUNK = 2000
+
+
+def holds_outputs(path: Path) -> bool:
+    """Whether a file holds model outputs (``output``) rather than annotations (``preference``)."""
+    columns = read_table(path).columns
+    return "preference" not in columns and "output" in columns
+
+
+def pairs(methods: Sequence[Path], baseline: Path) -> pd.DataFrame:
+    """Pairs of each method's outputs (second) with the baseline's (first).
+
+    Raises:
+        UserError: for an instruction that occurs twice in a file, or that the baseline has not answered.
+    """
+    base = _outputs(baseline)
+    reference = base.set_index("instruction")
+    parts = []
+    for path in methods:
+        own = _outputs(path)
+        lacking = np.flatnonzero(~own["instruction"].isin(reference.index).to_numpy())
+        if lacking.size:
+            raise UserError(
+                f"{path}: row {int(lacking[0]) + 1}: the baseline {baseline} has not answered this instruction "
+                f"({lacking.size} of {len(own)} are not there)"
+            )
+        matched = reference.loc[own["instruction"]]
+        pair = pd.DataFrame(
+            {
+                "instruction": own["instruction"],
+                "output_1": matched["output"].to_numpy(),
+                "generator_1": matched["generator"].to_numpy(),
+                "output_2": own["output"],
+                "generator_2": own["generator"],
+            }
+        )
+        dataset = own["dataset"] if "dataset" in own else matched["dataset"].to_numpy() if "dataset" in base else None
+        parts.append(pair if dataset is None else pair.assign(dataset=dataset))
+    table = pd.concat(parts, ignore_index=True)
+    return table[table["generator_2"] != table["generator_1"].iloc[0]].reset_index(drop=True)
+
+
+def _outputs(path: Path) -> pd.DataFrame:
+    table = read_outputs(path)
+    repeated = np.flatnonzero(table["instruction"].duplicated().to_numpy())
+    if repeated.size:
+        raise UserError(f"{path}: row {int(repeated[0]) + 1}: this instruction was answered in an earlier row")
+    generators = table["generator"].unique()
+    if len(generators) > 1:
+        raise UserError(f"{path}: holds outputs of {len(generators)} generators; give one file a method")
+    return table
+
+
+def judge(table: pd.DataFrame, name: str, *, settings: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
+    """The annotations of a judge (a named config or a YAML file) on these pairs."""
+    from farm.worlds.text_features import TextFeatures
+
+    path = config.find("annotators", name)
+    spec = config.override(config.load_mapping(path), settings)
+    features: Features = TextFeatures()
+    context = Context(features=features, store=Store(home() / "store.sqlite"))
+    annotator = config.build(Annotator, spec, context, str(path))
+    parts = []
+    with progress.task(f"judging ({name})", len(table)) as work:
+        for start in range(0, len(table), CHUNK):
+            chunk = table.iloc[start : start + CHUNK].reset_index(drop=True)
+            parts.append(in_random_order(lambda rows: annotator.annotate(rows, seed=seed), chunk, seed))
+            cost = float(parts[-1]["price"].sum()) if "price" in parts[-1] else 0.0
+            work.advance(len(chunk), cost=cost)
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,257 @@
+"""Boards from directories and files; the fast reader; fetching from a server that misbehaves."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import threading
+import urllib.parse
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eval import fetch, sources
+from eval.board import board
+from eval.rows import Reader, from_table
+from farm.errors import UserError
+from farm.formats import read_annotations
+
+
+def _rows(model: str, n: int = 12, seed: int = 0, **changes):
+    generator = np.random.default_rng(seed)
+    return [
+        {
+            "instruction": f'Say "{k}"\\n, é 🙂',
+            "output_1": f"base {k}\nline",
+            "generator_1": "base",
+            "dataset": "one",
+            "output_2": "x\t" * (k + 3),
+            "generator_2": model,
+            "annotator": "judge",
+            "preference": float(generator.integers(1, 3)) if k else None,
+            "raw_completion": {"a": [1, {"preference": 7}], "text": 'line\n    "preference": 9,'},
+        }
+        | changes
+        for k in range(n)
+    ]
+
+
+@pytest.fixture
+def results(tmp_path):
+    root = tmp_path / "results"
+    for k, model in enumerate(("alpha", "beta", "gamma")):
+        folder = root / model / "judge"
+        folder.mkdir(parents=True)
+        (folder / "annotations.json").write_text(json.dumps(_rows(model, seed=k), indent=2))
+    (root / "delta").mkdir()
+    return root
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_the_fast_reader_reads_what_the_general_one_reads(tmp_path, ascii_only):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(_rows("m", 50), indent=2, ensure_ascii=ascii_only))
+    reader = Reader()
+    assert reader._scan(path) is not None
+    slow = from_table(read_annotations(path), path)
+    pd.testing.assert_frame_equal(reader.read(path), slow, check_categorical=False, check_dtype=False)
+    pd.testing.assert_frame_equal(reader.read(path), slow, check_categorical=False, check_dtype=False)
+
+
+def test_the_fast_reader_gives_up_on_anything_odd(tmp_path):
+    rows = _rows("m", 5)
+    del rows[3]["dataset"]
+    for k, text in enumerate(
+        (
+            json.dumps(rows, indent=2),
+            json.dumps(rows),
+            json.dumps(rows, indent=1),
+            json.dumps(_rows("m"), indent=2)[:-4],
+        )
+    ):
+        path = tmp_path / f"{k}.json"
+        path.write_text(text)
+        if k == 3:
+            with pytest.raises(UserError, match="not JSON"):
+                Reader().read(path)
+        else:
+            assert len(Reader().read(path)) == 5
+
+
+def test_published_files(shared_data):
+    base = shared_data("alpaca_eval/results")
+    reader = Reader()
+    for path in sorted(base.glob("*/*/annotations.json")):
+        assert reader._scan(path) is not None
+        expected = from_table(read_annotations(path), path)
+        pd.testing.assert_frame_equal(reader.read(path), expected, check_categorical=False, check_dtype=False)
+        assert (expected["instruction_id"] >= 0).all()
+
+
+def test_a_results_directory(results):
+    rows = sources.read([results])
+    made = board(rows, rounds=50)
+    assert set(made.rows["method"]) == {"alpha", "beta", "gamma"}
+    assert made.rows["n_missing"].tolist() == [1, 1, 1] and made.rows["missing_why"][0] == "1 unparseable"
+    again = board(sources.read([results]), rounds=50)
+    pd.testing.assert_frame_equal(made.rows, again.rows)
+
+
+def test_what_a_board_refuses(results, tmp_path):
+    folder = results / "alpha" / "other"
+    folder.mkdir()
+    (folder / "annotations.json").write_text(json.dumps(_rows("alpha")))
+    with pytest.raises(UserError, match="several annotators are there"):
+        sources.read([results])
+    with pytest.raises(UserError, match="no model was judged by `nobody`"):
+        sources.read([results], annotator="nobody")
+    twice = results / "beta" / "judge" / "annotations.json"
+    with pytest.raises(UserError, match=r"row 1: `beta` is judged twice on this instruction \(first in .*row 1\)"):
+        sources.read([results, twice], annotator="judge")
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(_rows("epsilon", generator_1="another base")))
+    with pytest.raises(UserError, match=r"other\.json: row 1: the baseline is `another base`"):
+        sources.read([twice, other])
+    alien = tmp_path / "alien.csv"
+    pd.DataFrame({"instruction_id": [1, 2], "generator_1": "base", "generator_2": "z", "preference": [1, 2]}).to_csv(
+        alien, index=False
+    )
+    with pytest.raises(UserError, match="row 1: `beta` shares no instruction with any other"):
+        board(sources.read([twice, alien]))
+
+
+def test_a_million_rows_of_ids_only(tmp_path):
+    """Ids and lengths only, no texts: the compact layout of the published sets."""
+    generator = np.random.default_rng(0)
+    n, m = 200, 30
+    table = pd.DataFrame(
+        {
+            "model_dir": np.repeat([f"m{k}" for k in range(m)], n),
+            "generator_1": "base",
+            "generator_2": "x",
+            "instruction_id": np.tile(np.arange(n), m),
+            "preference": generator.choice([0, 1.0, 2.0], n * m),
+            "output_1_len": 10,
+            "output_2_len": generator.integers(1, 50, n * m),
+        }
+    )
+    table.to_parquet(tmp_path / "t.parquet")
+    made = board(sources.read([tmp_path / "t.parquet"]), rounds=20, metrics=["win_rate", "length_controlled"])
+    assert len(made.rows) == m and (made.rows["n_draws"] > 0).all()
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    """A repository and a hub in one; breaks off every first transfer of a large file, and can lie."""
+
+    files: dict[str, bytes]
+    seen: list[tuple[str, str | None]]
+    lie = False
+    ranges = True
+
+    def do_GET(self):
+        kind = type(self)
+        kind.seen.append((self.path, self.headers.get("Range")))
+        path = urllib.parse.unquote(self.path.split("?")[0])
+        if path.startswith("/repos/"):
+            tree = [
+                {"path": p, "type": "blob", "sha": hashlib.sha1(b"blob %d\0" % len(d) + d).hexdigest(), "size": len(d)}
+                for p, d in kind.files.items()
+            ]
+            return self._send(json.dumps({"sha": "abc", "tree": tree, "truncated": False}).encode())
+        name = path.split("/main/", 1)[1]
+        data = kind.files.get(name)
+        if data is None:
+            return self.send_error(404)
+        if kind.lie and name.startswith("results/"):
+            data = data.replace(b"alpha", b"alphb")
+        asked = self.headers.get("Range")
+        first = not any(p == self.path for p, _ in kind.seen[:-1])
+        if first and len(data) > 2000 and kind.ranges:  # break off in the middle
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+            return self.wfile.flush()
+        if asked and kind.ranges:
+            start = int(asked.removeprefix("bytes=").split("-")[0])
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(data) - start))
+            self.end_headers()
+            return self.wfile.write(data[start:])
+        return self._send(data)
+
+    def _send(self, data: bytes):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def home_of_data():
+    board_csv = b",win_rate,n_total\nalpha,50.0,11\n"
+    files = {
+        "results/alpha/judge/annotations.json": json.dumps(_rows("alpha"), indent=2).encode(),
+        "results/beta b/judge/annotations.json": json.dumps(_rows("beta", seed=1), indent=2).encode(),
+        "results/beta b/another/annotations.json": b"[]",
+        "src/board.csv": board_csv,
+        "instruction_difficulty.csv": b"index,instruction_difficulty\n0,0.5\n",
+        "df_gamed.csv": b"model,index,preference,std_delta_len,instruction_difficulty\nx,0,0.5,1,0.5\n",
+    }
+    handler = type("Handler", (_Server,), {"files": files, "seen": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    source = fetch.Published(
+        "set", "judge", "src/board.csv", True, repository="o/r", files=address, listing=address, hub=address
+    )
+    yield handler, source
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _online(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+
+def test_fetch_resumes_checks_and_caches(home_of_data, tmp_path):
+    handler, source = home_of_data
+    with pytest.raises(UserError, match="run the command once without --offline"):
+        fetch.fetch(source, offline=True, root=tmp_path)
+    assert not handler.seen
+    found = fetch.fetch(source, root=tmp_path)
+    assert any(asked for _, asked in handler.seen), "a broken transfer goes on where it stopped"
+    assert not list(tmp_path.rglob("*.part"))
+    rows = sources.read([found.directory], annotator=found.annotator)
+    assert set(rows.table["method"]) == {"alpha", "beta b"} and not (tmp_path / "set/results/beta b/another").exists()
+    assert found.difficulty is not None and found.regulariser is not None
+    before = len(handler.seen)
+    assert fetch.fetch(source, offline=True, root=tmp_path) == found and len(handler.seen) == before
+    damaged = found.directory / "alpha/judge/annotations.json"
+    damaged.write_text(damaged.read_text()[:-50])
+    with pytest.raises(UserError, match="1 of 3 files are not in the cache"):
+        fetch.fetch(source, offline=True, root=tmp_path)
+    fetch.fetch(source, root=tmp_path)
+    assert json.loads(damaged.read_text())[0]["generator_2"] == "alpha"
+
+
+def test_fetch_without_ranges_and_with_lies(home_of_data, tmp_path):
+    handler, source = home_of_data
+    handler.ranges = False
+    fetch.fetch(source, root=tmp_path / "a")
+    handler.lie = True
+    with pytest.raises(UserError, match="does not match its checksum"):
+        fetch.fetch(source, root=tmp_path / "b")
+    assert not list((tmp_path / "b").rglob("annotations.json"))
+    del handler.files["df_gamed.csv"]
+    handler.lie = False
+    with pytest.raises(UserError, match="answers 404"):
+        fetch.fetch(source, root=tmp_path / "c")
+    with pytest.raises(UserError, match="cannot be reached"):
+        fetch.fetch(fetch.Published("x", "j", "b", False, listing="http://127.0.0.1:1"), root=tmp_path / "d")
