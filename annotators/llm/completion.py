@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Finish = Literal["stop", "length", "refusal"]
@@ -36,7 +36,7 @@ class Request:
 
     def plain(self) -> dict[str, Any]:
         """As plain data, for a content address."""
-        return asdict(self)
+        return vars(self)
 
 
 @dataclass(frozen=True)

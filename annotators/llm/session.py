@@ -225,9 +225,8 @@ class Session:
         finally:
             self.ledger.settle(worst, spent, lost)
         seconds = time.monotonic() - started
-        value = {k: v for k, v in asdict(completion).items() if v is not None} | {"seconds": round(seconds, 4)}
-        entry = Entry(key, value | {"price": spent}, completion.input_tokens, completion.output_tokens, spent)
-        await writer.write(entry)
+        value = {**vars(completion), "seconds": round(seconds, 4), "price": spent}
+        await writer.write(Entry(key, value, completion.input_tokens, completion.output_tokens, spent))
         return Answer(completion, price=spent, seconds=seconds)
 
     async def _persist(self, question: Question, line: _Line) -> tuple[Completion | str, int]:

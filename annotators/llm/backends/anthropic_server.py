@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from annotators.llm.backends.http_failures import code, decoded, failure, message
-from annotators.llm.backends.transport import http_client
+from annotators.llm.backends.http_failures import code, message
+from annotators.llm.backends.wire import TIMEOUT, Unacceptable, Wire, http_client
 from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
 from annotators.llm.notices import say
 from farm.errors import UserError, need
 
 OFFICIAL = "https://api.anthropic.com"
 KEY = "ANTHROPIC_API_KEY"
-TIMEOUT = 600.0
 
 
 def address(base_url: str | None) -> str:
@@ -34,10 +33,8 @@ class AnthropicServer:
     def __init__(self, name: str, base_url: str | None = None) -> None:
         try:
             import anthropic
-            import httpx2
         except ImportError as error:
             raise need("judges", "anthropic", f"model anthropic/{name}") from error
-        self._anthropic, self._response = anthropic, httpx2.Response
         url = address(base_url)
         key, token = os.environ.get(KEY), os.environ.get("ANTHROPIC_AUTH_TOKEN")
         if not key and not token and url.startswith(OFFICIAL):
@@ -46,31 +43,24 @@ class AnthropicServer:
             )
         self.who = f"{name} at {url}"
         self._without: set[str] = set()
-        self.client = anthropic.AsyncAnthropic(
+        client = anthropic.AsyncAnthropic(
             api_key=key,
             auth_token=None if key else token or "none",
             base_url=url,
             max_retries=0,
             timeout=TIMEOUT,
-            http_client=http_client(url, anthropic.DefaultAsyncHttpxClient, TIMEOUT),
+            http_client=http_client(anthropic.DefaultAsyncHttpxClient),
         )
+        self.wire = Wire(anthropic, client, url, self.who, KEY)
 
     async def complete(self, request: Request) -> Completion:
         while True:
             sent = self.body(request)
             try:
-                answer = await self.client.post("/v1/messages", body=sent, cast_to=self._response)
-            except self._anthropic.APIStatusError as error:
-                if error.status_code in (400, 422) and self._adapt(error.body, sent):
-                    continue
-                raise failure(error.status_code, error.response.headers, error.body, self.who, KEY) from None
-            except self._anthropic.APITimeoutError:
-                raise TryAgain(f"{self.who}: no answer in time", charged=True) from None
-            except self._anthropic.APIConnectionError as error:
-                unreached = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
-                reason = redacted(str(error.__cause__ or error))
-                raise TryAgain(f"{self.who}: {reason}", charged=not unreached, connected=not unreached) from None
-            return completion(decoded(answer.content, self.who), request, self.who)
+                return completion(await self.wire.post("/v1/messages", sent), request, self.who)
+            except Unacceptable as refusal:
+                if not self._adapt(refusal.body, sent):
+                    raise self.wire.mean(refusal) from None
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the API takes it."""
@@ -101,7 +91,7 @@ class AnthropicServer:
         return False
 
     async def close(self) -> None:
-        await self.client.close()
+        await self.wire.close()
 
 
 def completion(data: dict[str, Any], request: Request, who: str) -> Completion:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from annotators.llm.backends.http_failures import code, decoded, failure, message
-from annotators.llm.backends.transport import http_client
+from annotators.llm.backends.http_failures import code, message
+from annotators.llm.backends.wire import TIMEOUT, Unacceptable, Wire, http_client
 from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
 from annotators.llm.notices import say
 from farm.errors import UserError, need
@@ -23,7 +23,6 @@ OFFICIAL = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
 TOP = 20
 """alternatives asked for with log-probabilities, the most that servers give by default"""
-TIMEOUT = 600.0
 
 
 def address(base_url: str | None) -> str:
@@ -38,11 +37,9 @@ class OpenAIServer:
 
     def __init__(self, name: str, base_url: str | None = None) -> None:
         try:
-            import httpx2
             import openai
         except ImportError as error:
             raise need("judges", "openai", f"model openai/{name}") from error
-        self._openai, self._response = openai, httpx2.Response
         url = address(base_url)
         key = os.environ.get(KEY, "")
         if not key and url.startswith(OFFICIAL):
@@ -52,30 +49,23 @@ class OpenAIServer:
         self.who = f"{name} at {url}"
         self._official = url.startswith(OFFICIAL)
         self._without: set[str] = set() if self._official else {"max_completion_tokens"}
-        self.client = openai.AsyncOpenAI(
+        client = openai.AsyncOpenAI(
             api_key=key or "none",
             base_url=url,
             max_retries=0,  # the session retries, for all questions together
             timeout=TIMEOUT,
-            http_client=http_client(url, openai.DefaultAsyncHttpxClient, TIMEOUT),
+            http_client=http_client(openai.DefaultAsyncHttpxClient),
         )
+        self.wire = Wire(openai, client, url, self.who, KEY)
 
     async def complete(self, request: Request) -> Completion:
         while True:
             sent = self.body(request)
             try:
-                answer = await self.client.post("/chat/completions", body=sent, cast_to=self._response)
-            except self._openai.APIStatusError as error:
-                if error.status_code in (400, 422) and self._adapt(error.body, sent):
-                    continue
-                raise failure(error.status_code, error.response.headers, error.body, self.who, KEY) from None
-            except self._openai.APITimeoutError:
-                raise TryAgain(f"{self.who}: no answer in time", charged=True) from None
-            except self._openai.APIConnectionError as error:
-                unreached = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
-                reason = redacted(str(error.__cause__ or error))
-                raise TryAgain(f"{self.who}: {reason}", charged=not unreached, connected=not unreached) from None
-            return completion(decoded(answer.content, self.who), request, self.who)
+                return completion(await self.wire.post("/chat/completions", sent), request, self.who)
+            except Unacceptable as refusal:
+                if not self._adapt(refusal.body, sent):
+                    raise self.wire.mean(refusal) from None
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the API takes it."""
@@ -109,7 +99,7 @@ class OpenAIServer:
         return False
 
     async def close(self) -> None:
-        await self.client.close()
+        await self.wire.close()
 
 
 _OPTIONAL = {

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from annotators.llm.annotator import LLMAnnotator
+from annotators.llm.backends import wire
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from farm.errors import UserError
@@ -19,6 +20,12 @@ from tests.annotators.llm.cases import longer, make_pairs
 from tests.annotators.llm.fault_server import Fault, FaultServer, Plan
 
 ENDPOINTS = ["openai/judge", "anthropic/judge"]
+
+
+@pytest.fixture(params=[True, False], ids=["straight", "through the SDK"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every failure is met on both ways to a server."""
+    monkeypatch.setattr(wire, "LEAN", request.param)
 
 
 def judge(model: str, server: FaultServer, store: Store, **settings: Any) -> LLMAnnotator:
@@ -155,7 +162,7 @@ def test_a_spent_quota_pauses_and_goes_on(
     start = time.monotonic()
 
     def plan(number: int, body: dict[str, Any], headers: dict[str, str]) -> Fault | None:
-        return fault if 10 <= number and time.monotonic() - start < 0.8 else None
+        return fault if number >= 10 and time.monotonic() - start < 0.8 else None
 
     limits = Limits(shortest_wait=0.002, longest_wait=0.02, concurrency=8)
     with FaultServer(plan) as server, session(limits):

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from annotators.llm import prices, prompt, session as sessions, verdicts
+from annotators.llm import prices, prompt, verdicts
+from annotators.llm import session as sessions
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import mock
 from annotators.llm.completion import Completion, Request
