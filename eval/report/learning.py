@@ -188,7 +188,8 @@ def _paths(run: RunFolder, palette: Palette, unit: Unit, logged: str, place: Any
         if len(part) < 3:
             continue
         kl, value = (smoothed(part[c].to_numpy(np.float64), PATH_SHARE) for c in ("kl", logged))
-        x, y = thinned(place(kl), unit(value))
+        ends = round(len(kl) * PATH_SHARE / 4)  # averaged over too few steps
+        x, y = thinned(place(kl[ends : len(kl) - ends]), unit(value[ends : len(kl) - ends]))
         what = "proxy reward" if dashed else "gold utility"
         out.append(Curve(x, y, palette.colour(method), f"{method}, {what} while learning", dashed=dashed))
     return out

@@ -48,6 +48,7 @@ def _first(run: RunFolder) -> str:
     if best["method"] == BASELINE:
         return f"No method comes before the {BASELINE} baseline by the simulated judge."
     n = f" of {wording.count(best['n_total'])} comparisons" if wording.known(best.get("n_total")) else ""
+    n += ", ties counting half" if n and best.get("n_draws") else ""
     said = f"{best['method']} comes first: the simulated judge prefers it to the baseline in {_win_rate(best)}{n}."
     if len(rows) < 2:
         return said

@@ -52,7 +52,6 @@ class Cell:
     sort: float | str = ""
     drawing: Markup | None = None
     colour: str = ""
-    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,11 @@ class Table:
     columns: list[Column]
     rows: list[list[Cell]] = field(default_factory=list)
     sortable: bool = True
+
+    @property
+    def header(self) -> int:
+        """The column that names the rows."""
+        return next(i for i, column in enumerate(self.columns) if not column.numeric)
 
 
 def counted(value: Any) -> Cell:
