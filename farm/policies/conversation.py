@@ -93,6 +93,8 @@ class Conversation:
     def texts(self, responses: Iterable[Tokens]) -> list[str]:
         """Responses as text, special tokens and outer white space removed."""
         lists = [tokens.tolist() for tokens in responses]
+        if not lists:
+            return []
         decoded = self.tokenizer.batch_decode(lists, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return [text.strip() for text in decoded]
 

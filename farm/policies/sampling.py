@@ -53,6 +53,10 @@ class Sampler:
         return token, (chosen.double() / total).log().float()
 
 
+SCANNED = 1024
+"""Up to this many weights the cumulative sum is computed whole."""
+
+
 def invert(weights: torch.Tensor, uniform: torch.Tensor, block: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
     """The first place where the cumulative weight exceeds ``uniform`` times the total, int64 [n], and the total [n].
 
@@ -60,6 +64,11 @@ def invert(weights: torch.Tensor, uniform: torch.Tensor, block: int = 256) -> tu
     summed and never scanned. A place of weight 0 is never taken.
     """
     n, size = weights.shape
+    if size <= SCANNED:
+        cumulative = weights.cumsum(-1, dtype=torch.float64)
+        total = cumulative[:, -1]
+        target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
+        return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0], total
     if size % block:
         weights = torch.nn.functional.pad(weights, (0, block - size % block))
     blocks = weights.view(n, -1, block)
@@ -163,7 +172,7 @@ def write(
             occurrences[rows, None],
             np.arange(limits[rows].max(), dtype=np.uint64),
         )
-        draws = torch.from_numpy(uniform).to(device)
+        draws = torch.from_numpy(np.ascontiguousarray(uniform.T)).to(device)
         _write_batch(decoder, sampler, prompts, rows, limits, draws, end_tokens, out, progress)
     return out
 
@@ -181,42 +190,52 @@ def _write_batch(
 ) -> None:
     distinct: dict[int, int] = {}
     prompt_of = np.array([distinct.setdefault(id(prompts[r]), len(distinct)) for r in rows], dtype=np.int64)
-    first = {place: rows[i] for i, place in reversed(list(enumerate(prompt_of.tolist())))}
-    unique = [prompts[first[place]] for place in range(len(distinct))]
+    _, first = np.unique(prompt_of, return_index=True)
     device = draws.device
     limit = torch.from_numpy(limits[rows]).to(device)
-    steps = int(limit.max())
-    tokens = torch.zeros(len(rows), steps, dtype=torch.int64, device=device)
-    chosen = torch.zeros(len(rows), steps, dtype=torch.float32, device=device)
-    count = torch.zeros(len(rows), dtype=torch.int64, device=device)
+    shortest, steps = int(limit.min()), int(limit.max())
+    logits = decoder.start([prompts[rows[i]] for i in first], prompt_of, steps)
+    is_end = torch.zeros(logits.shape[1], dtype=torch.bool, device=device)
+    is_end[ends] = True
+    current = torch.arange(len(rows), device=device)  # the row of the batch that each row of the decoder is
+    history: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     stopped = torch.zeros(len(rows), dtype=torch.bool, device=device)
-    current = torch.arange(len(rows), device=device)  # which row of the batch each row of the decoder is
-    logits = decoder.start(unique, prompt_of, steps)
     for step in range(steps):
-        token, log_probability = sampler(logits, draws[current, step])
-        tokens[current, step], chosen[current, step] = token, log_probability
-        ended = torch.isin(token, ends)
-        over = ended | (limit[current] <= step + 1)
-        finished = over & (count[current] == 0)
-        count[current[finished]] = step + 1
-        stopped[current[finished & ended]] = True
-        done = count[current] > 0
-        left = len(current) - int(done.sum())
-        if left == 0:
-            break
-        if left < len(current):
-            keep = _fill_holes(done, left)
+        token, log_probability = sampler(logits, draws[step][current])
+        history.append((current, token, log_probability))
+        over = is_end[token]
+        if number := int(over.sum()):
+            stopped[current[over]] = True
+        if step + 1 >= shortest:
+            over = over | (limit[current] <= step + 1)
+            number = int(over.sum())
+        if number:
+            if progress:
+                progress(number)
+            if number == len(current):
+                break
+            keep = _fill_holes(over, len(current) - number)
             decoder.keep(keep)
             current, token = current[keep], token[keep]
-        if progress and (number := int(finished.sum())):
-            progress(number)
         logits = decoder.step(token)
-    if progress:
-        progress(int(finished.sum()))
-    for i, (row, size, stop) in enumerate(zip(rows, count.tolist(), stopped.tolist(), strict=True)):
-        out.tokens[row] = tokens[i, :size].cpu().numpy().astype(np.int32)
-        out.log_probabilities[row] = chosen[i, :size].cpu().numpy().copy()
-        out.finish_reason[row] = "stop" if stop else "length"
+    _collect(history, stopped, rows, out)
+
+
+def _collect(
+    history: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+    stopped: torch.Tensor,
+    rows: NDArray[np.int64],
+    out: Written,
+) -> None:
+    """Sort what was written, step by step, into the rows."""
+    row, token, chosen = (torch.cat(column).cpu().numpy() for column in zip(*history, strict=True))
+    order = np.argsort(row, kind="stable")
+    cuts = np.bincount(row, minlength=len(rows)).cumsum()[:-1]
+    tokens = np.split(token[order].astype(np.int32), cuts)
+    log_probabilities = np.split(chosen[order], cuts)
+    for place, *one in zip(rows, tokens, log_probabilities, stopped.tolist(), strict=True):
+        out.tokens[place], out.log_probabilities[place] = one[0].copy(), one[1].copy()
+        out.finish_reason[place] = "stop" if one[2] else "length"
 
 
 def _fill_holes(done: torch.Tensor, left: int) -> torch.Tensor:

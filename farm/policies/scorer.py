@@ -1,7 +1,7 @@
 """A scalar model on a language model's body: a reward model, or a value model with one number for each place.
 
-The head is a linear map in float32, started with standard deviation 1/sqrt(d+1) and bias 0 (arXiv 2403.17031). A score is read at the last
-real token, found by its index, and calibrated by a mean and a scale that are stored with the model.
+The head is a linear map in float32, started with standard deviation 1/sqrt(d+1) and bias 0 (arXiv 2403.17031). A score
+is read at the last real token, found by its index, and calibrated by a mean and a scale stored with the model.
 """
 
 from __future__ import annotations

@@ -1,0 +1,175 @@
+"""A decoder for models of the Llama architecture, two to three times as fast as the general one.
+
+The same arithmetic as transformers' LlamaForCausalLM, one token at a time: projections fused, keys and values in one
+preallocated block, rows dropped in place. Prompts are padded on the right; the gap this leaves between a prompt and
+its response is masked, and positions are counted without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_attention, silu
+
+from farm.policies.sampling import NEVER
+from farm.protocols import Tokens
+
+STATIC_ROPE = ("default", "linear", "llama3")
+
+
+def is_plain_llama(model: Any) -> bool:
+    """Whether :class:`LlamaDecoder` computes what this model computes: plain linear layers and a fixed rotary table."""
+    if type(model).__name__ != "LlamaForCausalLM":
+        return False
+    config = model.config
+    rope = (getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}).get("rope_type")
+    return (
+        rope in (None, *STATIC_ROPE)
+        and config.hidden_act == "silu"
+        and not config.attention_bias
+        and not config.mlp_bias
+        and all(type(m) is torch.nn.Linear for name, m in model.named_modules() if name.endswith("_proj"))
+    )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    query_key_value: torch.Tensor
+    output: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+
+
+class LlamaDecoder:
+    """See :class:`farm.policies.sampling.Decoder`. The weights are read at construction, in ``dtype`` or their own."""
+
+    def __init__(self, model: Any, forbidden: torch.Tensor, dtype: torch.dtype | None = None) -> None:
+        self.forbidden = forbidden
+        config = model.config
+        self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_width: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self.epsilon = config.rms_norm_eps
+        self.rotary = model.model.rotary_emb
+        self.dtype: torch.dtype = dtype or model.lm_head.weight.dtype
+
+        def after(norm: torch.nn.Parameter, *weights: torch.Tensor) -> torch.Tensor:
+            # The gain of the norm before a projection is a factor of its columns: one multiplication less a step.
+            return (torch.cat([w.detach() for w in weights]).float() * norm.detach().float()).to(self.dtype)
+
+        self.layers = []
+        for layer in model.model.layers:
+            attention, feed_forward = layer.self_attn, layer.mlp
+            self.layers.append(
+                _Layer(
+                    after(
+                        layer.input_layernorm.weight,
+                        attention.q_proj.weight * self.head_width**-0.5,
+                        attention.k_proj.weight,
+                        attention.v_proj.weight,
+                    ),
+                    attention.o_proj.weight.detach().to(self.dtype),
+                    after(
+                        layer.post_attention_layernorm.weight,
+                        feed_forward.gate_proj.weight,
+                        feed_forward.up_proj.weight,
+                    ),
+                    feed_forward.down_proj.weight.detach().to(self.dtype),
+                )
+            )
+        self.embedding = model.model.embed_tokens.weight.detach().to(self.dtype)
+        self.head = after(model.model.norm.weight, model.lm_head.weight)
+        self.bytes_per_token = 2 * len(self.layers) * self.key_heads * self.head_width * self.dtype.itemsize
+
+    def start(self, prompts: Sequence[Tokens], prompt_of: NDArray[np.int64], limit: int) -> torch.Tensor:
+        device = self.forbidden.device
+        lengths = np.array([len(p) for p in prompts])
+        width = int(lengths.max())
+        ids = np.zeros((len(prompts), width), dtype=np.int64)
+        for line, prompt in enumerate(prompts):
+            ids[line, : len(prompt)] = prompt
+        repeat = torch.from_numpy(prompt_of).to(device)
+        length = torch.from_numpy(lengths).to(device)
+        table = self.rotary(self.embedding, torch.arange(width + limit, device=device)[None])
+        # rotate_half(x) * sin is roll(x) * (sin with its first half negated)
+        self.cosine, self.sine = table[0][0], table[1][0].clone()
+        self.sine[:, : self.head_width // 2].neg_()
+        block = (len(self.layers), len(prompt_of), self.key_heads)
+        self.keys = torch.empty(*block, self.head_width, width + limit, dtype=self.dtype, device=device)
+        self.values = torch.empty(*block, width + limit, self.head_width, dtype=self.dtype, device=device)
+
+        x = embedding(torch.from_numpy(ids).to(device), self.embedding)
+        cosine, sine = self.cosine[:width, None], self.sine[:width, None]
+        for number, layer in enumerate(self.layers):
+            query, key, value = self._project(layer, x, cosine, sine)
+            self.keys[number, ..., :width] = key.permute(0, 2, 3, 1)[repeat]
+            self.values[number, :, :, :width] = value.transpose(1, 2)[repeat]
+            shape = {"is_causal": True, "enable_gqa": self.heads != self.key_heads, "scale": 1.0}
+            query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+            x = self._feed_forward(layer, x, scaled_dot_product_attention(query, key, value, **shape).transpose(1, 2))
+        last = x[torch.arange(len(prompts), device=device), length - 1]
+
+        self.rows, self.used = len(prompt_of), width
+        self.position = length[repeat]
+        gap = torch.arange(width + limit, device=device)[None] >= length[:, None]
+        gap[:, width:] = False
+        mask = torch.zeros(gap.shape, dtype=self.dtype, device=device).masked_fill_(gap, float("-inf"))
+        self.mask = mask[repeat][:, None, None] if bool(gap.any()) else None
+        return self._logits(last)[repeat]
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        rows, column = self.rows, self.used
+        self.used += 1
+        x = embedding(tokens, self.embedding)
+        cosine, sine = self.cosine[self.position][:, None], self.sine[self.position][:, None]
+        self.position = self.position + 1
+        queries = (rows * self.key_heads, self.heads // self.key_heads, self.head_width)
+        mask = None
+        if self.mask is not None:
+            mask = self.mask[:rows, ..., : self.used].expand(-1, self.key_heads, -1, -1).flatten(0, 1)
+        for number, layer in enumerate(self.layers):
+            query, key, value = self._project(layer, x, cosine, sine)
+            self.keys[number, :rows, :, :, column] = key
+            self.values[number, :rows, :, column] = value
+            keys = self.keys[number, :rows, :, :, : self.used].flatten(0, 1)
+            values = self.values[number, :rows, :, : self.used].flatten(0, 1)
+            query = query.reshape(queries)
+            scores = torch.bmm(query, keys) if mask is None else torch.baddbmm(mask, query, keys)
+            x = self._feed_forward(layer, x, torch.bmm(scores.softmax(-1), values))
+        return self._logits(x)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        moved = torch.nonzero(rows != torch.arange(len(rows), device=rows.device))[:, 0]
+        source = rows[moved]
+        self.keys[:, moved, ..., : self.used] = self.keys[:, source, ..., : self.used]
+        self.values[:, moved, :, : self.used] = self.values[:, source, :, : self.used]
+        if self.mask is not None:
+            self.mask[moved] = self.mask[source]
+        self.position = self.position[rows]
+        self.rows = len(rows)
+
+    def _project(
+        self, layer: _Layer, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        joined = linear(self._normalised(x), layer.query_key_value)
+        heads = joined.view(*x.shape[:-1], -1, self.head_width)
+        turning, value = heads.split([self.heads + self.key_heads, self.key_heads], dim=-2)
+        turned = torch.addcmul(turning * cosine, turning.roll(self.head_width // 2, -1), sine)
+        query, key = turned.split([self.heads, self.key_heads], dim=-2)
+        return query, key, value
+
+    def _feed_forward(self, layer: _Layer, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
+        x = x + linear(mixed.reshape(*x.shape[:-1], -1), layer.output)
+        gate, up = linear(self._normalised(x), layer.gate_up).chunk(2, -1)
+        return x + linear(silu(gate) * up, layer.down)
+
+    def _normalised(self, x: torch.Tensor) -> torch.Tensor:
+        return rms_norm(x, x.shape[-1:], None, self.epsilon)
+
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        logits = linear(self._normalised(x), self.head).float()
+        return logits.index_fill_(1, self.forbidden, NEVER) if len(self.forbidden) else logits
