@@ -52,7 +52,9 @@ class LLMAnnotator:
     temperature: float | None = 0.0
     """None leaves it to the server; with log-probabilities it is applied here, to the verdict alone"""
     max_tokens: int | None = None
-    """by default what the prompt's form of verdict needs; more for models that always think"""
+    """of the answer; by default what the prompt's form of verdict needs"""
+    thinking: int = 0
+    """tokens of room for a model that thinks before it answers"""
     batch: int = 1
     """pairs in one prompt"""
     order: Literal["given", "random", "both"] = "given"
@@ -128,7 +130,7 @@ class LLMAnnotator:
                 model=model,
                 system=system,
                 user=user,
-                max_tokens=self.max_tokens or _room(template.form, len(rows)),
+                max_tokens=(self.max_tokens or _room(template.form, len(rows))) + self.thinking,
                 temperature=self.temperature,
                 labels=labels,
                 schema=verdicts.schema(template.form, len(rows)) if self.structured else None,

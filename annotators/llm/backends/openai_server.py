@@ -107,6 +107,7 @@ _OPTIONAL = {
     "top_logprobs": "asked for 5 alternatives only",
     "logprobs": "verdicts are read from the text, without probabilities",
     "response_format": "verdicts are read from the text",
+    "reasoning_effort": "asked without a reasoning effort",
     "seed": "asked without, so a repeated question may be answered differently",
 }
 
