@@ -159,7 +159,7 @@ def _convert(gguf: Path, target: Path) -> None:
     how = {"gguf_file": gguf.name}
     with quiet():
         quantised = AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **how)
-    # The weights are plain now, but the config still says "quantized" and refuses to be saved: a fresh model takes them.
+    # The weights are plain by now, but the config says "quantized" and refuses to be saved: a fresh model takes them.
     plain = {k: v for k, v in quantised.config.to_dict().items() if k not in _NOT_PLAIN}
     with torch.random.fork_rng(devices=[]):
         fresh = type(quantised)(type(quantised.config)(**plain))

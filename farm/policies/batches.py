@@ -46,6 +46,7 @@ def unflatten(flat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def states_at(
     body: Callable[[torch.Tensor], torch.Tensor],
+    width: int,
     samples: Samples,
     first: Lengths,
     counts: Lengths,
@@ -54,7 +55,7 @@ def states_at(
     """The states at places ``first[i] .. first[i] + counts[i] - 1`` of sequence i (prompt and response), in row order.
 
     Args:
-        body: token ids [b, t] to states [b, t, h] of a causal model.
+        body: token ids [b, t] to states [b, t, h] of a causal model, with h = ``width``.
         first, counts: [B]; every place lies in its sequence.
 
     Returns:
@@ -64,19 +65,19 @@ def states_at(
     rows: list[NDArray[np.int64]] = []
     parts: list[torch.Tensor] = []
     for batch in _batches(needed, TOKENS.get(device.type, TOKENS_ELSEWHERE)):
-        width = int(needed[batch].max())
-        ids = np.zeros((len(batch), width), dtype=np.int64)
+        longest = int(needed[batch].max())
+        ids = np.zeros((len(batch), longest), dtype=np.int64)
         for line, row in enumerate(batch):
             prompt, response = samples.prompt_tokens[row], samples.response_tokens[row]
-            ids[line, : len(prompt)] = prompt[:width]
+            ids[line, : len(prompt)] = prompt[:longest]
             ids[line, len(prompt) : needed[row]] = response[: needed[row] - len(prompt)]
-        places = np.arange(width)
+        places = np.arange(longest)
         wanted = (places >= first[batch, None]) & (places < needed[batch, None])
         states = body(torch.from_numpy(ids).to(device))
         parts.append(states.flatten(0, 1)[torch.from_numpy(np.flatnonzero(wanted)).to(device)])
         rows.append(np.repeat(batch, counts[batch]))
     if not parts:
-        return torch.zeros(0, 1, device=device)
+        return torch.zeros(0, width, device=device)
     back = np.argsort(np.concatenate(rows), kind="stable")
     return torch.cat(parts)[torch.from_numpy(back).to(device)]
 

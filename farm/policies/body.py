@@ -32,6 +32,7 @@ class Body:
         self.inner = model.base_model
         config = model.config.get_text_config()
         self.width: int = config.hidden_size
+        self.vocabulary: int = config.vocab_size
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self.device: torch.device = next(model.parameters()).device
         self._trained = self._choose_trained()
@@ -67,13 +68,15 @@ class Body:
     def hidden(self, samples: Samples, first: Lengths, counts: Lengths) -> torch.Tensor:
         """Last hidden states at these places, [N, h], as :func:`farm.policies.batches.states_at`."""
         check_lengths(prompt_lengths(samples) + samples.lengths(), self.context, samples.prompts, "a text")
-        return states_at(self._hidden, samples, first, counts, self.device)
+        return states_at(self._hidden, self.width, samples, first, counts, self.device)
 
     def before_head(self, samples: Samples) -> torch.Tensor:
         """What :meth:`project` turns into the logits of every response token, [N, h]."""
         check_lengths(prompt_lengths(samples) + samples.lengths(), self.context, samples.prompts, "a text")
-        run = self._hidden if self._plain_head else self._whole
-        return states_at(run, samples, prompt_lengths(samples) - 1, samples.lengths(), self.device)
+        first, counts = prompt_lengths(samples) - 1, samples.lengths()
+        if self._plain_head:
+            return states_at(self._hidden, self.width, samples, first, counts, self.device)
+        return states_at(self._whole, self.vocabulary, samples, first, counts, self.device)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """Logits [N, V], float32, of what :meth:`before_head` gave."""

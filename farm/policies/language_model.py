@@ -160,7 +160,7 @@ class LanguageModelPolicy:
             logits = self._logits(states, temperature)
             return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
-        rows = max(1, LOGITS_AT_ONCE // self.model.config.get_text_config().vocab_size)
+        rows = max(1, LOGITS_AT_ONCE // self.body.vocabulary)
         if len(targets) <= rows:
             return unflatten(chosen(states, targets), mask), mask
         cuts = range(0, len(targets), rows)

@@ -157,10 +157,9 @@ class LlamaDecoder:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         joined = linear(self._normalised(x), layer.query_key_value)
         heads = joined.view(*x.shape[:-1], -1, self.head_width)
-        turning, value = heads.split([self.heads + self.key_heads, self.key_heads], dim=-2)
+        turning, value = heads[..., : -self.key_heads, :], heads[..., -self.key_heads :, :]
         turned = torch.addcmul(turning * cosine, turning.roll(self.head_width // 2, -1), sine)
-        query, key = turned.split([self.heads, self.key_heads], dim=-2)
-        return query, key, value
+        return turned[..., : self.heads, :], turned[..., self.heads :, :], value
 
     def _feed_forward(self, layer: _Layer, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
         x = x + linear(mixed.reshape(*x.shape[:-1], -1), layer.output)

@@ -145,7 +145,7 @@ def test_prompts_get_no_loss(policy: LanguageModelPolicy) -> None:
     only = make_policy(forbidden_tokens=[i for i in range(46) if i not in (2, 9)])
     samples = policy.encode(["w1 w2 w3"], ["w3 w3"])
     chosen, _ = only.log_probabilities(samples)
-    assert chosen[0].exp().max() <= 1 and float(only.distributions(samples)[0].exp().sum()) == pytest.approx(3)
+    assert (chosen < 0).all() and float(only.distributions(samples)[0].detach().exp().sum()) == pytest.approx(3)
 
 
 def test_no_dropout_ever() -> None:

@@ -194,7 +194,7 @@ def test_frequencies_are_those_of_the_model(policy: LanguageModelPolicy) -> None
 def test_greedy(decoder: str) -> None:
     policy = make_policy()
     samples = policy.sample(PROMPTS, seed=0, purpose="t", temperature=0)
-    table, mask = policy.distributions(samples)
+    table, _ = policy.distributions(samples)
     best = table.argmax(-1)
     for row, tokens in enumerate(samples.response_tokens):
         assert tokens.tolist() == best[row, : len(tokens)].tolist()
