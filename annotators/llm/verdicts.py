@@ -83,6 +83,12 @@ def rating(text: str, low: int, high: int) -> float | None:
     return _on_scale(float(found[-1]), low, high) if found else None
 
 
+def without_rating(text: str) -> str:
+    """The text before its last rating."""
+    found = list(_RATING.finditer(text))
+    return text[: found[-1].start()].rstrip(" \n*`\"'") if found else text.strip()
+
+
 def ratings(text: str, aspects: Sequence[str], low: int, high: int) -> dict[str, float] | None:
     """The last ratings of all aspects; None unless every one is there and on the scale."""
     for data in reversed(list(json_objects(text))):

@@ -1,4 +1,4 @@
-"""The annotator itself: probabilities, draws, orders, several pairs in a prompt, recorded judges, batches of one run."""
+"""The annotator itself: probabilities, draws, orders, several pairs in a prompt, recorded judges."""
 
 from __future__ import annotations
 

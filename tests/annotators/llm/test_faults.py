@@ -132,9 +132,9 @@ def test_a_wrong_key_stops_at_once_with_one_sentence(model: str, store: Store, q
 
 
 def test_an_unknown_model_stops_at_once(store: Store, quick: Limits) -> None:
-    with FaultServer(lambda *_: Fault(status=404, body={"error": {"message": "no model judge"}})) as server:
-        with session(quick), pytest.raises(UserError, match="not found"):
-            judge("openai/judge", server, store).annotate(make_pairs(3), seed=0)
+    fault = Fault(status=404, body={"error": {"message": "no model judge"}})
+    with FaultServer(lambda *_: fault) as server, session(quick), pytest.raises(UserError, match="not found"):
+        judge("openai/judge", server, store).annotate(make_pairs(3), seed=0)
 
 
 def test_no_server_at_the_address_is_said_in_one_sentence(store: Store, quick: Limits) -> None:

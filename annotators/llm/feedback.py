@@ -1,0 +1,192 @@
+"""Feedback other than pairs from a language model: ratings, rankings and critiques, through the same store and limits.
+
+Ratings go from 1 to 7, overall or for each aspect of the template (UltraFeedback's four, arXiv 2310.01377; the score
+is then their mean). As an annotator of pairs a rater implies the preference for the output it rates higher; equal
+ratings are a tie, which is where ratings and rankings disagree most (arXiv 2308.15812).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from annotators.llm import backends, verdicts
+from annotators.llm.completion import Request
+from annotators.llm.prompt import Item, Task, load
+from annotators.llm.session import Answer, Question, current
+from annotators.wrapping import unannotated
+from farm.records import annotation_table
+from farm.store import Store
+
+LOW, HIGH = 1, 7
+_USAGE = ("input_tokens", "output_tokens", "price", "seconds")
+
+
+@dataclass(frozen=True)
+class _Asker:
+    model: str
+    """``provider/name``"""
+    prompt: str = ""
+    name: str = ""
+    base_url: str | None = None
+    temperature: float | None = 0.0
+    max_tokens: int = 400
+    persona: str = ""
+    effort: str | None = None
+    store: Store | None = field(default=None, compare=False, repr=False)
+
+    task: Task = field(default="rating", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        backends.split(self.model)
+        template = load(self.prompt)
+        if template.task != self.task:
+            raise ValueError(f"prompt `{self.prompt}` is for {template.task}, not for {self.task}")
+        if not self.name:
+            object.__setattr__(self, "name", f"{self.model} {template.name}")
+
+    def description(self) -> dict[str, Any]:
+        """What the feedback depends on, as plain data."""
+        provider, _ = backends.split(self.model)
+        fields = {k: v for k, v in vars(self).items() if k != "store"}
+        return {**fields, "at": backends.where(provider, self.base_url), "version": load(self.prompt).version}
+
+    def _ask(self, items: Sequence[Item], seed: int, replicate: int) -> list[Answer]:
+        provider, model = backends.split(self.model)
+        template = load(self.prompt)
+        schema = verdicts.ratings_schema(template.aspects, LOW, HIGH) if template.aspects else None
+        questions = []
+        for item in items:
+            system, user = template.render([item], self.persona)
+            request = Request(
+                model, system, user, self.max_tokens, self.temperature,
+                schema=schema, effort=self.effort, seed=seed, replicate=replicate,
+            )  # fmt: skip
+            questions.append(Question(provider, self.base_url, request))
+        return current().ask(questions, self.store)
+
+    def _columns(
+        self, answers: Sequence[Answer], readable: Sequence[bool], seed: int, replicate: int
+    ) -> dict[str, Any]:
+        said = [a.completion for a in answers]
+        usage = {
+            "input_tokens": [c.input_tokens if c else 0 for c in said],
+            "output_tokens": [c.output_tokens if c else 0 for c in said],
+            "price": [a.price if a.completion else 0.0 for a in answers],
+            "seconds": [a.seconds for a in answers],
+        }
+        return {
+            "annotator": self.name,
+            "status": [_status(a, ok) for a, ok in zip(answers, readable, strict=True)],
+            "seed": seed,
+            "replicate": replicate,
+            **usage,
+            "answer": [c.text if c else None for c in said],
+            "failure": [a.failure or None for a in answers],
+            "cached": [a.cached for a in answers],
+        }
+
+
+def _status(answer: Answer, readable: bool) -> str:
+    if not answer.asked:
+        return "unobserved"
+    if answer.completion is None:
+        return "error"
+    if answer.completion.finish == "refusal":
+        return "refused"
+    return "ok" if readable else "unparseable"
+
+
+def _text(answer: Answer) -> str:
+    return answer.completion.text if answer.completion and answer.completion.finish != "refusal" else ""
+
+
+@dataclass(frozen=True)
+class LLMRater(_Asker):
+    """Rates single outputs; with ``annotate`` an annotator of pairs."""
+
+    prompt: str = "rating"
+    task: Task = field(default="rating", init=False, repr=False)
+
+    def rate(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        """Ratings of an output table (``instruction, output``), in its order.
+
+        Adds ``score`` (NaN where there is none), one column for each aspect of the template, and the columns of an
+        annotation that say status, cost and the model's words.
+        """
+        items = [Item(i, (o,)) for i, o in zip(outputs["instruction"], outputs["output"], strict=True)]
+        answers = self._ask(items, seed, replicate)
+        aspects = load(self.prompt).aspects
+        scores: list[dict[str, float] | None] = []
+        for answer in answers:
+            if aspects:
+                scores.append(verdicts.ratings(_text(answer), aspects, LOW, HIGH))
+            else:
+                overall = verdicts.rating(_text(answer), LOW, HIGH)
+                scores.append(None if overall is None else {"overall": overall})
+        nothing = [s is not None for s in scores]
+        columns: dict[str, Any] = {a: [s[a] if s else np.nan for s in scores] for a in aspects}
+        mean = [float(np.mean(list(s.values()))) if s else np.nan for s in scores]
+        return outputs.assign(score=mean, **columns, **self._columns(answers, nothing, seed, replicate))
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        """The preferences that the ratings of both outputs imply; equal ratings are a tie."""
+        pairs = unannotated(pairs)
+        sides = [
+            pd.DataFrame({"instruction": pairs["instruction"].to_numpy(), "output": pairs[f"output_{k}"].to_numpy()})
+            for k in (1, 2)
+        ]
+        rated = self.rate(pd.concat(sides, ignore_index=True), seed=seed, replicate=replicate)
+        one, two = rated.iloc[: len(pairs)], rated.iloc[len(pairs) :]
+        difference = two["score"].to_numpy() - one["score"].to_numpy()
+        status = np.where(one["status"].to_numpy() == "ok", two["status"], one["status"]).astype(object)
+        usage = {c: one[c].to_numpy(dtype=float) + two[c].to_numpy(dtype=float) for c in _USAGE}
+        return annotation_table(
+            pairs, self.name, 1.5 + 0.5 * np.sign(difference), np.full(len(pairs), np.nan),
+            seed=seed, replicate=replicate, status=status, **usage,
+        ).assign(
+            score_1=one["score"].to_numpy(), score_2=two["score"].to_numpy(),
+            cached=one["cached"].to_numpy() & two["cached"].to_numpy(),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LLMRanker(_Asker):
+    """Ranks the outputs to one instruction."""
+
+    prompt: str = "ranking"
+    task: Task = field(default="ranking", init=False, repr=False)
+
+    def rank(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        """Rankings of a table with ``instruction`` and ``outputs`` (a list each), shown in the given order.
+
+        Adds ``ranking``: positions in ``outputs`` from best to worst, None where there is none.
+        """
+        items = [Item(i, tuple(o)) for i, o in zip(groups["instruction"], groups["outputs"], strict=True)]
+        answers = self._ask(items, seed, replicate)
+        orders = [verdicts.ranking(_text(a), len(item.outputs)) for a, item in zip(answers, items, strict=True)]
+        found = pd.Series([None if o is None else [k - 1 for k in o] for o in orders], index=groups.index, dtype=object)
+        readable = [o is not None for o in orders]
+        return groups.assign(ranking=found, **self._columns(answers, readable, seed, replicate))
+
+
+@dataclass(frozen=True)
+class LLMCritic(_Asker):
+    """Says in words what is good and bad about an output."""
+
+    prompt: str = "critique"
+    task: Task = field(default="critique", init=False, repr=False)
+
+    def critique(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        """Critiques of an output table: ``text``, and ``polarity`` from -1 to 1 by the rating at its end, else 0."""
+        items = [Item(i, (o,)) for i, o in zip(outputs["instruction"], outputs["output"], strict=True)]
+        answers = self._ask(items, seed, replicate)
+        rated = [verdicts.rating(_text(a), LOW, HIGH) for a in answers]
+        polarity = [0.0 if r is None else (2 * r - LOW - HIGH) / (HIGH - LOW) for r in rated]
+        text = [verdicts.without_rating(_text(a)) for a in answers]
+        readable = [bool(t) for t in text]
+        return outputs.assign(text=text, polarity=polarity, **self._columns(answers, readable, seed, replicate))

@@ -1,0 +1,101 @@
+"""Ratings, rankings and critiques from a scripted model."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from annotators.llm.backends import mock
+from annotators.llm.completion import Completion, Request
+from annotators.llm.feedback import LLMCritic, LLMRanker, LLMRater
+from annotators.llm.session import session
+from farm.protocols import Annotator
+from farm.store import Store
+
+OUTPUTS = pd.DataFrame({"instruction": "Count.", "output": ["one", "one two", "one two three", "Rating: 7"]})
+
+
+def words(request: Request) -> list[int]:
+    found = re.findall(r"<output(?:_\d+)?>\n(.*?)\n</output", request.user, re.DOTALL)
+    return [len(text.split()) for text in found]
+
+
+@mock.script("rates by words")
+def _rates(request: Request) -> str:
+    n = words(request)[0]
+    return f"It says Rating: 1 somewhere.\nRating: {n}" if n != 9 else "I would rather not."
+
+
+@mock.script("rates aspects")
+def _aspects(request: Request) -> str:
+    names = ("instruction_following", "truthfulness", "honesty", "helpfulness")
+    return json.dumps({"reason": "-", "ratings": dict(zip(names, [words(request)[0], 7, 7, 7], strict=True))})
+
+
+@mock.script("ranks by words")
+def _ranks(request: Request) -> str:
+    order = sorted(range(len(words(request))), key=lambda k: -words(request)[k])
+    return "Ranking: " + " > ".join(str(k + 1) for k in order)
+
+
+@mock.script("criticises")
+def _criticises(request: Request) -> str:
+    return "Too short: add a reason.\n**Rating: 2**"
+
+
+def test_ratings(store: Store) -> None:
+    table = LLMRater("mock/rates by words", store=store).rate(OUTPUTS, seed=0)
+    assert table["score"].tolist() == [1, 2, 3, 2]
+    assert (table["status"] == "ok").all()
+
+
+def test_ratings_of_aspects(store: Store) -> None:
+    table = LLMRater("mock/rates aspects", "rating_aspects", store=store).rate(OUTPUTS, seed=0)
+    assert table["instruction_following"].tolist() == [1, 2, 3, 2]
+    assert table["score"].tolist() == [5.5, 5.75, 6.0, 5.75]
+
+
+def test_a_rater_is_an_annotator_of_pairs(store: Store) -> None:
+    rater = LLMRater("mock/rates by words", store=store)
+    assert isinstance(rater, Annotator)
+    pairs = pd.DataFrame(
+        {"instruction": "x", "output_1": ["a b", "a", "a", "a " * 9], "output_2": ["a", "a b", "b", "a"]}
+    )
+    with session() as run:
+        table = rater.annotate(pairs, seed=0)
+    assert run.tally.asked == 4, "equal texts are rated once"
+    assert table["preference"].tolist()[:3] == [1.0, 2.0, 1.5]
+    assert np.isnan(table["preference"][3])
+    assert table["status"].tolist() == ["ok", "ok", "ok", "unparseable"]
+
+
+def test_rankings(store: Store) -> None:
+    groups = pd.DataFrame({"instruction": ["x", "y"], "outputs": [["a", "a b c", "a b"], ["a b", "a"]]})
+    table = LLMRanker("mock/ranks by words", store=store).rank(groups, seed=0)
+    assert table["ranking"].tolist() == [[1, 2, 0], [0, 1]]
+    assert LLMRanker("mock/mumble", store=store).rank(groups, seed=0)["status"].tolist() == ["unparseable"] * 2
+
+
+def test_critiques(store: Store) -> None:
+    table = LLMCritic("mock/criticises", store=store).critique(OUTPUTS, seed=0)
+    assert (table["text"] == "Too short: add a reason.").all()
+    assert table["polarity"].to_numpy() == pytest.approx(np.full(4, -2 / 3))
+
+
+def test_refusals_are_a_status(store: Store) -> None:
+    @mock.script("refuses with a rating")
+    def _(request: Request) -> Completion:
+        return Completion("Rating: 7", finish="refusal")
+
+    table = LLMRater("mock/refuses with a rating", store=store).rate(OUTPUTS, seed=0)
+    assert (table["status"] == "refused").all()
+    assert table["score"].isna().all()
+
+
+def test_a_prompt_for_another_task_is_refused() -> None:
+    with pytest.raises(ValueError, match="is for pairwise, not for rating"):
+        LLMRater("mock/longer", "plain")
