@@ -1,14 +1,15 @@
 """An annotation run: a file of pairs in, a file of annotations out, with progress, a store to go on from, a summary.
 
 Pairs are shown in an order drawn for each, so that a bias for the first place favours neither column, or in both
-orders. They are annotated in chunks: after each, what was found out is in the store, where one is named.
+orders. They are annotated in chunks: after each, what was found out is in the store, where one is named. Language
+models are asked in one session, which keeps every answer the moment it comes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,10 @@ import pandas as pd
 
 from annotators.both_orders import BothOrders
 from annotators.cached import Cached
-from annotators.wrapping import unannotated
+from annotators.llm.annotator import LLMAnnotator
+from annotators.llm.limits import Limits
+from annotators.llm.session import session
+from annotators.wrapping import keeps_answers, parts_of, unannotated
 from farm import config, progress
 from farm.errors import UserError
 from farm.formats import SUFFIXES, read_pairs, write_annotations
@@ -42,54 +46,67 @@ class AnnotationRun:
     seed: int
     order: Order
     replicates: int
+    limits: Limits
+    """on what language models are asked"""
 
     def plan(self) -> dict[str, Any]:
         """How much there is to do, without asking anyone."""
-        rows = len(self.pairs) * self.replicates
-        cached = 0
-        if isinstance(self.annotator, Cached):
-            for replicate, chunk in self._chunks():
-                look = partial(_known, self.annotator, seed=self.seed, replicate=replicate)
-                cached += int(self._shown(look, chunk)["cached"].sum())
         ids = PairIds(self.pairs)
-        return {
+        facts = {
             "pairs": len(self.pairs),
             "distinct_pairs": len(np.unique(ids.pair)),
             "identical_outputs": int(ids.identical.sum()),
             "replicates": self.replicates,
             "order": self.order,
-            "verdicts": rows,
-            "cached": cached,
-            "to_annotate": rows - cached,
+            "verdicts": len(self.pairs) * self.replicates,
         }
+        if any(isinstance(part, LLMAnnotator) for part in parts_of(self.annotator)):
+            with session(replace(self.limits, dry_run=True)) as dry, progress.quiet():
+                for _ in self._annotated():
+                    pass
+            tally = dry.tally
+            asked = {"questions": tally.questions, "cached": tally.cached, "to_ask": tally.unasked}
+            tokens = {"input_tokens": tally.input_tokens, "output_tokens_at_most": tally.output_tokens}
+            return {**facts, **asked, **tokens, "models": sorted(tally.models), "cost_at_most": round(tally.cost, 6)}
+        if isinstance(self.annotator, Cached):
+            known = (
+                self._shown(partial(_known, self.annotator, seed=self.seed, replicate=r), c) for r, c in self._chunks()
+            )
+            facts["cached"] = sum(int(table["cached"].sum()) for table in known)
+        return facts
 
     def go(self) -> dict[str, Any]:
         """Annotate everything, write the file, and return the summary."""
         started = time.monotonic()
         total = len(self.pairs) * self.replicates
         tables: list[pd.DataFrame] = []
-        with progress.task("annotating", total=total) as work:
+        with session(self.limits), progress.task("annotating", total=total) as work:
             try:
-                for replicate, chunk in self._chunks():
-                    ask = partial(self.annotator.annotate, seed=self.seed, replicate=replicate)
-                    tables.append(self._shown(ask, chunk))
-                    work.advance(len(chunk), cost=_spent(tables[-1]), note=_failures(tables))
+                for table in self._annotated():
+                    tables.append(table)
+                    # A session with language models has shown its own progress already.
+                    done, spent = sum(map(len, tables)), sum(map(_spent, tables))
+                    work.advance(max(done - work.done, 0), max(spent - work.cost, 0.0), _failures(tables))
             except KeyboardInterrupt:
-                done = sum(map(len, tables))
                 kept = "what is done is in the store, and the same command goes on from there"
                 lost = "and nothing is kept: name a --store to be able to go on"
-                kept = kept if isinstance(self.annotator, Cached) else lost
-                raise UserError(f"interrupted after {done:,} of {total:,} verdicts; {kept}") from None
+                how = kept if keeps_answers(self.annotator) else lost
+                raise UserError(f"interrupted after {work.done:,} of {total:,} verdicts; {how}") from None
         table = pd.concat(tables, ignore_index=True) if tables else self.annotator.annotate(self.pairs, seed=self.seed)
-        write_annotations(table, self.out)
+        # Whether a verdict came from the store is about this run, not about the verdict.
+        write_annotations(table.drop(columns="cached", errors="ignore"), self.out)
         return {"out": str(self.out), **summarise(table), "took_seconds": round(time.monotonic() - started, 2)}
+
+    def _annotated(self) -> Iterator[pd.DataFrame]:
+        for replicate, chunk in self._chunks():
+            yield self._shown(partial(self.annotator.annotate, seed=self.seed, replicate=replicate), chunk)
 
     def _chunks(self) -> Iterator[tuple[int, pd.DataFrame]]:
         for replicate in range(self.replicates):
             for start in range(0, len(self.pairs), CHUNK):
                 yield replicate, self.pairs.iloc[start : start + CHUNK]
 
-    def _shown(self, ask: Any, chunk: pd.DataFrame) -> pd.DataFrame:
+    def _shown(self, ask: Callable[[pd.DataFrame], pd.DataFrame], chunk: pd.DataFrame) -> pd.DataFrame:
         return in_random_order(ask, chunk, self.seed) if self.order == "random" else ask(chunk)
 
 
@@ -103,9 +120,13 @@ def prepare(
     order: Order = "random",
     replicates: int = 1,
     world: str | None = None,
-    settings: list[str] | None = None,
+    settings: Sequence[str] = (),
+    limits: Limits | None = None,
 ) -> AnnotationRun:
     """A run from what the command line says.
+
+    With a ``store``, an annotator that does not keep its answers itself is wrapped in
+    :class:`~annotators.cached.Cached`; one that does keeps them there, and else in the program's home.
 
     Raises:
         UserError: for anything wrong in the files, the annotators or the settings.
@@ -116,14 +137,14 @@ def prepare(
         raise UserError(f"{out}: the annotations would overwrite the pairs; name another file")
     table = unannotated(read_pairs(pairs))
     path = config.find("annotators", annotators)
-    spec = config.override(config.load_mapping(path), settings or [])
+    spec = config.override(config.load_mapping(path), settings)
     kept = Store(store if store is not None else home() / "store.sqlite")
     annotator = config.build(Annotator, spec, _context(world, kept), str(path))
     if order == "both":
         annotator = BothOrders(annotator)
-    if store is not None:
+    if store is not None and not keeps_answers(annotator):
         annotator = Cached(annotator, kept)
-    return AnnotationRun(table, annotator, out, seed, order, replicates)
+    return AnnotationRun(table, annotator, out, seed, order, replicates, limits or Limits())
 
 
 def _context(world: str | None, store: Store) -> Context:
@@ -157,14 +178,14 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
         if column in table.columns and len(table)
     }
     by = ok.assign(score=score).groupby("annotator")["score"].agg(["size", "mean"])
+    tokens = {c: int(table[c].sum()) for c in ("input_tokens", "output_tokens") if table[c].any()}
     return {
         "verdicts": len(table),
         "status": {str(k): int(v) for k, v in table["status"].value_counts().items()},
         "ties": int((ok["preference"] == 1.5).sum()),
         "prefers_first": _interval(score, ok["instruction"]),
         **shares,
-        "input_tokens": int(table["input_tokens"].sum()),
-        "output_tokens": int(table["output_tokens"].sum()),
+        **tokens,
         "cost": round(_spent(table), 6),
         "annotators": {
             str(name): {"verdicts": int(row["size"]), "prefers_first": round(float(row["mean"]), 4)}
@@ -203,25 +224,27 @@ def _failures(tables: list[pd.DataFrame]) -> str:
     return f"{failed:,} without a verdict" if failed else ""
 
 
-def sentences(summary: dict[str, Any]) -> str:
-    """A plan or a summary for people: one fact a line."""
-    lines = []
-    for key, value in summary.items():
-        if isinstance(value, dict):
-            if key == "annotators":
-                width = max((len(n) for n in value), default=0)
-                rows = [f"  {n:<{width}}  {v['verdicts']:>9,}   {v['prefers_first']:.3f}" for n, v in value.items()]
-                lines += ["annotators: verdicts, preference for the first output", *rows]
-            elif "estimate" in value:
-                low, high = value["low"], value["high"]
-                interval = f" [{low:.3f}, {high:.3f}]" if low is not None else ""
-                estimate = "none" if value["estimate"] is None else f"{value['estimate']:.3f}{interval}"
-                lines.append(f"{key.replace('_', ' '):<18}{estimate}   n {value['n']:,}")
-            else:
-                lines.append(f"{key.replace('_', ' '):<18}" + ", ".join(f"{k} {v:,}" for k, v in value.items()))
-        elif key == "cost":
-            lines.append(f"{'cost':<18}${value:,.4f}")
-        else:
-            shown = f"{value:,}" if isinstance(value, (int, float)) else str(value)
-            lines.append(f"{key.replace('_', ' '):<18}{shown}")
+def sentences(summary: dict[str, Any], longest: int = 20) -> str:
+    """A plan or a summary for people: one fact a line, and at most so many annotators."""
+    facts = {k.replace("_", " "): v for k, v in summary.items() if k != "annotators"}
+    lines = [f"{name:<18}{_shown(name, value)}" for name, value in facts.items()]
+    annotators: dict[str, Any] = summary.get("annotators", {})
+    if annotators:
+        lines.append("annotators: verdicts, share that prefers the first output")
+        width = max(map(len, annotators))
+        rows = [f"  {n:<{width}}  {v['verdicts']:>9,}   {v['prefers_first']:.3f}" for n, v in annotators.items()]
+        lines += rows[:longest]
+        if len(rows) > longest:
+            lines.append(f"  and {len(rows) - longest} more (--json has all)")
     return "\n".join(lines)
+
+
+def _shown(name: str, value: Any) -> str:
+    if name.startswith("cost"):
+        return f"${value:,.4f}"
+    if isinstance(value, dict) and "estimate" in value:
+        interval = "" if value["low"] is None else f" [{value['low']:.3f}, {value['high']:.3f}]"
+        return "none" if value["estimate"] is None else f"{value['estimate']:.3f}{interval}   n {value['n']:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v:,}" for k, v in value.items())
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value)

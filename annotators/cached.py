@@ -2,8 +2,10 @@
 
 The address of a verdict is made of everything that determined it: the description of the annotator (with the code
 behind it), the texts and generators in the order they were shown, the seed and the replicate. A changed prompt, model
-or parameter is another address. Failed calls (status "error") are not kept, so that the next run asks again;
-unparseable and refused answers are, with all their columns.
+or parameter is another address. Rows that were not answered (status "error" or "unobserved") are not kept, so that the
+next run asks again; unparseable and refused answers are, with all their columns.
+
+Annotators of language models and of likelihoods keep their answers themselves, and need no such wrapper.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def _entries(keys: list[bytes], table: pd.DataFrame, given: set[str]) -> list[En
     entries = []
     for i, key in enumerate(keys):
         value = {name: values[i] for name, values in columns.items()}
-        if value["status"] != "error":
+        if value["status"] not in ("error", "unobserved"):
             entries.append(
                 Entry(key, value, int(value["input_tokens"]), int(value["output_tokens"]), float(value["price"]))
             )

@@ -34,6 +34,8 @@ def annotate(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the annotators.")
     ] = None,
+    budget: Annotated[float | None, typer.Option(min=0, help="US dollars that are never exceeded.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Questions to language models in flight.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much there is to do.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -44,6 +46,7 @@ def annotate(
     import json
 
     from annotators import annotation_run
+    from annotators.llm.limits import Limits
 
     run = annotation_run.prepare(
         pairs,
@@ -55,6 +58,7 @@ def annotate(
         replicates=replicates,
         world=world,
         settings=settings or [],
+        limits=Limits(budget=budget, concurrency=concurrency),
     )
     if dry_run:
         plan = run.plan()

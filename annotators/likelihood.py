@@ -8,8 +8,9 @@ Utility of an output y to an instruction x under a model p, over the first ``res
 log p(y) is the same with an empty instruction. The utility enters an ordinary logit annotator, so that temperature and
 biases mean what they mean there. Follow-up likelihood (arXiv 2407.13709) is a relative of this score.
 
-A 135M model is useless as a verbal judge (it names the same label in both orders) and separates off-topic or gibberish
-answers in 9 of 10 pairs and more as a likelihood judge.
+A 135M model is useless as a verbal judge (it names the same label in both orders) and tells an answer from an off-topic
+or a gibberish one in nine pairs of ten and more. On 60 answers to AlpacaEval's instructions, the first 64 tokens of
+each, pmi was right in 60 (off-topic) and 59 (words shuffled), mean in 54 and 60.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.logit import LogitAnnotator
+from farm import progress
 from farm.protocols import Features
 from farm.store import Entry, Store, address
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from farm.policies.language_model import LanguageModelPolicy
 
 Score = Literal["pmi", "mean"]
+
+_TEMPERATURE = {"pmi": 5.0, "mean": 0.3}
 
 SAVED_TOGETHER = 32
 """Texts read between two entries in the store: what an interruption can lose."""
@@ -48,8 +52,8 @@ class LikelihoodAnnotator:
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """hub id or local folder of a causal language model"""
     score: Score = "pmi"
-    temperature: float = 5.0
-    """nats of score that make one unit of logit"""
+    temperature: float | None = None
+    """score that makes one unit of logit; by default 5 nats for pmi, .3 nats a token for mean"""
     greedy: bool = False
     position_bias: float = 0.0
     length_bias: float = 0.0
@@ -91,7 +95,7 @@ class LikelihoodAnnotator:
         return LogitAnnotator(
             LikelihoodFeatures(self.likelihood, self.score, self.features),
             name=self.name,
-            temperature=self.temperature,
+            temperature=_TEMPERATURE[self.score] if self.temperature is None else self.temperature,
             greedy=self.greedy,
             position_bias=self.position_bias,
             length_bias=self.length_bias,
@@ -147,6 +151,8 @@ class Likelihood:
             part = unread[start : start + SAVED_TOGETHER]
             read = dict(zip(part, self._read(part), strict=True))
             known.update(read)
+            if (work := progress.active()) is not None:
+                work.advance(0, note=f"{start + len(part):,} of {len(unread):,} texts read")
             if self.store is not None:
                 self.store.put("likelihood", [Entry(keys[t], value) for t, value in read.items()])
         values = np.array([known[t] for t in texts], dtype=np.float64).reshape(-1, 2)

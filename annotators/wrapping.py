@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,32 @@ from farm.protocols import Annotator, Features
 from farm.records import Annotation, Pair
 from farm.store import Store
 
-VERDICT_COLUMNS = frozenset(Annotation.model_fields) - frozenset(Pair.model_fields) | {"coin", "consistent", "cached"}
+VERDICT_COLUMNS = frozenset(Annotation.model_fields) - frozenset(Pair.model_fields) | {
+    "coin",
+    "consistent",
+    "cached",
+    "shown_first",
+}
 """The columns that annotators and wrappers add to a table of pairs."""
 
 
 def name_of(annotator: Annotator) -> str:
     """The annotator's ``name``, or its class where it has none."""
     return str(getattr(annotator, "name", "") or type(annotator).__name__)
+
+
+def parts_of(annotator: Annotator) -> Iterator[Annotator]:
+    """The annotator and every annotator inside it."""
+    yield annotator
+    for value in vars(annotator).values() if hasattr(annotator, "__dict__") else ():
+        for inner in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(inner, Annotator) and not isinstance(inner, type):
+                yield from parts_of(inner)
+
+
+def keeps_answers(annotator: Annotator) -> bool:
+    """Whether the annotator, or one inside it, keeps what it found out in a store of its own accord."""
+    return any(hasattr(part, "store") for part in parts_of(annotator))
 
 
 def description(thing: Any) -> Any:
