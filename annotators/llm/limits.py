@@ -28,6 +28,10 @@ class Limits:
     longest_wait: float = 60.0
     """seconds between two tries, unless the server asks for more"""
     shortest_wait: float = 0.5
+    batches: bool = False
+    """hand questions in as the provider's batches: half the price, answers within a day, the same command collects"""
+    batch_patience: float = 0.0
+    """seconds to wait for batches to end, before their rows are left for later"""
     dry_run: bool = False
     """count and price the questions, ask none"""
 

@@ -28,6 +28,7 @@ from typing import Any
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from annotators.llm.backends import connect, where
+from annotators.llm.batch import DISCOUNT, BatchBackend, Batches
 from annotators.llm.claims import Claims
 from annotators.llm.completion import Backend, Completion, Failure, QuotaSpent, Request, TryAgain
 from annotators.llm.limits import Gate, Ledger, Limits, Rate
@@ -159,6 +160,8 @@ class Session:
         if self.limits.dry_run:
             for key, question in missing:
                 answers[key] = self._estimate(question)
+        elif missing and self.limits.batches:
+            await self._batch_all(missing, answers, store, before)
         elif missing:
             await self._ask_all(missing, answers, store, before)
         return [answers[key] for key in keys]
@@ -203,6 +206,38 @@ class Session:
             raise stopped.exceptions[0] from None
         finally:
             await writer.finish()
+
+    async def _batch_all(
+        self, missing: list[tuple[bytes, Question]], answers: dict[bytes, Answer], store: Store, shown: Any
+    ) -> None:
+        for place in dict.fromkeys((q.provider, q.request.model, q.base_url) for _, q in missing):
+            line = self._line(*place)
+            if not isinstance(line.backend, BatchBackend):
+                raise UserError(f"{place[0]}/{place[1]} takes no batches: they are for openai and anthropic")
+            left = {k: q for k, q in missing if (q.provider, q.request.model, q.base_url) == place}
+            batches = Batches(line.backend, store, line.price)
+            started = time.monotonic()
+            while True:
+                room = None if self.ledger.budget is None else self.ledger.budget - self.ledger.spent
+                try:
+                    said, failed, waiting = await batches.step({k: q.request for k, q in left.items()}, room)
+                except Failure as error:
+                    raise UserError(f"{error}; what is handed in is kept, and the same command goes on") from None
+                for key, completion in said.items():
+                    half = (
+                        DISCOUNT * line.price.of(completion.input_tokens, completion.output_tokens) if line.price else 0
+                    )
+                    self.ledger.spent += half
+                    answers[key] = Answer(completion, price=half)
+                answers.update({key: Answer(failure=reason) for key, reason in failed.items()})
+                for key in said.keys() | failed.keys():
+                    self._count(left.pop(key), answers[key], shown)
+                if not left or time.monotonic() - started >= self.limits.batch_patience:
+                    break
+                await asyncio.sleep(min(self.limits.longest_wait, self.limits.batch_patience))
+            for key, question in left.items():
+                answers[key] = Answer(asked=False, failure=waiting[key])
+                self._count(question, answers[key], shown)
 
     def _concurrency(self, lines: Sequence[_Line]) -> int:
         return self.limits.concurrency or max(line.backend.concurrency for line in lines)

@@ -8,6 +8,7 @@ no temperature (leave it null); those that always think need room for it in ``ma
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable
 from typing import Any
 
 from annotators.llm.backends.http_failures import code, message
@@ -57,10 +58,40 @@ class AnthropicServer:
         while True:
             sent = self.body(request)
             try:
-                return completion(await self.wire.post("/v1/messages", sent), request, self.who)
+                return completion(await self.wire.post("/v1/messages", sent), self.who)
             except Unacceptable as refusal:
                 if not self._adapt(refusal.body, sent):
                     raise self.wire.mean(refusal) from None
+
+    async def submit(self, requests: dict[str, Request]) -> str:
+        """Hand in a batch; its id."""
+        entries = [{"custom_id": name, "params": self.body(request)} for name, request in requests.items()]
+        batch = await self._batch(self.wire.client.messages.batches.create(requests=entries))
+        return str(batch.id)
+
+    async def collect(self, batch: str) -> dict[str, Completion | str] | None:
+        """The answers of a batch that has ended; None while it runs."""
+        batches = self.wire.client.messages.batches
+        if (await self._batch(batches.retrieve(batch))).processing_status != "ended":
+            return None
+        out: dict[str, Completion | str] = {}
+        async for entry in await self._batch(batches.results(batch)):
+            result = entry.result
+            if result.type == "succeeded":
+                try:
+                    out[entry.custom_id] = completion(result.message.model_dump(), self.who)
+                except TryAgain as error:
+                    out[entry.custom_id] = str(error)
+            else:
+                said = result.error.model_dump() if result.type == "errored" else {}
+                out[entry.custom_id] = redacted(f"{result.type} {message(said.get('error', said))}".strip())
+        return out
+
+    async def _batch(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await self.wire.sdk(call)
+        except Unacceptable as refusal:
+            raise self.wire.mean(refusal) from None
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the API takes it."""
@@ -94,7 +125,7 @@ class AnthropicServer:
         await self.wire.close()
 
 
-def completion(data: dict[str, Any], request: Request, who: str) -> Completion:
+def completion(data: dict[str, Any], who: str) -> Completion:
     """A message as plain data: its text blocks together; blocks of thinking are left out."""
     try:
         text = "".join(str(block["text"]) for block in data["content"] if block.get("type") == "text")
@@ -107,7 +138,7 @@ def completion(data: dict[str, Any], request: Request, who: str) -> Completion:
             input_tokens=sum(int(usage.get(part) or 0) for part in parts),
             output_tokens=int(usage.get("output_tokens") or 0),
             finish=finish,
-            model=str(data.get("model") or request.model),
+            model=str(data.get("model") or ""),
         )
     except (KeyError, TypeError, AttributeError, ValueError):
         raise TryAgain(f"{who}: the answer has no text blocks in content", charged=True) from None

@@ -10,10 +10,12 @@ out would change who is simulated.
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Awaitable
 from typing import Any
 
-from annotators.llm.backends.http_failures import code, message
+from annotators.llm.backends.http_failures import code, decoded, message
 from annotators.llm.backends.wire import TIMEOUT, Unacceptable, Wire, http_client
 from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
 from annotators.llm.notices import say
@@ -62,10 +64,43 @@ class OpenAIServer:
         while True:
             sent = self.body(request)
             try:
-                return completion(await self.wire.post("/chat/completions", sent), request, self.who)
+                return completion(await self.wire.post("/chat/completions", sent), request.labels, self.who)
             except Unacceptable as refusal:
                 if not self._adapt(refusal.body, sent):
                     raise self.wire.mean(refusal) from None
+
+    async def submit(self, requests: dict[str, Request]) -> str:
+        """Hand in a batch; its id."""
+        lines = [
+            {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": self.body(request)}
+            for name, request in requests.items()
+        ]
+        content = "\n".join(json.dumps(line) for line in lines).encode()
+        client = self.wire.client
+        file = await self._batch(client.files.create(file=("questions.jsonl", content), purpose="batch"))
+        batch = await self._batch(
+            client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        )
+        return str(batch.id)
+
+    async def collect(self, batch: str) -> dict[str, Completion | str] | None:
+        """The answers of a batch that has ended; None while it runs."""
+        client = self.wire.client
+        state = await self._batch(client.batches.retrieve(batch))
+        if state.status not in ("completed", "failed", "expired", "cancelled"):
+            return None
+        out: dict[str, Completion | str] = {}
+        for file in (state.output_file_id, state.error_file_id):
+            if file:
+                content = (await self._batch(client.files.content(file))).content
+                out |= dict(_batch_line(line, self.who) for line in content.splitlines() if line.strip())
+        return out
+
+    async def _batch(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await self.wire.sdk(call)
+        except Unacceptable as refusal:
+            raise self.wire.mean(refusal) from None
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the API takes it."""
@@ -112,7 +147,21 @@ _OPTIONAL = {
 }
 
 
-def completion(data: dict[str, Any], request: Request, who: str) -> Completion:
+def _batch_line(line: bytes, who: str) -> tuple[str, Completion | str]:
+    """One line of a result file: whose it is, and the completion or why there is none."""
+    data = decoded(line, who)
+    name = str(data.get("custom_id"))
+    response = data.get("response") or {}
+    body = response.get("body") or {}
+    if data.get("error") or response.get("status_code") != 200:
+        return name, redacted(message(data.get("error") or body) or f"status {response.get('status_code')}")
+    try:
+        return name, completion(body, ("1", "2") if body.get("choices", [{}])[0].get("logprobs") else (), who)
+    except TryAgain as error:
+        return name, str(error)
+
+
+def completion(data: dict[str, Any], labels: tuple[str, ...], who: str) -> Completion:
     """A chat completion as plain data, read leniently: only the text is required."""
     try:
         choice = data["choices"][0]
@@ -125,11 +174,11 @@ def completion(data: dict[str, Any], request: Request, who: str) -> Completion:
         finish: Finish = "refusal" if refused else "length" if choice.get("finish_reason") == "length" else "stop"
         return Completion(
             text=str(text or said.get("refusal") or ""),
-            labels=label_log_probabilities(choice.get("logprobs"), request.labels) if request.labels else None,
+            labels=label_log_probabilities(choice.get("logprobs"), labels) if labels else None,
             input_tokens=int(usage.get("prompt_tokens") or 0),
             output_tokens=int(usage.get("completion_tokens") or 0),
             finish=finish,
-            model=str(data.get("model") or request.model),
+            model=str(data.get("model") or ""),
         )
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         raise TryAgain(f"{who}: the answer has no text in choices[0].message.content", charged=True) from None

@@ -7,6 +7,7 @@ them from the environment.
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable
 from typing import Any
 
 from annotators.llm.backends.http_failures import decoded, failure
@@ -35,7 +36,7 @@ class Wire:
         """``client`` is an asynchronous client of the module ``sdk``; ``key`` the variable that its key is from."""
         import httpx2
 
-        self._sdk, self._client, self._response = sdk, client, httpx2.Response
+        self._sdk, self.client, self._response = sdk, client, httpx2.Response
         self._who, self._key = who, key
         self._lean = None
         if LEAN and url.startswith("http://") and local(url):
@@ -63,7 +64,7 @@ class Wire:
         """Close all connections."""
         if self._lean:
             await self._lean.close()
-        await self._client.close()
+        await self.client.close()
 
     async def _straight(self, path: str, body: dict[str, Any]) -> bytes:
         assert self._lean is not None
@@ -79,8 +80,14 @@ class Wire:
         return content
 
     async def _through_sdk(self, path: str, body: dict[str, Any]) -> bytes:
+        answer = await self.sdk(self.client.post(path, body=body, cast_to=self._response))
+        content: bytes = answer.content
+        return content
+
+    async def sdk(self, call: Awaitable[Any]) -> Any:
+        """The result of a call of the SDK, its failures as ours."""
         try:
-            answer = await self._client.post(path, body=body, cast_to=self._response)
+            return await call
         except self._sdk.APIStatusError as error:
             raise self._refusal(error.status_code, error.response.headers, error.body) from None
         except self._sdk.APITimeoutError:
@@ -89,8 +96,6 @@ class Wire:
             unreached = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
             reason = redacted(str(error.__cause__ or error))
             raise TryAgain(f"{self._who}: {reason}", charged=not unreached, connected=not unreached) from None
-        content: bytes = answer.content
-        return content
 
     def _refusal(self, status: int, headers: Any, body: object) -> Exception:
         if status in (400, 422):
