@@ -155,10 +155,11 @@ def length_controlled(
         columns = np.concatenate([np.vstack([regulariser.features, np.zeros(rows)]), columns], axis=1)
         labels = np.concatenate([regulariser.labels, labels])
         weights = np.concatenate([np.full(rows, REGULARISER_WEIGHT), np.ones(int(seen.sum()))])
-    chosen = float("inf")
+    chosen, hessian = float("inf"), None
     if recipe == "newton":
         start = _TYPICAL[[0, 2]] if difficulty is None else _TYPICAL
-        w = newton(columns, labels, weights, ridge=RIDGE, start=start).coefficients
+        found = newton(columns, labels, weights, ridge=RIDGE, start=start)
+        w, hessian = found.coefficients, found.hessian
     elif strength is not None:
         w, chosen = lasso(columns, labels, strength, weights), strength
     else:
@@ -168,7 +169,7 @@ def length_controlled(
     free[0] = 0
     predicted = expit(free @ own)
     value = float(predicted.mean())
-    influence = _influence(w, own, y, predicted, columns, weights)
+    influence = _influence(w, own, y, predicted, columns, weights, hessian)
     error = float(np.sqrt(np.square(influence).sum() * n / max(n - 1, 1)))
     half = critical(confidence, max(n - 1, 1)) * error
     return LengthControlled(
@@ -191,15 +192,24 @@ def length_controlled(
     )
 
 
-def _influence(w: Floats, own: Floats, y: Floats, predicted: Floats, columns: Floats, weights: Floats | None) -> Floats:
+def _influence(
+    w: Floats,
+    own: Floats,
+    y: Floats,
+    predicted: Floats,
+    columns: Floats,
+    weights: Floats | None,
+    hessian: Floats | None,
+) -> Floats:
     """Influence of each row on the mean prediction: its own prediction, and its pull on the coefficients."""
     n = y.size
     slope = predicted * (1 - predicted) / n
     gradient = own @ slope
     gradient[0] = 0
-    p = expit(w @ columns)
-    s = p * (1 - p) if weights is None else weights * p * (1 - p)
-    hessian = (columns * s) @ columns.T + RIDGE * np.eye(len(w))
+    if hessian is None:
+        p = expit(w @ columns)
+        s = p * (1 - p) if weights is None else weights * p * (1 - p)
+        hessian = (columns * s) @ columns.T + RIDGE * np.eye(len(w))
     residual = np.where(np.isnan(y), 0.0, y - expit(w @ own))
     pull = np.linalg.solve(hessian, gradient) @ own
     return np.asarray((predicted - predicted.mean()) / n + pull * residual)

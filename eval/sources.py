@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from eval.rows import Reader
+from eval.rows import Names, Reader, frame, subset
 from eval.show import working
 from farm.errors import UserError
 
@@ -87,16 +88,16 @@ def read(sources: Sequence[Path], *, annotator: str | None = None, baseline: str
         for number, (model, path, chosen) in enumerate(listed):
             part = reader.read(path)
             if model is not None:
-                part["method"] = pd.Categorical.from_codes(np.zeros(len(part), np.int8), [model])
+                part["method"] = Names(np.zeros(len(part["row"]), np.int64), [model])
             if annotator is not None and not chosen:
-                part = part[(part["annotator"] == annotator).to_numpy()]
+                part = subset(part, _named(part["annotator"], annotator))
             if baseline is not None:
-                part = part[(part["baseline"] == baseline).to_numpy()]
-            part["source"] = np.int32(number)
+                part = subset(part, _named(part["baseline"], baseline))
+            part["source"] = np.full(len(part["row"]), number, np.int32)
             parts.append(part)
             task.advance()
     files_named = tuple(str(path) for _, path, _ in listed)
-    rows = Rows(_concatenate(parts), files_named, tuple(skipped))
+    rows = Rows(frame(parts), files_named, tuple(skipped))
     if not len(rows.table):
         what = " and ".join(
             f"{k} `{v}`" for k, v in (("annotator", annotator), ("baseline", baseline)) if v is not None
@@ -106,20 +107,8 @@ def read(sources: Sequence[Path], *, annotator: str | None = None, baseline: str
     return rows
 
 
-def _concatenate(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    names = [c for c in parts[0].columns if isinstance(parts[0][c].dtype, pd.CategoricalDtype)]
-    names = [n for n in names if all(n in p for p in parts)]
-    shared = [c for c in parts[0].columns if all(c in p for p in parts)]
-    columns: dict[str, object] = {}
-    for name in shared:
-        if name in names:
-            columns[name] = pd.api.types.union_categoricals([p[name] for p in parts])
-        else:
-            columns[name] = np.concatenate([p[name].to_numpy() for p in parts])
-    table = pd.DataFrame(columns)
-    for name in names:
-        table[name] = table[name].cat.remove_unused_categories()
-    return table
+def _named(names: Names, wanted: str) -> NDArray[np.bool_]:
+    return np.array([n == wanted for n in names.names], dtype=bool)[names.codes]
 
 
 def _check(rows: Rows) -> None:

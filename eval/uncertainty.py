@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -102,6 +103,7 @@ def interval(value: float, standard_error: float, n: int, units: int, confidence
     return Estimate(value, standard_error, value - half, value + half, n, units, confidence)
 
 
+@cache
 def critical(confidence: float, degrees: float = np.inf) -> float:
     """The two-sided critical value of Student's t (the normal for infinite degrees of freedom)."""
     if not 0 < confidence < 1:
