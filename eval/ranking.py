@@ -161,7 +161,14 @@ def cluster_weights(clusters: int, rounds: int, seed: int, purpose: str = "instr
     if clusters < 1:
         return np.zeros((rounds, 0))
     generator = rng.generator(seed, purpose, clusters)
-    return generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=rounds).astype(np.float64)
+    out = np.empty((rounds, clusters))
+    step = max(1, 4_000_000 // clusters)
+    for start in range(0, rounds, step):
+        size = min(step, rounds - start)
+        drawn = generator.integers(0, clusters, (size, clusters))
+        drawn += np.arange(size)[:, None] * clusters
+        out[start : start + size] = np.bincount(drawn.ravel(), minlength=size * clusters).reshape(size, clusters)
+    return out
 
 
 def positions(values: Floats) -> Floats:

@@ -125,6 +125,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[list[bytes], Any]] = {}
+        self._instructions: dict[bytes, int] = {}
         self._buffer = bytearray()
         self._mask = np.empty(0, bool)
 
@@ -157,7 +158,7 @@ class Reader:
             return None
         text = np.frombuffer(data, np.uint8)
         mask = self._mask[: len(text)]
-        if np.greater_equal(text, 128, out=mask).any():  # lengths are counted from bytes, which needs ASCII
+        if text.max() > 127:  # lengths are counted from bytes, which needs ASCII
             return None
         ends = np.flatnonzero(np.equal(text, 10, out=mask))
         ends = ends[ends <= len(text) - 6]  # what follows closes the last row and the list
@@ -197,7 +198,7 @@ class Reader:
 
     def _rows(self, fields: _Fields, path: Path) -> Part:
         n, mask = fields.rows, self._mask[: len(fields.bytes)]
-        key, ids = self._again(fields, "instruction", _ids)
+        key, ids = self._again(fields, "instruction", self._ids)
         preference = _preferences(fields.values("preference"), path)
         table = {
             "method": self._names(fields, "generator_2"),
@@ -214,6 +215,14 @@ class Reader:
         if "dataset" in fields:
             table["dataset"] = self._names(fields, "dataset")
         return table
+
+    def _ids(self, values: list[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        known = self._instructions
+        new = [v for v in values if v not in known]
+        if new:
+            known.update(zip(new, rng.text_ids(_strings(new)).tolist(), strict=True))
+        key = np.array([known[v] for v in values], dtype=np.uint64)
+        return key, official_ids(key)
 
     def _names(self, fields: _Fields, name: str) -> Names:
         only = fields.constant(name) if name in fields else b'""'
@@ -238,11 +247,6 @@ def _strings(values: list[bytes]) -> list[str]:
     if not all(isinstance(t, str) for t in found):
         raise _Unexpected
     return found
-
-
-def _ids(values: list[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    key = rng.text_ids(_strings(values))
-    return key, official_ids(key)
 
 
 def _coded(values: list[bytes]) -> Names:
