@@ -17,15 +17,16 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from annotators import designs
 from annotators.both_orders import BothOrders
 from annotators.cached import Cached
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.limits import Limits
-from annotators.llm.session import session
+from annotators.llm.session import Tally, session
 from annotators.wrapping import keeps_answers, parts_of, unannotated
 from farm import config, progress
 from farm.errors import UserError
-from farm.formats import SUFFIXES, read_pairs, write_annotations
+from farm.formats import SUFFIXES, write_annotations
 from farm.protocols import Annotator, Context, Features, World
 from farm.records import PairIds, in_random_order
 from farm.store import Store, home
@@ -67,7 +68,7 @@ class AnnotationRun:
             tally = dry.tally
             asked = {"questions": tally.questions, "cached": tally.cached, "to_ask": tally.unasked}
             tokens = {"input_tokens": tally.input_tokens, "output_tokens_at_most": tally.output_tokens}
-            return {**facts, **asked, **tokens, "models": sorted(tally.models), "cost_at_most": round(tally.cost, 6)}
+            return {**facts, **asked, **tokens, "models": sorted(tally.models), "cost_estimate": round(tally.cost, 6)}
         if isinstance(self.annotator, Cached):
             known = (
                 self._shown(partial(_known, self.annotator, seed=self.seed, replicate=r), c) for r, c in self._chunks()
@@ -80,7 +81,7 @@ class AnnotationRun:
         started = time.monotonic()
         total = len(self.pairs) * self.replicates
         tables: list[pd.DataFrame] = []
-        with session(self.limits), progress.task("annotating", total=total) as work:
+        with session(self.limits) as asked, progress.task("annotating", total=total) as work:
             try:
                 for table in self._annotated():
                     tables.append(table)
@@ -95,7 +96,8 @@ class AnnotationRun:
         table = pd.concat(tables, ignore_index=True) if tables else self.annotator.annotate(self.pairs, seed=self.seed)
         # Whether a verdict came from the store is about this run, not about the verdict.
         write_annotations(table.drop(columns="cached", errors="ignore"), self.out)
-        return {"out": str(self.out), **summarise(table), "took_seconds": round(time.monotonic() - started, 2)}
+        seconds = round(time.monotonic() - started, 2)
+        return {"out": str(self.out), **summarise(table), **_questions(asked.tally), "took_seconds": seconds}
 
     def _annotated(self) -> Iterator[pd.DataFrame]:
         for replicate, chunk in self._chunks():
@@ -122,8 +124,15 @@ def prepare(
     world: str | None = None,
     settings: Sequence[str] = (),
     limits: Limits | None = None,
+    against: Path | None = None,
+    design: str | None = None,
+    per_instruction: int = 1,
+    score: str = "score",
 ) -> AnnotationRun:
     """A run from what the command line says.
+
+    ``pairs`` is a file of pairs, or of outputs that are paired by a ``design``, or head to head with those of the file
+    ``against``.
 
     With a ``store``, an annotator that does not keep its answers itself is wrapped in
     :class:`~annotators.cached.Cached`; one that does keeps them there, and else in the program's home.
@@ -133,9 +142,11 @@ def prepare(
     """
     if not str(out).endswith(SUFFIXES):
         raise UserError(f"{out}: the suffix tells the format; known: {', '.join(SUFFIXES)}")
-    if out.resolve() == pairs.resolve():
+    if out.resolve() in (pairs.resolve(), against and against.resolve()):
         raise UserError(f"{out}: the annotations would overwrite the pairs; name another file")
-    table = unannotated(read_pairs(pairs))
+    table = unannotated(
+        designs.read(pairs, against=against, design=design, per_instruction=per_instruction, score=score, seed=seed)
+    )
     path = config.find("annotators", annotators)
     spec = config.override(config.load_mapping(path), settings)
     kept = Store(store if store is not None else home() / "store.sqlite")
@@ -211,6 +222,15 @@ def _interval(score: np.ndarray, clusters: pd.Series) -> dict[str, float | int |
         "low": round(max(mean - 1.96 * error, 0.0), 4),
         "high": round(min(mean + 1.96 * error, 1.0), 4),
     }
+
+
+def _questions(tally: Tally) -> dict[str, Any]:
+    """How the questions to language models fared, where there were any."""
+    if not tally.questions:
+        return {}
+    counts = {"asked": tally.asked, "known": tally.cached, "retried": tally.retried, "failed": tally.failed}
+    unpriced = {"without_a_price": sorted(tally.unpriced)} if tally.unpriced else {}
+    return {"questions": {**counts, "not asked": tally.unasked}, "models": sorted(tally.models), **unpriced}
 
 
 def _spent(table: pd.DataFrame) -> float:

@@ -15,7 +15,11 @@ def register(app: typer.Typer) -> None:
 
 def annotate(
     pairs: Annotated[
-        Path, typer.Argument(help="instruction, output_1, output_2 as .json, .jsonl, .csv or .parquet (AlpacaEval's).")
+        Path,
+        typer.Argument(
+            help="Pairs (instruction, output_1, output_2) or outputs (instruction, output), AlpacaEval's form: "
+            ".json, .jsonl, .csv or .parquet."
+        ),
     ],
     annotators: Annotated[str, typer.Option(help="By name (see `farm list annotators`) or a YAML file.")],
     out: Annotated[Path, typer.Option(help="Where the annotations go; the suffix tells the format.")],
@@ -36,6 +40,18 @@ def annotate(
     ] = None,
     budget: Annotated[float | None, typer.Option(min=0, help="US dollars that are never exceeded.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Questions to language models in flight.")] = None,
+    requests_per_minute: Annotated[float | None, typer.Option(min=1, help="To each model.")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(min=1, help="Of questions, to each model.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one answer of a language model.")] = 120.0,
+    batches: Annotated[
+        bool, typer.Option("--batches", help="Hand questions in as the provider's batches; run again to collect.")
+    ] = False,
+    against: Annotated[Path | None, typer.Option(help="Outputs of the baseline: compare head to head.")] = None,
+    design: Annotated[
+        str | None, typer.Option(help="Pair outputs by random, all, best-worst, swiss or uncertainty.")
+    ] = None,
+    per_instruction: Annotated[int, typer.Option(min=1, help="Pairs of one instruction (random, uncertainty).")] = 1,
+    score: Annotated[str, typer.Option(help="The column of scores for best-worst, swiss and uncertainty.")] = "score",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much there is to do.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -58,7 +74,18 @@ def annotate(
         replicates=replicates,
         world=world,
         settings=settings or [],
-        limits=Limits(budget=budget, concurrency=concurrency),
+        limits=Limits(
+            budget=budget,
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            timeout=timeout,
+            batches=batches,
+        ),
+        against=against,
+        design=design,
+        per_instruction=per_instruction,
+        score=score,
     )
     if dry_run:
         plan = run.plan()

@@ -13,6 +13,7 @@ are one output. Which of the two comes first is drawn, so that a design by score
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,11 +21,38 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm import rng
-from farm.errors import UserError
+from farm.errors import UserError, nearest
+from farm.formats import read_outputs, read_pairs, read_table
 
 Design = Literal["random", "all", "best-worst", "swiss", "uncertainty"]
 DESIGNS: tuple[Design, ...] = ("random", "all", "best-worst", "swiss", "uncertainty")
 _BY_SCORE = ("best-worst", "swiss", "uncertainty")
+
+
+def read(
+    path: Path,
+    *,
+    against: Path | None = None,
+    design: str | None = None,
+    per_instruction: int = 1,
+    score: str = "score",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Pairs from a file of pairs, or from one of outputs by a design, or from two of outputs head to head.
+
+    Raises:
+        UserError: for a file, or a combination of these, that gives no pairs.
+    """
+    if design is not None and design not in DESIGNS:
+        raise UserError(f"there is no design `{design}`; {nearest(design, DESIGNS)}")
+    if against is not None:
+        if design is not None:
+            raise UserError("two files are compared head to head: leave out either the design or the second file")
+        return head_to_head(read_outputs(path), read_outputs(against))
+    if design is None and "output" not in read_table(path).columns:
+        return read_pairs(path)
+    wanted: Design = next(d for d in DESIGNS if d == (design or "random"))
+    return chosen(read_outputs(path), wanted, per_instruction=per_instruction, seed=seed, score=score)
 
 
 def chosen(
