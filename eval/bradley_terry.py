@@ -334,7 +334,7 @@ def bradley_terry(
     for column in clusters:
         if column not in battles.table:
             raise UserError(f"the battles have no column `{column}`; there are: {', '.join(battles.table.columns)}")
-    kept = battles.score != 0.5 if ties == "drop" else np.ones(len(battles), dtype=bool)
+    kept = battles.score != 0.5 if ties == "drop" else slice(None)
     first, second, score = battles.first, battles.second, battles.score
     if ties == "drop":
         first, second, score = first[kept], second[kept], score[kept]
@@ -363,7 +363,7 @@ def bradley_terry(
         thetas, degenerate = _bootstrap(theta, counts, first, second, score, code, prior, ties, bootstrap, seed)
         origin = thetas[:, [battles.models.index(anchor)]] if anchor else 0.0
         draws = anchor_rating + SCALE * (thetas - origin)
-    every = count(battles.first, battles.second, battles.score, m)
+    every = count(battles.first, battles.second, battles.score, m) if ties == "drop" else counts
     games = every.games.sum(0) + every.games.sum(1)
     return BradleyTerry(
         models=battles.models,

@@ -6,7 +6,7 @@ Bayes pulls each group towards the common mean by how noisy it is:
     shrunken_g = B_g mean + (1 - B_g) raw_g,    B_g = SE_g^2 / (SE_g^2 + tau^2)
 
 with tau^2 by the method of Paule and Mandel (the tau that makes the weighted spread what chance would give). A category
-may be a path ("writing/creative/outline"): :func:`with_parents` rolls its rows up into every node above it.
+may be a path ("writing/creative/outline"): its rows count in every node above it.
 """
 
 from __future__ import annotations
@@ -83,14 +83,10 @@ def _pooled_errors(groups: pd.DataFrame) -> Floats:
     return np.asarray(np.sqrt(pooled / n))
 
 
-def with_parents(category: pd.Series, separator: str = "/") -> pd.Series:
-    """Each row's category with all nodes above it, as lists: "a/b/c" becomes ["a", "a/b", "a/b/c"]."""
-    distinct = {c: ["/".join(p) for p in _prefixes(str(c).split(separator))] for c in category.unique()}
-    return category.map(distinct)
-
-
-def _prefixes(parts: list[str]) -> list[list[str]]:
-    return [parts[: k + 1] for k in range(len(parts))]
+def with_parents(category: str, separator: str = "/") -> list[str]:
+    """A category with all nodes above it: "a/b/c" becomes ["a", "a/b", "a/b/c"]."""
+    parts = category.split(separator)
+    return [separator.join(parts[: k + 1]) for k in range(len(parts))]
 
 
 def by_category(
@@ -113,16 +109,18 @@ def by_category(
         Nodes of one depth are shrunk together.
     """
     s = np.asarray(score, dtype=np.float64)
-    nodes = with_parents(category.reset_index(drop=True))
-    repeats = nodes.str.len().to_numpy()
-    row = np.repeat(np.arange(len(s)), repeats)
-    name = np.concatenate(nodes.to_numpy()) if len(nodes) else np.array([], dtype=object)
-    level = np.concatenate([np.arange(1, r + 1) for r in repeats]) if len(nodes) else np.array([], dtype=int)
+    leaf, leaves = pd.factorize(category.astype(str), sort=True)
+    order = np.argsort(leaf, kind="stable")
+    bounds = np.searchsorted(leaf[order], np.arange(len(leaves) + 1))
+    nodes: dict[tuple[int, str], list[int]] = {}
+    for k, name in enumerate(leaves):
+        for depth, node in enumerate(with_parents(str(name)), start=1):
+            nodes.setdefault((depth, node), []).append(k)
     cluster = None if clusters is None else np.asarray(clusters)
     target = float(s.mean()) if against is None else against
     rows = []
-    for (depth, node), where in pd.DataFrame({"d": level, "c": name}).groupby(["d", "c"], sort=True).indices.items():
-        members = row[where]
+    for (depth, node), below in sorted(nodes.items()):
+        members = np.concatenate([order[bounds[k] : bounds[k + 1]] for k in below])
         e = mean(s[members], *([] if cluster is None else [cluster[members]]), confidence=confidence)
         t = (e.value - target) / e.standard_error if e.standard_error > 0 else np.nan
         p = 2 * float(stats.t.sf(abs(t), max(e.clusters - 1, 1))) if t == t else np.nan

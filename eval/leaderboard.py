@@ -151,7 +151,7 @@ class Leaderboard:
         with np.errstate(divide="ignore", invalid="ignore"):
             p = np.where(error > 0, 2 * stats.t.sf(np.abs(difference) / error, degrees), np.nan)
         _, p_max_t = max_t(
-            covariance, contrasts, estimates=means, degrees=degrees, confidence=self.confidence, seed=seed, draws=20_000
+            covariance, contrasts, estimates=means, degrees=degrees, confidence=self.confidence, seed=seed
         )
         half = critical(self.confidence, degrees) * error
         return pd.DataFrame(

@@ -57,7 +57,7 @@ def max_t(
     estimates: ArrayLike | None = None,
     degrees: float = np.inf,
     confidence: float = 0.95,
-    draws: int = 20_000,
+    draws: int | None = None,
     seed: int = 0,
 ) -> tuple[float, Floats]:
     """The critical value that holds for all contrasts at once, and adjusted p-values of ``estimates``.
@@ -67,6 +67,7 @@ def max_t(
         contrasts: [K, M], one row a comparison (for a difference: +1 and -1).
         estimates: [M]; without them the p-values are missing.
         degrees: degrees of freedom of the variance (Student); infinite gives the normal.
+        draws: from the joint distribution; by default 20,000, and fewer (2,000 at least) for thousands of contrasts.
 
     Returns:
         The two-sided critical value c, so that ``contrast ± c * SE`` hold together with probability ``confidence``,
@@ -81,6 +82,7 @@ def max_t(
         return float("nan"), p
     values, vectors = np.linalg.eigh(v)
     root = (a[usable] / error[usable, None]) @ (vectors * np.sqrt(np.maximum(values, 0)))
+    draws = draws or int(np.clip(40_000_000 // max(len(root), 1), 2_000, 20_000))
     generator = rng.generator(seed, "max-t")
     largest = np.empty(draws)
     step = max(1, 4_000_000 // max(len(root), 1))
