@@ -7,7 +7,7 @@ Tables (win rates and their bounds are percent, as on AlpacaEval's boards; every
     n_draws, n_total, discrete_win_rate, missing, missing_why; for the roles "humans" and "gold", where they judged:
     win_rate_<role>, win_rate_<role>_low, win_rate_<role>_high; where the outputs have them: gold, gold_low, gold_high
     (mean utility), proxy (mean reward), kl (to the SFT policy, nats), avg_length (characters), instructions, samples.
-    The baseline wins 50 % against itself by definition and has no interval in win rates, only in its rank.
+    Where the baseline is itself a method, it wins 50 % by definition and has an interval in its rank only.
 ``agreement``: one row for each two measures (judge, humans, gold, gold_utility, proxy)
     first, second, n_methods, and spearman and kendall each with _low, _high (other instructions) and
     _methods_low, _methods_high (other methods), n_instructions.

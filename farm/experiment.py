@@ -154,8 +154,15 @@ class Run:
         return self.folder
 
     def _training_feedback(self) -> pd.DataFrame | None:
-        made = any(stage.name == "annotation" for stage in self.stages)
-        return pd.read_parquet(self.preferences.folder / "preferences.parquet") if made else None
+        """The annotated training pairs for the run folder, with the gold utility of both sides where it is known."""
+        if not any(stage.name == "annotation" for stage in self.stages):
+            return None
+        table = pd.read_parquet(self.preferences.folder / "preferences.parquet")
+        if self.world.truth_known:
+            for side in ("1", "2"):
+                texts = table["instruction"].tolist(), table[f"output_{side}"].tolist()
+                table[f"gold_{side}"] = utility(self.world, *texts)
+        return table
 
     @cached_property
     def world(self) -> World:
