@@ -7,7 +7,6 @@ pairwise model, a general preference model, a judge. Duels of a batch cost one q
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -93,12 +92,17 @@ class AnnotatorFeedback:
             }
         )
         times = self._times(PairIds(pairs))
-        answer = np.empty(len(pairs))
-        for replicate in np.unique(times):
-            rows = np.flatnonzero(times == replicate)
-            ask = partial(self.annotator.annotate, seed=self.seed, replicate=int(replicate))
-            table = in_random_order(ask, pairs.iloc[rows].reset_index(drop=True), self.seed + int(replicate))
-            answer[rows] = self._read(table)
+
+        def ask(shown: pd.DataFrame) -> pd.DataFrame:
+            told = []
+            for replicate in np.unique(times):
+                rows = np.flatnonzero(times == replicate)
+                part = shown.iloc[rows].reset_index(drop=True)
+                answers = self.annotator.annotate(part, seed=self.seed, replicate=int(replicate))
+                told.append(answers.set_axis(rows, axis=0))
+            return pd.concat(told).sort_index()
+
+        answer = self._read(in_random_order(ask, pairs, self.seed))
         self.queries += len(pairs)
         self.unanswered += int(np.isnan(answer).sum())
         return answer

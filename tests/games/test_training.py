@@ -1,0 +1,277 @@
+"""The loop that plays with any policy: sampled on a table towards the equilibrium, and on a language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from farm import rng
+from farm.errors import UserError
+from farm.policies.tabular import TabularPolicy
+from farm.protocols import Learning, Policy
+from farm.records import PairIds, annotation_table
+from reference_methods.dno import DNO
+from reference_methods.egpo import EGPO
+from reference_methods.general_preference_model import GeneralPreferenceModel
+from reference_methods.gpo import GPO
+from reference_methods.inpo import INPO
+from reference_methods.nash_ema import NashEMA
+from reference_methods.nash_md import NashMD
+from reference_methods.nash_mp import NashMP
+from reference_methods.online_dpo import OnlineDPO
+from reference_methods.online_ipo import OnlineIPO
+from reference_methods.parts.games import Floats, duality_gap, equilibrium
+from reference_methods.parts.games_feedback import AnnotatorFeedback
+from reference_methods.parts.games_training import Game
+from reference_methods.preference_model import PairwisePreferenceModel
+from reference_methods.self_play import SelfPlay
+from reference_methods.spo import SPO
+from reference_methods.sppo import SPPO
+from reference_methods.xpo import XPO
+from tests.policies.conftest import PROMPTS, make_policy
+
+BETA = 0.3
+SMALL: dict[str, Any] = {"beta": BETA, "steps": 60, "prompts_per_step": 16, "samples_per_prompt": 4}
+SMALL |= {"learning_rate": 0.05, "schedule": "linear", "warm_up": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@dataclass
+class MatrixAnnotator:
+    """Verdicts drawn from a preference matrix over the outputs."""
+
+    preferences: Floats
+    responses: list[str]
+    missing: float = 0.0
+    asked: list[int] = field(default_factory=list)
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        self.asked.append(len(pairs))
+        place = {text: i for i, text in enumerate(self.responses)}
+        p = self.preferences[pairs["output_1"].map(place), pairs["output_2"].map(place)]
+        ids = PairIds(pairs)
+        draw = rng.uniform(seed, "label", ids.pair, replicate)
+        draw = np.where(ids.swapped, 1 - draw, draw)
+        first = np.where(ids.identical, 1.5, np.where(draw < p, 1.0, 2.0))
+        silent = rng.uniform(seed, "silent", ids.pair, replicate) < self.missing
+        status = np.where(silent, "refused", "ok").astype(object)
+        return annotation_table(pairs, "matrix", np.where(silent, np.nan, first), p, seed=seed, status=status)
+
+
+def table_learning(cycle: tuple[Floats, Floats], prompts: int = 1, missing: float = 0.0, seed: int = 1) -> Learning:
+    preferences, reference = cycle
+    responses = ["rock", "paper", "scissors"]
+    names = [f"x{i}" for i in range(prompts)]
+    policy = TabularPolicy.from_probabilities(names, responses, reference)
+    table = pd.DataFrame({"instruction": names})
+    return Learning(seed, policy, table, annotator=MatrixAnnotator(preferences, responses, missing))
+
+
+def probabilities(policy: Policy) -> Floats:
+    assert isinstance(policy, TabularPolicy)
+    return policy.probabilities().detach().double().numpy()[0]
+
+
+REGULARISED = [
+    SelfPlay(**SMALL),
+    NashMD(**SMALL, mixture=0.1),
+    NashEMA(**SMALL, decay=0.5),
+    OnlineIPO(**SMALL),
+    EGPO(**SMALL),
+    NashMP(**SMALL),
+    INPO(**SMALL),
+]
+
+
+@pytest.mark.parametrize("game", REGULARISED, ids=lambda game: type(game).__name__)
+def test_samples_and_verdicts_lead_to_the_equilibrium(cycle: tuple[Floats, Floats], game: Game) -> None:
+    learned = probabilities(game.train(table_learning(cycle)))
+    preferences, reference = cycle
+    star = equilibrium(preferences, reference, BETA)
+    start = float(duality_gap(preferences, reference, BETA, reference))
+    found = float(duality_gap(preferences, reference, BETA, learned))
+    assert found < start / 8, (learned, star)
+    assert np.abs(learned - star).sum() / 2 < 0.06
+
+
+@pytest.mark.parametrize("game", [SPO(**SMALL), DNO(**SMALL), SPPO(**SMALL), OnlineDPO(**SMALL), XPO(**SMALL)])
+def test_a_transitive_world_leads_every_method_to_its_best_response(game: Game) -> None:
+    utilities = np.array([0.0, 1.0, 2.0])
+    preferences = 1 / (1 + np.exp(utilities[None] - utilities[:, None]))
+    learned = probabilities(game.train(table_learning((preferences, np.array([0.5, 0.3, 0.2])))))
+    assert learned[2] > 0.4 and learned[2] > learned[1] > learned[0] or learned[2] > 0.9
+
+
+def test_online_dpo_finds_its_closed_form_in_a_transitive_world() -> None:
+    utilities, reference = np.array([0.0, 0.5, 1.0]), np.array([0.5, 0.3, 0.2])
+    preferences = 1 / (1 + np.exp(utilities[None] - utilities[:, None]))
+    known = reference * np.exp(utilities / 0.5)
+    game = OnlineDPO(**{**SMALL, "beta": 0.5, "steps": 120, "soft_labels": True})
+    learned = probabilities(game.train(table_learning((preferences, reference))))
+    np.testing.assert_allclose(learned, known / known.sum(), atol=0.03)
+
+
+def test_optimism_finds_what_the_reference_hardly_writes() -> None:
+    """The best of 8 responses has a thousandth of the reference: with optimism it is found in fewer steps."""
+    size = 8
+    utilities = np.array([0.0] * (size - 1) + [4.0])
+    preferences = 1 / (1 + np.exp(utilities[None] - utilities[:, None]))
+    reference = np.array([0.999 / (size - 1)] * (size - 1) + [0.001])
+    responses = [f"y{i}" for i in range(size)]
+
+    def steps_until_found(optimism: float, seed: int) -> int:
+        seen: list[float] = []
+        policy = TabularPolicy.from_probabilities(["x"], responses, reference)
+
+        def gold(samples: Any) -> Floats:
+            return np.array([text == responses[-1] for text in samples.outputs], dtype=float)
+
+        learning = Learning(
+            seed,
+            policy,
+            pd.DataFrame({"instruction": ["x"]}),
+            annotator=MatrixAnnotator(preferences, responses),
+            gold=gold,
+            log=lambda metrics: seen.append(metrics["gold"]),
+        )
+        XPO(beta=0.1, optimism=optimism, steps=60, prompts_per_step=4, learning_rate=0.2, schedule="constant").train(
+            learning
+        )
+        found = np.flatnonzero(np.array(seen) > 0.5)
+        return int(found[0]) if found.size else 60
+
+    plain, exploring = (np.mean([steps_until_found(a, seed) for seed in range(6)]) for a in (0.0, 0.5))
+    assert exploring < plain
+
+
+ALL = [
+    *REGULARISED,
+    SPO(**SMALL),
+    DNO(**SMALL),
+    SPPO(**SMALL),
+    OnlineDPO(**SMALL),
+    XPO(**SMALL),
+]
+
+
+@pytest.mark.parametrize("game", ALL, ids=lambda game: type(game).__name__)
+def test_queries_are_counted_and_draws_keyed(cycle: tuple[Floats, Floats], game: Game) -> None:
+    game = replace(game, steps=2, prompts_per_step=6)
+    first, again = table_learning(cycle, 3), table_learning(cycle, 3)
+    logs: list[dict[str, float]] = []
+    one = game.train(replace(first, log=logs.append))
+    two = game.train(again)
+    torch.testing.assert_close(next(iter(one.parameters())), next(iter(two.parameters())), rtol=0, atol=0)
+    each = 6 * 4 * (2 if game.is_extragradient else 1) / (2 if game.reference_samples else 1)
+    assert logs[-1]["queries"] == sum(first.annotator.asked) == 2 * each
+    other = game.train(table_learning(cycle, 3, seed=2))
+    assert not torch.equal(next(iter(one.parameters())), next(iter(other.parameters())))
+
+
+def test_refusals_are_left_out_and_counted(cycle: tuple[Floats, Floats]) -> None:
+    logs: list[dict[str, float]] = []
+    for game in (SelfPlay(**SMALL), INPO(**SMALL), NashMD(**SMALL)):
+        some = replace(table_learning(cycle, missing=0.4), log=logs.append)
+        preferences, reference = cycle
+        learned = probabilities(game.train(some))
+        assert (
+            duality_gap(preferences, reference, BETA, learned)
+            < duality_gap(preferences, reference, BETA, reference) / 4
+        )
+        assert logs[-1]["unanswered"] / logs[-1]["queries"] == pytest.approx(0.4, abs=0.05)
+    nobody = replace(SelfPlay(**SMALL), steps=2)
+    untouched = nobody.train(table_learning(cycle, missing=1.0))
+    np.testing.assert_allclose(probabilities(untouched), cycle[1], atol=1e-6)
+
+
+def test_a_pair_that_is_asked_again_gets_a_new_draw(cycle: tuple[Floats, Floats]) -> None:
+    learning = table_learning(cycle)
+    samples = learning.policy.encode(["x0"] * 400, ["rock"] * 400)
+    other = learning.policy.encode(["x0"] * 400, ["paper"] * 400)
+    feedback = AnnotatorFeedback(learning.annotator, 3)
+    found = np.r_[feedback(samples, other), feedback(samples, other)]
+    assert found.mean() == pytest.approx(0.8, abs=0.05)
+    assert np.abs(found[:400] - found[400:]).max() == 1
+    again = AnnotatorFeedback(learning.annotator, 3)
+    np.testing.assert_array_equal(again(samples, other), found[:400])
+    soft = AnnotatorFeedback(learning.annotator, 3, soft=True)
+    np.testing.assert_allclose(soft(other, samples), 0.2)
+
+
+def test_a_preference_model_may_decide_instead_of_the_annotator(cycle: tuple[Floats, Floats]) -> None:
+    preferences, reference = cycle
+    responses = ["rock", "paper", "scissors"]
+    rows = [("x0", responses[i], responses[j], 2 - preferences[i, j]) for i in range(3) for j in range(3) if i != j]
+    pairs = pd.DataFrame(rows * 8, columns=["instruction", "output_1", "output_2", "preference"])
+    learning = replace(table_learning(cycle), annotator=None, preferences=pairs)
+    fit: dict[str, Any] = {"epochs": 60, "batch_size": 48, "learning_rate": 0.05, "held_out_share": 0}
+    for model in (GeneralPreferenceModel(planes=2, **fit), PairwisePreferenceModel(**fit)):
+        game = EGPO(**SMALL, preference_model=model)
+        assert game.needs == {"preferences"}
+        learned = probabilities(game.train(learning))
+        gap = duality_gap(preferences, reference, BETA, learned)
+        assert gap < duality_gap(preferences, reference, BETA, reference) / 8
+    gpo = GPO(**{**SMALL, "steps": 10}, preference_model=GeneralPreferenceModel(planes=2, **fit))
+    assert np.isfinite(probabilities(gpo.train(learning))).all()
+
+
+def test_mistakes_are_named(cycle: tuple[Floats, Floats]) -> None:
+    learning = table_learning(cycle)
+    with pytest.raises(UserError, match="annotator"):
+        EGPO(**SMALL).train(replace(learning, annotator=None))
+    with pytest.raises(UserError, match="preference_model"):
+        GPO(**SMALL).train(learning)
+    for wrong, said in (
+        ({"beta": -1.0}, "beta"),
+        ({"samples_per_prompt": 1}, "samples_per_prompt"),
+        ({"duels": 4}, "duels"),
+        ({"temperature": 0.0}, "temperature"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            EGPO(**{**SMALL, **wrong})
+    with pytest.raises(ValueError, match="step_size beta"):
+        INPO(beta=1.0, step_size=2.0)
+
+
+class LikesAWord:
+    """Prefers the response with more of one word."""
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        counts = [pairs[f"output_{i}"].str.split().map(lambda words: words.count("w5")) for i in (1, 2)]
+        p = np.where(counts[0] == counts[1], 0.5, np.where(counts[0] > counts[1], 1.0, 0.0))
+        return annotation_table(pairs, "word", 2 - p, p, seed=seed)
+
+
+@pytest.mark.parametrize("game", ALL, ids=lambda game: type(game).__name__)
+def test_every_method_learns_on_a_language_model(game: Game) -> None:
+    policy = make_policy()
+    prompts = pd.DataFrame({"instruction": PROMPTS})
+
+    def count(p: Policy) -> float:
+        return float(np.mean([t.split().count("w5") for t in p.sample(PROMPTS * 20, seed=9, purpose="look").outputs]))
+
+    game = replace(game, beta=0.02, steps=12, prompts_per_step=24, learning_rate=5e-3, micro_batch_tokens=10_000)
+    if hasattr(game, "step_size"):
+        game = replace(game, epochs=2)
+    learned = game.train(Learning(1, policy, prompts, annotator=LikesAWord()))
+    assert count(learned) > count(policy) + 0.1
+
+
+def test_micro_batches_change_nothing_on_a_language_model() -> None:
+    policy = make_policy()
+    prompts = pd.DataFrame({"instruction": PROMPTS})
+    weights = []
+    for tokens in (60, 10_000):
+        game = EGPO(steps=1, prompts_per_step=6, learning_rate=1e-3, micro_batch_tokens=tokens)
+        learned = game.train(Learning(1, policy, prompts, annotator=LikesAWord()))
+        weights.append(torch.cat([p.detach().reshape(-1) for p in learned.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1], atol=2e-5, rtol=1e-3)
