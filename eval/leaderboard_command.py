@@ -51,6 +51,8 @@ def run(
     _choice("--lc-recipe", recipe, get_args(Recipe))
     _choice("--lc-alignment", alignment, get_args(Alignment))
     _choice("--ties", ties, get_args(bradley_terry.Ties))
+    if regularizer is not None and difficulty is None:
+        raise UserError("--regularizer needs --difficulty: its rows are part of the same fit")
     paths: list[Path] = []
     asked = [m.strip() for m in metrics.split(",") if m.strip()] if metrics else []
     for metric in asked:
@@ -116,8 +118,6 @@ def _read_published_file(path: Path) -> pd.DataFrame:
 def _length_control(
     difficulty: Path | None, regularizer: Path | None, weights: Path | None, recipe: str, alignment: str
 ) -> LengthControl:
-    if regularizer is not None and difficulty is None:
-        raise UserError("--regularizer needs --difficulty: its rows are part of the same fit")
     return LengthControl(
         Difficulty.from_frame(read_table(difficulty), str(difficulty)) if difficulty else None,
         Regulariser.from_frame(read_table(regularizer), str(regularizer)) if regularizer else None,

@@ -1,0 +1,84 @@
+"""The command lines of leaderboard, validate and power."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from farm import cli
+
+
+@pytest.fixture
+def farm(monkeypatch, capsys):
+    def call(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["farm", *map(str, arguments)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+def test_commands_import_lightly():
+    heavy = "import sys, eval.commands; print([m for m in ('numpy', 'pandas', 'scipy', 'torch') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_leaderboard_against_the_published(farm, shared_data, tmp_path):
+    base = shared_data("alpaca_eval")
+    out = tmp_path / "board.csv"
+    status, said, err = farm(
+        *("leaderboard", base / "results", "--annotator", "weighted_alpaca_eval_gpt4_turbo", "--json", "--out", out),
+        *("--published", base / "leaderboards/weighted_alpaca_eval_gpt4_turbo_leaderboard.csv"),
+        *("--difficulty", base / "instruction_difficulty.csv", "--regularizer", base / "df_gamed_surrogate.csv"),
+        *("--lc-recipe", "published", "--lc-alignment", "position"),
+    )
+    assert status == 0, err
+    data = json.loads(said)
+    columns = {row["column"]: row for row in data["published"]["columns"]}
+    for name in ("win_rate", "standard_error", "n_wins", "n_wins_base", "n_draws", "n_total", "discrete_win_rate"):
+        assert columns[name]["beyond"] == 0
+    assert columns["length_controlled_winrate"]["largest_deviation"] < 0.005
+    assert pd.read_csv(out)["method"].tolist() == [row["method"] for row in data["leaderboard"]]
+
+
+def test_leaderboard_of_battles(farm, shared_data):
+    battles = shared_data("human/llmfao") / "crowd-comparisons.csv"
+    status, said, _ = farm("leaderboard", battles, "--cluster", "prompt", "--rounds", "20", "--json")
+    data = json.loads(said)
+    assert status == 0 and data["leaderboard"][0]["model"] == "GPT 4" and "caution" in data["settings"]
+    status, said, _ = farm("leaderboard", battles, "--metrics", "elo", "--json")
+    assert status == 0 and len(json.loads(said)["leaderboard"]) == 59
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("leaderboard", "no-such-thing"), "no such file or directory, nor a set to fetch"),
+        (("leaderboard", "alpaca_eval_2", "--offline"), "run the command once without --offline"),
+        (("leaderboard", "{battles}", "--metrics", "win_rat"), "did you mean `win_rate`"),
+        (("leaderboard", "{battles}", "--ties", "haf"), "did you mean `half`"),
+        (("leaderboard", "{battles}", "--cluster", "prompts"), "no column `prompts`"),
+        (("leaderboard", "{battles}"), "no finite Bradley-Terry ratings"),
+        (("leaderboard", "{battles}", "--regularizer", "{battles}"), "needs --difficulty"),
+        (("validate", "{battles}"), "no `human_label`"),
+        (("power",), "give either --difference"),
+        (("power", "--difference", "5", "--flip-rate", "0.5"), "flip rate"),
+        (("evaluate", "{battles}"), "`preference` is missing"),
+        (("evaluate", "{battles}", "--judge", "evaluation"), "need both"),
+    ],
+)
+def test_mistakes_are_one_sentence(farm, tmp_path, arguments, said):
+    battles = tmp_path / "battles.csv"
+    battles.write_text("model_a,model_b,winner,id\na,b,model_a,1\na,c,model_a,2\nb,c,model_a,3\n")
+    status, shown, err = farm(*(a.format(battles=battles) for a in arguments))
+    assert status == 2 and not shown
+    assert said in err and len(err.strip().splitlines()) == 1, err
