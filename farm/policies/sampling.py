@@ -60,7 +60,7 @@ SCANNED = 1024
 def invert(weights: torch.Tensor, uniform: torch.Tensor, block: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
     """The first place where the cumulative weight exceeds ``uniform`` times the total, int64 [n], and the total [n].
 
-    Sums are float64. The place's block of ``block`` weights is found first, so most of a large vocabulary is
+    Cumulative sums are float64. The place's block of ``block`` weights is found first, so most of a large vocabulary is
     summed and never scanned. A place of weight 0 is never taken.
     """
     n, size = weights.shape
@@ -72,13 +72,13 @@ def invert(weights: torch.Tensor, uniform: torch.Tensor, block: int = 256) -> tu
     if size % block:
         weights = torch.nn.functional.pad(weights, (0, block - size % block))
     blocks = weights.view(n, -1, block)
-    sums = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    sums = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
     total = sums[:, -1].clone()
     target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))[:, None]
     which = torch.searchsorted(sums, target, right=True)
     before = torch.where(which > 0, sums.gather(1, (which - 1).clamp_(min=0)), 0.0)
     inside = blocks.gather(1, which[..., None].expand(-1, -1, block))[:, 0].cumsum(-1, dtype=torch.float64)
-    # The two ways of summing a block differ in the last digit; never run past its last positive weight.
+    # The two ways of summing a block differ in the last digits; never run past its last positive weight.
     rest = torch.minimum(target - before, torch.nextafter(inside[:, -1:], torch.zeros_like(target)))
     place = torch.searchsorted(inside, rest, right=True)
     return (which * block + place)[:, 0], total

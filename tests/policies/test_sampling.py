@@ -208,7 +208,7 @@ def test_forbidden_tokens_do_not_exist(decoder: str) -> None:
     samples = policy.sample(PROMPTS * 20, seed=0, purpose="t")
     assert not set(np.concatenate(samples.response_tokens).tolist()) & set(forbidden)
     table, _ = policy.distributions(samples.select([0]))
-    assert float(table[0, 0].exp()[forbidden].sum()) == 0
+    assert float(table[0, 0].detach().exp()[forbidden].sum()) == 0
     full = free.distributions(samples.select([0]))[0][0, 0].exp()
     full[forbidden] = 0
     torch.testing.assert_close(table[0, 0].exp(), full / full.sum(), atol=1e-6, rtol=1e-4)
@@ -268,12 +268,12 @@ def test_inverse_of_the_cumulative_distribution(size: int, seed: int, block: int
     uniform[0], uniform[1] = 1 - 2**-53, 2**-53
     place, total = invert(weights, uniform, block)
     cumulative = weights.double().cumsum(-1)
-    torch.testing.assert_close(total, cumulative[:, -1])
+    torch.testing.assert_close(total, cumulative[:, -1], rtol=1e-6, atol=0)
     assert (weights.gather(1, place[:, None]) > 0).all()
     upper = cumulative.gather(1, place[:, None])[:, 0]
     lower = upper - weights.double().gather(1, place[:, None])[:, 0]
     target = uniform * total
-    slack = 1e-9 * total
+    slack = 1e-6 * total  # blocks are summed in float32
     assert (lower <= target + slack).all() and (target <= upper + slack).all()
 
 

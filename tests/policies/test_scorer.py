@@ -46,12 +46,12 @@ def test_scores_and_values_by_definition(policy: LanguageModelPolicy, head: str)
     scorer = scorer_of(policy, head)
     assert isinstance(scorer, Scorer)
     samples = policy.encode(PROMPTS, OUTPUTS)
-    scores, values = scorer.scores(samples), scorer.values(samples)
+    scores, values = scorer.scores(samples).detach(), scorer.values(samples).detach()
     assert scores.dtype == values.dtype == torch.float32 and values.shape == (6, 6)
     for row in range(6):
         score, before = by_definition(scorer, samples, row)
         assert float(scores[row]) == pytest.approx(score, abs=1e-4)
-        np.testing.assert_allclose(values[row, : len(before)].detach(), before, atol=1e-4)
+        np.testing.assert_allclose(values[row, : len(before)], before, atol=1e-4)
         assert not values[row, len(before) :].any()
 
 
@@ -82,9 +82,9 @@ def test_a_response_without_a_token_is_scored_at_the_prompt(policy: LanguageMode
         full.log_probabilities,
         full.finish_reason,
     )
-    scores = scorer.scores(samples)
+    scores = scorer.scores(samples).detach()
     assert float(scores[0]) == pytest.approx(by_definition(scorer, samples, 0)[0], abs=1e-4)
-    torch.testing.assert_close(scores[1], scorer.scores(full)[1])
+    torch.testing.assert_close(scores[1], scorer.scores(full)[1].detach())
 
 
 def test_the_end_is_found_by_index_even_if_it_looks_like_padding(policy: LanguageModelPolicy) -> None:
@@ -92,7 +92,7 @@ def test_the_end_is_found_by_index_even_if_it_looks_like_padding(policy: Languag
     zero = np.array([9, 0, 0], np.int32)  # id 0 is the padding token, and a policy may write it
     samples = Samples(["w1"], [""], full.prompt_tokens, [zero], full.log_probabilities, ["length"])
     scorer = scorer_of(policy, "last")
-    assert float(scorer.scores(samples)) == pytest.approx(by_definition(scorer, samples, 0)[0], abs=1e-4)
+    assert float(scorer.scores(samples).detach()) == pytest.approx(by_definition(scorer, samples, 0)[0], abs=1e-4)
     assert policy.log_probabilities(samples)[1].all()
 
 
@@ -112,11 +112,11 @@ def test_training_a_scorer_leaves_the_policy_alone(policy: LanguageModelPolicy) 
     samples = policy.encode(PROMPTS, OUTPUTS)
     before = policy.log_probabilities(samples)[0].detach()
     optimizer = torch.optim.SGD(scorer.parameters(), lr=0.1)
-    first = scorer.scores(samples)
-    first.sum().backward()
+    first = scorer.scores(samples).sum()
+    first.backward()
     assert all(p.grad is not None for p in scorer.parameters())
     optimizer.step()
-    assert float(scorer.scores(samples).sum()) < float(first.sum())
+    assert float(scorer.scores(samples).detach().sum()) < float(first.detach())
     assert torch.equal(before, policy.log_probabilities(samples)[0].detach())
 
 
