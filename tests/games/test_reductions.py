@@ -65,7 +65,7 @@ def gradient(game: Game, known: Play, policy: TabularPolicy) -> Tensor:
 
 
 def test_the_methods_of_the_regularised_game_have_one_gradient(world) -> None:
-    preferences, policy, reference = world
+    _preferences, policy, _reference = world
     known = batch(world)
     logits = policy.logits.detach().clone().requires_grad_()
     log_policy = torch.log_softmax(logits, -1)
@@ -92,8 +92,8 @@ def test_nash_md_against_the_reference_is_rlhf_with_the_win_rate_over_it(world) 
 
 
 def test_the_scaled_loss_of_online_ipo_is_the_papers(world) -> None:
-    """b/4 E[(D - d win / b)^2] up to a constant; with uniform samples a plain step lr is a step 4 lr/(K b) of descent."""
-    preferences, policy, reference = world
+    """b/4 E[(D - d win / b)^2] up to a constant; with uniform samples a plain step lr is one of 4 lr/(K b)."""
+    _preferences, policy, _reference = world
     known = replace(batch(world), weights=torch.full((1, SIZE), 1 / SIZE, dtype=torch.float64))
     logits = policy.logits.detach().clone().requires_grad_()
     h = torch.log_softmax(logits, -1) - known.reference
@@ -110,7 +110,7 @@ def test_the_scaled_loss_of_online_ipo_is_the_papers(world) -> None:
 
 def test_egpo_with_the_policy_as_half_point_is_online_ipo(world) -> None:
     assert EGPO.loss is OnlineIPO.loss
-    preferences, policy, reference = world
+    preferences, _policy, reference = world
     table = Table.of(preferences.numpy(), reference.probabilities().detach().numpy())
     plain = [p.copy() for p in play(OnlineIPO(beta=BETA), table, 3, 0.5)]
     looked = [p.copy() for p in play(EGPO(beta=BETA), table, 3, 0.5)]
@@ -159,7 +159,7 @@ def test_xpo_without_optimism_is_online_dpo_against_the_reference(world) -> None
 
 
 def test_dno_has_its_minimum_at_soft_policy_iteration(world) -> None:
-    _, policy, _ = world
+    _, _policy, _ = world
     known = batch(world)
     target = torch.sigmoid(known.wins[..., :, None] - known.wins[..., None, :])
     logits = (known.start + 0.4 * known.wins).requires_grad_()
@@ -169,7 +169,7 @@ def test_dno_has_its_minimum_at_soft_policy_iteration(world) -> None:
 
 
 def test_the_proximal_minimiser_is_the_closed_form(world) -> None:
-    preferences, policy, reference = world
+    _preferences, _policy, reference = world
     known = batch(world, reference.probabilities().detach())
     step = 2.0
     best = (BETA * known.reference + known.start / step + known.wins) / (BETA + 1 / step)

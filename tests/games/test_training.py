@@ -108,7 +108,7 @@ def test_a_transitive_world_leads_every_method_to_its_best_response(game: Game) 
     utilities = np.array([0.0, 1.0, 2.0])
     preferences = 1 / (1 + np.exp(utilities[None] - utilities[:, None]))
     learned = probabilities(game.train(table_learning((preferences, np.array([0.5, 0.3, 0.2])))))
-    assert learned[2] > 0.4 and learned[2] > learned[1] > learned[0] or learned[2] > 0.9
+    assert (learned[2] > 0.4 and learned[2] > learned[1] > learned[0]) or learned[2] > 0.9
 
 
 def test_online_dpo_finds_its_closed_form_in_a_transitive_world() -> None:

@@ -1,0 +1,140 @@
+"""Every method against every other, by one judge: the matrix that a leaderboard against a baseline cannot replace.
+
+Where preferences go in circles there is no ranking; what can be said of a method is how it fares against each other
+one, and how badly the one that suits worst beats it. Tables, besides those of the leaderboard:
+
+``head_to_head``: one row for each ordered pair of methods
+    first, second, win_rate (percent of comparisons that the first wins, a tie half), standard_error, low, high,
+    n_instructions, n_total, missing (comparisons without a verdict)
+``exploitability``: one row a method
+    method, strongest (the method that beats it most often), win_rate (the strongest's against it), low, high,
+    gap (2 (win_rate/100 - 1/2), at least 0: a lower bound of the duality gap of the game without KL). The strongest is
+    chosen on one half of the instructions and measured on the other, and the halves change places, so that choosing the
+    largest of several noisy numbers does not raise it.
+
+All methods answer an instruction with the same random draws, so a comparison takes one method's k-th answer and the
+other's next one: they are independent. Intervals are clustered by instruction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from farm import records
+from farm.errors import UserError
+from farm.protocols import Annotator, Comparison, Evaluator
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HeadToHead:
+    """The tables of another evaluator, and those of this file.
+
+    Args:
+        judge: who decides.
+        evaluator: what else is made of the experiment's annotations.
+        confidence: of every interval.
+    """
+
+    judge: Annotator
+    evaluator: Evaluator
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence {self.confidence} must lie between 0 and 1")
+
+    def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
+        """All tables. Raises UserError where a method has one answer to an instruction only."""
+        tables = dict(self.evaluator.evaluate(comparison))
+        methods = sorted(comparison.outputs["method"].astype(str).unique())
+        wins, total, missing = self._wins(comparison, methods)
+        tables["head_to_head"] = self._matrix(methods, wins, total, missing)
+        tables["exploitability"] = self._exploitability(methods, wins)
+        return tables
+
+    def _wins(self, comparison: Comparison, methods: list[str]) -> tuple[Floats, int, NDArray[np.int64]]:
+        """The first's mean win of each instruction, [M, M, n] (NaN without a verdict), comparisons, missing ones."""
+        answers = {
+            method: table.pivot(index="instruction", columns="sample", values="output")
+            for method, table in comparison.outputs.groupby(comparison.outputs["method"].astype(str))
+        }
+        instructions = answers[methods[0]].index
+        samples = answers[methods[0]].shape[1]
+        if samples < 2:
+            raise UserError("head to head takes at least 2 answers to each instruction: set sizes.samples")
+        pairs = list(combinations(range(len(methods)), 2))
+        table = pd.concat(
+            [
+                pd.DataFrame(
+                    {
+                        "instruction": np.repeat(instructions.to_numpy(), samples),
+                        "output_1": answers[methods[a]].loc[instructions].to_numpy().reshape(-1),
+                        "output_2": np.roll(answers[methods[b]].loc[instructions].to_numpy(), -1, axis=1).reshape(-1),
+                        "generator_1": methods[a],
+                        "generator_2": methods[b],
+                    }
+                )
+                for a, b in pairs
+            ],
+            ignore_index=True,
+        )
+        seed = comparison.seed
+        told = records.in_random_order(lambda shown: self.judge.annotate(shown, seed=seed), table, seed)
+        verdict = 2 - pd.to_numeric(told["preference"]).to_numpy(np.float64)
+        verdict = np.where(told["status"].to_numpy() == "ok", verdict, np.nan).reshape(len(pairs), -1, samples)
+        count = (~np.isnan(verdict)).sum(2)
+        mean = np.where(count > 0, np.nansum(verdict, 2) / np.maximum(count, 1), np.nan)
+        wins = np.full((len(methods), len(methods), len(instructions)), np.nan)
+        missing = np.zeros((len(methods), len(methods)), dtype=np.int64)
+        for row, (a, b) in enumerate(pairs):
+            wins[a, b], wins[b, a] = mean[row], 1 - mean[row]
+            missing[a, b] = missing[b, a] = int(np.isnan(verdict[row]).sum())
+        return wins, len(instructions) * samples, missing
+
+    def _matrix(self, methods: list[str], wins: Floats, total: int, missing: NDArray[np.int64]) -> pd.DataFrame:
+        rows = []
+        for a, first in enumerate(methods):
+            for b, second in enumerate(methods):
+                if a != b:
+                    mean, error, low, high, n = self._interval(wins[a, b])
+                    names = {"first": first, "second": second}
+                    numbers = {"win_rate": mean, "standard_error": error, "low": low, "high": high}
+                    rows.append({**names, **numbers, "n_instructions": n, "n_total": total, "missing": missing[a, b]})
+        return pd.DataFrame(rows)
+
+    def _exploitability(self, methods: list[str], wins: Floats) -> pd.DataFrame:
+        halves = np.arange(wins.shape[2]) % 2
+        rows = []
+        for m, method in enumerate(methods):
+            against = np.delete(wins[:, m], m, axis=0)  # each other method's wins over this one, [M - 1, n]
+            others = [name for name in methods if name != method]
+            held = np.full(wins.shape[2], np.nan)
+            for half in (0, 1):
+                chosen = int(np.nanmean(against[:, halves != half], axis=1).argmax())
+                held[halves == half] = against[chosen, halves == half]
+            mean, _, low, high, _ = self._interval(held)
+            strongest = others[int(np.nanmean(against, axis=1).argmax())]
+            gap = max(0.0, 2 * (mean / 100 - 0.5))
+            rows.append(
+                {"method": method, "strongest": strongest, "win_rate": mean, "low": low, "high": high, "gap": gap}
+            )
+        return pd.DataFrame(rows).sort_values("gap", kind="stable", ignore_index=True)
+
+    def _interval(self, values: Floats) -> tuple[float, float, float, float, int]:
+        """Mean, standard error and bounds in percent, of one number an instruction, and how many there are."""
+        there = 100 * values[~np.isnan(values)]
+        n = len(there)
+        if n < 2:
+            return float("nan"), float("nan"), float("nan"), float("nan"), n
+        error = float(there.std(ddof=1) / np.sqrt(n))
+        reach = float(stats.t.ppf((1 + self.confidence) / 2, n - 1)) * error
+        mean = float(there.mean())
+        return mean, error, max(0.0, mean - reach), min(100.0, mean + reach), n
