@@ -5,7 +5,8 @@
 
 The server answers every chat completion with the same bytes from a process of its own. Texts are the outputs of two
 models of AlpacaEval where the reference data is there, else made up with the same lengths. The cached re-run has a
-store of 10^6 rows behind it. The peer is given one pair a prompt, as ours, and its default concurrency.
+store of 10^6 rows behind it. The peer is given one pair a prompt, as ours, and its default concurrency. On a machine
+that does other work compare the CPU seconds: both spend nearly all of their time computing.
 """
 
 from __future__ import annotations
@@ -148,14 +149,14 @@ def cached(url: str, folder: Path, rows: int) -> dict[str, Any]:
     answer = {"text": "1", "labels": {"1": -0.1, "2": -2.4}, "input_tokens": 500, "output_tokens": 1, "finish": "stop"}
     for start in range(0, rows, 50_000):
         store.put("llm answer", [Entry(address(i), answer, 500, 1) for i in range(start, start + 50_000)])
-    best = float("inf")
+    best = busy = float("inf")
     for _ in range(5):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         again = annotator.annotate(table, seed=0)
-        best = min(best, time.perf_counter() - started)
+        best, busy = min(best, time.perf_counter() - started), min(busy, time.process_time() - used)
     assert again["cached"].all()
     assert (again["preference"] == first["preference"]).all()
-    return {"what": f"ours, 805 cached of {rows:,}", "rows": 805, "seconds": best, "rows/s": 805 / best}
+    return {"what": f"ours, 805 cached of {rows:,}", "rows": 805, "seconds": best, "rows/s": 805 / best, "CPU s": busy}
 
 
 PEER = """
@@ -175,9 +176,10 @@ path = os.path.join(folder, "configs.yaml")
 import yaml
 yaml.safe_dump(config, open(path, "w"))
 annotator = PairwiseAnnotator(annotators_config=path, caching_path=os.path.join(folder, "cache.json"))
-started = time.perf_counter()
+started, used = time.perf_counter(), time.process_time()
 out = annotator.annotate_pairs(table)
-print("RESULT", len(out), sum(1 for r in out if r["preference"] is not None), time.perf_counter() - started)
+seconds, used = time.perf_counter() - started, time.process_time() - used
+print("RESULT", len(out), sum(1 for r in out if r["preference"] is not None), seconds, used)
 """
 PEER_PROMPT = (
     "<|im_start|>system\nYou compare outputs.\n<|im_end|>\n<|im_start|>user\n{instruction}\n\nm: {output_1}\n\n"
@@ -197,9 +199,10 @@ def peer(python: str, n: int, url: str, folder: Path) -> dict[str, Any]:
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
     if not lines:
         raise SystemExit(f"the peer failed:\n{done.stderr[-3000:]}")
-    _, rows, ok, seconds = lines[0].split()
-    rate = int(rows) / float(seconds)
-    return {"what": f"alpaca-eval, {n} asked ({ok} ok)", "rows": n, "seconds": float(seconds), "rows/s": rate}
+    _, rows, ok, seconds, used = lines[0].split()
+    rate, busy = int(rows) / float(seconds), float(used)
+    what = f"alpaca-eval, {n} asked ({ok} ok)"
+    return {"what": what, "rows": n, "seconds": float(seconds), "rows/s": rate, "CPU s": busy}
 
 
 def main() -> None:
@@ -207,6 +210,7 @@ def main() -> None:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--peer", help="python of an environment with alpaca-eval")
     parser.add_argument("--large", type=int, default=1_000_000, help="rows in the store of the cached re-run")
+    parser.add_argument("--rows", type=int, default=805, help="pairs, and ten times as many in a second run of ours")
     parser.add_argument("--only", choices=["ours", "cached", "peer"])
     chosen = parser.parse_args()
     if chosen.serve:
@@ -217,12 +221,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, instant_server("1") as url:
         folder = Path(name)
         if chosen.only in (None, "ours"):
-            results += [ours(805, url, folder), ours(8050, url, folder)]
+            results += [ours(n, url, folder) for n in (chosen.rows, 10 * chosen.rows)]
         if chosen.only in (None, "cached"):
             results.append(cached(url, folder, chosen.large))
     if chosen.peer and chosen.only in (None, "peer"):
         with tempfile.TemporaryDirectory() as name, instant_server("m") as url:
-            results.append(peer(chosen.peer, 805, url, Path(name)))
+            results.append(peer(chosen.peer, chosen.rows, url, Path(name)))
     print(pd.DataFrame(results).to_string(index=False, float_format=lambda v: f"{v:,.3f}"))
 
 

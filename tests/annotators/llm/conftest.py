@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,13 @@ from annotators.llm import notices
 from annotators.llm.limits import Limits
 from farm.store import Store
 from tests.annotators.llm.cases import make_pairs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported() -> None:
+    """The SDKs take seconds to import, which no test should mistake for a slow server."""
+    importlib.import_module("openai")
+    importlib.import_module("anthropic")
 
 
 @pytest.fixture
@@ -26,7 +34,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def quick() -> Limits:
     """Limits that do not make a test wait."""
-    return Limits(shortest_wait=0.01, longest_wait=0.05, timeout=2.0, concurrency=8)
+    return Limits(shortest_wait=0.01, longest_wait=0.05, timeout=60.0, concurrency=8)
 
 
 @pytest.fixture(autouse=True)

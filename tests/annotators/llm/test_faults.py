@@ -42,7 +42,7 @@ def sometimes(fault: Fault, every: int = 3) -> Plan:
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault(status=429, headers={"retry-after": "0.02"}, body={"error": {"message": "slow down", "type": "rate"}}),
+        Fault(status=429, headers={"retry-after": "0.01"}, body={"error": {"message": "slow down", "type": "rate"}}),
         Fault(status=500),
         Fault(status=529, body={"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
         Fault(hang_up=True),
@@ -80,13 +80,14 @@ def test_retry_after_is_honoured_by_all(store: Store) -> None:
 
 @pytest.mark.parametrize("model", ENDPOINTS)
 def test_slow_bytes_run_into_the_timeout(model: str, store: Store) -> None:
-    plan = sometimes(Fault(seconds_a_byte=0.05), every=2)
-    limits = Limits(timeout=0.4, shortest_wait=0.01, concurrency=2)
+    """An answer of 400 bytes, two seconds each: no single wait is long, the whole is."""
+    plan: Plan = lambda number, body, headers: Fault(seconds_a_byte=2.0) if number == 0 else None  # noqa: E731
     started = time.monotonic()
-    with FaultServer(plan) as server, session(limits):
+    with FaultServer(plan) as server, session(Limits(timeout=3.0, shortest_wait=0.01, concurrency=2)) as run:
         table = judge(model, server, store).annotate(make_pairs(3), seed=0)
+        assert run.tally.retried == 1
     assert (table["status"] == "ok").all()
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 400
 
 
 def test_a_row_that_fails_for_good_is_an_error_and_is_asked_again_later(
@@ -126,7 +127,7 @@ def test_a_wrong_key_stops_at_once_with_one_sentence(model: str, store: Store, q
     with FaultServer(lambda *_: Fault(status=401, body=body)) as server, session(quick):
         with pytest.raises(UserError, match="refuses the key") as caught:
             judge(model, server, store).annotate(make_pairs(500), seed=0)
-        assert len(server.seen) <= 8
+        assert len(server.seen) <= 8, "no more than were in flight"
     assert "SECRET" not in str(caught.value)
     assert "KEY" in str(caught.value)
 
