@@ -90,6 +90,8 @@ class Regulariser:
     @classmethod
     def from_frame(cls, table: pd.DataFrame, origin: str = "the regulariser") -> Regulariser:
         """From the official layout (``std_delta_len, instruction_difficulty, preference`` in [0, 1])."""
+        if "preference" in table:
+            table = table[table["preference"].notna()]  # a failed verdict: the original leaves it out, too
         values: dict[str, Floats] = {}
         for column in ("std_delta_len", "instruction_difficulty", "preference"):
             if column not in table:
@@ -100,7 +102,7 @@ class Regulariser:
                 bad |= (numbers < 0) | (numbers > 1)
             if bad.any():
                 row = int(np.flatnonzero(bad)[0])
-                raise UserError(f"{origin}: row {row + 1}: `{column}` = {table[column].iloc[row]!r} is not usable")
+                raise UserError(f"{origin}: row {row + 1}: `{column}` = {table[column].iloc[row]} is not usable")
             values[column] = numbers
         features = np.stack([np.tanh(values["std_delta_len"]), values["instruction_difficulty"]])
         return cls(features, values["preference"])

@@ -177,6 +177,17 @@ def test_a_custom_set_never_borrows_difficulties(alpaca, tmp_path):
     assert "no difficulties" in without.length_control
 
 
+def test_the_regulariser_leaves_out_failed_verdicts_and_refuses_nonsense():
+    rows = pd.DataFrame(
+        {"std_delta_len": [1.0, 2.0, 3.0], "instruction_difficulty": [0.0, 0.5, 1.0], "preference": [0.2, None, 0.9]}
+    )
+    assert Regulariser.from_frame(rows).labels.tolist() == [0.2, 0.9]
+    with pytest.raises(UserError, match=r"r\.csv: row 2: `preference` = 1\.9"):
+        Regulariser.from_frame(rows.assign(preference=[0.2, 1.9, 0.5]), "r.csv")
+    with pytest.raises(UserError, match="`std_delta_len` is missing"):
+        Regulariser.from_frame(rows.drop(columns="std_delta_len"))
+
+
 def test_comparison_names_every_row_beyond_its_tolerance(alpaca):
     _, rows, _, _, published = alpaca
     changed = published.copy()
