@@ -1,0 +1,63 @@
+"""The pocket experiment through the command line: small in every test run, in full by `make test-slow`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+FARM = Path(sys.executable).parent / "farm"
+SMALL = [
+    "world.documents=640",
+    "world.epochs=1",
+    "sizes.demonstrations=96",
+    "sizes.pairs=96",
+    "sizes.prompts=24",
+    "sizes.evaluation=8",
+    "sizes.samples=2",
+    "methods.ppo.steps=2",
+    "methods.ppo.rollouts=16",
+    "methods.best_of_n.n=2",
+    "methods.expert_iteration.n=2",
+    "methods.expert_iteration.epochs=1",
+    "reward_model.epochs=1",
+]
+
+
+def run(place: Path, *arguments: str) -> dict[str, object]:
+    environment = {**os.environ, "FARM_HOME": str(place / "home")}
+    done = subprocess.run(
+        [FARM, "run", "pocket", "--out", "run", "--json", *arguments],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def test_the_demo_in_small(tmp_path: Path) -> None:
+    result = run(tmp_path, *(word for setting in SMALL for word in ("--set", setting)))
+    folder = tmp_path / "run"
+    assert result["report"] == "run/report.html"
+    methods = {row["method"] for row in result["leaderboard"]}  # type: ignore[attr-defined]
+    assert methods == {"sft", "best_of_n", "expert_iteration", "feedme", "dpo", "ppo"}
+    assert {p.name for p in (folder / "checkpoints").iterdir()} >= {"sft", "dpo", "ppo", "reward_model"}
+    preferences = pd.read_parquet(folder / "tables" / "preferences.parquet")
+    assert len(preferences) == 96
+    assert preferences["gold_1"].notna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_learned_method_beats_sft_by_the_gold_judge(tmp_path: Path, seed: int) -> None:
+    board = pd.DataFrame(run(tmp_path, "--seed", str(seed))["leaderboard"]).set_index("method")
+    learned = board.drop(index="sft")
+    assert (learned["win_rate_gold_low"] > 50).all(), board["win_rate_gold"].to_dict()
+    assert (learned["gold_low"] > board.loc["sft", "gold_high"]).all()
+    agreement = pd.read_json(tmp_path / "run" / "agreement.json").set_index(["first", "second"])
+    assert agreement.loc[("judge", "gold"), "spearman"] >= 0.8
