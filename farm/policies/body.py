@@ -106,4 +106,11 @@ class Body:
             yield from (p for p in head.parameters() if id(p) not in known)
 
     def copy(self) -> Body:
-        return Body(copy.deepcopy(self.model), self.train_layers, self.compute_dtype)
+        return Body(self.copy_model(), self.train_layers, self.compute_dtype)
+
+    def copy_model(self) -> Any:
+        """A model of its own in all that trains; frozen parts, which nobody changes, are shared and not copied."""
+        trained = {id(p) for module in self._trained for p in module.parameters()}
+        frozen = self.train_layers is not None
+        shared = {id(p): p for p in self.model.parameters() if frozen and id(p) not in trained}
+        return copy.deepcopy(self.model, shared)

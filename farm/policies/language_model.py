@@ -7,6 +7,7 @@ other. Texts become tokens once, in :mod:`farm.policies.conversation`; what was 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -203,9 +204,8 @@ class LanguageModelPolicy:
 
     def with_settings(self, **changed: Any) -> LanguageModelPolicy:
         """A copy with some settings changed, for example ``with_settings(top_p=0.9)``."""
-        import copy
-
-        return LanguageModelPolicy(copy.deepcopy(self.model), self.tokenizer, **{**self.settings, **changed})
+        model = copy.deepcopy(self.model) if "train_layers" in changed else self.body.copy_model()
+        return LanguageModelPolicy(model, self.tokenizer, **{**self.settings, **changed})
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         return self.body.parameters(with_head=True)

@@ -169,6 +169,20 @@ def test_only_the_last_layers_train() -> None:
         make_policy(train_layers=3)
 
 
+def test_copies_share_what_never_trains() -> None:
+    policy = make_policy(train_layers=1)
+    copies = [policy.copy(), policy.with_settings(top_k=3), policy.scorer(0).body, policy.scorer(0).copy().body]
+    for other in copies:
+        pairs = zip(policy.model.named_parameters(), other.model.parameters(), strict=True)
+        own = {name for (name, p), q in pairs if p is not q}
+        assert own == {n for n, _ in policy.model.named_parameters() if n.startswith(("model.layers.1.", "model.norm"))}
+        assert other.model.lm_head.weight is policy.model.model.embed_tokens.weight
+    whole = policy.with_settings(train_layers=None)
+    assert not {id(p) for p in whole.parameters()} & {id(p) for p in policy.model.parameters()}
+    assert all(p.requires_grad for p in whole.parameters())
+    assert sum(p.requires_grad for p in policy.model.parameters()) == len(list(policy.parameters()))
+
+
 def test_copies_are_independent_and_train_again(policy: LanguageModelPolicy) -> None:
     for p in policy.parameters():
         p.requires_grad_(False)
