@@ -6,7 +6,7 @@ Utility of an output y to an instruction x under a model p, over the first ``res
     mean    log p(y|x) / |y|             mean log-probability of a token
 
 log p(y) is the same with an empty instruction. The utility enters an ordinary logit annotator, so that temperature and
-biases mean what they mean there. Follow-up likelihood (arXiv 2407.13709) is a relative of this score.
+biases mean what they mean there. Follow-up likelihood (arXiv 2409.13948) is a relative of this score.
 
 A 135M model is useless as a verbal judge (it names the same label in both orders) and tells an answer from an off-topic
 or a gibberish one in nine pairs of ten and more. On 60 answers to AlpacaEval's instructions, the first 64 tokens of
