@@ -171,13 +171,28 @@ def resolve(role: type, spec: Spec, origin: str = "") -> tuple[dict[str, Any], s
         inner, _, folder = resolve(role, load_mapping(path), str(path))
         changes = {k: v for k, v in spec.items() if k != "use"}
         return (
-            {**inner, **changes},
+            _changed(inner, changes),
             f"{origin} ({path.name})" if origin and changes else str(path),
             folder or path.parent,
         )
     if "class" not in spec:
         raise UserError(f"{origin}: `class` (an import path) or `use` (a named config of {room}) is missing")
     return dict(spec), origin, Path(origin).parent if origin and Path(origin).is_file() else None
+
+
+def _changed(arguments: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with some changed; a change inside a nested spec leaves the rest of that spec as it is."""
+    out = dict(arguments)
+    for key, value in changes.items():
+        before = out.get(key)
+        nested = isinstance(value, dict) and not {"use", "class"} & set(value)
+        if nested and isinstance(before, dict) and {"use", "class"} & set(before):
+            out[key] = _changed(before, value)
+        elif nested and isinstance(before, str):
+            out[key] = {"use": before, **value}
+        else:
+            out[key] = value
+    return out
 
 
 def import_class(path: str, role: type, origin: str, folder: Path | None = None) -> type:

@@ -8,6 +8,7 @@ the older 0 are ties, null (and -1, its mark of a failed call) is missing.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Sequence
@@ -56,8 +57,6 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def _text(path: Path) -> str:
-    import gzip
-
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -104,11 +103,12 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
         if suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         elif suffix == ".csv":
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, compression="gzip" if path.suffix == ".gz" else None)
         else:
             lines = [json.dumps(row, ensure_ascii=False, default=_plain) for row in _records(table)]
             body = "\n".join(lines) + "\n" if suffix == ".jsonl" else "[\n" + ",\n".join(lines) + "\n]\n"
-            temporary.write_text(body, encoding="utf-8")
+            data = body.encode("utf-8", "surrogatepass")
+            temporary.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

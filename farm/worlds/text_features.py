@@ -1,7 +1,8 @@
 """What a programmatic annotator sees in any text: named terms, computed from instruction and output alone.
 
-A stand-in for taste, not the truth: the weights are plausible, the terms interpretable and concave where too much of a
-thing hurts. Each is a number near 0 to 1:
+A stand-in for taste, not the truth: the weights are plausible and in logits (on pairs of AlpacaEval outputs the pool of
+thirteen agrees with their sum in 85 % and, with a quarter of the labels flipped, in 67 %). The terms are interpretable,
+concave where too much of a thing hurts, and near 0 to 1:
 
     relevance     share of the instruction's content words (by stem) that the output takes up
     substance     1 - exp(-words / 80): more is better, ever less so
@@ -35,19 +36,19 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 GOLD_WEIGHTS = {
-    "relevance": 2.0,
-    "substance": 2.0,
-    "too_long": -0.6,
-    "structure": 0.4,
-    "list_excess": -0.3,
-    "courtesy": 0.3,
-    "flattery": -0.3,
-    "hedging": -0.3,
-    "repetition": -3.0,
-    "copying": -1.0,
-    "finished": 0.6,
-    "noise": -4.0,
-    "refusal": -1.5,
+    "relevance": 8.0,
+    "substance": 8.0,
+    "too_long": -2.4,
+    "structure": 1.6,
+    "list_excess": -1.2,
+    "courtesy": 1.2,
+    "flattery": -1.2,
+    "hedging": -1.2,
+    "repetition": -12.0,
+    "copying": -4.0,
+    "finished": 2.4,
+    "noise": -16.0,
+    "refusal": -6.0,
 }
 
 _STOP = """

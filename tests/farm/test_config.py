@@ -82,6 +82,10 @@ def test_a_named_config_with_a_changed_argument(tmp_path: Path) -> None:
     file.write_text(f"about: mine\nclass: {ALWAYS}\npreference: 1.25\n")
     assert config.build(Annotator, str(file)) == Always(1.25)
     assert config.build(Annotator, {"use": str(file), "preference": 1.75}) == Always(1.75)
+    outer = tmp_path / "outer.yaml"
+    outer.write_text(f"class: {HERE}.Wrap\nannotator: {file}\nothers: []\n")
+    changed = config.build(Annotator, {"use": str(outer), "annotator": {"preference": 1.5}})
+    assert changed == Wrap(Always(1.5), [])
     file.write_text(f"class: {ALWAYS}\npreferense: 1\n")
     with pytest.raises(UserError, match=r"mine\.yaml: unknown key `preferense`"):
         config.build(Annotator, str(file))

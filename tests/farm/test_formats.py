@@ -21,7 +21,7 @@ TABLE = pd.DataFrame(
 )
 
 
-@pytest.mark.parametrize("suffix", formats.SUFFIXES)
+@pytest.mark.parametrize("suffix", [*formats.SUFFIXES, ".json.gz", ".jsonl.gz"])
 def test_round_trip(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     formats.write_annotations(TABLE, path)
