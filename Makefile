@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/farm run configs/experiments/pocket.yaml
 
 test: .venv/installed-test check
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: .venv/installed-test
 	$(BIN)/python -m pytest -m "slow and not gpu"
