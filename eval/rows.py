@@ -345,9 +345,7 @@ def _whole(values: pd.Series, origin: Path | str) -> NDArray[np.int64]:
     wrong = np.isnan(numbers) | (numbers != np.round(numbers)) | (numbers < 0)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise UserError(
-            f"{origin}: row {row + 1}: `instruction_id` = {values.iloc[row]} is not a whole number from 0"
-        )
+        raise UserError(f"{origin}: row {row + 1}: `instruction_id` = {values.iloc[row]} is not a whole number from 0")
     return numbers.astype(np.int64)
 
 
