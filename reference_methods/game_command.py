@@ -26,7 +26,7 @@ from reference_methods.parts.games import (
     kl,
     softmax,
 )
-from reference_methods.parts.games_picture import Course, draw
+from reference_methods.parts.games_picture import SUFFIXES, Course, draw
 from reference_methods.parts.games_table import Table, play
 from reference_methods.parts.games_training import Game
 
@@ -87,6 +87,8 @@ def run(
     for name, value in (("--beta", beta), ("--step-size", step_size)):
         if value is not None and not (math.isfinite(value) and (value >= 0 if name == "--beta" else value > 0)):
             raise UserError(f"{name} {value:g}: it must be a {'number from 0 on' if name == '--beta' else 'positive'}")
+    if plot is not None and plot.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--plot {plot}: pictures are written as {', '.join(SUFFIXES)}")
     if method == "all":
         if plot is not None:
             raise UserError("--plot draws one method; name it with --method instead of `all`")
@@ -223,7 +225,7 @@ def one(
         strength = 0.1 if beta is None else beta
         policies = np.stack([problem.reference, baseline(name, problem, strength)])
         return _played(name, problem, strength, None, 0, policies)
-    method = _method(name, beta)
+    method = _method(name, beta, step_size)
     strength = (method.beta if method.plays_regularised else 0.0) if beta is None else beta
     sizes = {method.in_table(step_size, t)[1] for t in (0, 1)}
     with progress.task(f"playing {name}", total=iterations) as work:
@@ -237,15 +239,19 @@ def one(
     return _played(name, problem, strength, size, iterations * table.queries(method), policies)
 
 
-def _method(name: str, beta: float | None) -> Game:
+def _method(name: str, beta: float | None, step_size: float | None) -> Game:
     if name not in config.named("methods") and not name.endswith((".yaml", ".yml")):
         raise UserError(f"--method {name}: {nearest(name, [*METHODS, *BASELINES, 'all'])}")
     method = config.build(Method, name, origin="--method")
     if not isinstance(method, Game):
         raise UserError(f"--method {name}: it does not play games; {nearest(name, [*METHODS, *BASELINES, 'all'])}")
+    strength = method.beta if beta is None else beta
+    changes: dict[str, Any] = {"beta": strength}
+    if hasattr(method, "step_size"):
+        most = 1 / strength if strength else math.inf  # beyond it a step would overshoot the reference
+        changes["step_size"] = min(method.table_step, most) if step_size is None else step_size
     try:
-        # In the table the samples are all the responses, and a step is never clipped at its start.
-        return method if beta is None else replace(method, beta=beta)
+        return replace(method, **changes)
     except ValueError as error:
         raise UserError(f"--method {name}: {error}") from error
 

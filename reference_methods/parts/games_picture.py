@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from farm.errors import UserError, need
 from reference_methods.parts.games import Floats
 
+SUFFIXES = (".svg", ".png", ".pdf")
 SIZE, MARGIN, POINTS = 260, 34, 160
 COLOURS = {"last": "#1b6ca8", "average": "#e07b39", "equilibrium": "#2a9d4a", "reference": "#777777"}
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
@@ -149,7 +150,7 @@ def _curves(course: Course) -> list[str]:
 
     ticks = [
         f'<path d="M0 {SIZE * d / 12:.0f}H{SIZE}" stroke="#eeeeee"/>'
-        f'<text x="-3" y="{SIZE * d / 12 + 4:.0f}" text-anchor="end" font-size="9">1e-{d}</text>'
+        f'<text x="-3" y="{SIZE * d / 12 + 4:.0f}" text-anchor="end" font-size="9">{f"1e-{d}" if d else "1"}</text>'
         for d in range(0, 13, 3)
     ]
     return [

@@ -13,6 +13,7 @@ The same losses are proven in the table with exact expectations (``games_table``
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -139,8 +140,11 @@ class Game:
 
     def in_table(self, step_size: float | None, iteration: int) -> tuple[Game, float]:  # noqa: ARG002
         """The method as it plays in the table, and the size of its step, in units of a preference."""
-        size = self.table_step if step_size is None else step_size
-        return (replace(self, step_size=size) if hasattr(self, "step_size") else self), size  # type: ignore[call-arg]
+        if hasattr(self, "step_size"):
+            size = self.step_size if step_size is None else step_size
+            return (self if size == self.step_size else replace(self, step_size=size)), size  # type: ignore[call-arg]
+        most = 1 / self.beta if self.beta else math.inf  # beyond it a step would overshoot the reference
+        return self, min(self.table_step, most) if step_size is None else step_size
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
