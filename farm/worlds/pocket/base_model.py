@@ -34,7 +34,8 @@ from farm.store import address, home
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.grammar import Ints, Quality, Requests, Texts
 from farm.worlds.pocket.observations import observe, verdicts
-from farm.worlds.pocket.vocabulary import ANSWER, ASPECTS, BEGIN, END, SPECIALS, vocabulary
+from farm.worlds.pocket.vocabulary import ANSWER, ASPECTS, BEGIN, BULLET, END, SPECIALS, pieces, surface, vocabulary
+from farm.worlds.pocket.words import CONSTRAINTS, FORMS, STYLES, TOPICS
 
 TEMPLATE = f"{BEGIN}{{prompt}}{ANSWER}"
 CONTEXT = 128
@@ -42,6 +43,13 @@ LONGEST_RESPONSE = 72
 """tokens, end of sequence included; the longest response of the grammar has about as many"""
 INITIAL_DEVIATION = 0.1
 """of the weights; with the usual 0.02 the model takes several times as long to find out that it must look up a topic"""
+RELATED = 0.5
+"""the share of the first embeddings' variance that a topic's name and its words have in common"""
+ALIKE = 0.8
+"""the share of the first key weights' variance that is that of the query weights"""
+
+HARD = {"topic": 7.0, "strays": 7.0, "mention": 7.0, "opening": 4.0, "form": 4.0, "closing": 4.0, "constraint": 4.0}
+"""Aspects that count more than once in the loss: to judge them, the response must be held against the request"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ class Training:
     epochs: int = 2
     batch_size: int = 32
     learning_rate: float = 5e-3
-    verdict_weight: float = 3.0
+    verdict_weight: float = 0.1
+    """of the loss of one aspect's verdicts beside the loss on text"""
     hidden: int = 96
     layers: int = 3
     heads: int = 4
@@ -167,17 +176,12 @@ def _keep(folder: Path, model: Any) -> None:
 
 def train(texts: Documents, training: Training, seed: int) -> Any:
     """A model trained on these documents; it depends on the arguments alone."""
-    model = tiny_llama(
-        len(vocabulary()), training.hidden, training.layers, training.heads, training.feed_forward, CONTEXT, seed
-    ).train()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(INITIAL_DEVIATION / parameter.std())
+    model = _new_model(training, seed).train()
     batches = _batches(texts.lengths, training, seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
+    aspect_weights = training.verdict_weight * torch.tensor([HARD.get(aspect, 1.0) for aspect in ASPECTS])
     warm_up = max(1, min(30, len(batches) // 4))
 
     def rate(step: int) -> float:
@@ -187,7 +191,7 @@ def train(texts: Documents, training: Training, seed: int) -> Any:
     with progress.task("training the pocket world's base model", total=len(batches)) as work:
         for rows in batches:
             language, description = losses(model, texts, rows)
-            loss = language + training.verdict_weight * description.mean()
+            loss = language + description.mean(0) @ aspect_weights
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -195,6 +199,46 @@ def train(texts: Documents, training: Training, seed: int) -> Any:
             schedule.step()
             work.advance(1, note=f"loss {loss.item():.2f}" if work.done % 20 == 0 else "")
     return model.eval()
+
+
+def _new_model(training: Training, seed: int) -> Any:
+    """A model with random weights that can soon tell whether a word belongs to the topic asked for.
+
+    To tell, attention must find the likes of a token, for which queries and keys have to agree; a small model left to
+    itself does not get there in a thousand steps. So keys start out much like queries (compare Trockman and Kolter,
+    "Mimetic initialization of self-attention layers", arXiv 2305.09828), and a topic's name and its words start out
+    related, as in a model that has read more; likewise the pieces of a form, and a constraint and its style.
+    """
+    shape = (training.hidden, training.layers, training.heads, training.feed_forward)
+    model = tiny_llama(len(vocabulary()), *shape, CONTEXT, seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(INITIAL_DEVIATION / parameter.std())
+        embedding = model.get_input_embeddings().weight
+        for i, related in enumerate(_relatives()):
+            draw = rng.generator(seed, "pocket relatives", i).normal(size=training.hidden)
+            common = torch.from_numpy(draw).to(embedding) * INITIAL_DEVIATION
+            embedding[related] = RELATED**0.5 * common + (1 - RELATED) ** 0.5 * embedding[related]
+        for layer in model.model.layers:
+            query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
+            key.mul_((1 - ALIKE) ** 0.5).add_(query, alpha=ALIKE**0.5)
+    return model
+
+
+def _relatives() -> list[list[int]]:
+    """Groups of tokens with something in common: a topic, a form, or a constraint and the style it asks for."""
+    ids = vocabulary().ids
+    groups = [[ids[surface(t)], *words.tolist()] for t, words in zip(TOPICS, grammar.topic_words(), strict=True)]
+    groups.extend(
+        [ids[pieces(said)[0]] for said in (*form.requests, *form.openings, *form.heads, *form.closings)]
+        for form in FORMS
+    )
+    for name, wordings in CONSTRAINTS.items():
+        if name in STYLES:
+            marks = [pieces(s)[0] for s in STYLES[name]] or [BULLET]
+            groups.append([ids[piece] for piece in (*(pieces(w)[0] for w in wordings), *marks)])
+    return groups
 
 
 def _batches(lengths: Ints, training: Training, seed: int) -> list[Ints]:

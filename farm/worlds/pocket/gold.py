@@ -28,6 +28,9 @@ Floats = NDArray[np.float64]
 ENOUGH = 5
 """mentions of the topic beyond which a further one annoys"""
 
+MOST_COUNTED = 8
+"""sentences of one style, and repetitions; more make nothing worse, or single texts would rule every mean"""
+
 GOLD_WEIGHTS: dict[str, float] = {
     "relevance": 2.5,
     "surplus": -0.2,
@@ -72,14 +75,14 @@ def terms(seen: Observations) -> dict[str, Floats]:
         "broken_form": seen.other_form.astype(np.float64),
         "closing": seen.closing.astype(np.float64),
         "constraint": (seen.constraint > 0).astype(np.float64),
-        "repetition": seen.repeated.astype(np.float64),
-        "too_long": (np.maximum(words - LONG_WORDS, 0.0) / 25.0) ** 2,
+        "repetition": np.minimum(seen.repeated, MOST_COUNTED).astype(np.float64),
+        "too_long": (np.clip(words - LONG_WORDS, 0.0, 60.0) / 25.0) ** 2,
         "too_short": np.maximum(BRIEF_WORDS - words, 0.0) / 10.0,
         "unfinished": (~seen.finished).astype(np.float64),
         "broken_grammar": seen.illegal.astype(np.float64),
     }
     for k, name in enumerate(STYLE_NAMES):
-        f = seen.styles[:, k].astype(np.float64)
+        f = np.minimum(seen.styles[:, k], MOST_COUNTED).astype(np.float64)
         table[name] = f
         table[f"{name}_squared"] = f**2
     return table

@@ -179,7 +179,7 @@ def write(requests: Requests, quality: Quality, seed: int, purpose: str) -> Text
 
     other = (requests.form + draw.integers(1, len(FORMS), n)) % len(FORMS)
     form = np.where(happens(quality.right_form), requests.form, other)
-    points = draw.poisson(quality.points, n)
+    points = np.maximum(draw.poisson(quality.points, n), 1)
     styles = draw.poisson(quality.style, (n, len(STYLE_NAMES)))
     styles[:, LIST] += styles[:, LIST] > 0  # one bullet alone is no list
     burst = np.flatnonzero(happens(quality.burst))

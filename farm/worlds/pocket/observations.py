@@ -42,6 +42,8 @@ class Observations:
     words: Ints
     on_topic: Ints
     off_topic: Ints
+    last_mention: Ints
+    """the last topic word: 1 of the topic, -1 of another, 0 there is none"""
     opening: Ints
     """1 the form that was asked for, -1 another, 0 none; ``closing`` alike"""
     closing: Ints
@@ -93,6 +95,10 @@ def observe(texts: Texts, requests: Requests) -> Observations:
     on_topic = count((topic >= 0) & (topic == requests.topic[row]))
     off_topic = count((topic >= 0) & (topic != requests.topic[row]))
 
+    mention = np.where(topic == requests.topic[row], 1, -1)
+    last_mention = np.zeros(n, dtype=np.int64)
+    last_mention[row[topic >= 0]] = mention[topic >= 0]  # of several, numpy keeps the last
+
     def present(number: int) -> Ints:
         good, any_ = count((part == number) & right), count(part == number)
         return np.where(good > 0, 1, np.where(any_ > 0, -1, 0))
@@ -118,6 +124,7 @@ def observe(texts: Texts, requests: Requests) -> Observations:
         words=words,
         on_topic=on_topic,
         off_topic=off_topic,
+        last_mention=last_mention,
         opening=present(1),
         closing=present(3),
         other_form=count((part > 0) & ~right),
@@ -157,6 +164,7 @@ def verdicts(seen: Observations) -> Ints:
     columns = [
         np.where(share_good, 0, np.where(seen.on_topic > seen.off_topic, 1, 2)),
         np.digitize(seen.off_topic, [1, 3]),
+        np.where(seen.last_mention > 0, 0, np.where(seen.last_mention < 0, 1, 2)),
         np.where(seen.opening > 0, 0, np.where(seen.opening < 0, 1, 2)),
         (seen.other_form > 0).astype(np.int64),
         np.where(seen.closing > 0, 0, np.where(seen.closing < 0, 1, 2)),

@@ -30,6 +30,7 @@ BREAK, BULLET = "\n", "\n -"
 ASPECTS: dict[str, tuple[str, ...]] = {
     "topic": ("good", "fair", "bad"),
     "strays": ("none", "some", "many"),
+    "mention": ("right", "stray", "none"),
     "opening": ("right", "wrong", "none"),
     "form": ("kept", "broken"),
     "closing": ("right", "wrong", "none"),

@@ -19,7 +19,7 @@ from farm.worlds.pocket.gold import PocketFeatures
 from farm.worlds.pocket.grammar import Quality, Requests
 from farm.worlds.pocket.observations import request_columns
 
-PRETRAINING = Quality(right_form=0.6, on_topic=0.85, constraint=0.5, closing=0.5)
+PRETRAINING = Quality(right_form=0.65, on_topic=0.85, constraint=0.7, closing=0.5)
 DEMONSTRATIONS = Quality(right_form=0.75, on_topic=0.75, constraint=0.5, closing=0.6)
 """Mediocre on purpose: there must be room above SFT"""
 
