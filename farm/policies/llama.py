@@ -1,4 +1,4 @@
-"""A decoder for models of the Llama architecture, two to three times as fast as the general one.
+"""A decoder for models of the Llama architecture, a sixth to a fifth faster than the general one.
 
 The same arithmetic as transformers' LlamaForCausalLM, one token at a time: projections fused, keys and values in one
 preallocated block, rows dropped in place. Prompts are padded on the right; the gap this leaves between a prompt and
