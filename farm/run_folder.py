@@ -41,9 +41,19 @@ HUMAN_PRICE = 0.25
 """US dollars a pair, what AlpacaFarm paid its crowd workers (arXiv 2305.14387)"""
 
 
+_OURS = {"config.yaml", "environment.json", "metrics.jsonl", "tables", "costs.json", "checkpoints", "report.html"}
+"""What a run folder holds, besides the evaluator's tables; a folder with anything else is never replaced"""
+
+
 def check(folder: Path) -> None:
-    """Refuse to write a run into a folder that holds something else."""
-    if folder.exists() and not (folder.is_dir() and ((folder / "config.yaml").is_file() or not any(folder.iterdir()))):
+    """Refuse to write a run into a folder that holds something else, or that cannot be replaced."""
+    if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise UserError(f"{folder}: a run folder is replaced as a whole, so it cannot hold the working folder")
+    if not folder.exists():
+        return
+    if not folder.is_dir() or any(p.name not in _OURS and p.suffix not in (".csv", ".json") for p in folder.iterdir()):
+        raise UserError(f"{folder}: is there already and is not a run folder; give another --out")
+    if any(folder.iterdir()) and not (folder / "environment.json").is_file():
         raise UserError(f"{folder}: is there already and is not a run folder; give another --out")
 
 
@@ -65,6 +75,7 @@ def write(
             with progress.task("writing the report"):
                 reporter.write(new)
         new.chmod(0o755)
+        check(folder)
         if folder.exists():
             shutil.rmtree(folder)
         os.rename(new, folder)
@@ -101,7 +112,8 @@ def _fill(
     (run / "costs.json").write_text(json.dumps(costs(stages, annotated), indent=1))
     for stage in stages:
         if (model := stage.folder / "model").is_dir():
-            _link(model, run / "checkpoints" / stage.name.replace(" ", "_"))
+            # A copy, not a link: whoever trains a checkpoint further must not change what is stored.
+            shutil.copytree(model, run / "checkpoints" / stage.name.rpartition("/")[2].replace(" ", "_"))
 
 
 def costs(stages: Sequence[Stage], annotated: dict[str, pd.DataFrame]) -> dict[str, Any]:
@@ -123,18 +135,6 @@ def costs(stages: Sequence[Stage], annotated: dict[str, pd.DataFrame]) -> dict[s
         ],
         "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
-
-
-def _link(source: Path, target: Path) -> None:
-    """The folder's files at another place without another copy of their bytes, where the file system can."""
-
-    def link(one: str, other: str) -> None:
-        try:
-            os.link(one, other)
-        except OSError:
-            shutil.copy2(one, other)
-
-    shutil.copytree(source, target, copy_function=link)
 
 
 def environment() -> dict[str, Any]:

@@ -86,9 +86,14 @@ class Store:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._local = threading.local()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.path.parent}: cannot be made a folder ({error.strerror}); see FARM_HOME") from error
         try:
             self._connection().execute(_SCHEMA)
+        except sqlite3.OperationalError as error:
+            raise UserError(f"{self.path}: cannot be opened ({error})") from error
         except sqlite3.DatabaseError as error:
             raise UserError(f"{self.path}: not a store of this program ({error}); name another file") from error
 

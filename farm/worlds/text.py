@@ -102,6 +102,13 @@ class TextWorld:
         held_out = self._table[self._table["split"] != "train"]["instruction"]
         return table[~table["instruction"].isin(held_out)][["instruction", "output"]][:limit].reset_index(drop=True)
 
+    @cached_property
+    def revision(self) -> str:
+        """What tells the model's weights from another version of them."""
+        from farm.models import model_revision
+
+        return model_revision(self.model)
+
     def base_policy(self) -> Policy:
         from farm.models import load_causal_lm
         from farm.policies.language_model import LanguageModelPolicy

@@ -115,7 +115,8 @@ def _per_row(counts: Ints, rows: Ints, n: int) -> Floats:
 
 
 def _matches(texts: pa.Array, pattern: str) -> Floats:
-    return pc.count_substring_regex(texts, pattern).to_numpy(zero_copy_only=False).astype(np.float64)
+    counts = pc.count_substring_regex(texts, pattern).to_numpy(zero_copy_only=False)
+    return np.asarray(counts, dtype=np.float64)
 
 
 class TextFeatures:

@@ -99,6 +99,23 @@ def test_a_class_beside_its_yaml_is_found(tmp_path: Path) -> None:
     assert type(config.build(Annotator, str(tmp_path / "mine.yaml"))).__name__ == "Mine"
 
 
+def test_a_class_beside_its_yaml_is_found_inside_another_spec(tmp_path: Path) -> None:
+    (tmp_path / "nested_module_for_test.py").write_text(
+        "class Mine:\n    def annotate(self, pairs, *, seed, replicate=0):\n        return pairs\n"
+    )
+    inner = {"class": "nested_module_for_test.Mine"}
+    (tmp_path / "outer.yaml").write_text(f"class: {HERE}.Wrap\nannotator: {inner}\nothers: [{inner}]\n")
+    assert type(config.build(Annotator, str(tmp_path / "outer.yaml")).annotator).__name__ == "Mine"  # type: ignore[attr-defined]
+    assert config.described(Annotator, str(tmp_path / "outer.yaml"))["annotator"] == inner
+
+
+def test_a_config_that_uses_itself_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "self.yaml"
+    file.write_text(f"use: {file}\n")
+    with pytest.raises(UserError, match="uses itself"):
+        config.build(Annotator, str(file))
+
+
 def test_yaml_is_loaded_safely_and_repeated_keys_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="line 2: the key `a` stands twice"):
         config.parse_yaml("a: 1\na: 2\n", "x.yaml")
