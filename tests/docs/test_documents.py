@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FARM = Path(sys.executable).parent / "farm"
 
-TESTED = ["docs/extending.md"]
+TESTED = ["README.md", "docs/extending.md"]
+SMALLER = {"farm run pocket": ["world.documents=640", "world.epochs=1", "sizes.demonstrations=96", "sizes.prompts=24"]}
+"""What is added to a command that would take minutes, as --set"""
+SMALLER["farm run pocket"] += ["sizes.pairs=96", "sizes.evaluation=8", "methods.ppo.steps=1", "methods.ppo.rollouts=16"]
 
 
 def blocks(document: str) -> list[tuple[str, str, str]]:
@@ -21,8 +24,9 @@ def blocks(document: str) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("document", TESTED)
-def test_the_commands_of_a_document_run(document: str, tmp_path: Path) -> None:
+def test_the_commands_of_a_document_run(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = blocks(document)
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "home"))
     for _, title, content in found:
         if title:
             (tmp_path / title).write_text(content)
@@ -31,6 +35,7 @@ def test_the_commands_of_a_document_run(document: str, tmp_path: Path) -> None:
     for command in commands:
         words = shlex.split(command)
         assert words[0] == "farm"
+        words += [w for start, more in SMALLER.items() if command.startswith(start) for s in more for w in ("--set", s)]
         done = subprocess.run([FARM, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
