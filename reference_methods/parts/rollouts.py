@@ -24,10 +24,6 @@ from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import in_parts, minibatches, prompt_stream, total_lengths
 from reference_methods.parts.optimization import Loss, Metrics, Optimizer, Schedule, accumulate
 
-SAME = 1e-3
-"""Nats, or a share of tokens: below this two passes through one network are the same, with room for bfloat16. The
-mean ratio would not do: under the policy that sampled it is 1 for any other."""
-
 
 @dataclass(frozen=True)
 class Rollout:
@@ -100,6 +96,9 @@ class Online:
     """share of the optimizer steps over which the learning rate rises"""
     max_gradient_norm: float = 1.0
     adam_epsilon: float = 1e-5
+    same: float = 1e-3
+    """nats, or a share of tokens, below which sampling and training count as one policy before the first update; in
+    bfloat16 they round differently and need some 1e-2. (The mean ratio would not tell: it is 1 for any policy.)"""
     micro_batch_tokens: int = 4096
     """most tokens, padding included, of one forward and backward pass; changes memory and speed, not the result"""
 
@@ -170,7 +169,7 @@ class Online:
         for rows in minibatches(ids, lengths, size, self.epochs, seed, purpose, bucket=1):
             totals = Totals(float(len(rows)), float(tokens[rows].sum()))
             metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens)
-            if optimizer.steps_taken == 0 and max(metrics["update_kl"], metrics["clip_fraction"]) > SAME:
+            if optimizer.steps_taken == 0 and max(metrics["update_kl"], metrics["clip_fraction"]) > self.same:
                 raise RuntimeError(
                     f"{purpose}: before the first update the probability ratio must be 1 and nothing clipped, but the "
                     f"policies that sampled and that trains are {metrics['update_kl']:.4f} nats apart and "
