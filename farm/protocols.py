@@ -227,6 +227,9 @@ class Learning:
     """called once a step with the metrics of that step, ``step`` among them; names as in docs/metrics.md"""
     steps: Callable[[int], None] = field(default=lambda total: None)
     """called once with the number of steps ahead, for the progress display"""
+    checkpoints: Path | None = None
+    """a folder that outlives a kill: what a method leaves there it finds again when it is started once more with the
+    same learning; None where nothing is to be kept"""
 
 
 @runtime_checkable
