@@ -30,13 +30,13 @@ from eval.length_control import (
     identity,
     length_controlled,
 )
-from eval.result import Result
 from eval.show import working
 from eval.sources import Rows
-from eval.uncertainty import JointMeans, critical, joint_means
 from eval.winrate import discrete
 from farm import rng
 from farm.errors import UserError, nearest
+from farm.statistics.result import Result
+from farm.statistics.uncertainty import JointMeans, critical, joint_means
 
 Floats = NDArray[np.float64]
 METRICS = ("win_rate", "length_controlled")

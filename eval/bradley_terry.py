@@ -32,10 +32,10 @@ from scipy.special import expit
 from eval.battles import Battles
 from eval.multiple import all_differences, max_t
 from eval.ranking import ranks_from_separation
-from eval.result import Result
-from eval.uncertainty import Estimate, codes, critical, interval
 from farm import rng
 from farm.errors import UserError
+from farm.statistics.result import Result
+from farm.statistics.uncertainty import Estimate, codes, critical, interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

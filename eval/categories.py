@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from eval.multiple import benjamini_hochberg
-from eval.result import Result
-from eval.uncertainty import mean
+from farm.statistics.result import Result
+from farm.statistics.uncertainty import mean
 
 Floats = NDArray[np.float64]
 

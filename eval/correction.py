@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.result import Result
-from eval.uncertainty import critical
 from farm.errors import UserError
+from farm.statistics.result import Result
+from farm.statistics.uncertainty import critical
 
 LARGEST_FLIP_RATE = 0.45
 

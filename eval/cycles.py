@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from eval.result import Result
 from farm import rng
+from farm.statistics.result import Result
 
 Floats = NDArray[np.float64]
 

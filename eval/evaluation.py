@@ -16,19 +16,19 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from eval.agreement import prefer_lists, prefer_longer
 from eval.categories import by_category
 from eval.correction import noise_corrected
 from eval.length_control import length_controlled
 from eval.multiple import all_differences, holm, max_t
 from eval.prediction_powered import ppi
-from eval.result import Result
-from eval.uncertainty import critical, joint_means
 from eval.validate import biases as judge_minus_human
-from eval.votes import from_table as votes_from
 from eval.winrate import WinRate, scores, win_rate
 from farm.errors import UserError
 from farm.formats import read_annotations
+from farm.statistics.result import Result
+from farm.statistics.uncertainty import critical, joint_means
+from farm.votes.analysis import prefer_lists, prefer_longer
+from farm.votes.table import from_table as votes_from
 
 
 @dataclass(frozen=True)

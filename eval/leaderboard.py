@@ -27,10 +27,10 @@ from scipy import stats
 
 from eval import ranking
 from eval.multiple import all_differences, holm, max_t
-from eval.uncertainty import JointMeans, critical, joint_means
 from eval.winrate import discrete, missing_by_status, scores
 from farm.errors import UserError
 from farm.protocols import Comparison
+from farm.statistics.uncertainty import JointMeans, critical, joint_means
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from eval.board import METRICS, LengthControl, board
 from eval.difficulty import Difficulty
 from eval.length_control import Alignment, Recipe, Regulariser, read_weights
 from eval.published import PublishedComparison, compare, read_published
-from eval.result import Result, plain
 from farm.errors import UserError, nearest
 from farm.formats import read_table, write_table
+from farm.statistics.result import Result, plain
 
 RATINGS = ("bradley_terry", "elo")
 

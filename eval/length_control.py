@@ -38,9 +38,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from eval.logistic import cross_validated_lasso, lasso, newton
-from eval.result import Result
-from eval.uncertainty import critical
 from farm.errors import UserError
+from farm.statistics.result import Result
+from farm.statistics.uncertainty import critical
 
 Floats = NDArray[np.float64]
 Recipe = Literal["newton", "published"]

@@ -17,8 +17,8 @@ from math import ceil
 import numpy as np
 from scipy import optimize, stats
 
-from eval.result import Result
 from farm.errors import UserError
+from farm.statistics.result import Result
 
 
 @dataclass(frozen=True)

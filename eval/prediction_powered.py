@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.result import Result
-from eval.uncertainty import critical
 from farm.errors import UserError
+from farm.statistics.result import Result
+from farm.statistics.uncertainty import critical
 
 Floats = NDArray[np.float64]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.result import Result
 from farm.errors import UserError
+from farm.statistics.result import Result
 
 COMPARED = {
     "win_rate": 1e-6,

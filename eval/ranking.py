@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from eval.result import Result
 from farm import rng
+from farm.statistics.result import Result
 
 Floats = NDArray[np.float64]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.result import Result
 from farm import progress
 from farm.formats import write_table
+from farm.statistics.result import Result
 
 
 def result(found: Result, out: Path | None, as_json: bool, *, table: pd.DataFrame | None = None) -> None:

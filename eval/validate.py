@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval import agreement as agree
 from eval import ranking
 from eval.prediction_powered import gain
-from eval.result import Result
-from eval.uncertainty import Estimate, codes, critical, mean
 from farm import rng
 from farm.errors import UserError
+from farm.statistics.result import Result
+from farm.statistics.uncertainty import Estimate, codes, critical, mean
+from farm.votes import agreement as agree
+from farm.votes.analysis import AnnotatorAnalysis, analyze_annotator
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +39,7 @@ class PositionAudit(Result):
 
 
 def position_audit(votes: pd.DataFrame, *, confidence: float = 0.95) -> PositionAudit:
-    """Position preference and consistency of the votes of one annotator (:mod:`eval.votes`)."""
+    """Position preference and consistency of the votes of one annotator (:mod:`farm.votes.table`)."""
     shown = votes["shown"].to_numpy(np.float64)
     decisive = ~np.isnan(shown) & (shown != 0.5)
     item = votes["item"].to_numpy()
@@ -84,8 +85,8 @@ class Validation(Result):
     human_alpha: float
     alpha_with_judge: float
     """alpha with the judge as one more annotator"""
-    analysis: agree.AnnotatorAnalysis
-    human_analysis: agree.AnnotatorAnalysis
+    analysis: AnnotatorAnalysis
+    human_analysis: AnnotatorAnalysis
     position: PositionAudit
     human_prefers_first: float
     biases: pd.DataFrame
@@ -168,7 +169,7 @@ class Validation(Result):
 def validate(
     judge: pd.DataFrame, humans: pd.DataFrame, *, rounds: int = 1000, seed: int = 0, confidence: float = 0.95
 ) -> Validation:
-    """Judge votes beside human votes (both of :mod:`eval.votes`).
+    """Judge votes beside human votes (both of :mod:`farm.votes.table`).
 
     Raises:
         UserError: when no pair is in both.
@@ -236,8 +237,8 @@ def validate(
         kappa_half=agree.kappa(m, j, chance="half"),
         human_alpha=agree.alpha(counts, values),
         alpha_with_judge=agree.alpha(with_judge, with_values),
-        analysis=agree.analyze_annotator(judge_seen, votes),
-        human_analysis=agree.analyze_annotator(votes, is_human=True),
+        analysis=analyze_annotator(judge_seen, votes),
+        human_analysis=analyze_annotator(votes, is_human=True),
         position=position_audit(judge_seen, confidence=confidence),
         human_prefers_first=float(np.mean(human_first[human_first != 0.5] > 0.5)),
         biases=biases(judge_seen, votes, confidence=confidence),

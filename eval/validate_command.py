@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from eval.result import Result
 from eval.validate import audit_runs, validate
-from eval.votes import read_votes
 from farm.errors import UserError
+from farm.statistics.result import Result
+from farm.votes.table import read_votes
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from eval.result import Result
-from eval.uncertainty import Estimate, Floats, mean
 from farm.errors import UserError
+from farm.statistics.result import Result
+from farm.statistics.uncertainty import Estimate, Floats, mean
 
 
 @dataclass(frozen=True)

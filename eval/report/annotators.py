@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from eval.report import wording
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Table, counted, share, sortable
-from eval.uncertainty import Estimate, mean
 from eval.winrate import discrete, scores
+from farm.statistics.uncertainty import Estimate, mean
 
 Floats = NDArray[np.float64]
 

@@ -14,9 +14,9 @@ import pandas as pd
 import yaml
 
 from eval.report import wording
-from eval.uncertainty import Estimate, mean
 from farm import formats
 from farm.errors import UserError
+from farm.statistics.uncertainty import Estimate, mean
 
 BASELINE = "sft"
 """the method that an experiment compares the others with"""

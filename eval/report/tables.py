@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from eval.report import wording
-from eval.uncertainty import Estimate
+from farm.statistics.uncertainty import Estimate
 
 HUES = 7
 

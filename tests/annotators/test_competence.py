@@ -8,10 +8,10 @@ import pytest
 from scipy.optimize import check_grad
 from scipy.special import expit
 
-from annotators.competence import Votes, dawid_skene, glad, majority, votes
 from annotators.logit import LogitAnnotator
 from annotators.noise import Flip
 from annotators.pool import Pool
+from farm.votes.competence import Votes, dawid_skene, glad, majority, votes
 
 
 def planted(
@@ -97,7 +97,7 @@ def test_glad_finds_abilities_and_difficulties():
 
 
 def test_gradient_of_glad(monkeypatch):
-    import annotators.competence as module
+    import farm.votes.competence as module
 
     given, _ = planted(one_coin([0.9, 0.7, 0.4]), 30, seed=7)
     seen = {}

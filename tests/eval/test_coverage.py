@@ -18,7 +18,7 @@ from eval.correction import noise_corrected
 from eval.length_control import length_controlled
 from eval.multiple import all_differences, max_t
 from eval.prediction_powered import ppi
-from eval.uncertainty import critical, joint_means, mean
+from farm.statistics.uncertainty import critical, joint_means, mean
 
 pytestmark = pytest.mark.slow
 ROUNDS = 4000

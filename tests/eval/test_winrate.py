@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.uncertainty import joint_means, mean
 from eval.winrate import discrete, paired_difference, scores, win_rate
 from farm.errors import UserError
+from farm.statistics.uncertainty import joint_means, mean
 
 
 def _table(preference, instruction=None, **columns):

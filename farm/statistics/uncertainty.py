@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from eval.result import Result
+from farm.statistics.result import Result
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]

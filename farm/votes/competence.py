@@ -16,11 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
+from scipy.sparse import csr_array
 from scipy.special import expit, logsumexp, softmax
 
 from farm.records import PairIds
+from farm.statistics.uncertainty import codes
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,6 +38,14 @@ class Votes:
     items: int
     annotators: int
     labels: int = 2
+
+    @classmethod
+    def of(cls, item: ArrayLike, annotator: ArrayLike, label: ArrayLike) -> Votes:
+        """Votes from the names of items and annotators, and labels 0 .. K-1, each [n]."""
+        row, items = codes(np.asarray(item))
+        who, annotators = codes(np.asarray(annotator))
+        y = np.asarray(label, dtype=np.int64)
+        return cls(row, who, y, items, annotators, int(y.max(initial=1)) + 1)
 
     def counts(self) -> Floats:
         """Votes for each label of each item, [items, labels]."""
@@ -90,24 +100,20 @@ def dawid_skene(given: Votes, *, smoothing: float = 0.01, tolerance: float = 1e-
     """Maximum likelihood by EM from the shares of the votes; ``smoothing`` is added to each cell of expected counts."""
     k = given.labels
     counts = given.counts()
+    # Both steps are products with the sparse matrix of who said what of which item.
+    cell = given.annotator * k + given.label
+    said = csr_array((np.ones(len(cell)), (given.item, cell)), shape=(given.items, given.annotators * k))
     confusion = prior = np.empty(0)
     posterior: Floats = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    cell = given.annotator * k + given.label
-    before, steps = -np.inf, 0
+    before, now, steps = -np.inf, -np.inf, 0
     while steps < limit:
         steps += 1
         prior = np.asarray(posterior.mean(axis=0), dtype=np.float64)
-        weights = posterior[given.item]
-        confusion = np.stack(
-            [np.bincount(cell, weights[:, j], given.annotators * k).reshape(-1, k) for j in range(k)], axis=1
-        )
-        confusion = confusion + max(smoothing, 1e-12)  # a cell of 0 would never fill again
+        tally = (said.T @ posterior).reshape(given.annotators, k, k).transpose(0, 2, 1)
+        confusion = tally + max(smoothing, 1e-12)  # a cell of 0 would never fill again
         confusion = confusion / confusion.sum(axis=2, keepdims=True)
-        log_confusion = np.log(confusion)
-        joint = np.log(np.maximum(prior, 1e-300)) + np.stack(
-            [np.bincount(given.item, log_confusion[given.annotator, j, given.label], given.items) for j in range(k)],
-            axis=1,
-        )
+        log_confusion = np.log(confusion).transpose(0, 2, 1).reshape(given.annotators * k, k)
+        joint = np.log(np.maximum(prior, 1e-300)) + said @ log_confusion
         evidence = logsumexp(joint, axis=1)
         posterior = np.exp(joint - evidence[:, None])
         now = float(evidence.sum())

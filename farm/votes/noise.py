@@ -1,4 +1,4 @@
-"""How noisy are these annotators? Flip rate, difficulty of items, goodness of fit of vote splits, Dawid and Skene.
+"""How noisy are these annotators? Flip rate, difficulty of items, goodness of fit of vote splits.
 
 Two one-parameter models of a vote, both with the same average agreement but another shape:
 
@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
-from scipy.sparse import csr_array
 from scipy.special import expit
 
-from eval.agreement import _decisive
-from eval.result import Result
-from eval.uncertainty import codes
+from farm.statistics.result import Result
+from farm.statistics.uncertainty import codes
+from farm.votes.agreement import decisive
 
 Floats = NDArray[np.float64]
 
@@ -160,7 +159,7 @@ def split_histogram(item: ArrayLike, first: ArrayLike, votes: int, *, without_ti
         row, items = codes(np.asarray(item))
         tied = np.bincount(row, weights=(x == 0.5).astype(np.float64), minlength=items) > 0
         item, x = np.asarray(item)[~tied[row]], x[~tied[row]]
-    _, _, ones, total = _decisive(item, x)
+    _, _, ones, total = decisive(item, x)
     return np.bincount(ones[total == votes].astype(np.int64), minlength=votes + 1)
 
 
@@ -181,7 +180,7 @@ class NoiseEstimate(Result):
 
 def estimate_noise(item: ArrayLike, first: ArrayLike) -> NoiseEstimate:
     """Flip rate, difficulty and both, fitted to the commonest number of decisive votes an item (three or more)."""
-    _, _, ones, total = _decisive(item, first)
+    _, _, ones, total = decisive(item, first)
     pairs = total * (total - 1) / 2
     same = ones * (ones - 1) / 2 + (total - ones) * (total - ones - 1) / 2
     agreement = float(same.sum() / pairs.sum()) if pairs.sum() else float("nan")
@@ -195,62 +194,3 @@ def estimate_noise(item: ArrayLike, first: ArrayLike) -> NoiseEstimate:
             fits = tuple(fit_splits(histogram, m) for m in models)
     flip = flip_from_agreement(agreement) if agreement == agreement else float("nan")
     return NoiseEstimate(fits, agreement, flip, len(total))
-
-
-@dataclass(frozen=True)
-class DawidSkene(Result):
-    """Labels and annotator skills without a gold label (Dawid and Skene 1979), binary or with more classes."""
-
-    posterior: Floats
-    """[items, classes]"""
-    confusion: Floats
-    """[annotators, classes, classes]: P(answer | truth), truth in rows"""
-    prior: Floats
-    log_likelihood: float
-    iterations: int
-
-    @property
-    def accuracy(self) -> Floats:
-        """Each annotator's chance of a right answer, [annotators], at the estimated class shares."""
-        return np.asarray(np.einsum("aii,i->a", self.confusion, self.prior))
-
-    def table(self) -> Any:
-        import pandas as pd
-
-        return pd.DataFrame({"annotator": np.arange(len(self.confusion)), "accuracy": self.accuracy})
-
-
-def dawid_skene(
-    item: ArrayLike, annotator: ArrayLike, label: ArrayLike, *, tolerance: float = 1e-8, iterations: int = 500
-) -> DawidSkene:
-    """Expectation maximisation from the majority vote; labels are class numbers 0 .. K-1, all arrays [n].
-
-    Both steps are sparse matrix products; confusion counts carry 1e-9 so that no chance is zero. Stops when the
-    log-likelihood rises by less than ``tolerance`` of itself.
-    """
-    row, items = codes(np.asarray(item))
-    worker, workers = codes(np.asarray(annotator))
-    y = np.asarray(label, dtype=np.int64)
-    classes = int(y.max()) + 1
-    said = csr_array((np.ones(len(y)), (row, worker * classes + y)), shape=(items, workers * classes))
-    posterior = np.zeros((items, classes))
-    np.add.at(posterior, (row, y), 1)
-    posterior /= posterior.sum(axis=1, keepdims=True)
-    before = -np.inf
-    confusion = np.empty((workers, classes, classes))
-    prior = np.full(classes, 1 / classes)
-    for count in range(1, iterations + 1):
-        prior = posterior.mean(axis=0)
-        tally = (said.T @ posterior).reshape(workers, classes, classes).transpose(0, 2, 1) + 1e-9
-        confusion = tally / tally.sum(axis=2, keepdims=True)
-        log = np.log(confusion).transpose(0, 2, 1).reshape(workers * classes, classes)
-        joint = said @ log + np.log(np.maximum(prior, 1e-300))
-        top = joint.max(axis=1, keepdims=True)
-        likelihood = np.exp(joint - top)
-        total = likelihood.sum(axis=1, keepdims=True)
-        posterior = likelihood / total
-        now = float((np.log(total) + top).sum())
-        if now - before < tolerance * abs(now):
-            return DawidSkene(posterior, confusion, prior, now, count)
-        before = now
-    return DawidSkene(posterior, confusion, prior, before, iterations)

@@ -1,0 +1,52 @@
+"""Flip rate, difficulty and the fit of vote splits: the known answers of EVALUATION 3.8."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from farm.votes import noise
+from farm.votes.competence import Votes, dawid_skene
+from farm.votes.table import read_votes
+
+
+def test_flip_rates():
+    """EVALUATION 3.8: .6566 is 0.262 as one against three, 0.220 as one against one; p = .25 predicts .672."""
+    assert noise.flip_from_agreement(0.6566, 3) == pytest.approx(0.262, abs=5e-4)
+    assert noise.flip_from_agreement(0.6566, 1) == pytest.approx(0.220, abs=5e-4)
+    assert noise.agreement_from_flip(0.25, 3) == pytest.approx(0.672, abs=5e-4)
+    assert noise.difficulty_from_agreement(0.6566, 3) == pytest.approx(1.31, abs=5e-3)
+
+
+def test_ukp_splits(shared_data):
+    """EVALUATION 3.8: constant flips are rejected (348), difficulty is not (7.2), with a 1.6 % flip 1.9."""
+    votes = read_votes(shared_data("human/ukp_convarg_crowd") / "ukp_crowd.csv.gz")
+    histogram = noise.split_histogram(votes["item"], votes["given"], 5)
+    assert histogram.sum() == 5995
+    flip, difficulty, both = (noise.fit_splits(histogram, m) for m in ("flip", "difficulty", "difficulty and flip"))
+    assert flip.flip == pytest.approx(0.141, abs=5e-4) and flip.chi_square == pytest.approx(348, abs=1)
+    assert difficulty.sigma == pytest.approx(2.98, abs=5e-3) and difficulty.chi_square == pytest.approx(7.2, abs=0.05)
+    assert difficulty.p_value == pytest.approx(0.13, abs=5e-3)
+    assert both.flip == pytest.approx(0.016, abs=5e-4) and both.chi_square == pytest.approx(1.9, abs=0.05)
+    assert difficulty.expected == pytest.approx((0.264, 0.132, 0.104, 0.104, 0.132, 0.264), abs=5e-4)
+    decisive = votes[votes["given"] != 0.5]
+    assert (decisive["shown"] > 0.5).mean() == pytest.approx(0.503, abs=5e-4)
+    far = decisive[(decisive["length_1"] - decisive["length_2"]).abs() > 30]
+    longer = ((far["first"] > 0.5) == (far["length_1"] > far["length_2"])).mean()
+    assert longer == pytest.approx(0.708, abs=1e-3)
+
+
+def test_dawid_skene_recovers_workers_and_beats_the_majority():
+    generator = np.random.default_rng(0)
+    items, workers = 4000, 100
+    truth, skill = generator.integers(0, 2, items), generator.uniform(0.55, 0.95, workers)
+    item = np.repeat(np.arange(items), 5)
+    worker = generator.integers(0, workers, item.size)
+    label = np.where(generator.random(item.size) < skill[worker], truth[item], 1 - truth[item])
+    found = dawid_skene(Votes.of(item, worker, label))
+    majority = np.bincount(item, weights=label) > 2.5
+    assert (found.posterior.argmax(1) == truth).mean() > (majority == truth).mean() + 0.01
+    assert np.corrcoef(found.accuracy, skill)[0, 1] > 0.93
+    shuffled = generator.permutation(item.size)
+    again = dawid_skene(Votes.of(item[shuffled], worker[shuffled], label[shuffled]))
+    np.testing.assert_allclose(found.posterior, again.posterior, atol=1e-6)
