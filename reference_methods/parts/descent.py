@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from farm.protocols import Learning
 from farm.rng import Ids
 from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import Lengths, minibatches
+from reference_methods.parts.batches import Lengths, Rows, minibatches
 from reference_methods.parts.optimization import Loss, Optimizer, Schedule, accumulate
 
 
@@ -46,6 +46,7 @@ class Descent:
         response_tokens: NDArray[Any],
         weights: NDArray[np.float64] | None = None,
         first_loss: float | None = None,
+        prepare: Callable[[Rows], None] | None = None,
     ) -> int:
         """One optimizer step a minibatch, its gradient summed over micro-batches, its metrics logged.
 
@@ -55,6 +56,8 @@ class Descent:
             response_tokens: the tokens each row has in the loss, [n].
             weights: of each row, [n].
             first_loss: what the loss of the first minibatch is in theory, to within 1e-3.
+            prepare: told the rows of each whole minibatch before its loss is computed, for what is a property of the
+                minibatch and not of its micro-batches.
 
         Returns:
             The number of steps.
@@ -76,6 +79,8 @@ class Descent:
         for step, rows in enumerate(batches):
             started = time.perf_counter()
             totals = Totals(float(weight[rows].sum()), float((weight * response_tokens)[rows].sum()))
+            if prepare is not None:
+                prepare(rows)
             metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens)
             if step == 0 and first_loss is not None and abs(metrics["loss"] - first_loss) > 1e-3:
                 raise RuntimeError(
