@@ -18,22 +18,17 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from farm.protocols import Learning, Policy, Samples
-from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import Rows, in_parts, index, log_likelihoods
-from reference_methods.parts.descent import Descent
+from reference_methods.parts.contrast import Contrast, Pairs
 from reference_methods.parts.losses import bradley_terry
-from reference_methods.parts.preferences import Preferences, agreement
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPO(Descent):
+class DPO(Contrast):
     """Trains the policy on ``preferences``."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+    first_loss: ClassVar[float | None] = math.log(2)
 
     beta: float = 0.1
     """strength of the anchor to the SFT policy"""
@@ -45,35 +40,6 @@ class DPO(Descent):
     batch_size: int = 64
     learning_rate: float = 1e-6
 
-    def train(self, learning: Learning) -> Policy:
-        pairs = Preferences.read(learning)
-        policy = learning.policy.copy()
-        first, second = (self._reference(learning.policy, side) for side in (pairs.first, pairs.second))
-        reference = torch.stack([first, second])
-
-        def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
-            log_ratio = log_likelihoods(policy, pairs.both(rows)).view(2, -1) - reference[:, index(rows, reference)]
-            margin, label = self.beta * (log_ratio[0] - log_ratio[1]), pairs.labels(rows, log_ratio)
-            losses = bradley_terry(margin, label, self.label_smoothing, self.robust)
-            chosen = torch.where(label >= 0.5, log_ratio[0], log_ratio[1])
-            return losses.sum() / totals.sequences, {
-                "accuracy": agreement(margin, label).sum() / totals.sequences,
-                "margin": ((2 * label - 1) * margin).sum() / totals.sequences,
-                "chosen_log_ratio": chosen.sum() / totals.sequences,
-                "rejected_log_ratio": (log_ratio.sum(0) - chosen).sum() / totals.sequences,
-            }
-
-        self.descend(
-            loss,
-            policy.parameters(),
-            learning,
-            "dpo",
-            ids=pairs.ids,
-            lengths=pairs.lengths(),
-            response_tokens=pairs.first.lengths() + pairs.second.lengths(),
-            first_loss=math.log(2),
-        )
-        return policy
-
-    def _reference(self, policy: Policy, samples: Samples) -> Tensor:
-        return in_parts(lambda part: log_likelihoods(policy, part), samples, self.micro_batch_tokens)
+    def contrast(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        margin = self.beta * (pairs.log_ratio[0] - pairs.log_ratio[1])
+        return bradley_terry(margin, pairs.label, self.label_smoothing, self.robust), margin

@@ -42,6 +42,36 @@ def bradley_terry(margin: Tensor, p_first: Tensor, label_smoothing: float = 0.0,
     return p * agree + (1 - p) * disagree
 
 
+def squared(margin: Tensor, target: Tensor) -> Tensor:
+    """(m - target)^2: the margin is regressed onto what it should be (IPO, arXiv 2310.12036), [B]."""
+    return (margin - target).square()
+
+
+def hinge(margin: Tensor, p_first: Tensor, delta: float) -> Tensor:
+    """p max(0, delta - m) + (1 - p) max(0, delta + m): nothing is asked beyond a margin of delta (SLiC), [B]."""
+    return p_first * (delta - margin).relu() + (1 - p_first) * (delta + margin).relu()
+
+
+def log_odds(log_probability: Tensor) -> Tensor:
+    """log p / (1 - p) of log p < 0; a probability that rounds to 1 is taken as 1 - 1e-6."""
+    log_probability = log_probability.clamp(max=-1e-6)
+    return log_probability - torch.log(-torch.expm1(log_probability))
+
+
+def prospect(
+    value: Tensor, desirable: Tensor, weight_desirable: float = 1.0, weight_undesirable: float = 1.0
+) -> Tensor:
+    """KTO (arXiv 2402.01306): what is desirable should be above the reference point, what is not below, [B].
+
+    Args:
+        value: beta (h(y) - z0), the implicit reward above the reference point, [B].
+        desirable: 1, 0, or the share of verdicts by which a response is desirable, [B].
+    """
+    gain = weight_desirable * (1 - torch.sigmoid(value))
+    loss = weight_undesirable * (1 - torch.sigmoid(-value))
+    return desirable * gain + (1 - desirable) * loss
+
+
 def clipped_policy_gradient(
     log_ratio: Tensor, advantages: Tensor, clip_low: float = 0.2, clip_high: float = 0.2
 ) -> Tensor:

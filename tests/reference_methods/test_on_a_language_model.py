@@ -18,11 +18,16 @@ from reference_methods.best_of_n import BestOfN
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.feedme import FeedME
+from reference_methods.ipo import IPO
+from reference_methods.kto import KTO
+from reference_methods.orpo import ORPO
 from reference_methods.parts.batches import in_parts, log_likelihoods
 from reference_methods.ppo import PPO
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT
+from reference_methods.simpo import SimPO
+from reference_methods.slic import SLiC
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
 from tests.reference_methods.tables import recorder
 
@@ -100,6 +105,11 @@ METHODS: dict[str, Any] = {
     "sft": SFT(batch_size=8, learning_rate=1e-3),
     "feedme": FeedME(batch_size=8, learning_rate=1e-3),
     "dpo": DPO(batch_size=8, learning_rate=1e-3),
+    "ipo": IPO(batch_size=8, learning_rate=1e-3),
+    "kto": KTO(batch_size=8, learning_rate=1e-3),
+    "slic": SLiC(batch_size=8, learning_rate=1e-3),
+    "orpo": ORPO(batch_size=8, learning_rate=1e-3),
+    "simpo": SimPO(batch_size=8, learning_rate=1e-3),
     "reward_model": RewardModel(batch_size=8, learning_rate=1e-3, calibration_samples=32),
     "expert_iteration": ExpertIteration(n=2, batch_size=4, prompts=12, learning_rate=1e-3),
     "ppo": PPO(steps=3, rollouts=16, learning_rate=1e-3, value_learning_rate=1e-3),

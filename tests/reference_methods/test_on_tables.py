@@ -17,10 +17,15 @@ from reference_methods.best_of_n import BestOfN, BestOfNPolicy
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.feedme import FeedME
+from reference_methods.ipo import IPO
+from reference_methods.kto import KTO
+from reference_methods.orpo import ORPO
 from reference_methods.ppo import PPO
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT
+from reference_methods.simpo import SimPO
+from reference_methods.slic import SLiC
 from tests.reference_methods.tables import (
     REFERENCE,
     all_pairs,
@@ -294,6 +299,11 @@ METHODS = {
     "sft": SFT(batch_size=4),
     "feedme": FeedME(batch_size=4),
     "dpo": DPO(batch_size=4, learning_rate=0.01),
+    "ipo": IPO(batch_size=4, learning_rate=0.01),
+    "kto": KTO(batch_size=4, learning_rate=0.01),
+    "slic": SLiC(batch_size=4, learning_rate=0.01),
+    "orpo": ORPO(batch_size=4, learning_rate=0.01),
+    "simpo": SimPO(batch_size=4, learning_rate=0.01),
     "reward_model": RewardModel(batch_size=4, learning_rate=0.01),
     "best_of_n": BestOfN(n=4),
     "expert_iteration": ExpertIteration(n=4, batch_size=2),

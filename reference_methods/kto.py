@@ -1,0 +1,105 @@
+"""Kahneman-Tversky optimisation: single responses, each desirable or not, against a common reference point.
+
+    h(y) = log pi(y|x) - log pi_ref(y|x), summed over tokens
+    z0   = max(0, mean of h(y') over responses y' to other prompts)
+    L    = w_D (1 - sigma(beta (h - z0)))  if y is desirable,   w_U (1 - sigma(beta (z0 - h)))  if it is not
+
+z0 estimates KL(pi || pi_ref), is not differentiated, and is one number a minibatch. The loss saturates on both sides:
+a response that is far from the reference point, as a mislabelled one soon is, loses its pull.
+
+Paper: Ethayarajh et al. (arXiv 2402.01306), eqs. 7 and 8: beta 0.1, weights with w_D n_D / (w_U n_U) between 1 and
+4/3; 1 and 1 here, for every pair gives one desirable response, its preferred one, and one that is not.
+Deviations: a tie is half of each. y' is the response to the next prompt in an order fixed for the run (so that its
+reference log-probability is computed once), not the next in the batch; it is cut to the longest text of the data. The
+mean is over the whole minibatch, however it is cut to fit into memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farm import rng
+from farm.protocols import Learning, Policy, Samples
+from reference_methods.parts.aggregation import Totals
+from reference_methods.parts.batches import Rows, in_parts, index, log_likelihoods, total_lengths
+from reference_methods.parts.descent import Descent
+from reference_methods.parts.losses import prospect
+from reference_methods.parts.preferences import Preferences
+
+
+@dataclass(frozen=True, kw_only=True)
+class KTO(Descent):
+    """Trains the policy on both sides of ``preferences``, each by itself."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+
+    beta: float = 0.1
+    """strength of the anchor to the SFT policy"""
+    weight_desirable: float = 1.0
+    weight_undesirable: float = 1.0
+    epochs: int = 2
+    batch_size: int = 64
+    """responses of one optimizer step; the reference point is their mean"""
+    learning_rate: float = 1e-6
+
+    def train(self, learning: Learning) -> Policy:
+        pairs = Preferences.read(learning)
+        policy = learning.policy.copy()
+        samples = Samples.concatenate([pairs.first, pairs.second])
+        desirable = torch.as_tensor(np.concatenate([pairs.p_first, 1 - pairs.p_first]))
+        others = mismatched(pairs, learning.seed)
+        reference, elsewhere = (self._log_likelihoods(learning.policy, texts) for texts in (samples, others))
+        point = torch.zeros(())
+
+        def prepare(rows: Rows) -> None:
+            nonlocal point
+            ratio = self._log_likelihoods(policy, others.select(rows)) - elsewhere[index(rows, elsewhere)]
+            point = ratio.mean().clamp(min=0)
+
+        def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
+            ratio = log_likelihoods(policy, samples.select(rows)) - reference[index(rows, reference)]
+            liked = desirable[torch.as_tensor(rows)].to(ratio)
+            value = self.beta * (ratio - point)
+            losses = prospect(value, liked, self.weight_desirable, self.weight_undesirable)
+            return losses.sum() / totals.sequences, {
+                "accuracy": (0.5 + 0.5 * torch.sign(value.detach()) * torch.sign(liked - 0.5)).sum() / totals.sequences,
+                "chosen_log_ratio": 2 * (liked * ratio).sum() / totals.sequences,
+                "rejected_log_ratio": 2 * ((1 - liked) * ratio).sum() / totals.sequences,
+                "reference_point": point * len(rows) / totals.sequences,
+            }
+
+        self.descend(
+            loss,
+            policy.parameters(),
+            learning,
+            "kto",
+            ids=rng.combine(np.tile(pairs.ids, 2), rng.text_ids(samples.outputs)),
+            lengths=total_lengths(samples),
+            response_tokens=samples.lengths(),
+            prepare=prepare,
+        )
+        return policy
+
+    def _log_likelihoods(self, policy: Policy, samples: Samples) -> Tensor:
+        return in_parts(lambda part: log_likelihoods(policy, part), samples, self.micro_batch_tokens)
+
+
+def mismatched(pairs: Preferences, seed: int) -> Samples:
+    """For each response, first sides then second, its prompt with a response to another: 2 n samples."""
+    ids = rng.combine(pairs.ids, rng.text_ids(pairs.first.outputs))  # both orders of a pair are told apart
+    order = rng.permutation(ids, seed, "kto/others")
+    partner = np.empty_like(order)
+    partner[order] = np.roll(order, -1)
+    samples = Samples.concatenate([pairs.first, pairs.second])
+    theirs = Samples.concatenate([pairs.first.select(partner), pairs.second.select(partner)])
+    room = int(total_lengths(samples).max())
+    tokens = [
+        response[: max(1, room - len(prompt))]
+        for prompt, response in zip(samples.prompt_tokens, theirs.response_tokens, strict=True)
+    ]
+    return replace(theirs, prompts=samples.prompts, prompt_tokens=samples.prompt_tokens, response_tokens=tokens)
