@@ -26,7 +26,7 @@ from eval import sources
 from eval.board import LengthControl, board
 from eval.difficulty import Difficulty
 from eval.length_control import Regulariser, length_controlled
-from eval.rows import Reader
+from eval.quick_json import Reader
 
 FITS = 223
 

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.rows import Names, Reader, frame, subset
+from eval.quick_json import Reader
+from eval.rows import Names, frame, subset
 from eval.show import working
 from farm.errors import UserError
 

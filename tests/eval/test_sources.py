@@ -14,7 +14,8 @@ import pytest
 
 from eval import fetch, sources
 from eval.board import board
-from eval.rows import Reader, frame, from_table
+from eval.quick_json import Reader
+from eval.rows import frame, from_table
 from farm.errors import UserError
 from farm.formats import read_annotations
 
@@ -54,7 +55,7 @@ def test_the_fast_reader_reads_what_the_general_one_reads(tmp_path, ascii_only):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(_rows("m", 50), indent=2, ensure_ascii=ascii_only))
     reader = Reader()
-    assert (reader._scan(path) is not None) == ascii_only  # lengths are counted from bytes
+    assert reader._scan(path) is not None
     slow = from_table(read_annotations(path), path)
     pd.testing.assert_frame_equal(frame([reader.read(path)]), frame([slow]))
     pd.testing.assert_frame_equal(frame([reader.read(path)]), frame([slow]))
