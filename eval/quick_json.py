@@ -282,7 +282,7 @@ def _loads(values: Sequence[bytes]) -> list[Any]:
 
 def _strings(values: list[bytes]) -> list[str]:
     found = _loads(values)
-    if not all(isinstance(t, str) for t in found):
+    if set(map(type, found)) != {str}:
         raise _Unexpected
     return found
 
@@ -298,7 +298,7 @@ def _coded(blob: bytes, bounds: Places) -> Names:
 def _preferences(values: list[bytes], path: Path) -> NDArray[np.float64]:
     """Numbers and nulls, AlpacaEval's dialects as in :func:`farm.formats.preferences`, which also words the errors."""
     found = _loads(values)
-    if all(type(v) in (float, int) or v is None for v in found):
+    if set(map(type, found)) <= {float, int, type(None)}:
         numbers = np.array(found, dtype=np.float64)  # None becomes NaN
         numbers[numbers == 0] = 1.5
         numbers[numbers == -1] = np.nan
