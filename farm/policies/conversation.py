@@ -26,6 +26,8 @@ class Conversation:
         template: a text with ``{prompt}`` in it; given, it is used even where the tokenizer has a chat template.
         extra_eos: further tokens (ids or texts) that end a response, beside the tokenizer's own end of sequence.
         generation_eos: end tokens that the model's generation config names; heeded with a chat template only.
+        control: texts, special tokens or not, that a method puts at the start of a prompt to say what it wants; there
+            they stay as they are, and anywhere else they are data.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class Conversation:
         template: str | None = None,
         extra_eos: Sequence[int | str] = (),
         generation_eos: int | Sequence[int] | None = None,
+        control: Sequence[str] = (),
     ) -> None:
         self.tokenizer = tokenizer
+        self.control = tuple(control)
         self.chat = template is None and bool(getattr(tokenizer, "chat_template", None))
         self.template = INSTRUCTION if template is None else template
         if "{prompt}" not in self.template:
@@ -100,15 +104,15 @@ class Conversation:
 
     def _before(self, prompt: str) -> str:
         if not self.chat:
-            return self.template.replace("{prompt}", self._data(prompt))
-        return self._render([{"role": "user", "content": self._data(prompt)}], add_generation_prompt=True)
+            return self.template.replace("{prompt}", self._asked(prompt))
+        return self._render([{"role": "user", "content": self._asked(prompt)}], add_generation_prompt=True)
 
     def _after(self, prompt: str, output: str) -> str:
         """What follows the prompt in the rendered conversation; the bare output if the template changes the prompt."""
         output = self._data(output)
         if not self.chat:
             return output
-        turns = [{"role": "user", "content": self._data(prompt)}, {"role": "assistant", "content": output}]
+        turns = [{"role": "user", "content": self._asked(prompt)}, {"role": "assistant", "content": output}]
         whole, before = self._render(turns, add_generation_prompt=False), self._before(prompt)
         return whole[len(before) :] if whole.startswith(before) else output
 
@@ -120,6 +124,10 @@ class Conversation:
     def _tokenise(self, texts: list[str]) -> list[list[int]]:
         # The templates spell out their special tokens, a beginning of sequence among them: add none.
         return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False).input_ids] if texts else []
+
+    def _asked(self, prompt: str) -> str:
+        control = next((text for text in self.control if prompt.startswith(text)), "")
+        return control + self._data(prompt[len(control) :])
 
     def _data(self, text: str) -> str:
         for token in self._special:

@@ -41,6 +41,8 @@ class LanguageModelPolicy:
         tokenizer: its tokenizer. A chat template it has is applied to the whole conversation.
         template: a plain text with ``{prompt}`` in it, instead of the chat template or the default instruction format.
         extra_eos: further tokens (ids or texts such as ``<|im_end|>``) that end a response.
+        control_texts: what may stand at the start of a prompt as more than data, such as a quantile token; see
+            :class:`farm.policies.conversation.Conversation`.
         forbidden_tokens: ids that are never sampled and have no part in any normaliser.
         max_new_tokens: the limit of a response, end of sequence included.
         top_k, top_p: cut the distribution that is *sampled from*, for evaluation. The log-probabilities of such
@@ -58,6 +60,7 @@ class LanguageModelPolicy:
         *,
         template: str | None = None,
         extra_eos: Sequence[int | str] = (),
+        control_texts: Sequence[str] = (),
         forbidden_tokens: Sequence[int] = (),
         max_new_tokens: int = 256,
         top_k: int | None = None,
@@ -72,6 +75,7 @@ class LanguageModelPolicy:
         self.settings: dict[str, Any] = {
             "template": template,
             "extra_eos": list(extra_eos),
+            "control_texts": list(control_texts),
             "forbidden_tokens": [int(t) for t in forbidden_tokens],
             "max_new_tokens": max_new_tokens,
             "top_k": top_k,
@@ -84,7 +88,7 @@ class LanguageModelPolicy:
         self.body = Body(model, train_layers, compute_dtype)
         self.tokenizer = tokenizer
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        self.conversation = Conversation(tokenizer, template, extra_eos, ends)
+        self.conversation = Conversation(tokenizer, template, extra_eos, ends, control_texts)
         self.forbidden = torch.tensor(self.settings["forbidden_tokens"], dtype=torch.int64, device=self.body.device)
         if self.conversation.ends & set(self.settings["forbidden_tokens"]):
             raise ValueError("an end-of-sequence token cannot be forbidden")
