@@ -63,13 +63,11 @@ class Counts:
 def count(first: Ints, second: Ints, score: Floats, models: int) -> Counts:
     """The counting pass: one bincount over (pair, result) for results 0, 1/2, 1; three for soft ones."""
     cells = models * models
-    pair = first * models + second
-    doubled = score + score
-    outcome = doubled.astype(np.int64)
-    if (outcome == doubled).all() and cells * 3 < 4 * max(len(score), 250_000):
-        table = np.bincount(pair * 3 + outcome, minlength=3 * cells).reshape(models, models, 3).astype(np.float64)
+    table = _tally(first, second, score, models) if cells * 3 < 4 * max(len(score), 250_000) else None
+    if table is not None:
         lost, tied, won = table[..., 0], table[..., 1], table[..., 2]
         return Counts(lost + tied + won, won + tied / 2, won + tied / 4, tied)
+    pair = first * models + second
 
     def summed(weights: Floats) -> Floats:
         return np.asarray(np.bincount(pair, weights=weights, minlength=cells), np.float64).reshape(models, models)
@@ -78,13 +76,49 @@ def count(first: Ints, second: Ints, score: Floats, models: int) -> Counts:
     return Counts(games, summed(score), summed(score * score), summed((score == 0.5).astype(np.float64)))
 
 
+_BLOCK = 1 << 15
+"""rows counted at a time, so that what is made on the way stays in the processor's cache"""
+
+
+def _tally(first: Ints, second: Ints, score: Floats, models: int) -> Floats | None:
+    """Games by (first, second, twice the score), [M, M, 3]; None where some score is not 0, 1/2 or 1."""
+    cells = 3 * models * models
+    block = max(_BLOCK, 2 * cells)
+    table = np.zeros(cells, np.int64)
+    for start in range(0, len(score), block):
+        rows = slice(start, start + block)
+        doubled = score[rows] * 2
+        outcome = doubled.astype(np.int64)
+        if not np.array_equal(outcome, doubled):
+            return None
+        cell = first[rows] * models
+        cell += second[rows]
+        cell *= 3
+        cell += outcome
+        table += np.bincount(cell, minlength=cells)
+    return table.reshape(models, models, 3).astype(np.float64)
+
+
 def components(wins: Floats) -> tuple[int, Ints]:
     """Strongly connected components of the graph "i has won something from j": their number and a label a model."""
     number, labels = connected_components(csr_array(wins > 0), directed=True, connection="strong")
     return int(number), labels.astype(np.int64)
 
 
+def _reaches_all(edges: NDArray[np.bool_]) -> bool:
+    """Whether every model can be reached from the first: both ways, that is strong connection, and takes no library."""
+    reached = edges[0].copy()
+    reached[0] = True
+    found = 1
+    while (number := int(reached.sum())) > found:
+        found = number
+        reached |= edges[reached].any(axis=0)
+    return found == len(edges)
+
+
 def _refuse_unconnected(wins: Floats, models: Sequence[str]) -> None:
+    if _reaches_all(wins > 0) and _reaches_all(wins.T > 0):
+        return
     number, labels = components(wins)
     if number == 1:
         return
