@@ -7,6 +7,10 @@ the labels are: a share e of flipped labels keeps every fitted difference below 
 training the scores are therefore shifted and scaled to mean 0 and standard deviation 1 on samples of the SFT policy, so
 that a KL coefficient means the same for every reward model.
 
+Variants, each a setting: ``label_smoothing`` e trains towards (1 - e) p + e (1 - p); ``margin`` m asks the preferred side
+to lead by m |2 p - 1|, as Llama 2 does with graded labels (arXiv 2307.09288, eq. 2); ``centring`` c adds
+c (r_1 + r_2)^2, which fixes the constant (Eisenstein et al., arXiv 2312.09244; 0.01 in TRL).
+
 Paper: Ouyang et al. (arXiv 2203.02155), Stiennon et al. (arXiv 2009.01325). Settings of AlpacaFarm (arXiv 2305.14387):
 1 epoch, learning rate 3e-6 with cosine decay and 3 % warm-up, batch 16.
 Deviations from AlpacaFarm: the response ends with its end-of-sequence token; the scores are standardised; ties count
@@ -42,6 +46,10 @@ class RewardModel(Descent):
     learning_rate: float = 3e-6
     label_smoothing: float = 0.0
     """the share of labels assumed to be flipped"""
+    margin: float = 0.0
+    """by how much a preferred response must lead"""
+    centring: float = 0.0
+    """the weight of the squared sum of both scores, which draws them to mean 0"""
     held_out_share: float = 0.05
     """share of the pairs that is not trained on, for the accuracy logged at the end; 0 for none"""
     calibration_samples: int = 512
@@ -58,7 +66,10 @@ class RewardModel(Descent):
         def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
             first, second = scorer.scores(pairs.both(rows)).chunk(2)
             margin, label = first - second, pairs.labels(rows, first)
-            losses = bradley_terry(margin, label, self.label_smoothing)
+            lead = self.margin * (2 * label - 1).abs()
+            losses = bradley_terry(margin, label, self.label_smoothing, offset=lead)
+            if self.centring:
+                losses = losses + self.centring * (first + second).square()
             return losses.sum() / totals.sequences, {
                 "accuracy": agreement(margin, label).sum() / totals.sequences,
                 "margin": ((2 * label - 1) * margin).sum() / totals.sequences,

@@ -26,6 +26,7 @@ from reference_methods.parts.advantages import leave_one_out, whiten
 from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import Rows, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share
+from reference_methods.parts.optimization import Loss, Metrics
 from reference_methods.parts.rollouts import Online, Rollout
 
 
@@ -47,16 +48,16 @@ class RLOO(Online):
             raise ValueError("samples_per_prompt must be at least 2: the baseline of a response is the others' reward")
 
     def train(self, learning: Learning) -> Policy:
-        policy = learning.policy.copy()
-        optimizer = self.optimizer([(policy.parameters(), self.learning_rate)], "rloo")
-        for step, rollout in enumerate(self.roll_out(policy, learning, "rloo")):
+        policy = self.start(learning)
+
+        def build(rollout: Rollout) -> tuple[Loss, Metrics]:
             rewards = rollout.sequence_rewards(self.beta, self.kl_estimator)
             advantages = leave_one_out(rewards, self.samples_per_prompt)
             if self.whiten:
                 advantages = whiten(advantages, torch.ones_like(advantages, dtype=torch.bool), shift=False)
-            loss = partial(self._loss, policy, rollout, advantages)
-            update = self.improve(loss, optimizer, rollout, learning.seed, f"rloo/step {step}")
-            learning.log({"step": step, **rollout.metrics(learning), **update})
+            return partial(self._loss, policy, rollout, advantages * rollout.sequence_weights()), {}
+
+        self.learn(policy, [(policy.parameters(), self.learning_rate)], build, learning, "rloo")
         return policy
 
     def _loss(

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm import rng
+from farm import memory, rng
 from farm.protocols import Policy, Samples
 from farm.rng import Ids
+from reference_methods.parts import processes
 
 Rows = NDArray[np.int64]
 Lengths = NDArray[np.int64]
@@ -72,21 +73,30 @@ def prompt_stream(prompts: Sequence[str], size: int, steps: int, seed: int, purp
 
 
 @torch.no_grad()
-def in_parts(compute: Callable[[Samples], Tensor], samples: Samples, tokens: int) -> Tensor:
-    """``compute`` on micro-batches of ``samples``, without gradient: [B] or, padded with zeros, [B, T]."""
+def in_parts(compute: Callable[[Samples], Tensor], samples: Samples, tokens: int, together: bool = False) -> Tensor:
+    """``compute`` on micro-batches of ``samples``, without gradient: [B] or, padded with zeros, [B, T].
+
+    ``together`` shares the work among the processes that train, all of which must then ask; else each does it all.
+    """
     lengths = total_lengths(samples)
     parts = micro_batches(np.arange(len(samples)), lengths, tokens)
-    found = [compute(samples.select(rows)) for rows in parts]
+    alone = not together or len(parts) < processes.number()
+    if not alone:
+        parts = parts[processes.rank() :: processes.number()]
+    with memory.explained("a pass over samples", "lower micro_batch_tokens"):
+        found = [compute(samples.select(rows)) for rows in parts]
     first = found[0]
-    shape = [len(samples), *(max(f.shape[d] for f in found) for d in range(1, first.dim()))]
-    out = first.new_zeros(shape)
+    widths = [max(f.shape[d] for f in found) for d in range(1, first.dim())]
+    if not alone and widths:
+        widths[0] = int(samples.lengths().max(initial=0))  # the longest response may be another process's
+    out = first.new_zeros([len(samples), *widths])
     for rows, values in zip(parts, found, strict=True):
         where = index(rows, out)
         if values.dim() == 1:
             out[where] = values
         else:
             out[where, : values.shape[1]] = values
-    return out
+    return out if alone else processes.added(out)
 
 
 def log_likelihoods(policy: Policy, samples: Samples) -> Tensor:

@@ -1,4 +1,8 @@
-"""Training on fixed rows: the settings and the loop of every method whose data do not change while it learns."""
+"""Training on fixed rows: the settings and the loop of every method whose data do not change while it learns.
+
+The order of the rows is decided before the first step, so where a training stopped is a number: with
+``Learning.checkpoints`` a killed run goes on from its last checkpoint to the result of an undisturbed one.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,13 @@ from farm.protocols import Learning
 from farm.rng import Ids
 from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import Lengths, Rows, minibatches
+from reference_methods.parts.checkpoints import Checkpoints, Kept
 from reference_methods.parts.optimization import Loss, Optimizer, Schedule, accumulate
+from reference_methods.parts.tuning import Tuning
 
 
 @dataclass(frozen=True, kw_only=True)
-class Descent:
+class Descent(Tuning):
     """Epochs of minibatch gradient descent with AdamW. Methods inherit these settings and give their own defaults."""
 
     epochs: int = 1
@@ -47,6 +53,7 @@ class Descent:
         weights: NDArray[np.float64] | None = None,
         first_loss: float | None = None,
         prepare: Callable[[Rows], None] | None = None,
+        kept: Kept | None = None,
     ) -> int:
         """One optimizer step a minibatch, its gradient summed over micro-batches, its metrics logged.
 
@@ -58,6 +65,7 @@ class Descent:
             first_loss: what the loss of the first minibatch is in theory, to within 1e-3.
             prepare: told the rows of each whole minibatch before its loss is computed, for what is a property of the
                 minibatch and not of its micro-batches.
+            kept: what the method itself remembers from step to step, besides the parameters.
 
         Returns:
             The number of steps.
@@ -76,7 +84,11 @@ class Descent:
         )
         learning.steps(len(batches))
         weight = np.ones(len(lengths)) if weights is None else weights
-        for step, rows in enumerate(batches):
+        checkpoints = Checkpoints(
+            learning, purpose, optimizer, self.checkpoint_minutes, (self.facts(), len(batches), ids.tobytes()), kept
+        )
+        first = checkpoints.restore()
+        for step, rows in enumerate(batches[first:], start=first):
             started = time.perf_counter()
             totals = Totals(float(weight[rows].sum()), float((weight * response_tokens)[rows].sum()))
             if prepare is not None:
@@ -89,7 +101,8 @@ class Descent:
                 )
             metrics |= optimizer.step(metrics["loss"])
             metrics["tokens_per_second"] = float(lengths[rows].sum()) / (time.perf_counter() - started)
-            learning.log({"step": step, **metrics})
+            checkpoints.log({"step": step, **metrics})
+            checkpoints.after(step)
         return len(batches)
 
 

@@ -1,4 +1,8 @@
-"""The optimizer of every method: AdamW with a schedule, a clip of the gradient's norm, and an alarm."""
+"""The optimizer of every method: AdamW with a schedule, a clip of the gradient's norm, and an alarm.
+
+Where several processes train together (``processes``), each accumulates its share of the gradient, and a step adds the
+shares up first: the norm that is clipped, and the loss that is looked at, are those of the whole minibatch.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from farm import memory
 from farm.errors import UserError
+from reference_methods.parts import processes
 from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import Lengths, Rows, micro_batches
 
@@ -71,6 +77,8 @@ class Optimizer:
         Raises:
             UserError: the loss or a gradient is not finite; nothing has been applied.
         """
+        for group in self._groups:
+            processes.add_gradients(group)
         norms = [float(clip_grad_norm_(group, self._max_norm)) for group in self._groups]
         if not all(math.isfinite(x) for x in (loss, *norms)):
             raise UserError(
@@ -85,13 +93,50 @@ class Optimizer:
         self.steps_taken += 1
         return {"learning_rate": self._peaks[0] * share, "gradient_norm": norms[0]}
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The parameters and the moments, by name: with ``steps_taken`` all that the next step depends on."""
+        out = {}
+        for g, group in enumerate(self._groups):
+            for i, parameter in enumerate(group):
+                out[f"{g}/{i}/value"] = parameter.detach()
+                for name, moment in self._adam.state.get(parameter, {}).items():
+                    out[f"{g}/{i}/{name}"] = moment
+        return out
+
+    @torch.no_grad()
+    def take(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what :meth:`tensors` gave.
+
+        Raises:
+            UserError: they are of networks of another shape.
+        """
+        for g, group in enumerate(self._groups):
+            for i, parameter in enumerate(group):
+                own = f"{g}/{i}/"
+                found = {name[len(own) :]: tensor for name, tensor in tensors.items() if name.startswith(own)}
+                value = found.pop("value", None)
+                if value is None or value.shape != parameter.shape:
+                    raise UserError(f"{self._purpose}: the checkpoint is of another model; delete it to start afresh")
+                parameter.copy_(value)
+                self._adam.state[parameter] = {
+                    name: moment.clone() if name == "step" else moment.to(parameter.device, copy=True)
+                    for name, moment in found.items()
+                }
+
 
 def accumulate(loss: Loss, rows: Rows, totals: Totals, lengths: Lengths, micro_batch_tokens: int) -> Metrics:
-    """Add the gradient of a minibatch's loss to the parameters, and return the loss and the other metrics."""
+    """Add the gradient of a minibatch's loss to the parameters, and return the loss and the other metrics.
+
+    Of several processes each adds the gradient of its share of the rows; the metrics are those of all rows.
+
+    Raises:
+        UserError: the memory does not suffice for a micro-batch.
+    """
     metrics: Metrics = {"loss": 0.0}
-    for part in micro_batches(rows, lengths, micro_batch_tokens):
-        value, shares = loss(part, totals)
-        value.backward()  # type: ignore[no-untyped-call]
+    for part in micro_batches(processes.share(rows), lengths, micro_batch_tokens):
+        with memory.explained(f"a micro-batch of {len(part)} rows of at most {int(lengths[part].max())} tokens"):
+            value, shares = loss(part, totals)
+            value.backward()  # type: ignore[no-untyped-call]
         for name, share in {"loss": value, **shares}.items():
             metrics[name] = metrics.get(name, 0.0) + float(share.detach())
-    return metrics
+    return processes.add_metrics(metrics, processes.names_of(metrics))

@@ -1,16 +1,19 @@
-"""Learning from one's own samples: the settings, the rollout and the update of every online method.
+"""Learning from one's own samples: the settings and the loop of every online method.
 
-A step is: sample a batch of responses, score them, turn scores and KL into advantages (what the methods differ in), and
-take a few gradient steps on the batch with the clipped objective of PPO. The log-probabilities that the sampler drew
-with are the denominator of the ratio, so sampling costs no second pass; before the first update the ratio must be 1 to
-rounding, which is checked at the start of a run.
+A step is: *sample* a batch of responses, *label* them with their scores, *build* what the update aims at (in this the
+methods differ), and *update*: a few gradient steps on the batch. :meth:`Online.learn` is that loop.
+
+Where the policy samples itself, the log-probabilities it drew with are the denominator of the ratio, so sampling costs
+no second pass. Where another engine samples for it (vLLM, a server), the trainer computes them once more, and
+:mod:`reference_methods.parts.sampler` compares the two and corrects for the difference. Before the first update of a
+run the ratio must be 1 to rounding, which is checked.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,10 +22,24 @@ from torch import Tensor
 
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples, Scorer
-from reference_methods.parts import kl
+from reference_methods.parts import kl, processes
 from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import in_parts, minibatches, prompt_stream, total_lengths
+from reference_methods.parts.batches import (
+    Rows,
+    in_parts,
+    index,
+    micro_batches,
+    minibatches,
+    prompt_stream,
+    total_lengths,
+)
+from reference_methods.parts.checkpoints import Checkpoints, Kept
 from reference_methods.parts.optimization import Loss, Metrics, Optimizer, Schedule, accumulate
+from reference_methods.parts.sampler import compare, correction, samples_elsewhere
+from reference_methods.parts.tuning import Tuning
+
+Networks = Sequence[tuple[Iterable[torch.nn.Parameter], float]]
+"""Parameters and their peak learning rate, the policy's first."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +50,41 @@ class Rollout:
     mask: Tensor
     """true at real tokens, [B, T]"""
     log_probabilities: Tensor
-    """of the sampled tokens under the policy that sampled, [B, T]"""
+    """of the sampled tokens under the policy that sampled, as the trainer computes them, [B, T]"""
     reference: Tensor
     """of the sampled tokens under the SFT policy, [B, T]"""
     scores: Tensor
     """of the reward model, or the fixed reward of a response that did not end, [B]"""
     started: float
     """when its sampling began, by ``time.perf_counter``"""
+    step: int = 0
+    weights: Tensor | None = None
+    """of the tokens, [B, T]: what corrects for a sampler that is not quite the policy; None where it is"""
+    comparison: Metrics = field(default_factory=dict)
+    """of the log-probabilities of sampler and trainer"""
+
+    def token_weights(self) -> Tensor:
+        """What multiplies the loss (or the advantage) of each token, [B, T]; ones where the policy sampled itself."""
+        return torch.ones_like(self.log_probabilities) if self.weights is None else self.weights
+
+    def sequence_weights(self) -> Tensor:
+        """The mean of the weights of a response's tokens, [B], for methods whose ratio is that of whole responses.
+        (Their product would vanish or explode with the length; the mean of truncated weights stays near 1.)"""
+        real = self.mask.to(self.log_probabilities.dtype)
+        return (self.token_weights() * real).sum(1) / real.sum(1).clamp(min=1)
+
+    def select(self, rows: Rows) -> Rollout:
+        """The responses at these positions."""
+        where = index(rows, self.scores)
+        return replace(
+            self,
+            samples=self.samples.select(rows),
+            mask=self.mask[where],
+            log_probabilities=self.log_probabilities[where],
+            reference=self.reference[where],
+            scores=self.scores[where],
+            weights=None if self.weights is None else self.weights[where],
+        )
 
     def token_rewards(self, beta: float, estimator: kl.InReward) -> Tensor:
         """-beta KL_t at every token, and the score besides at the last, [B, T]."""
@@ -61,13 +106,15 @@ class Rollout:
             "kl": float(difference.sum(1).mean()),
             "entropy": float(-(self.log_probabilities * self.mask).sum() / real),
             "tokens_per_second": float(real) / (time.perf_counter() - self.started),
+            **self.comparison,
             **sample_metrics(self.samples, learning),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Online:
-    """Settings of the methods that learn from their own samples. Methods inherit them and give their own defaults."""
+class Online(Tuning):
+    """Settings of the methods that learn from their own samples, and their loop. Methods inherit them and give their
+    own defaults."""
 
     steps: int = 80
     """how often to sample a batch and learn from it"""
@@ -101,6 +148,9 @@ class Online:
     bfloat16 they round differently and need some 1e-2. (The mean ratio would not tell: it is 1 for any policy.)"""
     micro_batch_tokens: int = 4096
     """most tokens, padding included, of one forward and backward pass; changes memory and speed, not the result"""
+    importance_cap: float | None = 2.0
+    """where another engine samples, each token's loss is weighted by pi_trainer / pi_engine, at most this (truncated
+    importance sampling); None for no correction"""
 
     def __post_init__(self) -> None:
         if self.rollouts % self.samples_per_prompt or self.rollouts % self.minibatches:
@@ -111,39 +161,102 @@ class Online:
         if self.temperature <= 0:
             raise ValueError("the temperature must be positive: a method that learns from samples needs chance")
 
+    def learn(
+        self,
+        policy: Policy,
+        networks: Networks,
+        build: Callable[[Rollout], tuple[Loss, Metrics]],
+        learning: Learning,
+        purpose: str,
+        kept: Kept | None = None,
+    ) -> None:
+        """Improve ``policy`` in place: sample and label, build, update, once a step.
+
+        Args:
+            networks: all that trains.
+            build: what the update of a batch minimises, and what else there is to log of it. The loss must return the
+                metrics "update_kl", the KL from the policy that sampled, and "clip_fraction".
+            kept: what the method remembers from step to step, besides the networks.
+        """
+        optimizer = self.optimizer(networks, purpose)
+        facts = self.facts(), learning.prompts["instruction"].tolist()
+        checkpoints = Checkpoints(learning, purpose, optimizer, self.checkpoint_minutes, facts, kept)
+        learning.steps(self.steps)
+        for rollout in self._rollouts(policy, learning, purpose, checkpoints.restore()):
+            loss, metrics = build(rollout)
+            update = self.improve(loss, optimizer, rollout, learning.seed, f"{purpose}/step {rollout.step}")
+            checkpoints.log({"step": rollout.step, **rollout.metrics(learning), **update, **metrics})
+            checkpoints.after(rollout.step)
+
     def roll_out(self, policy: Policy, learning: Learning, purpose: str) -> Iterator[Rollout]:
-        """A batch of scored samples a step, of the policy as it is then."""
+        """A batch of scored samples a step, of the policy as it is then; for a loop of one's own."""
+        learning.steps(self.steps)
+        yield from self._rollouts(policy, learning, purpose, 0)
+
+    def _rollouts(self, policy: Policy, learning: Learning, purpose: str, first: int) -> Iterator[Rollout]:
         if learning.reward_model is None or not len(learning.prompts):
             raise UserError(f"{purpose}: it needs a reward model, and prompts to sample for")
-        learning.steps(self.steps)
         instructions = learning.prompts["instruction"].tolist()
         each = self.rollouts // self.samples_per_prompt
         for step, prompts in enumerate(prompt_stream(instructions, each, self.steps, learning.seed, purpose)):
-            started = time.perf_counter()
-            samples = policy.sample(
-                [prompt for prompt in prompts for _ in range(self.samples_per_prompt)],
-                seed=learning.seed,
-                purpose=f"{purpose}/step {step}",
-                temperature=self.temperature,
-                max_new_tokens=self.max_new_tokens,
+            if step >= first:
+                yield self._rollout(policy, learning, purpose, step, prompts)
+
+    def _rollout(self, policy: Policy, learning: Learning, purpose: str, step: int, prompts: list[str]) -> Rollout:
+        assert learning.reward_model is not None
+        started = time.perf_counter()
+        asked = [prompt for prompt in prompts for _ in range(self.samples_per_prompt)]
+        mine = processes.by_prompt(asked)
+        samples = policy.sample(
+            [asked[i] for i in mine],
+            seed=learning.seed,
+            purpose=f"{purpose}/step {step}",
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+        )
+        samples = processes.all_samples(samples, mine, len(asked))
+        reference = self._log_probabilities(learning.policy, samples)
+        sampled, mask = padded(samples.log_probabilities, like=reference)
+        scores = self._scores(learning.reward_model, samples)
+        rollout = Rollout(samples, mask, sampled, reference, scores, started, step)
+        return self._compared(rollout, policy, purpose)
+
+    def _compared(self, rollout: Rollout, policy: Policy, purpose: str) -> Rollout:
+        """The rollout with what the trainer makes of it: of all of it where another engine sampled, else of a part."""
+        sampled, mask = rollout.log_probabilities, rollout.mask
+        if not samples_elsewhere(policy):
+            lengths = total_lengths(rollout.samples)
+            some = micro_batches(np.arange(len(lengths)), lengths, self.micro_batch_tokens)[0]
+            trained = self._log_probabilities(policy, rollout.samples.select(some), together=False)
+            width = trained.shape[1]
+            return replace(rollout, comparison=compare(trained, sampled[some, :width], mask[some, :width]))
+        trained = self._log_probabilities(policy, rollout.samples)
+        comparison = compare(trained, sampled, mask)
+        if rollout.step == 0 and not comparison["sampler_kl"] <= self.same:
+            raise RuntimeError(
+                f"{purpose}: before the first update the engine that samples and the policy that trains are "
+                f"{comparison['sampler_kl']:.4f} nats a token apart (`same` allows {self.same:g}): other weights, "
+                "another temperature, a cut distribution (top_k, top_p) or another precision"
             )
-            reference = in_parts(
-                lambda part: learning.policy.log_probabilities(part, self.temperature)[0],
-                samples,
-                self.micro_batch_tokens,
-            )
-            log_probabilities, mask = padded(samples.log_probabilities, like=reference)
-            scores = self._scores(learning.reward_model, samples)
-            yield Rollout(samples, mask, log_probabilities, reference, scores, started)
+        weights, cut = correction(trained, sampled, mask, self.importance_cap)
+        return replace(
+            rollout, log_probabilities=trained, weights=weights, comparison={**comparison, "importance_cut": cut}
+        )
+
+    def _log_probabilities(self, policy: Policy, samples: Samples, together: bool = True) -> Tensor:
+        def compute(part: Samples) -> Tensor:
+            return policy.log_probabilities(part, self.temperature)[0]
+
+        return in_parts(compute, samples, self.micro_batch_tokens, together)
 
     def _scores(self, reward_model: Scorer, samples: Samples) -> Tensor:
-        scores = in_parts(reward_model.scores, samples, self.micro_batch_tokens)
+        scores = in_parts(reward_model.scores, samples, self.micro_batch_tokens, together=True)
         if self.missing_eos_reward is None:
             return scores
         ended = torch.tensor([reason == "stop" for reason in samples.finish_reason], device=scores.device)
         return torch.where(ended, scores, self.missing_eos_reward)
 
-    def optimizer(self, networks: Sequence[tuple[Iterable[torch.nn.Parameter], float]], purpose: str) -> Optimizer:
+    def optimizer(self, networks: Networks, purpose: str) -> Optimizer:
         return Optimizer(
             networks,
             steps=self.steps * self.epochs * self.minibatches,
@@ -163,8 +276,8 @@ class Online:
             RuntimeError: at the first step of a run, the policy that trains is not the one that sampled.
         """
         lengths, tokens = total_lengths(rollout.samples), rollout.samples.lengths()
-        ids = np.arange(self.rollouts, dtype=np.uint64)
-        size = self.rollouts // self.minibatches
+        ids = np.arange(len(rollout.samples), dtype=np.uint64)
+        size = -(-len(rollout.samples) // self.minibatches)
         steps = []
         for rows in minibatches(ids, lengths, size, self.epochs, seed, purpose, bucket=1):
             totals = Totals(float(len(rows)), float(tokens[rows].sum()))

@@ -1,0 +1,144 @@
+"""Checkpoints in the middle of a training: stop at any moment, start again, and end where an undisturbed run ends.
+
+Every draw and every batch is keyed (farm.rng), so a training is known by few things: the parameters that train, the
+moments of their optimizer, the number of the next step, and the lines logged so far. They are written to
+``<folder>/<purpose>/step-<n>``, as safetensors and JSON alone, beside their place and renamed when complete; the older
+ones go once a newer one stands. Whoever gave the folder removes it when the training is over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from farm.errors import UserError
+from farm.protocols import Learning
+from reference_methods.parts import processes
+from reference_methods.parts.optimization import Metrics, Optimizer
+
+TENSORS, FACTS = "training.safetensors", "training.json"
+
+
+class Kept(Protocol):
+    """Something besides networks and optimizer that a training remembers, such as a moving average."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors by name; the names are the same at every call."""
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on as if ``state`` had just been given by :meth:`state`."""
+
+
+class Checkpoints:
+    """What a training leaves behind now and then, and finds again.
+
+    Args:
+        learning: gives the folder (none: nothing is kept) and the log.
+        purpose: which training of the method this is; the name of its folder.
+        optimizer: holds the networks and the moments.
+        minutes: between two checkpoints.
+        fingerprint: whatever must be the same for a checkpoint to be gone on from, such as the settings.
+        kept: what else there is to remember.
+    """
+
+    def __init__(
+        self,
+        learning: Learning,
+        purpose: str,
+        optimizer: Optimizer,
+        minutes: float,
+        fingerprint: Any = None,
+        kept: Kept | None = None,
+    ) -> None:
+        self._log, self._optimizer, self._kept, self._purpose = learning.log, optimizer, kept, purpose
+        self._seconds, self._last, self._lines = 60 * minutes, time.monotonic(), list[Metrics]()
+        self._mark = hashlib.blake2b(repr((purpose, learning.seed, fingerprint)).encode(), digest_size=16).hexdigest()
+        safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in purpose)
+        self._folder = None if learning.checkpoints is None else learning.checkpoints / safe
+
+    def restore(self) -> int:
+        """Take up the last checkpoint, logging its lines again, and return the number of the next step (0 if none).
+
+        Raises:
+            UserError: it belongs to another training, or cannot be read.
+        """
+        found = None if self._folder is None else _newest(self._folder)
+        if found is None:
+            return 0
+        facts, tensors = _read(found)
+        if facts["fingerprint"] != self._mark:
+            raise UserError(f"{found}: this checkpoint is of another training; delete the folder to start afresh")
+        kept = {name[len("kept/") :]: tensor for name, tensor in tensors.items() if name.startswith("kept/")}
+        self._optimizer.take({name: tensor for name, tensor in tensors.items() if not name.startswith("kept/")})
+        self._optimizer.steps_taken = int(facts["updates"])
+        if self._kept is not None:
+            self._kept.restore(kept)
+        for line in facts["lines"]:
+            self.log(line)
+        return int(facts["step"])
+
+    def log(self, metrics: Metrics) -> None:
+        """Log a step's metrics, and remember them."""
+        if self._folder is not None:
+            self._lines.append(metrics)
+        if processes.is_first():
+            self._log(metrics)
+
+    def after(self, step: int) -> None:
+        """A step is over: save if it is time to."""
+        if self._folder is None or time.monotonic() - self._last < self._seconds:
+            return
+        self.save(step + 1)
+
+    def save(self, next_step: int) -> None:
+        """Write a checkpoint from which the training goes on with ``next_step``."""
+        self._last = time.monotonic()
+        if self._folder is None or not processes.is_first():
+            return
+        from safetensors.torch import save_file
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".", dir=self._folder))
+        try:
+            kept = {} if self._kept is None else self._kept.state()
+            tensors = {**self._optimizer.tensors(), **{f"kept/{name}": tensor for name, tensor in kept.items()}}
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary / TENSORS
+            )
+            facts = {
+                "fingerprint": self._mark,
+                "step": next_step,
+                "updates": self._optimizer.steps_taken,
+                "lines": self._lines,
+            }
+            (temporary / FACTS).write_text(json.dumps(facts))
+            complete = self._folder / f"step-{next_step:09d}"
+            if not complete.exists():
+                os.rename(temporary, complete)
+            for other in self._folder.glob("step-*"):
+                if other.name < complete.name:
+                    shutil.rmtree(other, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _newest(folder: Path) -> Path | None:
+    return max((path for path in folder.glob("step-*") if (path / FACTS).is_file()), default=None)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return json.loads((folder / FACTS).read_text()), load_file(folder / TENSORS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder}: this checkpoint cannot be read ({error}); delete it to start afresh") from error

@@ -1,0 +1,158 @@
+"""Several processes that train together: each takes a share of every minibatch, and the gradients are added up.
+
+A loss here is a sum of shares, divided by counts of the *whole* minibatch (see ``aggregation``). So the sum of the
+processes' gradients is the gradient of the minibatch, whatever the number of processes: one process with a micro-batch
+of eight, eight micro-batches of one, and two processes follow the same path up to rounding. Every process holds the
+whole model (as in data-parallel training; sharded models are not supported) and takes the same optimizer step.
+
+Started by ``accelerate launch`` or ``torchrun``; a single process pays nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch import distributed as dist
+
+from farm.protocols import Samples
+
+
+def start() -> None:
+    """Join the group of processes that the launcher describes in the environment, if it does and nobody has yet."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.cuda.is_available())
+
+
+def number() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if number() > 1 else 0
+
+
+def is_first() -> bool:
+    """Whether this process writes the files and the log."""
+    return rank() == 0
+
+
+def share(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of a minibatch that this process computes; every row falls to exactly one."""
+    return rows[rank() :: number()] if number() > 1 else rows
+
+
+def add_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Replace every gradient by its sum over the processes. A process without rows has none: it counts as zero."""
+    if number() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    kinds = {(p.dtype, p.device) for p in parameters}
+    for dtype, device in sorted(kinds, key=str):  # one message for each kind, in the same order everywhere
+        grads = [p.grad for p in parameters if p.grad is not None and (p.dtype, p.device) == (dtype, device)]
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        dist.all_reduce(flat)
+        for gradient, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def add_metrics(metrics: dict[str, float], names: Sequence[str]) -> dict[str, float]:
+    """Shares of metrics summed over the processes; ``names`` are all there may be, in a fixed order."""
+    if number() == 1:
+        return metrics
+    values = torch.tensor([metrics.get(name, 0.0) for name in names], dtype=torch.float64, device=_device())
+    dist.all_reduce(values)
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def names_of(metrics: dict[str, float]) -> list[str]:
+    """The names of the metrics of all processes: one without rows knows none of its own."""
+    if number() == 1:
+        return list(metrics)
+    known = _gather_bytes("\n".join(metrics).encode())
+    return list(dict.fromkeys(name for text in known for name in text.decode().split("\n") if name))
+
+
+def by_prompt(prompts: Sequence[str]) -> NDArray[np.int64]:
+    """The positions of ``prompts`` that this process samples for: all occurrences of a prompt fall to one process, so
+    the k-th is the k-th there too."""
+    place: dict[str, int] = {}
+    group = np.array([place.setdefault(prompt, len(place)) for prompt in prompts], dtype=np.int64)
+    return np.flatnonzero(group % number() == rank())
+
+
+def all_samples(own: Samples, where: NDArray[np.int64], total: int) -> Samples:
+    """Everybody's samples in the order of all prompts, from one's ``own`` and ``where`` they stand among ``total``."""
+    if number() == 1:
+        return own
+    import json
+
+    rows = {
+        "where": where.tolist(),
+        "columns": [
+            own.prompts,
+            own.outputs,
+            [t.tolist() for t in own.prompt_tokens],
+            [t.tolist() for t in own.response_tokens],
+            [np.asarray(x, np.float64).tolist() for x in own.log_probabilities],  # a float32 survives text as float64
+            own.finish_reason,
+        ],
+    }
+    parts = [json.loads(text) for text in _gather_bytes(json.dumps(rows).encode())]
+    places = np.concatenate([np.asarray(part["where"], np.int64) for part in parts])
+    columns = [[x for part in parts for x in part["columns"][c]] for c in range(6)]
+    order = np.argsort(places, kind="stable")
+    if len(order) != total:
+        raise RuntimeError(f"{total} responses were asked for and {len(order)} came from the processes")
+    prompts, outputs, prompt_tokens, response_tokens, log_probabilities, reasons = (
+        [column[i] for i in order] for column in columns
+    )
+    return Samples(
+        prompts,
+        outputs,
+        [np.asarray(t, np.int32) for t in prompt_tokens],
+        [np.asarray(t, np.int32) for t in response_tokens],
+        [np.asarray(x, np.float32) for x in log_probabilities],
+        reasons,
+    )
+
+
+def added(tensor: Tensor) -> Tensor:
+    """The sum of everybody's tensor, on every process."""
+    if number() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def wait() -> None:
+    """Until every process is here."""
+    if number() > 1:
+        dist.barrier()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def _gather_bytes(message: bytes) -> list[bytes]:
+    """Everybody's message, as bytes: nothing that crosses between processes is unpickled."""
+    device = _device()
+    sizes = torch.zeros(number(), dtype=torch.int64, device=device)
+    sizes[rank()] = len(message)
+    dist.all_reduce(sizes)
+    longest = int(sizes.max())
+    padded = torch.zeros(longest, dtype=torch.uint8, device=device)
+    padded[: len(message)] = torch.frombuffer(bytearray(message or b"\0"), dtype=torch.uint8)[: len(message)].to(device)
+    found = [torch.zeros_like(padded) for _ in range(number())]
+    dist.all_gather(found, padded)
+    return [bytes(part[:size].cpu().numpy()) for part, size in zip(found, sizes.tolist(), strict=True)]

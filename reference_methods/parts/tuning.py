@@ -1,0 +1,70 @@
+"""What of a model trains, and how a long training survives: the settings that all methods share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from farm.errors import UserError
+from farm.protocols import Learning, Policy, Scorer
+from reference_methods.parts import processes
+
+Tune = Literal["full", "lora", "last_layers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """Methods inherit these settings through ``Descent`` or ``Online``."""
+
+    tune: Tune | None = None
+    """``full``, ``lora`` (adapters on every linear layer; the SFT policy, which is the base without them, is not held
+    twice) or ``last_layers`` (the last so many; twice as fast on a processor); left out, as the world's policy is"""
+    last_layers: int = 8
+    """how many, with ``tune: last_layers``"""
+    lora_rank: int = 16
+    lora_alpha: float = 32.0
+    """the adapters' output is multiplied by this over the rank"""
+    gradient_checkpointing: bool = False
+    """compute each layer's activations a second time in the backward pass instead of keeping them: less memory, a third
+    more computing"""
+    checkpoint_minutes: float = 10.0
+    """how often a long training leaves a checkpoint to go on from; 0 after every step"""
+
+    def start(self, learning: Learning) -> Policy:
+        """A copy of the SFT policy in which what is to be trained trains."""
+        processes.start()
+        policy: Any = learning.policy
+        changed = self._changed(learning.seed)
+        if not changed or (self.tune == "full" and not hasattr(policy, "with_settings")):
+            return policy.copy()
+        if not hasattr(policy, "with_settings"):
+            raise UserError(f"tune: {self.tune} is for language models, not for a {type(policy).__name__}")
+        return policy.with_settings(**changed)
+
+    def start_scorer(self, learning: Learning) -> Scorer:
+        """A new scalar model on a copy of the SFT policy's body, in which what is to be trained trains."""
+        processes.start()
+        policy = self.start(learning) if self._changed(learning.seed) else learning.policy
+        return policy.scorer(learning.seed)
+
+    def start_critic(self, scorer: Scorer, seed: int) -> Scorer:
+        """A copy of a scorer with a head of zeros (the start of a value model), in which the same parts train."""
+        changed, model = self._changed(seed), scorer
+        if changed and hasattr(scorer, "with_settings"):
+            model = scorer.with_settings(**changed)
+        return model.copy(zero_head=True)
+
+    def facts(self) -> dict[str, Any]:
+        """The plain settings, by which a checkpoint knows that it belongs to this training."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "checkpoint_minutes"}
+        kinds = (str, int, float, bool, type(None))
+        return {"method": type(self).__name__, **{k: v for k, v in plain.items() if isinstance(v, kinds)}}
+
+    def _changed(self, seed: int) -> dict[str, Any]:
+        """The policy settings that differ from what the world's policy says."""
+        changed: dict[str, Any] = {"gradient_checkpointing": True} if self.gradient_checkpointing else {}
+        if self.tune is not None:
+            changed["train_layers"] = self.last_layers if self.tune == "last_layers" else None
+            adapters = {"rank": self.lora_rank, "alpha": self.lora_alpha, "seed": seed}
+            changed["lora"] = adapters if self.tune == "lora" else None
+        return changed
