@@ -41,11 +41,11 @@ class GeneralPreferenceModel(PreferenceFit):
         if self.temperature <= 0:
             raise ValueError("the temperature must be positive")
 
-    def start(self, policy: Policy, seed: int) -> Planes:
+    def begin(self, policy: Policy, seed: int) -> Planes:
         return Planes(embedder(policy, 2 * self.planes, seed), self.normalise, self.temperature)
 
     def train(self, learning: Learning) -> Planes:
-        model = self.start(learning.policy, learning.seed)
+        model = self.begin(learning.policy, learning.seed)
         self.fit(model, learning)
         return model
 

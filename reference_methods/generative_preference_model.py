@@ -50,11 +50,11 @@ class GenerativePreferenceModel(PreferenceFit):
             if field not in self.question:
                 raise ValueError(f"question must contain {field}")
 
-    def start(self, policy: Policy, seed: int) -> Judge:
+    def begin(self, policy: Policy, seed: int) -> Judge:
         return Judge(policy.copy(), self.question, self.verdicts, seed, fitting=True)
 
     def train(self, learning: Learning) -> Judge:
-        model = self.start(learning.policy, learning.seed)
+        model = self.begin(learning.policy, learning.seed)
         self.fit(model, learning)
         return Judge(model.policy, self.question, self.verdicts, learning.seed)
 

@@ -30,13 +30,13 @@ from reference_methods.parts.games_models import PreferenceFit
 class PairwisePreferenceModel(PreferenceFit):
     """Fits one to ``preferences``."""
 
-    def start(self, policy: Policy, seed: int) -> Pairwise | PairwiseTable:
+    def begin(self, policy: Policy, seed: int) -> Pairwise | PairwiseTable:
         if isinstance(policy, TabularPolicy):
             return PairwiseTable(policy)
         return Pairwise(policy.scorer(seed))
 
     def train(self, learning: Learning) -> Pairwise | PairwiseTable:
-        model = self.start(learning.policy, learning.seed)
+        model = self.begin(learning.policy, learning.seed)
         self.fit(model, learning)
         return model
 

@@ -51,7 +51,7 @@ class PreferenceFit(Descent):
     held_out_share: float = 0.05
     """share of the pairs that is not trained on, for the accuracy logged at the end; 0 for none"""
 
-    def start(self, policy: Policy, seed: int) -> Fitted:
+    def begin(self, policy: Policy, seed: int) -> Fitted:
         """The model before it has seen a pair, on a copy of the policy's body."""
         raise NotImplementedError
 

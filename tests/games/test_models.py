@@ -117,7 +117,7 @@ def test_planes_must_match_the_rank() -> None:
 
 
 def test_normalised_vectors_bound_the_score() -> None:
-    model = GeneralPreferenceModel(planes=2, normalise=True, temperature=0.5).start(table_policy(9), seed=3)
+    model = GeneralPreferenceModel(planes=2, normalise=True, temperature=0.5).begin(table_policy(9), seed=3)
     assert np.abs(matrix_of(model, 9)).max() <= 1 / 0.5 + 1e-9
 
 
@@ -131,7 +131,7 @@ def test_a_reward_model_is_the_special_case_of_one_plane() -> None:
 
 
 def test_k_responses_take_k_embeddings() -> None:
-    model = GeneralPreferenceModel(planes=2).start(table_policy(12), seed=0)
+    model = GeneralPreferenceModel(planes=2).begin(table_policy(12), seed=0)
     asked: list[int] = []
 
     class Counting:
@@ -152,7 +152,7 @@ def test_antisymmetric_whatever_the_weights_on_a_language_model(method: Preferen
     policy = make_policy()
     samples = policy.sample(["w1", "w2 w3", "w1", "w9"] * 2, seed=1, purpose="t")
     first, second = samples.select(range(4)), samples.select(range(4, 8))
-    model = method.start(policy, seed=5)
+    model = method.begin(policy, seed=5)
     there, back = model.logits(first, second), model.logits(second, first)
     torch.testing.assert_close(there, -back)
     assert float(there.detach().abs().max()) > 1e-3
