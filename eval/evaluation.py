@@ -18,10 +18,10 @@ from scipy import stats
 
 from eval.categories import by_category
 from eval.correction import noise_corrected
+from eval.habits import biases as judge_minus_human
 from eval.length_control import length_controlled
 from eval.multiple import all_differences, holm, max_t
 from eval.prediction_powered import ppi
-from eval.validate import biases as judge_minus_human
 from eval.winrate import WinRate, scores, win_rate
 from farm.errors import UserError
 from farm.formats import read_annotations

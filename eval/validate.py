@@ -14,47 +14,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval import ranking
+from eval.habits import PositionAudit, biases, position_audit
+from eval.model_ranks import model_ranks
 from eval.prediction_powered import gain
-from farm import rng
 from farm.errors import UserError
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import Estimate, codes, critical, mean
+from farm.statistics.uncertainty import Estimate, codes, mean
 from farm.votes import agreement as agree
 from farm.votes.analysis import AnnotatorAnalysis, analyze_annotator
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class PositionAudit(Result):
-    """What the order of the outputs does to a judge."""
-
-    prefers_first: Estimate
-    """P(the output shown first is preferred), decisive verdicts"""
-    consistent: Estimate
-    """P(the same verdict in both orders), over pairs asked in both; missing where none was"""
-    kappa: float
-    """between the orders"""
-    both_orders: int
-
-
-def position_audit(votes: pd.DataFrame, *, confidence: float = 0.95) -> PositionAudit:
-    """Position preference and consistency of the votes of one annotator (:mod:`farm.votes.table`)."""
-    shown = votes["shown"].to_numpy(np.float64)
-    decisive = ~np.isnan(shown) & (shown != 0.5)
-    item = votes["item"].to_numpy()
-    prefers = mean((shown[decisive] > 0.5).astype(float), item[decisive], confidence=confidence)
-    order = votes["reversed"].to_numpy(bool)
-    plain = votes[~order].drop_duplicates("item").set_index("item")["first"]
-    turned = votes[order].drop_duplicates("item").set_index("item")["first"]
-    both = plain.index.intersection(turned.index)
-    a, b = plain.loc[both].to_numpy(np.float64), turned.loc[both].to_numpy(np.float64)
-    seen = ~(np.isnan(a) | np.isnan(b))
-    a, b = a[seen], b[seen]
-    # kappa on the orientation of the data, not on the canonical one: margins depend on it
-    given = votes.drop_duplicates("item").set_index("item")["flipped"].loc[both].to_numpy(bool)[seen]
-    kappa = agree.kappa(np.where(given, 1 - a, a), np.where(given, 1 - b, b)) if a.size else float("nan")
-    return PositionAudit(prefers, mean((a == b).astype(float), confidence=confidence), kappa, int(a.size))
 
 
 @dataclass(frozen=True)
@@ -218,7 +187,7 @@ def validate(
     known_f = ~np.isnan(f)
     rho = _correlation(y[known_f], f[known_f])
     rho_mean = _correlation(per_item.to_numpy()[~np.isnan(matched)], matched[~np.isnan(matched)])
-    ranks, halves, notes = _ranks(votes, judge_seen, rounds, seed, confidence)
+    ranks, halves, notes = model_ranks(votes, judge_seen, rounds, seed, confidence)
     human_first = votes["shown"].to_numpy(np.float64)
     return Validation(
         judge=str(judge["annotator"].iloc[0]),
@@ -313,180 +282,3 @@ def _votes_of_large_items(item: NDArray[Any], y: Floats, largest: int) -> NDArra
 
 def _correlation(a: Floats, b: Floats) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if a.size > 1 and a.std() > 0 and b.std() > 0 else float("nan")
-
-
-def biases(judge: pd.DataFrame, humans: pd.DataFrame, *, beyond: int = 30, confidence: float = 0.95) -> pd.DataFrame:
-    """P(longer), P(list) and P(first shown) of the judge minus the humans' own, paired by item.
-
-    The rate of one side alone confounds bias with quality (longer answers may be better); the difference on the same
-    pairs does not. Columns: bias, judge, human, difference, low, high, n (items).
-    """
-    measures = {}
-    source = humans if "length_1" in humans else judge
-    by_item = source.drop_duplicates("item").set_index("item")
-    if "length_1" in source:
-        d = by_item["length_1"].astype(float) - by_item["length_2"].astype(float)
-        measures["longer"] = np.sign(d.where(d.abs() > beyond, 0.0))
-    source = humans if "list_1" in humans else judge
-    if "list_1" in source:
-        by_list = source.drop_duplicates("item").set_index("item")
-        measures["lists"] = by_list["list_1"].astype(float) - by_list["list_2"].astype(float)
-    rows = []
-    for name, side in measures.items():
-        side = side[(side != 0) & side.notna()]
-        one, two = (_preferring(v, side) for v in (judge, humans))
-        rows.append(_bias_row(name, one, two, confidence))
-    for name, column in (("first shown", "shown"),):
-        pair = []
-        for votes in (judge, humans):
-            v = votes[["item", column]].dropna()
-            v = v[v[column] != 0.5]
-            pair.append(v.groupby("item")[column].mean())
-        rows.append(_bias_row(name, pair[0], pair[1], confidence))
-    return pd.DataFrame(rows, columns=["bias", "judge", "human", "difference", "low", "high", "n"])
-
-
-def _preferring(votes: pd.DataFrame, side: pd.Series) -> pd.Series:
-    """By item: the share of decisive votes for the output on the + side."""
-    v = votes[votes["item"].isin(side.index) & votes["first"].notna() & (votes["first"] != 0.5)]
-    for_plus = ((v["first"] > 0.5).to_numpy() == (side.reindex(v["item"]).to_numpy() > 0)).astype(float)
-    return pd.Series(for_plus).groupby(v["item"].to_numpy()).mean()
-
-
-def _bias_row(name: str, judge: pd.Series, human: pd.Series, confidence: float) -> dict[str, object]:
-    both = judge.index.intersection(human.index)
-    a, b = judge.loc[both].to_numpy(np.float64), human.loc[both].to_numpy(np.float64)
-    e = mean(a - b, confidence=confidence)
-    nan = float("nan")
-    rates = {"judge": float(a.mean()), "human": float(b.mean())} if a.size else {"judge": nan, "human": nan}
-    return {"bias": name, **rates, "difference": e.value, "low": e.low, "high": e.high, "n": e.n}
-
-
-def _ranks(
-    humans: pd.DataFrame, judge: pd.DataFrame, rounds: int, seed: int, confidence: float
-) -> tuple[pd.DataFrame, ranking.SplitHalf | None, list[str]]:
-    """Rank correlation of the models' win rates, resampling items for both sides, and the humans' split half."""
-    columns = ["statistic", "value", "low", "high", "n"]
-    if "model_1" not in humans:
-        return pd.DataFrame(columns=columns), None, ["no model names: no ranking to compare"]
-    names = sorted(set(humans["model_1"]) | set(humans["model_2"]))
-    if len(names) < 3:
-        return pd.DataFrame(columns=columns), None, [f"{len(names)} models: no ranking to compare"]
-    sides = humans.drop_duplicates("item").set_index("item")[["model_1", "model_2"]]
-    own = judge[["item", "first"]].dropna().join(sides, on="item")
-    item, number = codes(np.concatenate([humans["item"].to_numpy().astype(str), own["item"].to_numpy().astype(str)]))
-    parts = []
-    for votes, where in ((humans, item[: len(humans)]), (own, item[len(humans) :])):
-        s = votes["first"].to_numpy(np.float64)
-        index = pd.Index(names)
-        one, two = (index.get_indexer(pd.Index(votes[c])) for c in ("model_1", "model_2"))
-        cell = np.concatenate([where * len(names) + one, where * len(names) + two])
-        sums = np.bincount(cell, weights=np.concatenate([s, 1 - s]), minlength=number * len(names))
-        counts = np.bincount(cell, minlength=number * len(names)).astype(np.float64)
-        parts.append((sums.reshape(number, -1).astype(np.float64), counts.reshape(number, -1)))
-    (hs, hc), (js, jc) = parts
-    with np.errstate(invalid="ignore", divide="ignore"):
-        human, machine = hs.sum(0) / hc.sum(0), js.sum(0) / jc.sum(0)
-    kept = ~(np.isnan(human) | np.isnan(machine))
-    weights = ranking.cluster_weights(number, rounds, seed, "items")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        drawn_h = (weights @ hs[:, kept]) / (weights @ hc[:, kept])
-        drawn_j = (weights @ js[:, kept]) / (weights @ jc[:, kept])
-    whole = ~(np.isnan(drawn_h) | np.isnan(drawn_j)).any(axis=1)
-    rows = []
-    for name, function in (("spearman", ranking.spearman), ("kendall", ranking.kendall)):
-        low, high = ranking.percentile_interval(function(drawn_h[whole], drawn_j[whole]), confidence)
-        value = float(function(human[kept], machine[kept]))
-        rows.append({"statistic": name, "value": value, "low": low, "high": high, "n": int(kept.sum())})
-    over = ranking.correlation(human[kept], machine[kept], rounds=rounds, seed=seed, confidence=confidence)
-    rows.append(
-        {"statistic": "spearman over models", "value": over.value, "low": over.low, "high": over.high, "n": over.n}
-    )
-    halves = _split_votes(humans, names, seed)
-    return pd.DataFrame(rows, columns=columns), halves, []
-
-
-def _split_votes(votes: pd.DataFrame, names: list[str], seed: int, rounds: int = 200) -> ranking.SplitHalf:
-    """Two halves of the votes at random (on the same items, as judge and humans are), each ranking the models."""
-    index = pd.Index(names)
-    one, two = (index.get_indexer(pd.Index(votes[c])) for c in ("model_1", "model_2"))
-    s = votes["first"].to_numpy(np.float64)
-    m = len(names)
-    generator = rng.generator(seed, "split votes", len(votes))
-
-    def rates(kept: NDArray[np.bool_]) -> Floats:
-        won = np.bincount(one[kept], s[kept], m) + np.bincount(two[kept], 1 - s[kept], m)
-        with np.errstate(invalid="ignore"):
-            return np.asarray(won / (np.bincount(one[kept], minlength=m) + np.bincount(two[kept], minlength=m)))
-
-    drawn = []
-    for _ in range(rounds):
-        half = generator.random(len(votes)) < 0.5
-        a, b = rates(half), rates(~half)
-        both = ~(np.isnan(a) | np.isnan(b))
-        drawn.append(float(ranking.spearman(a[both], b[both])))
-    value = float(np.nanmean(drawn))
-    low, high = ranking.percentile_interval(np.array(drawn))
-    return ranking.SplitHalf("spearman", value, 2 * value / (1 + value), low, high, len(votes), rounds, seed)
-
-
-def audit_runs(votes: pd.DataFrame, by: list[str], *, truth: str = "human_label") -> pd.DataFrame:
-    """Many judge runs with a gold label beside each verdict (LLMBar): one row a run.
-
-    accuracy (both orders) with its interval clustered by pair, consistent (the same verdict in both orders), kappa
-    between the orders, prefers_first, n, missing; a pair without both verdicts does not count for consistency.
-    """
-    if truth not in votes:
-        raise UserError(f"the runs have no column `{truth}` to be judged by")
-    for column in by:
-        if column not in votes:
-            raise UserError(f"the runs have no column `{column}`; there are: {', '.join(map(str, votes.columns))}")
-    label = np.asarray(pd.to_numeric(votes[truth]), np.float64)
-    groups = votes.groupby(by, sort=True)
-    run, number = groups.ngroup().to_numpy(), groups.ngroups
-    given, shown = votes["given"].to_numpy(np.float64), votes["shown"].to_numpy(np.float64)
-    seen = ~np.isnan(given)
-    right = (given == (label == 1)).astype(np.float64)
-
-    def total(values: Floats, kept: NDArray[np.bool_], at: NDArray[Any]) -> Floats:
-        return np.asarray(np.bincount(at[kept], weights=values[kept], minlength=number), np.float64)
-
-    n = total(np.ones(len(votes)), seen, run)
-    accuracy = total(right, seen, run) / n
-    item, items = codes(votes["item"].to_numpy().astype(str))
-    pair = run * items + item
-    at, place = np.unique(pair, return_inverse=True)
-    of_run = at // items
-    residual = np.bincount(place[seen], weights=(right - accuracy[run])[seen], minlength=len(at))
-    clusters = np.bincount(of_run[np.bincount(place[seen], minlength=len(at)) > 0], minlength=number)
-    squares = np.bincount(of_run, weights=residual**2, minlength=number)
-    error = np.sqrt(squares * clusters / np.maximum(clusters - 1, 1)) / n
-    decisive = seen & (shown != 0.5)
-    order = votes["reversed"].to_numpy(bool)
-    verdict = np.full((2, len(at)), np.nan)
-    for k in (0, 1):
-        rows = np.flatnonzero((order == bool(k)) & seen)[::-1]  # the first verdict of each order stays
-        verdict[k, place[rows]] = given[rows]
-    both = ~np.isnan(verdict).any(axis=0)
-    a, b = verdict[0], verdict[1]
-    pairs = total(np.ones(len(at)), both, of_run)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        consistent = total((a == b).astype(np.float64), both, of_run) / pairs
-        expected = np.zeros(number)
-        for v in (0.0, 0.5, 1.0):
-            expected += total((a == v) * 1.0, both, of_run) * total((b == v) * 1.0, both, of_run) / pairs**2
-        kappa = (consistent - expected) / (1 - expected)
-        first = total((shown > 0.5).astype(np.float64), decisive, run) / total(np.ones(len(votes)), decisive, run)
-    half = np.array([critical(0.95, max(int(c) - 1, 1)) for c in clusters]) * error
-    table = groups.size().reset_index()[by]
-    return table.assign(
-        n=n.astype(int),
-        missing=(groups.size().to_numpy() - n).astype(int),
-        accuracy=accuracy,
-        low=np.maximum(accuracy - half, 0),
-        high=np.minimum(accuracy + half, 1),
-        consistent=consistent,
-        kappa=kappa,
-        prefers_first=first,
-        both_orders=pairs.astype(int),
-    )

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from eval.validate import audit_runs, validate
+from eval.judge_runs import audit_runs
+from eval.validate import validate
 from farm.errors import UserError
 from farm.statistics.result import Result
 from farm.votes.table import read_votes

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.validate import audit_runs, validate
+from eval.judge_runs import audit_runs
+from eval.validate import validate
 from farm.errors import UserError
 from farm.votes import agreement as agree
 from farm.votes.table import from_table, read_votes
