@@ -32,6 +32,6 @@ class FeedME(SFT):
         weights = np.concatenate([pairs.p_first, 1 - pairs.p_first]).astype(np.float64)
         preferred = np.flatnonzero(weights > 0)
         samples = Samples.concatenate([pairs.first, pairs.second]).select(preferred)
-        policy = learning.policy.copy()
+        policy = self.start(learning)
         self.imitate(policy, samples, learning, purpose="feedme", weights=weights[preferred])
         return policy

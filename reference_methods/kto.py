@@ -49,7 +49,7 @@ class KTO(Descent):
 
     def train(self, learning: Learning) -> Policy:
         pairs = Preferences.read(learning)
-        policy = learning.policy.copy()
+        policy = self.start(learning)
         samples = Samples.concatenate([pairs.first, pairs.second])
         desirable = torch.as_tensor(np.concatenate([pairs.p_first, 1 - pairs.p_first]))
         others = mismatched(pairs, learning.seed)

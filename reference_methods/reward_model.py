@@ -7,8 +7,8 @@ the labels are: a share e of flipped labels keeps every fitted difference below 
 training the scores are therefore shifted and scaled to mean 0 and standard deviation 1 on samples of the SFT policy, so
 that a KL coefficient means the same for every reward model.
 
-Variants, each a setting: ``label_smoothing`` e trains towards (1 - e) p + e (1 - p); ``margin`` m asks the preferred side
-to lead by m |2 p - 1|, as Llama 2 does with graded labels (arXiv 2307.09288, eq. 2); ``centring`` c adds
+Variants, each a setting: ``label_smoothing`` e trains towards (1 - e) p + e (1 - p); ``margin`` m asks the preferred
+side to lead by m |2 p - 1|, as Llama 2 does with graded labels (arXiv 2307.09288, eq. 2); ``centring`` c adds
 c (r_1 + r_2)^2, which fixes the constant (Eisenstein et al., arXiv 2312.09244; 0.01 in TRL).
 
 Paper: Ouyang et al. (arXiv 2203.02155), Stiennon et al. (arXiv 2009.01325). Settings of AlpacaFarm (arXiv 2305.14387):

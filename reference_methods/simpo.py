@@ -39,9 +39,4 @@ class SimPO(Contrast):
     def contrast(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         each = pairs.mean_log_likelihoods
         margin, gamma = self.beta * (each[0] - each[1]), self.beta * self.gamma_over_beta
-        p = (1 - 2 * self.label_smoothing) * pairs.label + self.label_smoothing
-        won, lost = (
-            bradley_terry(margin - gamma, p.new_ones(p.shape)),
-            bradley_terry(margin + gamma, p.new_zeros(p.shape)),
-        )
-        return p * won + (1 - p) * lost, margin
+        return bradley_terry(margin, pairs.label, self.label_smoothing, offset=gamma), margin

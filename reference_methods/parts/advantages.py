@@ -46,6 +46,32 @@ def leave_one_out(rewards: Tensor, group_size: int) -> Tensor:
 
 
 @torch.no_grad()
+def group_relative(
+    rewards: Tensor, group_size: int, by_deviation: bool = True, degrees_of_freedom: int = 1, floor: float = 1e-4
+) -> Tensor:
+    """GRPO (arXiv 2402.03300): A_i = (R_i - mean) / (deviation + floor) within the group; [B], groups consecutive.
+
+    Without ``by_deviation`` the centred reward (Dr. GRPO, arXiv 2503.20783). ``degrees_of_freedom`` is what is taken
+    off the count under the variance: 1 in TRL and verl; with 0 a reward of 0 or 1 has A = sqrt((1 - p) / p) where 1.
+    """
+    if group_size < 2:
+        raise ValueError(f"a group has at least 2 responses to compare, not {group_size}")
+    groups = rewards.view(-1, group_size)
+    centred = groups - groups.mean(1, keepdim=True)
+    if by_deviation:
+        centred = centred / (groups.std(1, keepdim=True, correction=degrees_of_freedom) + floor)
+    return centred.reshape(-1)
+
+
+@torch.no_grad()
+def same_in_group(rewards: Tensor, group_size: int, tolerance: float = 1e-6) -> Tensor:
+    """Whether all rewards of a response's group are equal, so that there is nothing to learn from it; bool [B]."""
+    groups = rewards.view(-1, group_size)
+    equal = groups.max(1).values - groups.min(1).values <= tolerance
+    return equal.repeat_interleave(group_size)
+
+
+@torch.no_grad()
 def whiten(values: Tensor, mask: Tensor, shift: bool = True, floor: float = 1e-3) -> Tensor:
     """Values over their standard deviation, and with ``shift`` at mean 0; moments over real places of the whole batch.
 

@@ -65,7 +65,7 @@ class Contrast(Descent):
 
     def train(self, learning: Learning) -> Policy:
         pairs = Preferences.read(learning)
-        policy, purpose = learning.policy.copy(), type(self).__name__.lower()
+        policy, purpose = self.start(learning), type(self).__name__.lower()
         counts = [torch.as_tensor(side.lengths()).clamp(min=1) for side in (pairs.first, pairs.second)]
         reference = self._reference(learning.policy, pairs) if self.uses_reference() else torch.zeros(2, len(pairs))
 

@@ -17,7 +17,13 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
-def bradley_terry(margin: Tensor, p_first: Tensor, label_smoothing: float = 0.0, robust: bool = False) -> Tensor:
+def bradley_terry(
+    margin: Tensor,
+    p_first: Tensor,
+    label_smoothing: float = 0.0,
+    robust: bool = False,
+    offset: float | Tensor = 0.0,
+) -> Tensor:
     """-[p log sigma(m) + (1 - p) log sigma(-m)]: cross-entropy between the labels and a Bradley-Terry model.
 
     Args:
@@ -27,6 +33,8 @@ def bradley_terry(margin: Tensor, p_first: Tensor, label_smoothing: float = 0.0,
             loss (1 - e) l(m, p) + e l(m, 1 - p), whose optimum is smoothed (cDPO).
         robust: with l the loss above, ((1 - e) l(m, p) - e l(m, 1 - p)) / (1 - 2e): under a flip rate e its
             expectation is the loss of the clean labels (robust DPO, arXiv 2403.00409). It is not bounded below.
+        offset: by how much a side that is preferred must lead before its loss is that of no lead, a number or [B]
+            (the margin of Llama 2's reward model, SimPO's gamma).
 
     Returns:
         [B], with gradient through ``margin``.
@@ -34,7 +42,7 @@ def bradley_terry(margin: Tensor, p_first: Tensor, label_smoothing: float = 0.0,
     e = label_smoothing
     if not 0 <= e < 0.5:
         raise ValueError(f"label_smoothing is a share below one half, not {e}")
-    agree, disagree = -logsigmoid(margin), -logsigmoid(-margin)
+    agree, disagree = -logsigmoid(margin - offset), -logsigmoid(-margin - offset)
     if robust:
         p = (p_first - e) / (1 - 2 * e)  # the label with the assumed flips taken out of it; may leave [0, 1]
     else:

@@ -1,0 +1,174 @@
+"""Quark, quantised reward conditioning: sort what was written into quantiles of reward, learn each under its own token.
+
+    for each step:  y ~ pi(. | best token, x), scored and put in a pool, which is sorted into K equal quantiles
+                    L = -log pi(y | q, x) + beta KL(pi(. | q, x) || pi_ref(. | x)) - entropy H(pi(. | q, x)),
+                    mean over tokens, on minibatches from the pool, q the token of y's quantile
+    answers:        pi(. | best token, x)
+
+The KL is exact at every place (the sum over the vocabulary), in the direction of the public codes; the reference does
+not see the token. The first batch is sampled without a token. No policy gradient and no value network is needed.
+
+Paper: Lu et al. (arXiv 2205.13636): K 5, beta 0.05, learning rate 1e-5, batch 128; in its code entropy 0.06.
+``best_quantile_only`` is what AlpacaFarm (arXiv 2305.14387) runs: no tokens; each batch's best quantile alone is learnt
+from, and forgotten afterwards: online filtered fine-tuning with a KL. With beta 0 that is SuperHF (arXiv 2310.16763).
+Deviations: the tokens are words (``quantile_texts``) unless special tokens of the tokenizer are named; nothing is added
+to the vocabulary. A killed run starts anew: the pool is not in its checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from farm import rng
+from farm.protocols import Learning, Policy, Samples
+from reference_methods.parts import kl
+from reference_methods.parts.aggregation import Totals, aggregate
+from reference_methods.parts.batches import Rows, total_lengths
+from reference_methods.parts.conditioning import ConditionedPolicy, controllable, with_prompts
+from reference_methods.parts.optimization import Loss, Metrics, Optimizer, accumulate
+from reference_methods.parts.rollouts import Online, Rollout, padded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quark(Online):
+    """Trains the policy on its own samples, sorted by the reward model."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
+
+    quantiles: int = 5
+    quantile_texts: Sequence[str] | None = None
+    """what stands before a prompt for each quantile, worst first; words where omitted"""
+    best_quantile_only: bool = False
+    """AlpacaFarm's mode: no tokens and no pool, only the best quantile of each batch"""
+    beta: float = 0.05
+    """the coefficient of the KL to the SFT policy, in the loss"""
+    entropy: float = 0.0
+    """the coefficient of the entropy of each next token"""
+    epochs: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantiles < 2:
+            raise ValueError("there must be at least 2 quantiles")
+        if self.quantile_texts is not None and len(set(self.quantile_texts)) != self.quantiles:
+            raise ValueError(f"quantile_texts must be {self.quantiles} different texts, one a quantile, worst first")
+
+    def texts(self) -> list[str]:
+        """What stands before a prompt for each quantile, worst first."""
+        if self.quantile_texts is not None:
+            return list(self.quantile_texts)
+        return [f"Quality {k + 1} of {self.quantiles}. " for k in range(self.quantiles)]
+
+    def train(self, learning: Learning) -> Policy:
+        policy = self.start(learning)
+        if not self.best_quantile_only:
+            policy, learning = controllable(policy, self.texts()), replace(learning, checkpoints=None)
+        writer, pool = ConditionedPolicy(policy, ""), _Pool()
+        sampler: Policy = policy if self.best_quantile_only else writer
+
+        def build(rollout: Rollout) -> tuple[Loss, Metrics]:
+            scores = rollout.scores.double().cpu().numpy()
+            if self.best_quantile_only:
+                best = np.flatnonzero(quantile_of(scores, self.quantiles) == self.quantiles - 1)
+                plain, told = rollout.samples.select(best), rollout.samples.select(best)
+            else:
+                pool.add(rollout.samples, scores)
+                writer.control = self.texts()[-1]
+                plain, told = pool.samples, pool.told(policy, self.texts())
+            return _PoolLoss(plain, partial(self._loss, policy, learning.policy, plain, told)), {
+                "pool": float(len(plain))
+            }
+
+        self.learn(sampler, [(policy.parameters(), self.learning_rate)], build, learning, "quark")
+        return sampler
+
+    def improve(
+        self,
+        loss: Loss,
+        optimizer: Optimizer,
+        rollout: Rollout,  # noqa: ARG002 (the pool has it, and more)
+        seed: int,
+        purpose: str,
+    ) -> Metrics:
+        """Minibatches drawn from the pool; the mean of each metric over the updates."""
+        assert isinstance(loss, _PoolLoss)
+        samples, steps = loss.samples, []
+        lengths, tokens = total_lengths(samples), samples.lengths()
+        size = min(len(samples), max(1, self.rollouts // self.minibatches))
+        everyone = np.arange(len(samples), dtype=np.uint64)
+        for update in range(self.epochs * self.minibatches):
+            rows = rng.permutation(everyone, seed, f"{purpose}/update {update}")[:size]
+            totals = Totals(float(len(rows)), float(tokens[rows].sum()))
+            metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens)
+            steps.append(metrics | optimizer.step(metrics["loss"]))
+        return {name: float(np.mean([metrics[name] for metrics in steps])) for name in steps[0]}
+
+    def _loss(
+        self, policy: Policy, reference: Policy, plain: Samples, told: Samples, rows: Rows, totals: Totals
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = told.select(rows)
+        if not self.beta and not self.entropy:  # the vocabulary need not be looked at
+            likelihood, mask = policy.log_probabilities(chosen, self.temperature)
+            nll = aggregate(-likelihood, mask, "token_mean", totals)
+            return nll, {"nll": nll}
+        new, mask = policy.distributions(chosen, self.temperature)
+        with torch.no_grad():
+            old, _ = reference.distributions(plain.select(rows), self.temperature)
+        tokens, _ = padded([t.astype(np.float32) for t in chosen.response_tokens], like=new[..., 0])
+        likelihood = new.gather(-1, tokens.long()[..., None])[..., 0]
+
+        def mean(values: Tensor) -> Tensor:
+            return aggregate(values, mask, "token_mean", totals)
+
+        nll, divergence = mean(-likelihood), mean(kl.full(new, old))
+        loss = nll + self.beta * divergence
+        if self.entropy:
+            loss = loss + self.entropy * mean((new.exp() * new).sum(-1))
+        return loss, {"nll": nll, "token_kl": divergence}
+
+
+def quantile_of(scores: NDArray[np.float64], quantiles: int) -> NDArray[np.int64]:
+    """The quantile of each score, 0 the worst; as equal in size as can be, equal scores by their place, [n]."""
+    rank = np.empty(len(scores), dtype=np.int64)
+    rank[np.argsort(scores, kind="stable")] = np.arange(len(scores))
+    return rank * quantiles // max(1, len(scores))
+
+
+@dataclass
+class _Pool:
+    """All that was written so far, with its scores."""
+
+    parts: list[Samples] = field(default_factory=list)
+    scores: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def add(self, samples: Samples, scores: NDArray[np.float64]) -> None:
+        self.parts, self.scores = [*self.parts, samples], [*self.scores, scores]
+
+    @property
+    def samples(self) -> Samples:
+        return Samples.concatenate(self.parts)
+
+    def told(self, policy: Policy, texts: list[str]) -> Samples:
+        """Every response under the text of its quantile among all."""
+        samples = self.samples
+        quantile = quantile_of(np.concatenate(self.scores), len(texts))
+        return with_prompts(policy, samples, [texts[q] + p for q, p in zip(quantile, samples.prompts, strict=True)])
+
+
+@dataclass(frozen=True)
+class _PoolLoss:
+    """A loss of rows of ``samples``."""
+
+    samples: Samples
+    loss: Loss
+
+    def __call__(self, rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.loss(rows, totals)

@@ -1,0 +1,86 @@
+"""RAFT, reward-ranked fine-tuning: again and again, imitate the best of a few samples, from where one stands.
+
+    for each stage:  y*(x) = argmax over i <= n of r(x, y_i), y_i ~ pi_k, for a batch of prompts
+                     pi_{k+1} = a few steps of SFT of pi_k on {(x, y*(x))}
+
+Expert iteration in small steps: that begins each round again at the SFT policy and fits it on all prompts; this goes on
+from the policy it has. Fitted perfectly, stage k has the best of n^k samples.
+
+Paper: Dong et al. (arXiv 2304.06767), algorithm 1: batches of 2048 prompts, n 8 to 32, learning rate 2e-5, and its
+acceptance ratio 1/n per prompt. Defaults here: 8 stages of 256 prompts, n 8, one epoch each. ``beta`` adds the paper's
+penalty to the ranking, r(x, y) - beta (log pi_k(y|x) - log pi_ref(y|x)) (its section 5); 0 by default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from farm.errors import UserError
+from farm.protocols import Learning, Policy, Samples
+from reference_methods.parts.batches import in_parts, log_likelihoods, prompt_stream
+from reference_methods.parts.descent import part_of
+from reference_methods.parts.rollouts import sample_metrics
+from reference_methods.sft import SFT
+
+
+@dataclass(frozen=True, kw_only=True)
+class RAFT(SFT):
+    """Fine-tunes the policy on the best of its own samples, stage by stage."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
+
+    n: int = 8
+    """responses drawn for each one learnt from"""
+    stages: int = 8
+    prompts: int = 256
+    """of each stage"""
+    beta: float = 0.0
+    """the weight of the log ratio to the SFT policy in the ranking"""
+    temperature: float = 1.0
+    epochs: int = 1
+    batch_size: int = 64
+    schedule: str = "constant"  # type: ignore[assignment]
+    warm_up: float = 0.0
+
+    def train(self, learning: Learning) -> Policy:
+        if learning.reward_model is None or not len(learning.prompts):
+            raise UserError("raft: it needs a reward model, and prompts to sample for")
+        instructions = learning.prompts["instruction"].tolist()
+        stage_steps = 1 + self.epochs * -(-self.prompts // self.batch_size)  # sampling is a step too
+        learning.steps(self.stages * stage_steps)
+        policy = self.start(learning)
+        streams = prompt_stream(instructions, self.prompts, self.stages, learning.seed, "raft")
+        for k, prompts in enumerate(streams):
+            purpose, first = f"raft/stage {k}", k * stage_steps
+            samples = policy.sample(
+                [prompt for prompt in prompts for _ in range(self.n)],
+                seed=learning.seed,
+                purpose=purpose,
+                temperature=self.temperature,
+            )
+            scores = in_parts(learning.reward_model.scores, samples, self.micro_batch_tokens)
+            ratio = self._log_ratio(policy, learning.policy, samples)
+            best = (scores - self.beta * ratio).view(-1, self.n).argmax(1).cpu().numpy()
+            learning.log(
+                {
+                    "step": first,
+                    "reward": float(scores.mean()),
+                    "kl": float(ratio.mean()),
+                    **sample_metrics(samples, learning),
+                }
+            )
+            chosen = samples.select(np.arange(len(best)) * self.n + best)
+            self.imitate(policy, chosen, part_of(learning, first + 1), purpose)
+        return policy
+
+    def _log_ratio(self, policy: Policy, reference: Policy, samples: Samples) -> torch.Tensor:
+        """log policy - log reference of whole responses, [B]."""
+        ours, theirs = (
+            in_parts(lambda part, writer=writer: log_likelihoods(writer, part), samples, self.micro_batch_tokens)  # type: ignore[misc]
+            for writer in (policy, reference)
+        )
+        return ours - theirs
