@@ -50,6 +50,6 @@ class ExpertIteration(SFT):
             experts = BestOfNPolicy(policy, learning.reward_model, self.n, self.micro_batch_tokens)
             best = experts.sample(prompts, seed=learning.seed, purpose=purpose, temperature=self.temperature)
             learning.log({"step": k * round_steps, **sample_metrics(best, learning)})
-            policy = learning.policy.copy()
+            policy = self.start(learning)
             self.imitate(policy, best, part_of(learning, k * round_steps + 1), purpose)
         return policy
