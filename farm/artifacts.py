@@ -1,57 +1,41 @@
 """Folders of files under a content address: checkpoints and tables of the stages of an experiment.
 
 A stage's folder appears whole or not at all: it is written beside its place and renamed when complete, so a run that
-was killed finds only finished stages, and two processes that make the same stage do no harm.
+was killed finds only finished stages. While a stage is made, one process holds its lock; another that wants the same
+stage waits and finds it done. Beside its place lies ``<stage>.partial``, which outlives a kill: there a method may
+leave checkpoints, and the progress of the stage is told. How long each stage took is kept in ``timings.jsonl``, from
+which later runs are estimated.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
+import contextlib
+import fcntl
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from farm.code_digest import code_digest, with_code
 from farm.store import address
 
-# What of the ground can change the result of a stage.
-_GROUND = ("rng.py", "records.py", "protocols.py", "formats.py", "experiment.py", "models.py", "policies", "worlds")
+__all__ = ["Artifacts", "Place", "Stage", "Work", "alone", "code_digest", "with_code"]
+
+TIMINGS = "timings.jsonl"
 
 
-@cache
-def code_digest(package: str) -> str:
-    """A digest of the source of a top-level package or module: a changed method is never served a stale result."""
-    module = sys.modules.get(package) or importlib.import_module(package)
-    file = Path(str(module.__file__))
-    if package == "farm":
-        roots = [file.parent / name for name in _GROUND]
-    else:
-        roots = [file.parent if file.name == "__init__.py" else file]
-    files = sorted(f for root in roots for f in ([root] if root.is_file() else root.rglob("*.py")))
-    digest = hashlib.blake2b(digest_size=8)
-    for source in files:
-        digest.update(source.name.encode() + b"\0" + source.read_bytes())
-    return digest.hexdigest()
-
-
-def with_code(description: Any) -> Any:
-    """A description of specs with the digest of the code behind every ``class`` in it."""
-    if isinstance(description, dict):
-        out = {name: with_code(value) for name, value in description.items()}
-        if isinstance(description.get("class"), str):
-            out["code"] = code_digest(description["class"].partition(".")[0])
-        return out
-    if isinstance(description, (list, tuple)):
-        return [with_code(item) for item in description]
-    return description
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Only one process at a time is inside; the lock is the system's, so it goes with the process that held it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)
@@ -67,42 +51,139 @@ class Stage:
     """it had been made before"""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a stage is made."""
+
+    folder: Path
+    """empty at first; what is in it when the stage is done is the stage"""
+    checkpoints: Path
+    """outlives a kill; removed when the stage is done"""
+    told: Path
+    """a file for the progress of the stage, as JSON"""
+
+
+Work = Callable[[Place], "dict[str, Any] | None"]
+"""Makes a stage in a place; what it returns is noted with the stage"""
+
+
 class Artifacts:
     """The artifact folders below ``root``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def stage(self, name: str, description: dict[str, Any], make: Callable[[Path], None]) -> Stage:
-        """The folder of a stage, made by ``make(folder)`` unless it is there.
+    def key(self, name: str, description: dict[str, Any]) -> str:
+        """The content address of a stage: its name, all that determines it, and the code that makes it."""
+        return address(name, code_digest("farm"), with_code(description)).hex()
+
+    def folder(self, name: str, key: str) -> Path:
+        """Where a stage is when it is done. The name is there for people; the key decides."""
+        return self.root / f"{name.replace(' ', '-').replace('/', '-')}-{key[:16]}"
+
+    def done(self, name: str, key: str) -> bool:
+        return (self.folder(name, key) / "stage.json").is_file()
+
+    def find(self, name: str, key: str, found: bool = True) -> Stage:
+        """A finished stage. Raises FileNotFoundError where it is not done."""
+        folder = self.folder(name, key)
+        note = folder / "stage.json"
+        seconds = float(json.loads(note.read_text())["seconds"])
+        with contextlib.suppress(OSError):  # the last use, for `farm clean`
+            os.utime(note)
+        return Stage(name, folder, key, seconds, found)
+
+    def partial(self, name: str, key: str) -> Path:
+        """The folder beside a stage that is being made."""
+        folder = self.folder(name, key)
+        return folder.with_name(folder.name + ".partial")
+
+    def make(
+        self,
+        name: str,
+        key: str,
+        make: Work,
+        facts: dict[str, Any] | None = None,
+        again: bool = False,
+    ) -> Stage:
+        """The stage, made by ``make`` unless it is there.
 
         Args:
             name: for people; part of the folder's name.
-            description: plain data with all that determines the content.
+            key: the content address.
+            facts: what to note of it beside its name, key and seconds, and what ``make`` returns.
+            again: make it even if it is there, and put the new one in its place.
         """
-        key = address(name, code_digest("farm"), with_code(description)).hex()
-        folder = self.root / f"{name.replace(' ', '-').replace('/', '-')}-{key[:16]}"
-        note = folder / "stage.json"
-        found = note.is_file()
-        if not found:
-            self._make(folder, name, key, description, make)
-        facts = json.loads(note.read_text())
-        return Stage(name, folder, key, float(facts["seconds"]), found)
+        if not again and self.done(name, key):
+            return self.find(name, key)
+        with self._locked(name, key) as partial:
+            if not again and self.done(name, key):  # by the process that held the lock
+                return self.find(name, key)
+            self._make(name, key, partial, make, facts or {})
+        return self.find(name, key, found=False)
 
-    def _make(
-        self, folder: Path, name: str, key: str, description: dict[str, Any], make: Callable[[Path], None]
-    ) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
+    def _make(self, name: str, key: str, partial: Path, make: Work, facts: dict[str, Any]) -> None:
+        folder = self.folder(name, key)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=self.root))
         try:
+            checkpoints = partial / "checkpoints"
+            checkpoints.mkdir(exist_ok=True)
             started = time.monotonic()
-            make(temporary)
-            facts = {"name": name, "key": key, "seconds": time.monotonic() - started, "description": description}
-            (temporary / "stage.json").write_text(json.dumps(facts, indent=1, default=str))
-            try:
-                os.rename(temporary, folder)
-            except OSError:
-                if not (folder / "stage.json").is_file():  # not merely made by another process meanwhile
-                    raise
+            told = make(Place(temporary, checkpoints, partial / "progress.json"))
+            noted = {"name": name, "key": key, "seconds": time.monotonic() - started, **facts, **(told or {})}
+            (temporary / "stage.json").write_text(json.dumps(noted, indent=1, default=str))
+            temporary.chmod(0o755)
+            if folder.exists():  # made again, or without its note
+                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=self.root))
+                os.rename(folder, old / "old")
+                shutil.rmtree(old, ignore_errors=True)
+            os.rename(temporary, folder)
+            self._note({k: v for k, v in noted.items() if k != "description"})
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str, key: str) -> Iterator[Path]:
+        """Hold the stage's partial folder; the lock is the system's, so it goes with the process that held it."""
+        partial = self.partial(name, key)
+        while True:
+            partial.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = (partial / "lock").open("a")
+            except FileNotFoundError:  # another process has just removed the folder
+                continue
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _same_file(lock.fileno(), partial / "lock"):
+                break
+            lock.close()
+        try:
+            yield partial
+        finally:
+            # Kept after a failure where it holds a checkpoint: the next attempt goes on from there.
+            if self.done(name, key) or not any((partial / "checkpoints").glob("*")):
+                shutil.rmtree(partial, ignore_errors=True)
+            lock.close()
+
+    def _note(self, facts: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError), (self.root / TIMINGS).open("a") as lines:
+            lines.write(json.dumps(facts, default=str) + "\n")
+
+    def timings(self) -> list[dict[str, Any]]:
+        """What is known of every stage that was ever made here: name, seconds, and the facts noted with it."""
+        found = []
+        with contextlib.suppress(OSError):
+            for line in (self.root / TIMINGS).read_text().splitlines():
+                with contextlib.suppress(json.JSONDecodeError):  # two machines may have written at once
+                    if isinstance(facts := json.loads(line), dict) and isinstance(facts.get("seconds"), (int, float)):
+                        found.append(facts)
+        return found
+
+
+def _same_file(opened: int, path: Path) -> bool:
+    """Whether an open file is still the one at the path: it may have been removed while this process waited."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    here = os.fstat(opened)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

@@ -18,7 +18,12 @@ import farm
 from farm.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
+
+    from farm.experiment import Study
+    from farm.running import Run
 
 _HELP = "Simulate human feedback, learn from it, and measure how far the result would hold with people."
 
@@ -99,29 +104,72 @@ def run(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default runs/<name>-s<seed>-<digest>.")] = None,
     seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="METHOD,...", help="Only these methods.")] = None,
+    force: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Make it again, and what it leads to.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what there is to do, and what it takes.")
+    ] = False,
+    engine: Annotated[str, typer.Option(help="Where stages are made: here, local (processes) or ray.")] = "here",
+    workers: Annotated[int | None, typer.Option(help="Stages at a time, with --engine local or ray.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run an experiment, or go on with one that was interrupted.
 
     Example: farm run pocket --seed 2 --set sizes.pairs=1000 --set methods.ppo.beta=0.1
     """
+    from farm import experiment as experiments
+    from farm.running import Undertaking
+
+    study = experiments.load(experiment, settings or [], seed, only.split(",") if only else None)
+    undertaking = Undertaking(study, out, force or [])
+    if dry_run:
+        from farm.dry_run import foresee
+
+        foreseen = foresee(undertaking, workers or 1)
+        print(json.dumps(foreseen, indent=1) if as_json else _foreseen(foreseen))
+        return
+    finished = undertaking.go(engine, workers)
+    if as_json:
+        rows = json.loads((finished.folder / "leaderboard.json").read_text())
+        report = str(finished.report) if finished.report else None
+        shown: dict[str, Any] = {"run": str(finished.folder), "report": report}
+        print(json.dumps({**shown, "leaderboard": rows, "failures": list(finished.failures)}, indent=1))
+    else:
+        _show(finished, study)
+    if finished.failures:
+        _complain(_said(finished.failures, finished.folder))
+        raise typer.Exit(1)
+
+
+def _show(finished: Run, study: Study) -> None:
+    """The result on the terminal."""
     import pandas as pd
 
-    from farm import experiment as loop
+    seed = f", {len(study.variants)} variants" if study.plural else f", seed {study.variants[0].experiment.seed}"
+    board = _compact(finished.leaderboard)
+    if not study.plural and finished.failures:
+        failed = [{"method": f["method"], "win rate": f"failed: {f['reason']}"[:60]} for f in finished.failures]
+        board = pd.concat([board.astype(object), pd.DataFrame(failed)], ignore_index=True)
+    print_table(board, f"{study.whole.name}{seed}")
+    print(f"run folder  {finished.folder}")
+    if finished.report:
+        print(f"report      {finished.report}")
 
-    plan, origin = loop.load(experiment, settings or [], seed)
-    folder = loop.Run(plan, origin, out).go()
-    board = pd.read_json(folder / "leaderboard.json", orient="records", dtype={"method": str})
-    report = folder / "report.html"
-    if as_json:
-        rows = json.loads((folder / "leaderboard.json").read_text())
-        shown: dict[str, Any] = {"run": str(folder), "report": str(report) if report.is_file() else None}
-        print(json.dumps({**shown, "leaderboard": rows}, indent=1))
-        return
-    print_table(_compact(board), f"{plan.name}, seed {plan.seed}")
-    print(f"run folder  {folder}")
-    if report.is_file():
-        print(f"report      {report}")
+
+def _said(failures: Sequence[dict[str, Any]], folder: Path) -> str:
+    """The sentence at the end of a run in which something failed."""
+    first = failures[0]
+    what = " of ".join(x for x in (first["method"], first.get("variant", "")) if x)
+    more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+    return f"{what}{more} failed: {first['reason']}; see {folder / 'failures.csv'}, and repeat the command to try again"
+
+
+def _foreseen(foreseen: dict[str, Any]) -> str:
+    from farm.dry_run import text
+
+    return text(foreseen)
 
 
 def _compact(board: pd.DataFrame) -> pd.DataFrame:

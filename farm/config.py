@@ -28,7 +28,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from farm.errors import UserError, nearest
-from farm.protocols import Annotator, Context, Evaluator, Features, Method, Policy, Reporter, World
+from farm.protocols import Aggregator, Annotator, Context, Engine, Evaluator, Features, Method, Policy, Reporter, World
 
 Spec = str | dict[str, Any]
 Role = TypeVar("Role")
@@ -40,8 +40,10 @@ ROOM: dict[Any, str] = {
     World: "worlds",
     Evaluator: "evaluators",
     Reporter: "reporters",
+    Aggregator: "aggregators",
     Features: "features",
     Policy: "policies",
+    Engine: "engines",
 }
 """The folder of named configs of each role."""
 
@@ -128,20 +130,25 @@ def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         path, equals, value = setting.partition("=")
         if not equals or not path:
             raise UserError(f"--set {setting}: write it as key=value or a.b=value")
-        *parents, last = path.split(".")
-        place = out
-        for name in parents:
-            below = place.get(name)
-            if isinstance(below, str):  # a spec given by name becomes the same name with changed arguments
-                below = {"use": below}
-            elif below is None:
-                below = {}
-            elif not isinstance(below, dict):
-                raise UserError(f"--set {setting}: `{name}` is not a mapping")
-            place[name] = below
-            place = below
-        place[last] = parse_yaml(value, f"--set {setting}")
+        put(out, path, parse_yaml(value, f"--set {setting}"), f"--set {setting}")
     return out
+
+
+def put(data: dict[str, Any], path: str, value: Any, origin: str) -> None:
+    """Set the value at a path ``a.b`` of nested mappings, in place; a spec given by name becomes a mapping first."""
+    *parents, last = path.split(".")
+    place = data
+    for name in parents:
+        below = place.get(name)
+        if isinstance(below, str):  # a spec given by name becomes the same name with changed arguments
+            below = {"use": below}
+        elif below is None:
+            below = {}
+        elif not isinstance(below, dict):
+            raise UserError(f"{origin}: `{name}` is not a mapping")
+        place[name] = below
+        place = below
+    place[last] = value
 
 
 def validate(model: type[Model], data: Mapping[str, Any], origin: str) -> Model:
@@ -381,5 +388,6 @@ __all__ = [
     "named",
     "override",
     "parse_yaml",
+    "put",
     "validate",
 ]

@@ -164,6 +164,69 @@ class Scorer(Protocol):
     def save(self, folder: Path) -> None: ...
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a policy asks of an engine: one response to each of n prompts, drawn by their keys. Tokens in, tokens out."""
+
+    prompts: list[Tokens]
+    """of each row; the same prompt is the same array"""
+    prompt_ids: NDArray[np.uint64]
+    """of each row, [n]; with ``occurrences`` [n], the seed and the purpose the key of its draws"""
+    occurrences: NDArray[np.uint64]
+    limits: NDArray[np.int64]
+    """the most tokens of each row's response, [n]"""
+    ends: frozenset[int]
+    """tokens that end a response; one that did is its last token"""
+    forbidden: tuple[int, ...]
+    """tokens that are never written"""
+    seed: int
+    purpose: str
+    temperature: float
+    top_k: int | None = None
+    top_p: float = 1.0
+    progress: Callable[[int], None] | None = None
+    """called with the number of responses finished since"""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an engine wrote, one entry a row."""
+
+    tokens: list[NDArray[np.int32]]
+    log_probabilities: list[NDArray[np.float32]]
+    """of the tokens under the distribution they were drawn from; zeros at temperature 0"""
+    finish_reason: list[str]
+    """"stop" or "length" """
+    handed_over: bool = False
+    """whether the engine was given new weights for this"""
+
+
+class Writer(Protocol):
+    """What an engine may use of the policy it writes for."""
+
+    @property
+    def model(self) -> Any:
+        """The transformers model, perhaps with adapters, as it is now."""
+
+    @property
+    def compute_dtype(self) -> str | None:
+        """The type of the matrix products, where it is not that of the weights."""
+
+    def decoder(self) -> Any:
+        """The policy's own token-by-token loop (:class:`farm.engines.sampling.Decoder`)."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Something that writes for a policy. A draw depends on its key and the engine, not on the batch, up to rounding."""
+
+    own: bool
+    """whether it computes with the policy's own weights in this process, so that nothing has to be handed over"""
+
+    def write(self, writer: Writer, request: Request) -> Written:
+        """Responses under the writer's weights as they are now, which are handed over first where they have changed."""
+
+
 @runtime_checkable
 class Annotator(Protocol):
     """Someone, or something, who prefers one of two outputs. Noise models wrap an annotator and are one."""
@@ -264,6 +327,25 @@ class Evaluator(Protocol):
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
         """Tables by name. "leaderboard" is required: one row a method, best first by the judge. "agreement", where
         several roles judged, has the rank correlations between them."""
+
+
+@dataclass(frozen=True)
+class Replication:
+    """What an aggregator is given: several experiments that differ in settings, in their seed, or in both."""
+
+    variants: pd.DataFrame
+    """one row an experiment: ``variant`` (its name), ``seed``, and a column for each setting that differs"""
+    folders: Sequence[Path]
+    """the run folder of each, in the order of the rows; the models are not needed"""
+    seed: int
+
+
+@runtime_checkable
+class Aggregator(Protocol):
+    """What several experiments say together: a sweep, or replicates."""
+
+    def aggregate(self, replication: Replication) -> dict[str, pd.DataFrame]:
+        """Tables by name. "leaderboard" is one row for each method and setting."""
 
 
 @runtime_checkable

@@ -10,7 +10,12 @@ The report is made from it alone, without the models:
     leaderboard.csv/.json  and the evaluator's other tables (agreement.csv, pairwise.csv, ...)
     costs.json             stages with their seconds, annotations with their number and price
     checkpoints/<method>/  policies in Hugging Face format
+    failures.csv/.json     methods that failed, with the stage and the reason; only where there are any
+    status.json            how far the run has got (farm.status)
     report.html
+
+A sweep or replicates leave a folder of the same kind with the aggregator's tables, in which ``runs/`` has a folder for
+each variant (without checkpoints) and ``variants.csv/.json`` says what each is.
 """
 
 from __future__ import annotations
@@ -22,7 +27,9 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -35,13 +42,24 @@ import farm
 from farm import formats, progress
 from farm.artifacts import Stage
 from farm.errors import UserError
+from farm.experiment import BASELINE
 from farm.protocols import Comparison, Reporter
 
 HUMAN_PRICE = 0.25
 """US dollars a pair, what AlpacaFarm paid its crowd workers (arXiv 2305.14387)"""
 
 
-_OURS = {"config.yaml", "environment.json", "metrics.jsonl", "tables", "costs.json", "checkpoints", "report.html"}
+_OURS = {
+    "config.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "tables",
+    "costs.json",
+    "checkpoints",
+    "report.html",
+    "runs",
+    "status.json",
+}
 """What a run folder holds, besides the evaluator's tables; a folder with anything else is never replaced"""
 
 
@@ -51,29 +69,53 @@ def check(folder: Path) -> None:
         raise UserError(f"{folder}: a run folder is replaced as a whole, so it cannot hold the working folder")
     if not folder.exists():
         return
-    if not folder.is_dir() or any(p.name not in _OURS and p.suffix not in (".csv", ".json") for p in folder.iterdir()):
+    if not folder.is_dir() or any(_strange(p) for p in folder.iterdir()):
         raise UserError(f"{folder}: is there already and is not a run folder; give another --out")
-    if any(folder.iterdir()) and not (folder / "environment.json").is_file():
+    names = {p.name for p in folder.iterdir()}
+    if names - {"status.json"} and "environment.json" not in names:
         raise UserError(f"{folder}: is there already and is not a run folder; give another --out")
 
 
-def write(
-    folder: Path,
-    description: dict[str, Any],
-    stages: Sequence[Stage],
-    training: pd.DataFrame | None,
-    comparison: Comparison,
-    tables: dict[str, pd.DataFrame],
-    reporter: Reporter | None,
-) -> None:
+def _strange(path: Path) -> bool:
+    return path.name not in _OURS and path.suffix not in (".csv", ".json") and not path.name.startswith(".status.json.")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What one experiment came to."""
+
+    description: dict[str, Any]
+    stages: Sequence[Stage]
+    training: pd.DataFrame | None
+    """the annotated training pairs"""
+    comparison: Comparison
+    tables: dict[str, pd.DataFrame]
+    """of the evaluator"""
+    failures: Sequence[dict[str, Any]] = ()
+    """method, stage, reason, trace of what failed"""
+
+
+def write(folder: Path, finished: Finished, reporter: Reporter | None) -> None:
     """Write a run folder beside its place and put it there whole, in the place of an earlier one."""
+    with replaced(folder) as new:
+        fill(new, finished)
+        report(new, reporter)
+
+
+def report(folder: Path, reporter: Reporter | None) -> None:
+    """Let the reporter write, if there is one."""
+    if reporter is not None:
+        with progress.task("writing the report"):
+            reporter.write(folder)
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A new folder beside the place of a run folder, which takes that place when the block ends without an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _fill(new, description, stages, training, comparison, tables)
-        if reporter is not None:
-            with progress.task("writing the report"):
-                reporter.write(new)
+        yield new
         new.chmod(0o755)
         check(folder)
         if folder.exists():
@@ -83,37 +125,69 @@ def write(
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _fill(
-    run: Path,
-    description: dict[str, Any],
-    stages: Sequence[Stage],
-    training: pd.DataFrame | None,
-    comparison: Comparison,
-    tables: dict[str, pd.DataFrame],
-) -> None:
+def fill(run: Path, finished: Finished, checkpoints: bool = True) -> None:
+    """All files of a run folder but the report."""
     (run / "tables").mkdir()
-    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
-    (run / "config.yaml").write_text(text, encoding="utf-8")
-    (run / "environment.json").write_text(json.dumps(environment(), indent=1))
+    comparison, stages = finished.comparison, finished.stages
+    write_config(run, finished.description)
     with (run / "metrics.jsonl").open("w") as metrics:
         for stage in stages:
             if (lines := stage.folder / "metrics.jsonl").is_file():
                 metrics.write(lines.read_text())
-    for name, table in tables.items():
-        formats.write_table(table, run / f"{name}.csv")
-        formats.write_table(table, run / f"{name}.json")
+    write_tables(run, finished.tables)
+    if finished.failures:
+        write_tables(run, {"failures": pd.DataFrame(finished.failures)})
     annotated = dict(comparison.annotations)
-    if training is not None:
-        formats.write_table(training, run / "tables" / "preferences.parquet")
-        annotated = {"annotator": training, **annotated}
+    if finished.training is not None:
+        formats.write_table(finished.training, run / "tables" / "preferences.parquet")
+        annotated = {"annotator": finished.training, **annotated}
     formats.write_table(comparison.outputs, run / "tables" / "outputs.parquet")
     for role, table in comparison.annotations.items():
         formats.write_table(table, run / "tables" / f"judge_{role}.parquet")
-    (run / "costs.json").write_text(json.dumps(costs(stages, annotated), indent=1))
-    for stage in stages:
+    (run / "costs.json").write_text(costs_text(stages, annotated))
+    for stage in stages if checkpoints else ():
         if (model := stage.folder / "model").is_dir():
             # A copy, not a link: whoever trains a checkpoint further must not change what is stored.
             shutil.copytree(model, run / "checkpoints" / stage.name.rpartition("/")[2].replace(" ", "_"))
+
+
+def write_config(run: Path, description: dict[str, Any]) -> None:
+    """The resolved configuration and the environment."""
+    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+    (run / "config.yaml").write_text(text, encoding="utf-8")
+    (run / "environment.json").write_text(json.dumps(environment(), indent=1))
+
+
+def write_tables(run: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Each table as CSV and as JSON."""
+    for name, table in tables.items():
+        formats.write_table(table, run / f"{name}.csv")
+        formats.write_table(table, run / f"{name}.json")
+
+
+def read_comparison(run: Path) -> Comparison:
+    """What the evaluator was given, from the files of a run folder alone.
+
+    Raises:
+        UserError: for a folder that lacks the tables.
+    """
+    config_file, outputs = run / "config.yaml", run / "tables" / "outputs.parquet"
+    if not config_file.is_file() or not outputs.is_file():
+        raise UserError(f"{run}: not a run folder with tables (it has no config.yaml or no tables/outputs.parquet)")
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+    seed = config.get("seed") if isinstance(config, dict) else None
+    judged = {
+        role: formats.read_table(run / "tables" / f"judge_{role}.parquet")
+        for role in _roles(run, config.get("judges") if isinstance(config, dict) else None)
+    }
+    return Comparison(formats.read_table(outputs), judged, BASELINE, seed if isinstance(seed, int) else 0)
+
+
+def _roles(run: Path, named: Any) -> list[str]:
+    """The roles that judged, in the order of the configuration."""
+    there = sorted(p.stem.removeprefix("judge_") for p in (run / "tables").glob("judge_*.parquet"))
+    order = [r for r in named if r in there] if isinstance(named, dict) else []
+    return [*order, *(r for r in there if r not in order)]
 
 
 def costs(stages: Sequence[Stage], annotated: dict[str, pd.DataFrame]) -> dict[str, Any]:
@@ -137,6 +211,11 @@ def costs(stages: Sequence[Stage], annotated: dict[str, pd.DataFrame]) -> dict[s
     }
 
 
+def costs_text(stages: Sequence[Stage], annotated: dict[str, pd.DataFrame]) -> str:
+    """What stands in ``costs.json``."""
+    return json.dumps(costs(stages, annotated), indent=1)
+
+
 def environment() -> dict[str, Any]:
     """What this process runs on."""
     packages = ("torch", "transformers", "numpy", "pandas", "vllm")
@@ -152,5 +231,6 @@ def environment() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS") or os.cpu_count(),
         "packages": versions,
     }

@@ -1,0 +1,72 @@
+"""Stages and what they need: a graph without cycles, in which equal stages of many experiments are one.
+
+A node's key is the content address of all that determines it, so that two experiments that agree up to some point
+share their stages up to there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from farm.artifacts import Work
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage, done or to do."""
+
+    name: str
+    """for people, and part of the key"""
+    key: str
+    kind: str
+    """one of farm.experiment.KINDS"""
+    work: Work = field(repr=False)
+    """it can be pickled, for other processes"""
+    needs: tuple[str, ...] = ()
+    """keys of the stages it reads"""
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """what is noted with it; ``like`` and ``class`` serve estimates"""
+    method: str | None = None
+    """the method it belongs to; None where several share it"""
+    units: int = 1
+    """how many responses, pairs or verdicts it makes or reads"""
+    cpus: float = 1
+    gpus: float = 0
+
+
+Graph = dict[str, Node]
+"""key -> node, those that are needed before those that need them"""
+
+
+def merge(graphs: Iterable[Graph]) -> Graph:
+    """One graph of several; equal stages are one."""
+    out: Graph = {}
+    for graph in graphs:
+        for key, node in graph.items():
+            out.setdefault(key, node)
+    return out
+
+
+def dependents(graph: Graph) -> dict[str, list[str]]:
+    """key -> keys of the stages that read it."""
+    out: dict[str, list[str]] = {key: [] for key in graph}
+    for key, node in graph.items():
+        for need in node.needs:
+            out[need].append(key)
+    return out
+
+
+def descendants(graph: Graph, keys: Iterable[str]) -> set[str]:
+    """These stages and all that is made from them."""
+    below = dependents(graph)
+    found: set[str] = set()
+    waiting = deque(keys)
+    while waiting:
+        key = waiting.popleft()
+        if key not in found:
+            found.add(key)
+            waiting.extend(below[key])
+    return found

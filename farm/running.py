@@ -1,0 +1,222 @@
+"""A run from start to end: the stages of all variants as one graph, then the tables, then the folder and the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from farm import config, progress, rng, run_folder
+from farm.artifacts import Stage
+from farm.errors import UserError, nearest
+from farm.experiment import BASELINE, Study, folder_name
+from farm.graph import Graph, Node, descendants, merge
+from farm.plan import SFT, Plan, describe_study
+from farm.protocols import Aggregator, Comparison, Replication, Reporter
+from farm.run_folder import Finished
+from farm.scheduling.engines import engine
+from farm.scheduling.scheduler import Failure, Results, schedule
+from farm.status import StatusFile
+from farm.store import canonical
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run came to."""
+
+    folder: Path
+    failures: Sequence[dict[str, Any]] = field(default=())
+    """one for each method (and variant) that failed: method, stage, reason"""
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        return self.table("leaderboard")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the tables of the run folder, without its ending: "leaderboard", "agreement", "pairwise", ..."""
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            known = [p.stem for p in self.folder.glob("*.csv")]
+            raise UserError(f"{self.folder}: there is no table `{name}`; {nearest(name, known)}")
+        return pd.read_json(path, orient="records", dtype={"method": str})
+
+    @property
+    def report(self) -> Path | None:
+        path = self.folder / "report.html"
+        return path if path.is_file() else None
+
+
+class Undertaking:
+    """A study under way: its plans, its folder, and what is to be made again."""
+
+    def __init__(self, study: Study, out: Path | None = None, force: Sequence[str] = ()) -> None:
+        self.study = study
+        self.plans = [Plan(variant.experiment, study.origin) for variant in study.variants]
+        self.folder = out or folder_name(study, self._digest())
+        self._force = force
+
+    def _digest(self) -> int:
+        if not self.study.plural:
+            return self.plans[0].digest
+        described = describe_study(self.study.whole, self.study.origin)
+        return rng.text_id(canonical([described, [plan.digest for plan in self.plans]]))
+
+    def graph(self) -> Graph:
+        """The stages of all variants."""
+        with progress.task("planning", total=len(self.plans)) if len(self.plans) > 20 else progress.quiet() as shown:
+            graphs = []
+            for plan in self.plans:
+                graphs.append(plan.graph)
+                if shown is not None:
+                    shown.advance(1)
+        return merge(graphs)
+
+    def again(self, graph: Graph) -> set[str]:
+        """The keys of the stages that were asked to be made again, and of all that is made from them."""
+        chosen = []
+        for name in self._force:
+            keys = [key for key, node in graph.items() if name in (node.name, node.kind, node.name.replace(" ", "_"))]
+            if not keys:
+                known = {n.name for n in graph.values()} | {n.kind for n in graph.values()}
+                raise UserError(f"--force {name}: there is no such stage; {nearest(name, known)}")
+            chosen += keys
+        return descendants(graph, chosen)
+
+    def go(self, engine_name: str = "here", workers: int | None = None) -> Run:
+        """Run, or go on with it."""
+        run_folder.check(self.folder)
+        for plan in self.plans:
+            plan.check()
+        aggregator, reporter = self._parts()
+        graph = self.graph()
+        again = self.again(graph)
+        artifacts = self.plans[0].artifacts
+        made_by = engine(engine_name, artifacts.root, workers)
+        status = StatusFile(self.folder, self.study.whole.name, graph, artifacts, made_by.slots)
+        ended = "interrupted"
+        try:
+            try:
+                results = schedule(graph, artifacts, made_by, again, _Watch(status, graph, engine_name != "here"))
+            finally:
+                made_by.close()
+            ended = "failed"
+            run = self._finish(graph, results, aggregator, reporter)
+            ended = "finished"
+        finally:
+            status.end(ended)
+        return run
+
+    def _parts(self) -> tuple[Aggregator | None, Reporter | None]:
+        if not self.study.plural:
+            return None, self.plans[0].reporter()
+        whole = self.study.whole
+        context = self.plans[0].stages.context
+        return config.build(Aggregator, whole.aggregator, context, self.study.origin), self.plans[0].reporter()
+
+    def _finish(self, graph: Graph, results: Results, aggregator: Aggregator | None, reporter: Reporter | None) -> Run:
+        if aggregator is None:
+            finished = _finished(self.plans[0], results)
+            run_folder.write(self.folder, finished, reporter)
+            return Run(self.folder, finished.failures)
+        failures: list[dict[str, Any]] = []
+        with run_folder.replaced(self.folder) as new:
+            rows, folders = [], []
+            with progress.task("evaluating", total=len(self.plans)) as shown:
+                for variant, plan in zip(self.study.variants, self.plans, strict=True):
+                    try:
+                        with progress.quiet():
+                            finished = _finished(plan, results)
+                    except UserError as error:
+                        failures.append({"variant": variant.name, "method": "", "stage": "", "reason": str(error)})
+                        continue
+                    (new / "runs" / variant.name).mkdir(parents=True)
+                    run_folder.fill(new / "runs" / variant.name, finished, checkpoints=False)
+                    rows.append({"variant": variant.name, **variant.labels})
+                    folders.append(new / "runs" / variant.name)
+                    failures += [{"variant": variant.name, **failure} for failure in finished.failures]
+                    shown.advance(1)
+            if not rows:
+                raise UserError(f"no variant of {self.study.whole.name} came to an end: {failures[0]['reason']}")
+            variants = pd.DataFrame(rows)
+            with progress.task("aggregating"):
+                tables = aggregator.aggregate(Replication(variants, folders, self.study.variants[0].experiment.seed))
+            run_folder.write_config(new, describe_study(self.study.whole, self.study.origin))
+            run_folder.write_tables(new, {**tables, "variants": variants})
+            if failures:
+                run_folder.write_tables(new, {"failures": pd.DataFrame(failures)})
+            stages = [_stage(plan, n, results) for plan in self.plans[:1] for n in _made(graph, results)]
+            (new / "costs.json").write_text(run_folder.costs_text(stages, {}))
+            run_folder.report(new, reporter)
+        return Run(self.folder, failures)
+
+
+class _Watch:
+    """Tells the status file, and people where many stages are made at once."""
+
+    def __init__(self, status: StatusFile, graph: Graph, told: bool) -> None:
+        self.status, self.total, self.told, self.count = status, len(graph), told, 0
+
+    def __call__(self, state: str, node: Node, failure: Failure | None) -> None:
+        self.status.watch(state, node, failure)
+        if state == "started":
+            return
+        self.count += 1
+        if failure is not None and failure.because is None:
+            print(f"{node.name} failed: {failure.reason}", file=sys.stderr, flush=True)
+        elif self.told and state == "done":
+            print(f"{node.name} done ({self.count} of {self.total})", file=sys.stderr, flush=True)
+
+
+def _made(graph: Graph, results: Results) -> Iterable[Node]:
+    return [node for key, node in graph.items() if key not in results.failures]
+
+
+def _stage(plan: Plan, node: Node, results: Results) -> Stage:
+    return plan.artifacts.find(node.name, node.key, node.key in results.found)
+
+
+def _finished(plan: Plan, results: Results) -> Finished:
+    """The tables of one experiment whose stages are done.
+
+    Raises:
+        UserError: where a stage failed that every method needs, or every method failed.
+    """
+    e = plan.experiment
+    judged = {name: {role: plan.judgement(role, name) for role in e.judges} for name in (SFT, *e.methods)}
+    chains = {name: [plan.answers[name], *roles.values()] for name, roles in judged.items()}
+    failures = []
+    for name, nodes in chains.items():
+        failed = next((results.failures[n.key] for n in nodes if n.key in results.failures), None)
+        if failed is None:
+            continue
+        root = results.failures[failed.because] if failed.because else failed
+        failures.append({"method": name, "stage": root.node.name, "reason": root.reason, "trace": root.trace})
+    kept = [name for name in chains if name not in {f["method"] for f in failures}]
+    if SFT not in kept:
+        first = next(f for f in failures if f["method"] == SFT)
+        raise UserError(f"{first['stage']} failed: {first['reason']}")
+    if len(kept) == 1 and e.methods:
+        raise UserError(f"every method failed; the first: {failures[0]['stage']}: {failures[0]['reason']}")
+
+    def table(node: Node, file: str) -> pd.DataFrame:
+        return pd.read_parquet(plan.artifacts.folder(node.name, node.key) / file)
+
+    outputs = pd.concat([table(plan.answers[name], "outputs.parquet") for name in kept]).reset_index(drop=True)
+    annotations = {
+        role: pd.concat([table(judged[name][role], "annotations.parquet") for name in kept]).reset_index(drop=True)
+        for role in e.judges
+    }
+    comparison = Comparison(outputs, annotations, BASELINE, e.seed)
+    evaluator = plan.evaluator()
+    with progress.task("evaluating"):
+        tables = evaluator.evaluate(comparison)
+    stages = [_stage(plan, node, results) for node in _made(plan.graph, results)]
+    annotated = next((n for n in plan.graph.values() if n.kind == "annotation"), None)
+    training = None
+    if annotated is not None and annotated.key not in results.failures:
+        training = plan.stages.training_feedback(plan.artifacts.folder(annotated.name, annotated.key))
+    return Finished(plan.description, stages, training, comparison, tables, failures)

@@ -1,0 +1,38 @@
+"""The engines by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from farm.errors import UserError, nearest
+from farm.scheduling.scheduler import Engine
+
+NAMES = ("here", "local", "ray")
+
+
+def engine(name: str, root: Path, workers: int | None = None) -> Engine:
+    """An engine for stages below the artifact folder ``root``.
+
+    Args:
+        name: "here", "local" or "ray".
+        root: the artifact folder; for "ray" one that every machine sees under this path.
+        workers: processes of "local"; stages under way at once on "ray".
+    """
+    if workers is not None and workers < 1:
+        raise UserError("--workers must be at least 1")
+    if name == "here":
+        from farm.scheduling.here import Here
+
+        if workers is not None and workers > 1:
+            raise UserError("--workers belongs to --engine local or ray")
+        return Here(root)
+    if name == "local":
+        from farm.scheduling.local import Local
+
+        return Local(root, workers or os.cpu_count() or 1)
+    if name == "ray":
+        from farm.scheduling.on_ray import OnRay
+
+        return OnRay(root, workers)
+    raise UserError(f"--engine {name}: there is no such engine; {nearest(name, NAMES)}")

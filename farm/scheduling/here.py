@@ -1,0 +1,28 @@
+"""Stages one after another in this process: the default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from farm.graph import Node
+from farm.scheduling.perform import Outcome, perform
+
+
+class Here:
+    """The engine that needs nothing."""
+
+    slots = 1
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._outcomes: list[Outcome] = []
+
+    def start(self, node: Node, again: bool) -> None:
+        self._outcomes.append(perform(self.root, node, again))
+
+    def finished(self) -> list[Outcome]:
+        out, self._outcomes = self._outcomes, []
+        return out
+
+    def close(self) -> None:
+        """Nothing is under way."""

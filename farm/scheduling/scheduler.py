@@ -1,0 +1,122 @@
+"""Makes the stages of a graph, each after those it needs; a stage that fails stops only what is made from it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from farm.artifacts import Artifacts
+from farm.graph import Graph, Node, dependents
+from farm.scheduling.perform import Outcome
+
+
+class Engine(Protocol):
+    """Where stages are made."""
+
+    slots: int
+    """how many may be under way at once"""
+
+    def start(self, node: Node, again: bool) -> None:
+        """Begin a stage; may return when it is done already."""
+
+    def finished(self) -> list[Outcome]:
+        """Those that came to an end since; waits for one if there is none."""
+
+    def close(self) -> None:
+        """Stop what is under way, at once."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A stage that could not be made."""
+
+    node: Node
+    reason: str
+    trace: str = ""
+    because: str | None = None
+    """the key of the stage that failed, where this one was never tried"""
+
+
+@dataclass
+class Results:
+    """What came of a graph."""
+
+    found: set[str] = field(default_factory=set)
+    made: set[str] = field(default_factory=set)
+    failures: dict[str, Failure] = field(default_factory=dict)
+
+
+Watch = Callable[[str, Node, "Failure | None"], None]
+"""called with "found", "started", "done" or "failed" of a stage as it happens"""
+
+
+def _silent(state: str, node: Node, failure: Failure | None) -> None:
+    """Watches nothing."""
+
+
+def schedule(
+    graph: Graph,
+    artifacts: Artifacts,
+    engine: Engine,
+    again: Collection[str] = (),
+    watch: Watch = _silent,
+) -> Results:
+    """Make every stage of a graph that is not done; the keys in ``again`` even if they are.
+
+    Of the stages that are ready, the one that stands first in the graph goes first. Each stage is looked at a number
+    of times that depends on its needs alone, so a graph of many thousands costs seconds.
+    """
+    below = dependents(graph)
+    place = {key: number for number, key in enumerate(graph)}
+    waiting = {key: len(node.needs) for key, node in graph.items()}
+    ready: list[int] = []
+    keys = list(graph)
+    results = Results()
+    running: set[str] = set()
+
+    def complete(key: str) -> None:
+        for other in below[key]:
+            waiting[other] -= 1
+            if waiting[other] == 0 and other not in results.failures:
+                heapq.heappush(ready, place[other])
+
+    def fail(failure: Failure) -> None:
+        stack = [failure]
+        while stack:
+            one = stack.pop()
+            if one.node.key in results.failures:
+                continue
+            results.failures[one.node.key] = one
+            watch("failed", one.node, one)
+            cause = one.because or one.node.key
+            reason = f"{graph[cause].name} failed: {results.failures[cause].reason}"
+            stack += [Failure(graph[k], reason, because=cause) for k in below[one.node.key]]
+
+    for key in keys:
+        if waiting[key] == 0:
+            heapq.heappush(ready, place[key])
+    while ready or running:
+        while ready and len(running) < engine.slots:
+            node = graph[keys[heapq.heappop(ready)]]
+            if node.key not in again and artifacts.done(node.name, node.key):
+                results.found.add(node.key)
+                watch("found", node, None)
+                complete(node.key)
+                continue
+            running.add(node.key)
+            watch("started", node, None)
+            engine.start(node, node.key in again)
+        if not running:
+            continue
+        for outcome in engine.finished():
+            running.discard(outcome.key)
+            node = graph[outcome.key]
+            if outcome.error is not None:
+                fail(Failure(node, outcome.error, outcome.trace))
+                continue
+            (results.found if outcome.found else results.made).add(outcome.key)
+            watch("done", node, None)
+            complete(outcome.key)
+    return results

@@ -1,0 +1,171 @@
+"""How far a run has got: a small file in the run folder while it runs, and how `farm status` reads it.
+
+The file names the stages; whether one is done is read from the artifacts themselves, so that a run that was killed is
+shown as it is. It is written anew at most twice a second, however many stages there are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from farm.artifacts import Artifacts
+from farm.errors import UserError
+from farm.estimate import Estimator, duration
+from farm.graph import Graph, Node
+from farm.scheduling.scheduler import Failure
+
+FILE = "status.json"
+_EVERY = 0.5  # seconds
+
+
+class StatusFile:
+    """Writes ``status.json`` of a run that is under way; a watcher of the scheduler."""
+
+    def __init__(self, folder: Path, name: str, graph: Graph, artifacts: Artifacts, slots: int) -> None:
+        self.path = folder / FILE
+        folder.mkdir(parents=True, exist_ok=True)
+        estimate = Estimator(artifacts.timings())
+        self._facts: dict[str, Any] = {
+            "name": name,
+            "state": "running",
+            "started": time.time(),
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "artifacts": str(artifacts.root.resolve()),
+            "at_once": slots,
+        }
+        self._stages: dict[str, dict[str, Any]] = {
+            key: {
+                "name": n.name,
+                "kind": n.kind,
+                "folder": artifacts.folder(n.name, key).name,
+                "state": "to do",
+                "estimate": estimate(n).seconds,
+            }
+            for key, n in graph.items()
+        }
+        self._last = 0.0
+        self.write()
+
+    def watch(self, state: str, node: Node, failure: Failure | None) -> None:
+        stage = self._stages[node.key]
+        stage["state"] = {"started": "running"}.get(state, state)
+        stage["time"] = time.time()
+        if failure is not None:
+            stage["reason"] = failure.reason
+        if time.monotonic() - self._last > _EVERY:
+            self.write()
+
+    def end(self, state: str) -> None:
+        """The last word: "finished", "failed" or "interrupted"."""
+        self._facts["state"], self._facts["ended"] = state, time.time()
+        self.write()
+
+    def write(self) -> None:
+        self._last = time.monotonic()
+        new = self.path.with_name(f".{FILE}.{os.getpid()}")
+        try:
+            new.write_text(json.dumps({**self._facts, "stages": list(self._stages.values())}))
+            os.replace(new, self.path)
+        except OSError:  # what is only shown must not stop what is made
+            new.unlink(missing_ok=True)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The state of a run, with what the artifacts say now.
+
+    Raises:
+        UserError: where no run is or was under way.
+    """
+    path = folder / FILE
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: no run is or was under way here (it has no {FILE})") from error
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    root = Path(found["artifacts"])
+    for stage in found["stages"]:
+        place = root / stage["folder"]
+        if stage["state"] in ("running", "to do") and (place / "stage.json").is_file():
+            stage["state"] = "done"
+        elif stage["state"] == "running":
+            stage["progress"] = _progress(place.with_name(place.name + ".partial") / "progress.json")
+    if found["state"] == "running" and found["host"] == socket.gethostname() and not _alive(found["process"]):
+        found["state"] = "stopped"
+    if found["state"] == "running":
+        found["seconds_left"] = _left(found)
+    return {"run": str(folder), **found}
+
+
+def _progress(file: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _left(found: dict[str, Any]) -> float | None:
+    """Seconds to go, from the records of earlier stages, else from this run's rate; None before either is known."""
+    stages = found["stages"]
+    waiting = [s for s in stages if s["state"] in ("to do", "running")]
+    if not waiting:
+        return 0.0
+    known = [s["estimate"] for s in waiting if s["estimate"] is not None]
+    passed = time.time() - found["started"]
+    made = sum(s["state"] == "done" for s in stages)
+    typical = sum(known) / len(known) if known else passed * found["at_once"] / made if made else None
+    if typical is None:
+        return None
+    left = 0.0
+    for stage in waiting:
+        whole = stage["estimate"] if stage["estimate"] is not None else typical
+        if stage["state"] == "running":
+            told = stage.get("progress")
+            share = told["done"] / told["total"] if told and told.get("total") else 0.0
+            since = time.time() - stage["time"]
+            whole = max(since / share - since, 0.0) if share > 0.05 else max(whole - since, 0.0)
+        left += whole
+    return left / min(found["at_once"], len(waiting))
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """What `farm status` prints."""
+    stages = found["stages"]
+    count = {
+        state: sum(s["state"] == state for s in stages) for state in ("done", "found", "running", "failed", "to do")
+    }
+    done = count["done"] + count["found"]
+    end = found.get("ended") or time.time()
+    passed = max(end - found["started"], 1e-9)
+    out = [
+        f"{found['name']}: {found['state']}" + ("; the same command goes on" if found["state"] != "finished" else ""),
+        f"stages   {done} of {len(stages)} done ({count['found']} of them found), {count['running']} under way, "
+        f"{count['failed']} failed, {count['to do']} to do",
+        f"time     {duration(passed)}, {60 * count['done'] / passed:.1f} stages a minute",
+    ]
+    if found.get("seconds_left") is not None:
+        out.append(f"left     about {duration(found['seconds_left'])}")
+    for stage in stages:
+        if stage["state"] == "running":
+            told = stage.get("progress") or {}
+            of = f" of {told['total']}" if told.get("total") else ""
+            steps = f"  {told['done']}{of}" if told else ""
+            out.append(f"now      {stage['name']}{steps}, for {duration(time.time() - stage['time'])}")
+    out += [f"failed   {s['name']}: {s['reason']}" for s in stages if s["state"] == "failed"]
+    return out
