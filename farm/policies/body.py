@@ -9,10 +9,25 @@ from typing import Any
 
 import torch
 
+from farm import adapters
 from farm.policies.batches import Lengths, check_lengths, prompt_lengths, states_at
 from farm.protocols import Samples
 
 COMPUTE = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def compute_type(name: str | None, device: torch.device) -> str | None:
+    """``name``, with "auto" resolved: bfloat16 where the device multiplies matrices of it in hardware, else None."""
+    if name not in (None, "auto", "float32", *COMPUTE):
+        raise ValueError(f"compute_dtype must be auto, float32 or one of {', '.join(COMPUTE)}, not {name!r}")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    capable = device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # torch has no public question
+    )
+    return "bfloat16" if capable else None
 
 
 class Body:
@@ -21,36 +36,41 @@ class Body:
     Args:
         model: a transformers causal language model; it is used as it is, not copied.
         train_layers: only the last so many layers and the final norm train; None trains everything.
-        compute_dtype: "bfloat16" computes matrix products in it (autocast) whatever the weights are stored in.
+        compute_dtype: "bfloat16" computes matrix products in it (autocast) whatever the weights are stored in; "auto"
+            where the hardware has it.
+        lora: ``rank``, ``alpha`` and ``seed`` of adapters, which then are all that trains; None for none.
+        gradient_checkpointing: compute the activations of each layer again in the backward pass.
     """
 
-    def __init__(self, model: Any, train_layers: int | None = None, compute_dtype: str | None = None) -> None:
-        if compute_dtype not in (None, "float32", *COMPUTE):
-            raise ValueError(f"compute_dtype must be float32 or one of {', '.join(COMPUTE)}, not {compute_dtype!r}")
+    def __init__(
+        self,
+        model: Any,
+        train_layers: int | None = None,
+        compute_dtype: str | None = None,
+        lora: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        self.device: torch.device = next(model.parameters()).device
+        self.compute_dtype = compute_type(compute_dtype, self.device)
+        if lora is not None and train_layers is not None:
+            raise ValueError("either the last layers train (train_layers) or adapters (lora), not both")
+        if lora is not None and not adapters.inside(model):
+            adapters.add(model, **lora)
         self.model = model.eval()
-        self.train_layers, self.compute_dtype = train_layers, compute_dtype
+        self.train_layers, self.lora, self.gradient_checkpointing = train_layers, lora, gradient_checkpointing
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.inner = model.base_model
         config = model.config.get_text_config()
         self.width: int = config.hidden_size
         self.vocabulary: int = config.vocab_size
         self.context: int | None = getattr(config, "max_position_embeddings", None)
-        self.device: torch.device = next(model.parameters()).device
-        self._trained = self._choose_trained()
+        self._trained = chosen(self.model, train_layers, lora is not None)
+        self.model.requires_grad_(False)
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+        self._checkpointed = [m for m in self.model.modules() if getattr(m, "gradient_checkpointing", None) is True]
         self._plain_head = self._head_is_plain()
-
-    def _choose_trained(self) -> list[torch.nn.Module]:
-        """The parts that train; everything else is frozen, and autograd does no work for it."""
-        self.model.requires_grad_(self.train_layers is None)
-        if self.train_layers is None:
-            return [self.inner]
-        layers = max((m for m in self.inner.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
-        if not 0 < self.train_layers <= len(layers):
-            raise ValueError(f"train_layers must be between 1 and {len(layers)}, not {self.train_layers}")
-        norms = [child for name, child in self.inner.named_children() if "norm" in name or name.startswith("ln")]
-        trained = [*layers[-self.train_layers :], *norms]
-        for module in trained:
-            module.requires_grad_(True)
-        return trained
 
     def _head_is_plain(self) -> bool:
         """Whether the logits are the output embedding of the last hidden state, with no scaling or capping after it."""
@@ -87,30 +107,71 @@ class Body:
         return logits.float()
 
     def _hidden(self, ids: torch.Tensor) -> torch.Tensor:
-        with self.autocast():
+        with self.autocast(), self._checkpointing():
             states: torch.Tensor = self.inner(input_ids=ids, use_cache=False).last_hidden_state
         return states
 
     def _whole(self, ids: torch.Tensor) -> torch.Tensor:
-        with self.autocast():
+        with self.autocast(), self._checkpointing():
             logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits
 
+    @contextlib.contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        """transformers recomputes only in layers that say they train; their parts, such as dropout, never do here."""
+        active = self._checkpointed if torch.is_grad_enabled() else []
+        for module in active:
+            module.training = True
+        try:
+            yield
+        finally:
+            for module in active:
+                module.training = False
+
     def parameters(self, with_head: bool) -> Iterator[torch.nn.Parameter]:
         """What trains, as chosen at construction; ``with_head`` adds an output embedding of its own."""
-        for module in self._trained:
-            yield from module.parameters()
-        head = self.model.get_output_embeddings()
-        if with_head and self.train_layers is None:
-            known = {id(p) for p in self.inner.parameters()}
-            yield from (p for p in head.parameters() if id(p) not in known)
+        head = {id(p) for p in self.model.get_output_embeddings().parameters()} - {
+            id(p) for p in self.inner.parameters()
+        }
+        yield from (p for p in self._trained if with_head or id(p) not in head)
 
-    def copy(self) -> Body:
-        return Body(self.copy_model(), self.train_layers, self.compute_dtype)
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the constructor besides the model."""
+        return {
+            "train_layers": self.train_layers,
+            "compute_dtype": self.compute_dtype,
+            "lora": self.lora,
+            "gradient_checkpointing": self.gradient_checkpointing,
+        }
 
-    def copy_model(self) -> Any:
-        """A model of its own in all that trains; frozen parts, which nobody changes, are shared and not copied."""
-        trained = {id(p) for module in self._trained for p in module.parameters()}
-        frozen = self.train_layers is not None
-        shared = {id(p): p for p in self.model.parameters() if frozen and id(p) not in trained}
-        return copy.deepcopy(self.model, shared)
+    def copy(self, **changed: Any) -> Body:
+        """A body of its own in all that trains there; frozen parts, which nobody changes, are shared and not copied.
+
+        With adapters, or with the last layers alone, a policy and the one it was made from thus hold one base between
+        them. That one must not be trained any further in place.
+        """
+        settings = {**self.settings(), **changed}
+        return Body(self.copy_model(settings["train_layers"], settings["lora"]), **settings)
+
+    def copy_model(self, train_layers: int | None, lora: dict[str, Any] | None) -> Any:
+        """The model of :meth:`copy`, before adapters that it does not have yet are put in."""
+        if self.lora is not None and lora != self.lora:  # other adapters, or none: these become part of the weights
+            return copy.deepcopy(adapters.plain(self.model))
+        if lora is None and train_layers is None:
+            return copy.deepcopy(self.model)
+        trained = {id(p) for p in chosen(self.model, train_layers, lora is not None)}
+        return copy.deepcopy(self.model, {id(p): p for p in self.model.parameters() if id(p) not in trained})
+
+
+def chosen(model: Any, train_layers: int | None, lora: bool) -> list[torch.nn.Parameter]:
+    """The parameters that train; everything else is frozen, and autograd does no work for it."""
+    if lora:
+        return adapters.parameters(model)
+    if train_layers is None:
+        return list(model.parameters())
+    inner = model.base_model
+    layers = max((m for m in inner.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
+    if not 0 < train_layers <= len(layers):
+        raise ValueError(f"train_layers must be between 1 and {len(layers)}, not {train_layers}")
+    norms = [child for name, child in inner.named_children() if "norm" in name or name.startswith("ln")]
+    return [p for module in [*layers[-train_layers:], *norms] for p in module.parameters()]

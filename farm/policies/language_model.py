@@ -7,8 +7,8 @@ other. Texts become tokens once, in :mod:`farm.policies.conversation`; what was 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from farm import rng
+from farm import adapters, config, rng
+from farm.engines.llama import LlamaDecoder, is_plain_llama
+from farm.engines.sampling import NEVER, Decoder, TransformersDecoder
+from farm.engines.transformers import Transformers
 from farm.models import load_causal_lm, save_causal_lm
-from farm.policies import read_descriptor, write_descriptor
+from farm.policies import DESCRIPTOR, read_descriptor, write_descriptor
 from farm.policies.batches import check_lengths, response_ids, response_mask, unflatten
 from farm.policies.body import COMPUTE, Body
 from farm.policies.conversation import Conversation
-from farm.policies.llama import LlamaDecoder, is_plain_llama
-from farm.policies.sampling import NEVER, Decoder, Sampler, TransformersDecoder, write
 from farm.policies.tabular import occurrences
-from farm.protocols import Samples
+from farm.protocols import Engine, Request, Samples
 
 Head = Literal["last", "last+sum"]
 
@@ -48,10 +49,15 @@ class LanguageModelPolicy:
         top_k, top_p: cut the distribution that is *sampled from*, for evaluation. The log-probabilities of such
             samples are those of the cut distribution, so their ratios to ``log_probabilities`` are not 1.
         train_layers: only the last so many layers train; None trains everything.
-        compute_dtype: "bfloat16" computes in it while the weights stay as they are.
+        lora: ``rank``, ``alpha`` and ``seed`` of adapters that train instead of the weights; saved merged into them.
+        gradient_checkpointing: less memory in the backward pass, for a third more computing.
+        compute_dtype: "bfloat16" computes in it while the weights stay as they are; "auto" where the hardware has it.
         scorer_head: what :meth:`scorer` reads, see :class:`farm.policies.scorer.LanguageModelScorer`.
-        rows_at_once: the most rows sampled together.
+        rows_at_once: the most rows that the policy's own engine samples together.
+        engine: who samples; by default the policy's own loop, see :mod:`farm.engines`.
     """
+
+    engine: Engine = Transformers()
 
     def __init__(
         self,
@@ -66,9 +72,12 @@ class LanguageModelPolicy:
         top_k: int | None = None,
         top_p: float = 1.0,
         train_layers: int | None = None,
+        lora: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
         compute_dtype: str | None = None,
         scorer_head: Head = "last",
         rows_at_once: int = 512,
+        engine: Engine | None = None,
     ) -> None:
         if max_new_tokens < 1 or rows_at_once < 1 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
             raise ValueError("max_new_tokens, rows_at_once and top_k must be at least 1, and top_p in (0, 1]")
@@ -81,11 +90,14 @@ class LanguageModelPolicy:
             "top_k": top_k,
             "top_p": top_p,
             "train_layers": train_layers,
+            "lora": lora,
+            "gradient_checkpointing": gradient_checkpointing,
             "compute_dtype": compute_dtype,
             "scorer_head": scorer_head,
             "rows_at_once": rows_at_once,
         }
-        self.body = Body(model, train_layers, compute_dtype)
+        self.engine = Transformers(rows_at_once) if engine is None else engine
+        self.body = Body(model, train_layers, compute_dtype, lora, gradient_checkpointing)
         self.tokenizer = tokenizer
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         self.conversation = Conversation(tokenizer, template, extra_eos, ends, control_texts)
@@ -97,6 +109,11 @@ class LanguageModelPolicy:
     def model(self) -> Any:
         """The transformers model itself."""
         return self.body.model
+
+    @property
+    def compute_dtype(self) -> str | None:
+        """The type of the matrix products, where it is not that of the weights."""
+        return self.body.compute_dtype
 
     def sample(
         self,
@@ -121,21 +138,23 @@ class LanguageModelPolicy:
         if self.body.context is not None:
             check_lengths(lengths + 1, self.body.context, prompts, "a prompt with room for one token")
             limits = np.minimum(limits, self.body.context - lengths)
-        with torch.inference_mode():
-            written = write(
-                self._decoder(),
-                Sampler(temperature, self.settings["top_k"], self.settings["top_p"]),
-                tokens,
-                rng.text_ids(prompts),
-                occurrences(prompts),
-                limits,
-                self.conversation.ends,
-                seed,
-                purpose,
-                self.settings["rows_at_once"],
-                self.body.device,
-                progress,
-            )
+        request = Request(
+            prompts=tokens,
+            prompt_ids=rng.text_ids(prompts),
+            occurrences=occurrences(prompts),
+            limits=limits,
+            ends=self.conversation.ends,
+            forbidden=tuple(self.settings["forbidden_tokens"]),
+            seed=seed,
+            purpose=purpose,
+            temperature=temperature,
+            top_k=self.settings["top_k"],
+            top_p=self.settings["top_p"],
+            progress=progress,
+        )
+        written = self.engine.write(self, request)
+        if written.handed_over:
+            check_hand_over(self, request)
         return Samples(
             prompts=list(prompts),
             outputs=self.conversation.texts(written.tokens),
@@ -145,7 +164,8 @@ class LanguageModelPolicy:
             finish_reason=written.finish_reason,
         )
 
-    def _decoder(self) -> Decoder:
+    def decoder(self) -> Decoder:
+        """The loop of the policy's own engine, on the weights as they are now."""
         if is_plain_llama(self.model):
             return LlamaDecoder(self.model, self.forbidden, COMPUTE.get(self.body.compute_dtype or ""))
         return TransformersDecoder(self.model, self.forbidden, self.body.autocast)
@@ -207,24 +227,73 @@ class LanguageModelPolicy:
         return self.with_settings()
 
     def with_settings(self, **changed: Any) -> LanguageModelPolicy:
-        """A copy with some settings changed, for example ``with_settings(top_p=0.9)``."""
-        model = copy.deepcopy(self.model) if "train_layers" in changed else self.body.copy_model()
-        return LanguageModelPolicy(model, self.tokenizer, **{**self.settings, **changed})
+        """A copy with some settings changed, for example ``with_settings(top_p=0.9)``; ``engine`` may be among them."""
+        settings = {**self.settings, "engine": self.engine, **changed}
+        if "rows_at_once" in changed and "engine" not in changed and self.engine.own:
+            settings["engine"] = None
+        model = self.body.copy_model(settings["train_layers"], settings["lora"])
+        return LanguageModelPolicy(model, self.tokenizer, **settings)
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         return self.body.parameters(with_head=True)
 
     def save(self, folder: Path) -> None:
-        """Model, config and tokenizer in Hugging Face format, and the settings beside them."""
-        write_descriptor(folder, LanguageModelPolicy, self.settings)
-        save_causal_lm(self.model, self.tokenizer, folder)
+        """Model, config and tokenizer in Hugging Face format, adapters merged (and once more by themselves, in the
+        folder ``adapter``), and the settings beside them."""
+        settings = {**self.settings, "lora": None}
+        if self.engine != Transformers(self.settings["rows_at_once"]):
+            settings["engine"] = engine_spec(self.engine)
+        write_descriptor(folder, LanguageModelPolicy, settings)
+        save_causal_lm(adapters.plain(self.model), self.tokenizer, folder)
+        if self.settings["lora"] is not None:
+            adapters.save(self.model, folder / "adapter")
 
     @classmethod
     def load(cls, folder: Path) -> LanguageModelPolicy:
         settings = read_descriptor(folder)
         del settings["class"]
+        if "engine" in settings:
+            settings["engine"] = config.build(Engine, settings["engine"], origin=str(folder / DESCRIPTOR))
         model, tokenizer = load_causal_lm(str(folder), dtype="auto")
         return cls(model, tokenizer, **settings)
+
+
+GREEDY_TOKENS, GREEDY_GAP = 16, 0.25
+"""How many tokens of the first prompt are compared after a hand-over, and how far below the trainer's best token the
+engine's may be, in nats: tokens that are nearly equal change places by rounding alone, in bfloat16 by some tenths."""
+
+
+def check_hand_over(policy: LanguageModelPolicy, request: Request) -> None:
+    """Have the engine write the first prompt greedily, and compare each token with what the trainer would write there.
+
+    Raises:
+        RuntimeError: they differ by more than rounding: the engine does not hold the policy's weights.
+    """
+    first = {name: getattr(request, name)[:1] for name in ("prompts", "prompt_ids", "occurrences", "limits")}
+    first["limits"] = np.minimum(first["limits"], GREEDY_TOKENS)
+    written = policy.engine.write(
+        policy, replace(request, **first, temperature=0.0, top_k=None, top_p=1.0, progress=None)
+    )
+    tokens = written.tokens[0]
+    samples = Samples([""], [""], list(first["prompts"]), [tokens], [np.zeros(len(tokens), np.float32)], ["length"])
+    with torch.no_grad():
+        table = policy.distributions(samples)[0][0]
+        chosen = table.gather(1, torch.as_tensor(tokens, dtype=torch.int64, device=table.device)[:, None])[:, 0]
+        gap = table.amax(-1) - chosen
+    if float(gap.max()) > GREEDY_GAP:
+        place = int((gap > GREEDY_GAP).nonzero()[0])
+        raise RuntimeError(
+            f"after the weights were handed over, the engine {type(policy.engine).__name__} and the trainer write "
+            f"different greedy texts: token {place} of the first answer is {float(gap[place]):.2f} nats below the "
+            "trainer's best, so the engine does not hold these weights"
+        )
+
+
+def engine_spec(engine: Engine) -> dict[str, Any]:
+    """The engine as a spec that :func:`farm.config.build` turns into it again."""
+    if not is_dataclass(engine) or isinstance(engine, type):
+        raise TypeError(f"an engine is a frozen dataclass of its settings, and {type(engine).__name__} is none")
+    return {"class": f"{type(engine).__module__}.{type(engine).__qualname__}", **asdict(engine)}
 
 
 def _positive(temperature: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from farm import rng
+from farm import adapters, rng
 from farm.models import load_causal_lm, save_causal_lm
 from farm.policies import read_descriptor, write_descriptor
 from farm.policies.batches import Lengths, prompt_lengths, response_mask, unflatten
@@ -108,6 +108,12 @@ class LanguageModelScorer:
             head = (torch.zeros_like(self.weight), torch.zeros_like(self.bias), 0.0, 1.0)
         return LanguageModelScorer(self.body.copy(), self.tokenizer, self.head, *head)
 
+    def with_settings(self, **changed: Any) -> LanguageModelScorer:
+        """A copy in which something else trains: ``train_layers``, ``lora`` and ``gradient_checkpointing``, see
+        :class:`farm.policies.body.Body`."""
+        body = self.body.copy(**changed)
+        return LanguageModelScorer(body, self.tokenizer, self.head, self.weight, self.bias, self.mean, self.scale)
+
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         yield from self.body.parameters(with_head=False)
         yield self.weight
@@ -125,7 +131,7 @@ class LanguageModelScorer:
             "compute_dtype": self.body.compute_dtype,
         }
         write_descriptor(folder, LanguageModelScorer, settings)
-        save_causal_lm(self.body.model, self.tokenizer, folder)
+        save_causal_lm(adapters.plain(self.body.model), self.tokenizer, folder)
         save_file({"weight": self.weight.detach().cpu(), "bias": self.bias.detach().cpu()}, folder / HEAD)
 
     @classmethod

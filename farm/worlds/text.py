@@ -15,7 +15,7 @@ import pandas as pd
 
 from farm import formats, rng
 from farm.errors import UserError, need
-from farm.protocols import Features, Policy
+from farm.protocols import Engine, Features, Policy
 from farm.worlds.text_features import TextFeatures
 
 SPLITS = ("train", "validation", "test")
@@ -33,9 +33,12 @@ class TextWorld:
         seed: of the split.
         max_instruction_characters: longer instructions are left out; small models have small windows.
         dtype: of the weights; "bfloat16" halves memory, and is faster where the processor knows it.
-        compute_dtype: of the matrix products while the weights stay as they are.
+        compute_dtype: of the matrix products while the weights stay as they are; "auto" is bfloat16 where the hardware
+            has it.
         max_new_tokens, top_k, top_p: of the responses.
-        train_layers: only the last so many layers train; None trains all.
+        train_layers: only the last so many layers train; None trains all. A method's ``tune`` has precedence.
+        rows_at_once: the most responses that the policy's own loop samples together.
+        engine: who samples for the policy, :mod:`farm.engines`: transformers, vllm or server.
     """
 
     features: Features
@@ -51,11 +54,13 @@ class TextWorld:
         seed: int = 0,
         max_instruction_characters: int = 1000,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32",
-        compute_dtype: Literal["bfloat16"] | None = None,
+        compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None,
         max_new_tokens: int = 128,
         top_k: int | None = None,
         top_p: float = 1.0,
         train_layers: int | None = None,
+        rows_at_once: int = 512,
+        engine: Engine | None = None,
     ) -> None:
         if (instructions is None) == (hub is None):
             raise ValueError(
@@ -73,6 +78,8 @@ class TextWorld:
             "top_k": top_k,
             "top_p": top_p,
             "train_layers": train_layers,
+            "rows_at_once": rows_at_once,
+            "engine": engine,
         }
         self.features, self.truth_known = TextFeatures(), False
 

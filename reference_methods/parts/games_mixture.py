@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from farm.policies.language_model import LanguageModelPolicy
-from farm.policies.sampling import Decoder
+from farm.engines.sampling import Decoder
 from farm.protocols import Samples, Tokens
 
 
@@ -30,8 +30,8 @@ class MixturePolicy(LanguageModelPolicy):
         self.body, self.tokenizer = policy.body, policy.tokenizer
         self.parts, self.share = (policy, reference), share
 
-    def _decoder(self) -> Decoder:
-        policy, reference = (part._decoder() for part in self.parts)
+    def decoder(self) -> Decoder:
+        policy, reference = (part.decoder() for part in self.parts)
         return MixtureDecoder(policy, reference, self.share)
 
     def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

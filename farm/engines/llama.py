@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_attention, silu
 
-from farm.policies.sampling import NEVER
+from farm import adapters
+from farm.engines.sampling import NEVER
 from farm.protocols import Tokens
 
 STATIC_ROPE = ("default", "linear", "llama3")
@@ -33,8 +34,15 @@ def is_plain_llama(model: Any) -> bool:
         and config.hidden_act == "silu"
         and not config.attention_bias
         and not config.mlp_bias
-        and all(type(m) is torch.nn.Linear for name, m in model.named_modules() if name.endswith("_proj"))
+        and all(_is_plain(m) for name, m in model.named_modules() if name.endswith("_proj"))
     )
+
+
+def _is_plain(linear: Any) -> bool:
+    """A linear layer, perhaps with adapters, which are merged at construction."""
+    if hasattr(linear, "lora_A"):
+        linear = linear.base_layer
+    return type(linear) is torch.nn.Linear
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class _Layer:
 
 
 class LlamaDecoder:
-    """See :class:`farm.policies.sampling.Decoder`. The weights are read at construction, in ``dtype`` or their own."""
+    """See :class:`farm.engines.sampling.Decoder`. The weights are read at construction, in ``dtype`` or their own."""
 
     def __init__(self, model: Any, forbidden: torch.Tensor, dtype: torch.dtype | None = None) -> None:
         self.forbidden = forbidden
@@ -68,17 +76,17 @@ class LlamaDecoder:
                 _Layer(
                     after(
                         layer.input_layernorm.weight,
-                        attention.q_proj.weight * self.head_width**-0.5,
-                        attention.k_proj.weight,
-                        attention.v_proj.weight,
+                        adapters.weight(attention.q_proj) * self.head_width**-0.5,
+                        adapters.weight(attention.k_proj),
+                        adapters.weight(attention.v_proj),
                     ),
-                    attention.o_proj.weight.detach().to(self.dtype),
+                    adapters.weight(attention.o_proj).to(self.dtype),
                     after(
                         layer.post_attention_layernorm.weight,
-                        feed_forward.gate_proj.weight,
-                        feed_forward.up_proj.weight,
+                        adapters.weight(feed_forward.gate_proj),
+                        adapters.weight(feed_forward.up_proj),
                     ),
-                    feed_forward.down_proj.weight.detach().to(self.dtype),
+                    adapters.weight(feed_forward.down_proj).to(self.dtype),
                 )
             )
         self.embedding = model.model.embed_tokens.weight.detach().to(self.dtype)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from farm import rng
-from farm.protocols import Tokens
+from farm import memory, rng
+from farm.protocols import Request, Tokens, Written
 
 NEVER = -1.0e4
 """The logit of a forbidden token: its probability is exactly 0 in float32, and 0 * log 0 stays 0, not NaN."""
@@ -123,41 +123,19 @@ class Decoder(Protocol):
         """Go on with these rows only, in this order; int64 positions among the current rows."""
 
 
-@dataclass(frozen=True)
-class Written:
-    """What was sampled, one entry a row."""
+def write(decoder: Decoder, request: Request, rows_at_once: int, device: torch.device) -> Written:
+    """The responses that are asked for, at most ``rows_at_once`` together.
 
-    tokens: list[NDArray[np.int32]]
-    log_probabilities: list[NDArray[np.float32]]
-    finish_reason: list[str]
-
-
-def write(
-    decoder: Decoder,
-    sampler: Sampler,
-    prompts: Sequence[Tokens],
-    prompt_ids: NDArray[np.uint64],
-    occurrences: NDArray[np.uint64],
-    limits: NDArray[np.int64],
-    ends: frozenset[int],
-    seed: int,
-    purpose: str,
-    rows_at_once: int,
-    device: torch.device,
-    progress: Callable[[int], None] | None = None,
-) -> Written:
-    """Responses to ``prompts`` (tokens; the same array object for the same prompt).
-
-    Args:
-        prompt_ids, occurrences: [n], the ids of the draws' keys.
-        limits: [n], the most tokens for each row.
-        ends: tokens that end a response.
+    Raises:
+        UserError: the memory does not suffice.
     """
+    prompts, prompt_ids, limits = request.prompts, request.prompt_ids, request.limits
+    sampler = Sampler(request.temperature, request.top_k, request.top_p)
     n = len(prompts)
     length = np.array([len(p) for p in prompts], dtype=np.int64)
     out = Written([np.zeros(0, np.int32)] * n, [np.zeros(0, np.float32)] * n, [""] * n)
     order = np.lexsort((prompt_ids, length))
-    end_tokens = torch.tensor(sorted(ends), device=device)
+    end_tokens = torch.tensor(sorted(request.ends), device=device)
     start = 0
     while start < n:
         ahead = order[start : start + rows_at_once]
@@ -166,14 +144,15 @@ def write(
         rows = ahead[: max(1, len(fit))]
         start += len(rows)
         uniform = rng.uniform(
-            seed,
-            purpose,
+            request.seed,
+            request.purpose,
             prompt_ids[rows, None],
-            occurrences[rows, None],
+            request.occurrences[rows, None],
             np.arange(limits[rows].max(), dtype=np.uint64),
         )
         draws = torch.from_numpy(np.ascontiguousarray(uniform.T)).to(device)
-        _write_batch(decoder, sampler, prompts, rows, limits, draws, end_tokens, out, progress)
+        with memory.explained(f"sampling {len(rows)} responses together", "lower rows_at_once"):
+            _write_batch(decoder, sampler, prompts, rows, limits, draws, end_tokens, out, request.progress)
     return out
 
 

@@ -1,0 +1,104 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) in a transformers model, through peft.
+
+The adapters are put into the model's own linear layers, so it stays the model that it was, with a few more parameters:
+
+    W x  becomes  W x + (alpha / rank) B A x,      A drawn, B zero, so that at first nothing changes
+
+What is saved as a model has them merged, and opens without peft. The adapters alone are saved for serving.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from farm.errors import need
+
+NAME = "default"
+
+
+def config(rank: int, alpha: float) -> Any:
+    """The peft configuration: adapters on every linear layer but the output embedding."""
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise need("lora", "peft", "tune: lora") from error
+    return LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
+
+
+def add(model: Any, rank: int, alpha: float, seed: int) -> None:
+    """Put adapters into ``model``, in place; the draw of A depends on ``seed`` alone."""
+    settings = config(rank, alpha)
+    from peft import inject_adapter_in_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(settings, model, adapter_name=NAME)
+    model.eval()
+
+
+def inside(model: Any) -> dict[str, Any]:
+    """The linear layers with adapters, by the name they have in the model."""
+    return {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
+
+
+def parameters(model: Any) -> list[torch.nn.Parameter]:
+    """What trains: A and B of every layer."""
+    return [p for name, p in model.named_parameters() if ".lora_A." in name or ".lora_B." in name]
+
+
+def weight(linear: Any) -> Tensor:
+    """The weight of a linear layer, adapters included, without gradient."""
+    base = getattr(linear, "base_layer", linear).weight.detach()
+    if not hasattr(linear, "lora_A"):
+        return base
+    a, b = linear.lora_A[NAME].weight.detach(), linear.lora_B[NAME].weight.detach()
+    return (base.float() + linear.scaling[NAME] * (b.float() @ a.float())).to(base.dtype)
+
+
+def merged(model: Any) -> dict[str, Tensor]:
+    """The model's tensors under the names they have without adapters, which are merged into the weights."""
+    layers = inside(model)
+    out = {}
+    for name, tensor in model.state_dict().items():
+        if ".lora_" in name:
+            continue
+        owner = name.rpartition(".base_layer.")[0]
+        plain = name.replace(".base_layer.", ".")
+        out[plain] = weight(layers[owner]) if owner in layers and plain.endswith(".weight") else tensor.detach()
+    return out
+
+
+def plain(model: Any) -> Any:
+    """The model without adapters: itself where it has none, else a model of its own with them merged."""
+    if not inside(model):
+        return model
+    with torch.random.fork_rng(devices=[]), torch.device(next(model.parameters()).device):
+        fresh = type(model)(model.config)
+    fresh.to(next(model.parameters()).dtype).load_state_dict(merged(model))
+    fresh.tie_weights()
+    if getattr(model, "generation_config", None) is not None:
+        fresh.generation_config = model.generation_config
+    return fresh.eval()
+
+
+def save(model: Any, folder: Path) -> None:
+    """The adapters alone, in peft's format, safetensors."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    layers = inside(model)
+    first = next(iter(layers.values()))
+    rank, scale = first.r[NAME], first.scaling[NAME]
+    tensors = {}
+    for name, layer in layers.items():
+        for part in ("lora_A", "lora_B"):
+            matrix = getattr(layer, part)[NAME].weight.detach().cpu().contiguous()
+            tensors[f"base_model.model.{name}.{part}.weight"] = matrix
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = config(rank, scale * rank)
+    settings.target_modules = sorted({name.rpartition(".")[2] for name in layers})
+    settings.save_pretrained(folder)

