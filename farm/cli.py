@@ -148,7 +148,7 @@ def _show(finished: Run, study: Study) -> None:
     import pandas as pd
 
     seed = f", {len(study.variants)} variants" if study.plural else f", seed {study.variants[0].experiment.seed}"
-    board = _compact(finished.leaderboard)
+    board = _compact(finished.leaderboard, [k for k in study.variants[0].labels if k != "seed"])
     if not study.plural and finished.failures:
         failed = [{"method": f["method"], "win rate": f"failed: {f['reason']}"[:60]} for f in finished.failures]
         board = pd.concat([board.astype(object), pd.DataFrame(failed)], ignore_index=True)
@@ -172,7 +172,7 @@ def _foreseen(foreseen: dict[str, Any]) -> str:
     return text(foreseen)
 
 
-def _compact(board: pd.DataFrame) -> pd.DataFrame:
+def _compact(board: pd.DataFrame, keys: Sequence[str] = ()) -> pd.DataFrame:
     """A leaderboard for the terminal: an estimate and its interval in one cell, counts left to the files."""
     import pandas as pd
 
@@ -183,6 +183,7 @@ def _compact(board: pd.DataFrame) -> pd.DataFrame:
 
     shown: dict[str, Any] = {}
     for column in board.columns:
+        column = str(column)
         low, high = f"{column}_low", f"{column}_high"
         if column == "rank" and low in board.columns:
             shown[column] = [f"{a}-{b}" if a < b else str(a) for a, b in zip(board[low], board[high], strict=True)]
@@ -190,6 +191,8 @@ def _compact(board: pd.DataFrame) -> pd.DataFrame:
             digits = 1 if column.startswith("win_rate") else 2
             rows = zip(board[column], board[low], board[high], strict=True)
             shown[column.replace("win_rate_", "by ")] = [cell(*row, digits) for row in rows]
+        elif column in keys:
+            shown[column.rpartition(".")[2]] = board[column].tolist()
         elif column in ("method", "kl"):
             shown[column] = board[column].round(2 if column == "kl" else 0).tolist()
     return pd.DataFrame(shown)
