@@ -150,7 +150,7 @@ class Game:
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"annotator"} if self.preference_model is None else {"preferences"})
+        return frozenset({"annotator"} if self.preference_model is None else self.preference_model.needs)
 
     def feedback(self, learning: Learning) -> Feedback:
         """Who decides the duels."""
