@@ -9,8 +9,9 @@ Tables (win rates and their bounds are percent, as on AlpacaEval's boards; every
     (mean utility), proxy (mean reward), kl (to the SFT policy, nats), avg_length (characters), instructions, samples.
     Where the baseline is itself a method, it wins 50 % by definition and has an interval in its rank only.
 ``agreement``: one row for each two measures (judge, humans, gold, gold_utility, proxy)
-    first, second, n_methods, and spearman and kendall each with _low, _high (other instructions) and
-    _methods_low, _methods_high (other methods), n_instructions.
+    first, second, n_methods, and spearman and kendall each with _low, _high (all instructions of the kind) and
+    _methods_low, _methods_high (other methods), n_instructions. The first interval is of the true scores of these
+    methods, free of sampling error (:mod:`eval.true_ranks`).
 ``pairwise``: one row for each two methods, by the judge
     first, second, difference, standard_error, low, high (percent points), p, p_holm, p_max_t, n_instructions.
 
@@ -27,6 +28,7 @@ from scipy import stats
 
 from eval import ranking
 from eval.multiple import all_differences, holm, max_t
+from eval.true_ranks import correlation_intervals, joint_covariance
 from eval.winrate import discrete, missing_by_status, scores
 from farm.errors import UserError
 from farm.protocols import Comparison
@@ -107,21 +109,19 @@ class Leaderboard:
     def _correlations(self, first: str, second: str, a: JointMeans, b: JointMeans, seed: int) -> dict[str, object]:
         kept = ~(np.isnan(a.means) | np.isnan(b.means))
         row: dict[str, object] = {"first": first, "second": second, "n_methods": int(kept.sum())}
-        # The same weights for both sides when they cover the same instructions: what is shared stays shared.
-        drawn_a = a.resampled(ranking.cluster_weights(len(a.sums), self.rounds, seed))[:, kept]
-        drawn_b = b.resampled(ranking.cluster_weights(len(b.sums), self.rounds, seed))[:, kept]
-        for statistic, function in (("spearman", ranking.spearman), ("kendall", ranking.kendall)):
+        pick = np.flatnonzero(kept)
+        both = np.concatenate([pick, len(kept) + pick])
+        over_instructions = correlation_intervals(
+            a.means[kept],
+            b.means[kept],
+            joint_covariance(a, b)[np.ix_(both, both)],
+            rounds=self.rounds,
+            seed=seed,
+            confidence=self.confidence,
+        )
+        for statistic, (low, high) in over_instructions.items():
             over_methods = ranking.correlation(
-                a.means[kept],
-                b.means[kept],
-                statistic=statistic,
-                rounds=self.rounds,
-                seed=seed,
-                confidence=self.confidence,
-            )
-            enough = kept.sum() > 1
-            low, high = ranking.percentile_interval(
-                function(drawn_a, drawn_b) if enough else np.empty(0), self.confidence
+                a.means[kept], b.means[kept], statistic=statistic, confidence=self.confidence
             )
             row |= {
                 statistic: over_methods.value,

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval import ranking
+from eval.true_ranks import correlation_intervals, scaled_influence
 from farm import rng
 from farm.statistics.uncertainty import codes
 
@@ -39,17 +40,18 @@ def model_ranks(
     with np.errstate(invalid="ignore", divide="ignore"):
         human, machine = hs.sum(0) / hc.sum(0), js.sum(0) / jc.sum(0)
     kept = ~(np.isnan(human) | np.isnan(machine))
-    weights = ranking.cluster_weights(number, rounds, seed, "items")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        drawn_h = (weights @ hs[:, kept]) / (weights @ hc[:, kept])
-        drawn_j = (weights @ js[:, kept]) / (weights @ jc[:, kept])
-    whole = ~(np.isnan(drawn_h) | np.isnan(drawn_j)).any(axis=1)
+    influence = np.concatenate(
+        [scaled_influence(s, c, v)[:, kept] for s, c, v in ((hs, hc, human), (js, jc, machine))], axis=1
+    )
+    over_items = correlation_intervals(
+        human[kept], machine[kept], influence.T @ influence, rounds=rounds, seed=seed, confidence=confidence
+    )
     rows = []
     for name, function in (("spearman", ranking.spearman), ("kendall", ranking.kendall)):
-        low, high = ranking.percentile_interval(function(drawn_h[whole], drawn_j[whole]), confidence)
+        low, high = over_items[name]
         value = float(function(human[kept], machine[kept]))
         rows.append({"statistic": name, "value": value, "low": low, "high": high, "n": int(kept.sum())})
-    over = ranking.correlation(human[kept], machine[kept], rounds=rounds, seed=seed, confidence=confidence)
+    over = ranking.correlation(human[kept], machine[kept], confidence=confidence)
     rows.append(
         {"statistic": "spearman over models", "value": over.value, "low": over.low, "high": over.high, "n": over.n}
     )
@@ -76,6 +78,6 @@ def split_votes(votes: pd.DataFrame, names: list[str], seed: int, rounds: int = 
         a, b = rates(half), rates(~half)
         both = ~(np.isnan(a) | np.isnan(b))
         drawn.append(float(ranking.spearman(a[both], b[both])))
-    value = float(np.nanmean(drawn))
+    value = float(np.nanmean(drawn)) if np.isfinite(drawn).any() else float("nan")
     low, high = ranking.percentile_interval(np.array(drawn))
-    return ranking.SplitHalf("spearman", value, 2 * value / (1 + value), low, high, len(votes), rounds, seed)
+    return ranking.SplitHalf("spearman", value, ranking.spearman_brown(value), low, high, len(votes), rounds, seed)

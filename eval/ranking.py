@@ -1,8 +1,8 @@
 """Do two rankings agree, and how sure is one rank? Correlations with intervals, rank intervals, split halves.
 
-A rank correlation has two sources of doubt, and they answer different questions: the instructions (another test set of
-the same size: resample clusters of instructions) and the methods (other methods of the same kind: resample methods).
-With few methods the second is very wide; it is printed all the same.
+A rank correlation has two sources of doubt, and they answer different questions: the instructions (these methods on
+all instructions of the kind: :mod:`eval.true_ranks`) and the methods (other methods of the same kind:
+:func:`correlation`). With few methods the second is very wide; it is printed all the same.
 
 All bootstraps are vectorised: a round is a row of multinomial weights, and a keyed generator draws them for clusters in
 sorted order, so that the order of rows changes nothing.
@@ -68,46 +68,48 @@ _STATISTICS = {"spearman": spearman, "kendall": kendall, "pearson": pearson}
 
 @dataclass(frozen=True)
 class Correlation(Result):
-    """A correlation of two rankings with a percentile interval over resampled methods."""
+    """A correlation of two rankings with an interval for methods drawn from the same population."""
 
     statistic: str
     value: float
     low: float
     high: float
     n: int
-    rounds: int
-    degenerate: int
-    """rounds left out because all resampled methods tied on one side"""
-    seed: int
+    interval: str = "Fisher z"
     confidence: float = 0.95
 
 
-def correlation(
-    x: ArrayLike,
-    y: ArrayLike,
-    *,
-    statistic: str = "spearman",
-    rounds: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Correlation:
-    """A correlation over methods with its bootstrap interval over methods. ``x`` and ``y`` have shape [M].
+def correlation(x: ArrayLike, y: ArrayLike, *, statistic: str = "spearman", confidence: float = 0.95) -> Correlation:
+    """A correlation over methods with its interval over methods. ``x`` and ``y`` have shape [M].
 
-    Methods that lack either value are left out before. With fewer than three methods the interval is missing.
+    The interval is tanh(artanh r +- z s): s^2 = (1 + r^2/2) / (M - 3) for Spearman (Bonett and Wright 2000),
+    0.437 / (M - 4) for Kendall (Fieller, Hartley and Pearson 1957), 1 / (M - 3) for Pearson. A rank correlation moves
+    in steps, so a perfect one counts as half a step below one. A bootstrap over methods covers less with few methods.
+    Methods that lack either value are left out; with too few for s the interval is missing.
     """
     a, b = (np.asarray(v, dtype=np.float64) for v in (x, y))
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"two vectors of one length are needed, not {a.shape} and {b.shape}")
     kept = ~(np.isnan(a) | np.isnan(b))
     a, b = a[kept], b[kept]
-    function = _STATISTICS[statistic]
-    value = float(function(a, b)) if a.size > 1 else float("nan")
-    drawn = np.full(0, np.nan)
-    if a.size > 2:
-        index = rng.generator(seed, "methods", a.size).integers(0, a.size, (rounds, a.size))
-        drawn = function(a[index], b[index])
-    low, high = percentile_interval(drawn, confidence)
-    return Correlation(statistic, value, low, high, int(a.size), rounds, int(np.isnan(drawn).sum()), seed, confidence)
+    n = int(a.size)
+    value = float(_STATISTICS[statistic](a, b)) if n > 1 else float("nan")
+    low, high = _fisher(value, n, statistic, confidence)
+    return Correlation(statistic, value, low, high, n, confidence=confidence)
+
+
+def _fisher(value: float, n: int, statistic: str, confidence: float) -> tuple[float, float]:
+    lost = 4 if statistic == "kendall" else 3
+    if np.isnan(value) or n <= lost:
+        return float("nan"), float("nan")
+    step = {"spearman": 12 / (n * (n * n - 1)), "kendall": 4 / (n * (n - 1)), "pearson": 0.0}[statistic]
+    top = 1 - max(step / 2, 1e-12)
+    inside = min(max(value, -top), top)
+    spread = {"spearman": 1 + inside**2 / 2, "kendall": 0.437, "pearson": 1.0}[statistic]
+    half = float(stats.norm.ppf((1 + confidence) / 2)) * np.sqrt(spread / (n - lost))
+    centre = np.arctanh(inside)
+    low = -1.0 if value <= -top else float(np.tanh(centre - half))
+    return low, 1.0 if value >= top else float(np.tanh(centre + half))
 
 
 @dataclass(frozen=True)
@@ -205,12 +207,17 @@ class SplitHalf(Result):
     value: float
     """mean over random splits into two halves of the clusters"""
     spearman_brown: float
-    """what the whole data would reach against another whole: 2 r / (1 + r)"""
+    """what the whole data would reach against another whole: 2 r / (1 + r); missing for r < 0"""
     low: float
     high: float
     clusters: int
     rounds: int
     seed: int
+
+
+def spearman_brown(half: float) -> float:
+    """What the whole reaches where a half reaches ``half``: 2 r / (1 + r); missing where halves disagree (r < 0)."""
+    return 2 * half / (1 + half) if half >= 0 else float("nan")
 
 
 def split_half(
@@ -235,4 +242,4 @@ def split_half(
     )
     value = float(np.nanmean(drawn)) if np.isfinite(drawn).any() else float("nan")
     low, high = percentile_interval(drawn)
-    return SplitHalf(statistic, value, 2 * value / (1 + value), low, high, clusters, rounds, seed)
+    return SplitHalf(statistic, value, spearman_brown(value), low, high, clusters, rounds, seed)
