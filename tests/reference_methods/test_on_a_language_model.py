@@ -18,11 +18,15 @@ from reference_methods.best_of_n import BestOfN
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.feedme import FeedME
+from reference_methods.grpo import GRPO
 from reference_methods.ipo import IPO
 from reference_methods.kto import KTO
 from reference_methods.orpo import ORPO
 from reference_methods.parts.batches import in_parts, log_likelihoods
 from reference_methods.ppo import PPO
+from reference_methods.quark import Quark
+from reference_methods.raft import RAFT
+from reference_methods.reward_conditioning import RewardConditioning
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT
@@ -114,6 +118,31 @@ METHODS: dict[str, Any] = {
     "expert_iteration": ExpertIteration(n=2, batch_size=4, prompts=12, learning_rate=1e-3),
     "ppo": PPO(steps=3, rollouts=16, learning_rate=1e-3, value_learning_rate=1e-3),
     "rloo": RLOO(steps=3, rollouts=16, learning_rate=1e-3),
+    "alpaca_farm_ppo": PPO(steps=3, rollouts=16, learning_rate=1e-3, value_learning_rate=1e-3, faithful="alpaca_farm"),
+    "grpo": GRPO(steps=3, rollouts=16, samples_per_prompt=4, learning_rate=1e-3),
+    "dr_grpo": GRPO(
+        steps=3,
+        rollouts=16,
+        samples_per_prompt=4,
+        learning_rate=1e-3,
+        by_deviation=False,
+        aggregation="sequence_mean_token_sum_over_horizon",
+        horizon=12,
+    ),
+    "dapo": GRPO(
+        steps=3,
+        rollouts=16,
+        samples_per_prompt=4,
+        learning_rate=1e-3,
+        aggregation="token_mean",
+        clip_high=0.28,
+        drop_equal_groups=True,
+        drop_truncated=True,
+    ),
+    "quark": Quark(steps=3, rollouts=16, quantiles=2, quantile_texts=["w30 ", "w31 "], learning_rate=1e-3),
+    "best_quantile": Quark(steps=3, rollouts=16, best_quantile_only=True, entropy=0.01, learning_rate=1e-3),
+    "raft": RAFT(n=2, stages=2, prompts=8, batch_size=4, learning_rate=1e-3),
+    "reward_conditioning": RewardConditioning(good="w30 ", bad="w31 ", batch_size=8, learning_rate=1e-3),
 }
 
 

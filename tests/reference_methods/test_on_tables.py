@@ -17,10 +17,13 @@ from reference_methods.best_of_n import BestOfN, BestOfNPolicy
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.feedme import FeedME
+from reference_methods.grpo import GRPO
 from reference_methods.ipo import IPO
 from reference_methods.kto import KTO
 from reference_methods.orpo import ORPO
 from reference_methods.ppo import PPO
+from reference_methods.quark import Quark
+from reference_methods.raft import RAFT
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT
@@ -309,6 +312,9 @@ METHODS = {
     "expert_iteration": ExpertIteration(n=4, batch_size=2),
     "ppo": PPO(steps=3, rollouts=16, learning_rate=0.01),
     "rloo": RLOO(steps=3, rollouts=16, learning_rate=0.01),
+    "grpo": GRPO(steps=3, rollouts=16, samples_per_prompt=4, learning_rate=0.01),
+    "raft": RAFT(n=4, stages=2, prompts=8, batch_size=4, learning_rate=0.01),
+    "best_quantile": Quark(steps=3, rollouts=16, best_quantile_only=True, learning_rate=0.01),
 }
 
 
