@@ -46,14 +46,15 @@ def linked(logit: Floats, link: Link = "logistic") -> Floats:
     return np.asarray(expit(logit) if link == "logistic" else ndtr(logit / np.sqrt(2.0)))
 
 
-def outcomes(logit: Floats, link: Link = "logistic", ties: TieModel = "band", tie_width: float = 0.0) -> Outcomes:
+def outcomes(logit: Floats, link: Link = "logistic", ties: TieModel = "band", tie_width: float | Floats = 0.0) -> Outcomes:
     """The probabilities of first, second and tie, before noise.
 
-    ``tie_width`` is δ of the band, η = ln θ of Rao and Kupper, or ν of Davidson; 0 is no ties under all three.
+    ``tie_width`` is δ of the band, η = ln θ of Rao and Kupper, or ν of Davidson, one for all or [n]; 0 is no ties
+    under all three.
     """
     if ties == "rao-kupper":
         first, second = linked(logit - tie_width, link), linked(-logit - tie_width, link)
-        tie = np.maximum(1.0 - (first + second), 0.0) if tie_width else np.zeros_like(first)
+        tie = np.maximum(1.0 - (first + second), 0.0) if np.any(tie_width) else np.zeros_like(first)
         return Outcomes(first, second, tie)
     first, second = linked(logit, link), linked(-logit, link)
     if ties == "davidson":

@@ -9,10 +9,14 @@ For a pair (y1, y2) answering x, with utilities u(x, y) = Σ_k w_k φ_k(x, y) of
       + g (list(y1) - list(y2))                  lists
       + e (own(y1) - own(y2))                    self-enhancement: outputs of the annotator's own model
       + a (agree(y1) - agree(y2))                sycophancy: outputs that agree with the user
+      + σ (q(y1) - q(y2)) / √2                   latent quality q ~ N(0, 1) of a text, the same to all annotators
+      + τ (o_t(y1) - o_t(y2)) / √2               this annotator's own opinion o_t ~ N(0, 1) of a text on occasion t
 
 and the label is drawn from the channel of ℓ (annotators/channel.py): link, ties, flip, lapse, or the likeliest answer
 without a draw (``greedy``). The cyclic term is the rotation term of general preference models (arXiv 2410.02197): no
-utility explains it. Names of the biases are those of the LLM-as-a-judge literature (arXiv 2306.05685).
+utility explains it. Latent quality stands for what people see in a text and no feature tells: with it alone a calibrated
+crowd votes on any pair, easy ones and hard ones. Opinions of two occasions t and t' (replicates) have the correlation
+ρ^|t - t'|: a persistent taste at ρ = 1, a drift (AR(1)) below, which test-retest agreement shows. Names of the biases are those of the LLM-as-a-judge literature (arXiv 2306.05685).
 
 The draw is keyed by (seed, annotator, instruction, the unordered pair, replicate) and made in a canonical order of the
 two outputs: without a position bias, swapping the outputs mirrors the label exactly. Identical outputs are a tie
@@ -69,10 +73,18 @@ class LogitAnnotator:
     """the generator that is the annotator's own model; by default the annotator's name"""
     sycophancy: float = 0.0
     """needs the columns ``agreement_1`` and ``agreement_2``, or a feature ``agreement``"""
+    latent_spread: float = 0.0
+    """standard deviation σ of the margin that latent qualities give a pair, in logits; no seed changes a quality"""
+    opinion_spread: float = 0.0
+    """standard deviation τ of the margin that the annotator's own opinions give a pair, in logits"""
+    opinion_persistence: float = 1.0
+    """correlation ρ of the opinions of one replicate and the next"""
     link: channel.Link = "logistic"
     ties: channel.TieModel = "band"
     tie_width: float = 0.0
     """half-width δ of the band, ln θ of Rao and Kupper, or ν of Davidson; 0 is no ties"""
+    tie_spread: float = 0.0
+    """standard deviation of the logarithm of the tie width from pair to pair: some pairs invite "equal" from anybody"""
     flip: float = 0.0
     lapse: float = 0.0
     greedy: bool = False
@@ -85,7 +97,10 @@ class LogitAnnotator:
             raise ValueError(f"length_scale = {self.length_scale} must be positive")
         if self.tie_width < 0:
             raise ValueError(f"tie_width = {self.tie_width} must not be negative")
-        for key in ("flip", "lapse"):
+        for key in ("latent_spread", "opinion_spread", "tie_spread"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} = {getattr(self, key)} must not be negative")
+        for key in ("flip", "lapse", "opinion_persistence"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"{key} = {getattr(self, key)} must lie between 0 and 1")
         if self.greedy and (self.flip or self.lapse):
@@ -117,8 +132,11 @@ def judge(
     bounds = np.searchsorted(which[order], np.arange(len(annotators) + 1))
     for annotator, start, end in zip(annotators, bounds[:-1], bounds[1:], strict=True):
         rows: Rows = slice(None) if end - start == len(pairs) else order[start:end]
+        width: float | Floats = annotator.tie_width
+        if annotator.tie_spread:
+            width = width * np.exp(annotator.tie_spread * rng.normal(0, "tie width", ids.pair[rows]))
         chances = channel.noisy(
-            channel.outcomes(logit(annotator, seen, rows), annotator.link, annotator.ties, annotator.tie_width),
+            channel.outcomes(logit(annotator, seen, rows, replicate), annotator.link, annotator.ties, width),
             annotator.flip,
             annotator.lapse,
         )
@@ -140,7 +158,7 @@ def judge(
     )
 
 
-def logit(annotator: LogitAnnotator, seen: PairFeatures, rows: Rows = slice(None)) -> Floats:
+def logit(annotator: LogitAnnotator, seen: PairFeatures, rows: Rows = slice(None), replicate: int = 0) -> Floats:
     """The annotator's logits of these rows, positive for the canonically first output."""
     weights = annotator.features.gold_weights if annotator.weights is None else annotator.weights
     seen.require(weights, f"annotator {annotator.name}")
@@ -161,7 +179,27 @@ def logit(annotator: LogitAnnotator, seen: PairFeatures, rows: Rows = slice(None
         total += annotator.self_enhancement * seen.own(annotator.own_generator or annotator.name, rows)
     if annotator.sycophancy:
         total += annotator.sycophancy * seen.agreement(rows)
+    if annotator.latent_spread:
+        first, second = (latent_quality(ids) for ids in seen.text_ids_of(rows))
+        total += annotator.latent_spread * np.sqrt(0.5) * (first - second)
+    if annotator.opinion_spread:
+        first, second = (_opinion(annotator, ids, replicate) for ids in seen.text_ids_of(rows))
+        total += annotator.opinion_spread * np.sqrt(0.5) * (first - second)
     return total
+
+
+def latent_quality(texts: rng.Ids) -> Floats:
+    """The quality, standard normal, that everybody sees in these texts (ids of instruction and output)."""
+    return rng.normal(0, "latent quality", texts)
+
+
+def _opinion(annotator: LogitAnnotator, texts: rng.Ids, replicate: int) -> Floats:
+    """A stationary AR(1) of standard normals over the replicates 0 .. ``replicate``, for each text."""
+    name, keep = rng.text_id(annotator.name), annotator.opinion_persistence
+    opinion = rng.normal(0, "opinion", name, texts, 0)
+    for occasion in range(1, replicate + 1 if keep < 1 else 1):
+        opinion = keep * opinion + np.sqrt(1 - keep**2) * rng.normal(0, "opinion", name, texts, occasion)
+    return opinion
 
 
 def length_term(first: Floats, second: Floats, shape: str, scale: float) -> Floats:
