@@ -143,6 +143,10 @@ def validate(
     human: Annotated[
         Path | None, typer.Option(help="Votes of humans on the same pairs (cross-annotations), in any known layout.")
     ] = None,
+    annotator: Annotated[str | None, typer.Option(help="Keep the verdicts of this annotator.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Texts of the pairs by `pair_id`, where the verdicts have only the ids.")
+    ] = None,
     by: Annotated[
         str | None,
         typer.Option(help="Judge runs with a `human_label` beside each verdict: columns that tell runs apart."),
@@ -159,7 +163,8 @@ def validate(
     """
     from eval import show, validate_command
 
-    show.result(validate_command.run(judge, human, by, rounds, seed, confidence), out, as_json)
+    found = validate_command.run(judge, human, by, rounds, seed, confidence, annotator=annotator, pairs=pairs)
+    show.result(found, out, as_json)
 
 
 def power(

@@ -6,6 +6,7 @@ Habits may be merits (longer answers may be better), so each is shown beside the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pandas as pd
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import Estimate, mean
 from farm.votes import agreement as agree
+from farm.votes.analysis import AnnotatorAnalysis, analyze_annotator
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,47 @@ def position_audit(votes: pd.DataFrame, *, confidence: float = 0.95) -> Position
     given = votes.drop_duplicates("item").set_index("item")["flipped"].loc[both].to_numpy(bool)[seen]
     kappa = agree.kappa(np.where(given, 1 - a, a), np.where(given, 1 - b, b)) if a.size else float("nan")
     return PositionAudit(prefers, mean((a == b).astype(float), confidence=confidence), kappa, int(a.size))
+
+
+@dataclass(frozen=True)
+class JudgeAlone(Result):
+    """What a judge's own labels say where no human has voted: its spread, its habits, its price."""
+
+    judge: str
+    analysis: AnnotatorAnalysis
+    position: PositionAudit
+    confidence: float = 0.95
+
+    def table(self) -> pd.DataFrame:
+        a, p = self.analysis, self.position
+        nan = float("nan")
+        rows = [
+            ("AlpacaEval variance", a.variance, nan, nan, a.items, "one label against its own others"),
+            ("prefers longer", a.prefer_longer, nan, nan, nan, "of pairs that differ by more than 30 characters"),
+            ("prefers lists", a.prefer_lists, nan, nan, nan, "of pairs with one list"),
+            ("prefers first", p.prefers_first.value, p.prefers_first.low, p.prefers_first.high, p.prefers_first.n, ""),
+            ("consistent in both orders", p.consistent.value, p.consistent.low, p.consistent.high, p.both_orders, ""),
+            ("price per 1000", a.price_per_1000, nan, nan, a.labels, "dollars"),
+            ("seconds per 1000", a.seconds_per_1000, nan, nan, a.labels, ""),
+        ]
+        table = pd.DataFrame(rows, columns=["measure", "value", "low", "high", "n", "meaning"])
+        return table[table["value"].notna()].reset_index(drop=True)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "judge": self.judge,
+            "labels": self.analysis.labels,
+            "items": self.analysis.items,
+            "clusters": "item",
+            "confidence": self.confidence,
+            "note": "no human votes (--human): nothing to agree with",
+        }
+
+
+def judge_alone(votes: pd.DataFrame, *, confidence: float = 0.95) -> JudgeAlone:
+    """AlpacaEval's variance, price and preferences of one annotator's votes, and what the order does to it."""
+    found = analyze_annotator(votes)
+    return JudgeAlone(str(votes["annotator"].iloc[0]), found, position_audit(votes, confidence=confidence), confidence)
 
 
 def biases(judge: pd.DataFrame, humans: pd.DataFrame, *, beyond: int = 30, confidence: float = 0.95) -> pd.DataFrame:

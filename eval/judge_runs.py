@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,17 +11,45 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.errors import UserError
+from farm.statistics.result import Result
 from farm.statistics.uncertainty import codes, critical
 
 Floats = NDArray[np.float64]
 
 
-def audit_runs(votes: pd.DataFrame, by: list[str], *, truth: str = "human_label") -> pd.DataFrame:
+@dataclass(frozen=True)
+class JudgeRuns(Result):
+    """One row a judge run: accuracy, consistency over orders, kappa, position."""
+
+    runs: pd.DataFrame
+    by: tuple[str, ...]
+    origin: str
+    confidence: float = 0.95
+
+    def table(self) -> pd.DataFrame:
+        return self.runs
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "runs": len(self.runs),
+            "complete runs": f"{int(self.runs['complete'].sum())} (every pair once in each order, no verdict missing)",
+            "by": ", ".join(self.by),
+            "intervals": "clustered by pair",
+            "confidence": self.confidence,
+            "source": self.origin,
+        }
+
+
+def audit_runs(
+    votes: pd.DataFrame, by: Sequence[str], *, truth: str = "human_label", confidence: float = 0.95
+) -> pd.DataFrame:
     """Many judge runs with a gold label beside each verdict (LLMBar): one row a run.
 
     accuracy (both orders) with its interval clustered by pair, consistent (the same verdict in both orders), kappa
     between the orders, prefers_first, n, missing; a pair without both verdicts does not count for consistency.
+    ``complete``: every pair was judged once in each order and every verdict is there.
     """
+    by = list(by)
     if truth not in votes:
         raise UserError(f"the runs have no column `{truth}` to be judged by")
     for column in by:
@@ -61,7 +91,11 @@ def audit_runs(votes: pd.DataFrame, by: list[str], *, truth: str = "human_label"
             expected += total((a == v) * 1.0, both, of_run) * total((b == v) * 1.0, both, of_run) / pairs**2
         kappa = (consistent - expected) / (1 - expected)
         first = total((shown > 0.5).astype(np.float64), decisive, run) / total(np.ones(len(votes)), decisive, run)
-    half = np.array([critical(0.95, max(int(c) - 1, 1)) for c in clusters]) * error
+    asked = np.stack([np.bincount(place[order == bool(k)], minlength=len(at)) for k in (0, 1)])
+    once = np.bincount(of_run, weights=(asked == 1).all(axis=0), minlength=number) == np.bincount(
+        of_run, minlength=number
+    )
+    half = np.array([critical(confidence, max(int(c) - 1, 1)) for c in clusters]) * error
     table = groups.size().reset_index()[by]
     return table.assign(
         n=n.astype(int),
@@ -73,4 +107,5 @@ def audit_runs(votes: pd.DataFrame, by: list[str], *, truth: str = "human_label"
         kappa=kappa,
         prefers_first=first,
         both_orders=pairs.astype(int),
+        complete=once & (groups.size().to_numpy() == n),
     )

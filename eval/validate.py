@@ -7,6 +7,7 @@ majority of the others only so often, and that is the ceiling. All intervals are
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ class Validation(Result):
     kappa: float
     kappa_half: float
     """with chance agreement one half"""
+    human_kappas: pd.DataFrame
+    """first, second, kappa, n of every two humans, where they are few and share items"""
     human_alpha: float
     alpha_with_judge: float
     """alpha with the judge as one more annotator"""
@@ -96,6 +99,8 @@ class Validation(Result):
         add("ratio to ceiling", self.ratio, "")
         add("kappa", self.kappa, "judge and human majority")
         add("kappa, chance 1/2", self.kappa_half, "right when the order is random")
+        for k in self.human_kappas.itertuples():
+            add(f"kappa, {k.first} and {k.second}", k.kappa, "two humans", n=k.n)
         add("alpha of humans", self.human_alpha, "nominal")
         add("alpha with judge", self.alpha_with_judge, "the judge as one more annotator")
         add("worth votes", self.worth_votes, "humans whose majority agrees as often")
@@ -204,6 +209,7 @@ def validate(
         difference=difference,
         kappa=agree.kappa(m, j),
         kappa_half=agree.kappa(m, j, chance="half"),
+        human_kappas=_kappas(votes),
         human_alpha=agree.alpha(counts, values),
         alpha_with_judge=agree.alpha(with_judge, with_values),
         analysis=analyze_annotator(judge_seen, votes),
@@ -223,6 +229,22 @@ def validate(
         confidence=confidence,
         notes=tuple(notes),
     )
+
+
+FEW = 6
+"""humans up to which every two of them are compared"""
+
+
+def _kappas(votes: pd.DataFrame) -> pd.DataFrame:
+    names = sorted(votes["annotator"].unique())
+    rows = []
+    if 1 < len(names) <= FEW:
+        wide = votes.pivot_table(index="item", columns="annotator", values="first", aggfunc="first")
+        for one, other in combinations(names, 2):
+            shared = int((wide[one].notna() & wide[other].notna()).sum())
+            if shared:
+                rows.append((one, other, agree.kappa(wide[one], wide[other]), shared))
+    return pd.DataFrame(rows, columns=["first", "second", "kappa", "n"])
 
 
 def _oriented(votes: pd.DataFrame, turned: pd.Series) -> pd.DataFrame:

@@ -1,55 +1,73 @@
-"""What ``farm validate`` does: one judge against humans, or a table of judge runs with labels."""
+"""What ``farm validate`` does: one judge against humans or alone, or a table of judge runs that carry labels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from eval.judge_runs import audit_runs
+from eval.habits import judge_alone
+from eval.judge_runs import JudgeRuns, audit_runs
 from eval.validate import validate
-from farm.errors import UserError
+from farm.errors import UserError, nearest
+from farm.formats import merge_input, read_table
 from farm.statistics.result import Result
-from farm.votes.table import read_votes
+from farm.votes.table import from_table, read_votes
 
 
-@dataclass(frozen=True)
-class JudgeRuns(Result):
-    """One row a judge run: accuracy, consistency over orders, kappa, position."""
-
-    runs: pd.DataFrame
-    by: tuple[str, ...]
-    origin: str
-
-    def table(self) -> pd.DataFrame:
-        return self.runs
-
-    def settings(self) -> dict[str, Any]:
-        return {
-            "runs": len(self.runs),
-            "by": ", ".join(self.by),
-            "intervals": "clustered by pair",
-            "source": self.origin,
-        }
-
-
-def run(judge: Path, human: Path | None, by: str | None, rounds: int, seed: int, confidence: float) -> Result:
-    """The validation, or the table of runs when the judge's file carries the labels itself."""
-    votes = read_votes(judge)
-    if human is None:
-        if "human_label" not in votes:
-            raise UserError(f"{judge}: no `human_label` beside the verdicts: give the human votes with --human")
+def run(
+    judge: Path,
+    human: Path | None,
+    by: str | None,
+    rounds: int,
+    seed: int,
+    confidence: float,
+    *,
+    annotator: str | None = None,
+    pairs: Path | None = None,
+) -> Result:
+    """The validation; the judge alone without humans; the table of runs when the judge's file carries the labels."""
+    votes = with_texts(judge, pairs) if pairs is not None else read_votes(judge)
+    names = [str(n) for n in votes["annotator"].unique()]
+    if annotator is not None:
+        if annotator not in names:
+            raise UserError(f"{judge}: no verdict of `{annotator}`; {nearest(annotator, names)}")
+        votes, names = votes[votes["annotator"] == annotator].reset_index(drop=True), [annotator]
+    if human is None and "human_label" in votes:
         known = ("subset", "judge", "strategy", "annotator")
         columns = [c.strip() for c in by.split(",")] if by else [c for c in known if c in votes][:3]
-        return JudgeRuns(audit_runs(votes, columns), tuple(columns), str(judge))
+        runs = audit_runs(votes, columns, confidence=confidence)
+        return JudgeRuns(runs, tuple(columns), str(judge), confidence)
     if by is not None:
-        raise UserError("--by is for judge runs that carry their labels; with --human one judge is validated")
-    names = votes["annotator"].unique()
-    humans = read_votes(human)
+        raise UserError(f"--by is for judge runs that carry their labels; {judge} has no `human_label`")
     if len(names) > 1:
         raise UserError(
-            f"{judge}: {len(names)} annotators ({', '.join(map(str, names[:3]))} ...); validate one judge at a time"
+            f"{judge}: {len(names)} annotators ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''}); "
+            "choose one with --annotator"
         )
-    return validate(votes, humans, rounds=rounds, seed=seed, confidence=confidence)
+    if human is None:
+        return judge_alone(votes, confidence=confidence)
+    return validate(votes, read_votes(human), rounds=rounds, seed=seed, confidence=confidence)
+
+
+def with_texts(path: Path, pairs: Path) -> pd.DataFrame:
+    """Votes that name their pairs by ``pair_id``, with the texts of a file of pairs: these are the key then.
+
+    Raises:
+        UserError: for a file without ``pair_id``, a repeated id, or one that has no texts.
+    """
+    rows, texts = read_table(path), merge_input(read_table(pairs))
+    for table, origin in ((rows, path), (texts, pairs)):
+        if "pair_id" not in table:
+            raise UserError(f"{origin}: the column `pair_id` is missing; --pairs joins verdicts and texts by it")
+    repeated = texts["pair_id"].duplicated().to_numpy()
+    if repeated.any():
+        at = int(repeated.argmax())
+        raise UserError(f"{pairs}: row {at + 1}: `pair_id` {texts['pair_id'][at]} occurs twice")
+    lacking = ~rows["pair_id"].isin(texts["pair_id"]).to_numpy()
+    if lacking.any():
+        at = int(lacking.argmax())
+        raise UserError(f"{path}: row {at + 1}: `pair_id` {rows['pair_id'][at]} has no texts in {pairs}")
+    own = [c for c in texts.columns if c == "pair_id" or c not in rows]
+    merged = rows.merge(texts[own], on="pair_id", how="left", validate="many_to_one")
+    return from_table(merged.drop(columns="pair_id"), str(path), annotator=path.name.split(".")[0])

@@ -191,6 +191,10 @@ def _long(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     base = table[rest].rename(columns=renamed)
     if not any(c in base for c in _ITEM):
         base = base.assign(idx=np.arange(len(base)))
+    if "cmp_key" in base and not any(a in base for a, _ in _MODELS):  # PandaLM names both models in one word
+        models = base["cmp_key"].astype(str).str.split("_", expand=True)
+        if models.shape[1] == 2 and models.notna().all().all():
+            base = base.assign(generator_1=models[0], generator_2=models[1])
     parts = []
     for column in columns:
         name = str(column).removesuffix("_result")
