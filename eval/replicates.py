@@ -15,7 +15,8 @@ swept keys are columns of every table):
     method, difference, standard_error, low, high, degrees, p, p_holm, p_fdr (over the whole table)
 ``rankings``: the rank correlation over methods of each two measures within a setting, and of the judge's ranking with
     its own ranking in the first setting; by setting
-    first, second, n_methods, spearman, kendall, each with _low, _high (other seeds and instructions)
+    first, second, n_methods, spearman, kendall, r_squared, each with _low, _high: of the true scores, over seeds and
+    instructions
 ``results``: one row for each experiment and method, as its own leaderboard says
 """
 
@@ -30,9 +31,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval import ranking
+from eval import ranking, true_ranks
 from eval.multiple import all_differences, benjamini_hochberg, holm
-from eval.two_ways import Crossed, crossed, interval, p_values
+from eval.two_ways import Crossed, crossed, error_covariance, interval, p_values
 from eval.winrate import scores
 from farm import formats, run_folder
 from farm.protocols import Comparison, Replication
@@ -147,39 +148,60 @@ class Replicates:
         )
 
     def _rankings(self, found: Together) -> pd.DataFrame:
-        drawn = {role: c.resampled(self.rounds, found.seed) for role, c in found.measures.items()}
         names = list(found.measures)
         rows = []
         for setting, labels in enumerate(found.settings):
             own = found.columns_of(setting)
             for i, first in enumerate(names):
                 for second in names[i + 1 :]:
-                    both = {"first": first, "second": second}
-                    ours, theirs = found.measures[first].means[own], found.measures[second].means[own]
-                    numbers = self._correlations(ours, theirs, drawn[first][:, own], drawn[second][:, own])
-                    rows.append({**labels, **both, **numbers})
+                    numbers = correlations(found, first, own, second, own, self.rounds, self.confidence)
+                    rows.append({**labels, "first": first, "second": second, **numbers})
             if setting > 0:
                 methods = [found.columns[k][1] for k in own]
                 before = {found.columns[k][1]: k for k in found.columns_of(0)}
                 pairs = [(k, before[m]) for k, m in zip(own, methods, strict=True) if m in before]
                 if len(pairs) > 1:
                     now, then = (np.array(side) for side in zip(*pairs, strict=True))
-                    means, judged = found.measures["judge"].means, drawn["judge"]
-                    numbers = self._correlations(means[now], means[then], judged[:, now], judged[:, then])
+                    numbers = correlations(found, "judge", now, "judge", then, self.rounds, self.confidence)
                     rows.append({**labels, "first": "judge", "second": FIRST, **numbers})
         return pd.DataFrame(rows)
 
-    def _correlations(self, a: Floats, b: Floats, drawn_a: Floats, drawn_b: Floats) -> dict[str, object]:
-        kept = ~(np.isnan(a) | np.isnan(b))
-        row: dict[str, object] = {"n_methods": int(kept.sum())}
-        for statistic, function in (("spearman", ranking.spearman), ("kendall", ranking.kendall)):
-            enough = kept.sum() > 1
-            value = float(function(a[kept], b[kept])) if enough else float("nan")
-            low, high = ranking.percentile_interval(
-                function(drawn_a[:, kept], drawn_b[:, kept]) if enough else np.empty(0), self.confidence
-            )
-            row |= {statistic: value, f"{statistic}_low": low, f"{statistic}_high": high}
-        return row
+
+def correlations(
+    found: Together,
+    first: str,
+    i: NDArray[np.int64],
+    second: str,
+    j: NDArray[np.int64],
+    rounds: int,
+    confidence: float,
+) -> dict[str, float]:
+    """Spearman, Kendall and R^2 of two measures' numbers in columns ``i`` and ``j``, with intervals.
+
+    The intervals are those of the true scores, with the errors of instructions and seeds taken out (eval.true_ranks).
+    """
+    one, other = found.measures[first], found.measures[second]
+    a, b = one.means[i], other.means[j]
+    kept = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[kept], b[kept]
+    covariance = error_covariance(one, other, i[kept], j[kept])
+    drawn = None
+    if len(a) > 2 and not np.isnan(covariance).any():
+        drawn = true_ranks.true_scores(a, b, covariance, rounds, found.seed)
+    row: dict[str, float] = {"n_methods": len(a)}
+    statistics = (("spearman", ranking.spearman), ("kendall", ranking.kendall), ("r_squared", _r_squared))
+    for name, function in statistics:
+        nothing = (float("nan"), float("nan"))
+        bounds = (
+            nothing if drawn is None else ranking.percentile_interval(function(drawn[:, 0], drawn[:, 1]), confidence)
+        )
+        value = float(function(a, b)) if len(a) > 1 else float("nan")
+        row |= {name: value, f"{name}_low": bounds[0], f"{name}_high": bounds[1]}
+    return row
+
+
+def _r_squared(x: Floats, y: Floats) -> Floats:
+    return np.square(ranking.pearson(x, y))
 
 
 @dataclass(frozen=True)
@@ -296,4 +318,4 @@ def _board(folder: Path) -> pd.DataFrame:
     return board.drop(columns=[c for c in ("missing_why",) if c in board])
 
 
-__all__: Sequence[str] = ["FIRST", "Replicates", "Together", "results"]
+__all__: Sequence[str] = ["FIRST", "Replicates", "Together", "correlations", "results"]

@@ -84,6 +84,37 @@ class Crossed:
             return np.asarray(out[0] / out[1])
 
 
+def error_covariance(first: Crossed, second: Crossed, i: NDArray[np.int64], j: NDArray[np.int64]) -> Floats:
+    """[2M, 2M] of the errors of M numbers of one measure (columns ``i``) and M of another (``j``).
+
+    Errors from the instructions are paired wherever both measures have the same ones. Errors from the seeds enter on
+    the diagonal alone: two or three seeds cannot tell how the training noise of two methods goes together, and what all
+    methods of a seed share moves no rank.
+    """
+    parts = [(c.sums[:, :, k], c.counts[:, :, k]) for c, k in ((first, i), (second, j))]
+    influences = []
+    for sums, counts in parts:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = sums.sum((0, 1)) / counts.sum((0, 1))
+            influences.append((sums - means * counts) / counts.sum((0, 1)))
+    m = len(i)
+    out = np.zeros((2 * m, 2 * m))
+    summed = [influence.sum(0) for influence in influences]
+    for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        n, other = len(summed[a]), len(summed[b])
+        if n == other:
+            out[a * m : (a + 1) * m, b * m : (b + 1) * m] = summed[a].T @ summed[b] * (n / (n - 1) if n > 1 else np.nan)
+    seeds = len(first.sums)
+    if seeds > 1:
+        own = []
+        for influence in influences:
+            cells = influence.shape[0] * influence.shape[1]
+            between = np.square(influence.sum(1)).sum(0) * seeds / (seeds - 1)
+            own.append(np.maximum(between - np.square(influence).sum((0, 1)) * cells / (cells - 1), 0.0))
+        out[np.diag_indices(2 * m)] += np.concatenate(own)
+    return out
+
+
 def _scaled(sums: Floats, units: NDArray[np.int64]) -> Floats:
     return np.where(units > 1, sums * units / np.maximum(units - 1, 1), np.nan)
 

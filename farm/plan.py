@@ -53,7 +53,8 @@ class Plan:
 
     def make(self, key: str, place: Place) -> dict[str, Any] | None:
         """Make one stage of the graph; those that it needs must be done."""
-        assert self.graph
+        if key not in self.graph:
+            raise UserError("the source of a class has changed since the run began; repeat the command")
         return self._make[key](place)
 
     def check(self) -> None:
