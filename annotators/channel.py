@@ -46,7 +46,9 @@ def linked(logit: Floats, link: Link = "logistic") -> Floats:
     return np.asarray(expit(logit) if link == "logistic" else ndtr(logit / np.sqrt(2.0)))
 
 
-def outcomes(logit: Floats, link: Link = "logistic", ties: TieModel = "band", tie_width: float | Floats = 0.0) -> Outcomes:
+def outcomes(
+    logit: Floats, link: Link = "logistic", ties: TieModel = "band", tie_width: float | Floats = 0.0
+) -> Outcomes:
     """The probabilities of first, second and tie, before noise.
 
     ``tie_width`` is δ of the band, η = ln θ of Rao and Kupper, or ν of Davidson, one for all or [n]; 0 is no ties

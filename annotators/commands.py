@@ -11,6 +11,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the commands of this wing to the ``farm`` command line."""
     app.command()(annotate)
+    app.command()(calibrate)
 
 
 def annotate(
@@ -93,3 +94,40 @@ def annotate(
         return
     summary = run.go()
     print(json.dumps(summary, indent=1) if as_json else annotation_run.sentences(summary))
+
+
+def calibrate(
+    votes: Annotated[
+        Path,
+        typer.Argument(
+            help="Votes of several people on the same pairs: AlpacaEval cross-annotations, annotated pairs 2.0, crowd "
+            "tables (pair, worker, verdict), PandaLM; or an AlpacaEval evaluators leaderboard (.csv)."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The YAML of the crowd, for --annotators and `farm run`.")] = None,
+    annotator: Annotated[
+        str, typer.Option(help="Only annotators whose name contains this; of a leaderboard, the row (humans).")
+    ] = "",
+    pairs: Annotated[Path | None, typer.Option(help="Of a leaderboard: the pairs that were judged.")] = None,
+    groups: Annotated[
+        int | None, typer.Option(min=1, max=4, help="Groups of people; by default as many as the votes tell apart.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as JSON.")] = False,
+) -> None:
+    """Learn from people's votes how noisy they are, and write a simulated crowd that votes like them.
+
+    Example: farm calibrate crowd.csv --out crowd.yaml, then farm annotate pairs.json --annotators crowd.yaml ...
+    """
+    from annotators.calibration.calibrate import calibrate as calibrated
+    from annotators.calibration.summary import sentences
+    from farm import progress
+    from farm.errors import UserError
+
+    if out is not None and out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{out}: the crowd is written as .yaml")
+    with progress.task("calibrating"):
+        found = calibrated(votes, annotator=annotator, pairs=pairs, groups=groups)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(found.yaml(), encoding="utf-8")
+    print(found.to_json() if as_json else sentences(found) + (f"\nwritten to {out}" if out else ""))

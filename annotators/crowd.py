@@ -1,4 +1,4 @@
-"""A crowd as it was calibrated on people's votes (`farm calibrate`): groups that differ in skill, biases, noise and ties.
+"""A crowd as it was calibrated on people's votes (`farm calibrate`): groups that differ in skill, biases and noise.
 
 Everybody in a group z sees the same margin of a pair and answers with the same habits:
 
@@ -6,8 +6,8 @@ Everybody in a group z sees the same margin of a pair and answers with the same 
 
 m ~ N(0, 1) is the margin that latent qualities of the two texts give (annotators/logit.py): most of what people see in
 an answer no feature tells, and with it easy and hard pairs come about, so that votes split as people's do. u is the
-difference of utility by the features, s its usual size. Where the truth of the world is known (``truth``), the margin is
-not latent: m and u / s are both the difference of gold utility over its usual size, so that the crowd's votes can be
+difference of utility by the features, s its usual size. Where the truth of the world is known (``truth``), the margin
+is not latent: m and u / s are both the difference of gold utility over its usual size, so that the crowd's votes can be
 learnt from, with the noise that was measured.
 
 Each vote is a person's, drawn for the pair and the replicate with the shares of the groups; ``size`` people are divided

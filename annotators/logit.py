@@ -14,9 +14,10 @@ For a pair (y1, y2) answering x, with utilities u(x, y) = Σ_k w_k φ_k(x, y) of
 
 and the label is drawn from the channel of ℓ (annotators/channel.py): link, ties, flip, lapse, or the likeliest answer
 without a draw (``greedy``). The cyclic term is the rotation term of general preference models (arXiv 2410.02197): no
-utility explains it. Latent quality stands for what people see in a text and no feature tells: with it alone a calibrated
-crowd votes on any pair, easy ones and hard ones. Opinions of two occasions t and t' (replicates) have the correlation
-ρ^|t - t'|: a persistent taste at ρ = 1, a drift (AR(1)) below, which test-retest agreement shows. Names of the biases are those of the LLM-as-a-judge literature (arXiv 2306.05685).
+utility explains it. Latent quality stands for what people see in a text and no feature tells: with it alone a crowd
+votes on any pair, easy ones and hard ones. Opinions of two occasions t and t' (replicates) have the correlation
+ρ^|t - t'|: a persistent taste at ρ = 1, a drift (AR(1)) below, which test-retest agreement shows. Names of the biases
+are those of the LLM-as-a-judge literature (arXiv 2306.05685).
 
 The draw is keyed by (seed, annotator, instruction, the unordered pair, replicate) and made in a canonical order of the
 two outputs: without a position bias, swapping the outputs mirrors the label exactly. Identical outputs are a tie

@@ -133,3 +133,13 @@ def compared(given: Ballots, crowd: Crowd, *, rounds: int = 6, confidence: float
         low, high = estimate.low, estimate.high
         rows.append((name, estimate.value, low, high, ours, bool(low - 1e-9 <= ours <= high + 1e-9)))
     return pd.DataFrame(rows, columns=["statistic", "people", "low", "high", "crowd", "inside"])
+
+
+def check_lines(check: pd.DataFrame) -> list[str]:
+    """The comparison, a line a statistic."""
+    return [
+        f"{row['statistic']:<24} people {row['people']:.3f} [{row['low']:.3f}, {row['high']:.3f}]  "
+        + f"crowd {row['crowd']:.3f}"
+        + ("" if row["inside"] else "  outside")
+        for row in check.to_dict(orient="records")
+    ]

@@ -206,9 +206,7 @@ def _belongs(given: Ballots, margins: Floats, parameters: Floats, share: Floats)
     return np.asarray(softmax(said + np.log(np.maximum(share, 1e-12)), axis=1))
 
 
-def _improved(
-    given: Ballots, margins: Floats, weight: Floats, theta: Floats, free: NDArray[np.bool_]
-) -> Floats:
+def _improved(given: Ballots, margins: Floats, weight: Floats, theta: Floats, free: NDArray[np.bool_]) -> Floats:
     """The parameters of one group after a few gradient steps on their expected log-likelihood."""
     rows = np.flatnonzero(weight[given.annotator] > 1e-3)
     weights = weight[given.annotator[rows]][:, None] * margins[given.item[rows]]

@@ -1,9 +1,9 @@
-"""The last step of a calibration: the fitted groups moved, all alike, until simulated votes have the people's statistics.
+"""The last step of a calibration: the groups moved, all alike, until simulated votes have the people's statistics.
 
 The likelihood weighs every split of votes; the statistics that a crowd is asked to reproduce (agreement, ceiling, ties,
 preferences) are single numbers, and a model that is not quite true misses some by a little. The method of simulated
-moments (McFadden 1989) closes the gap: with x the common shifts of log σ, log η, the log-odds of ε, the position, length
-and list biases in units of σ, and the spread of η from pair to pair, damped Gauss-Newton steps on
+moments (McFadden 1989) closes the gap: with x the common shifts of log σ, log η, the log-odds of ε, the position,
+length and list biases in units of σ, and the spread of η from pair to pair, damped Gauss-Newton steps on
 
     Σ_k ((simulated_k(x) - people_k) / SE_k)²  +  Σ_j (x_j / reach_j)²
 
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 _REACH = np.array([1.0, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0])
 _STEP = np.array([0.15, 0.15, 0.5, 0.1, 0.1, 0.1, 0.3])
 _TIE_SPREAD = 6
-_SEEDS = (101, 102, 103)
+_SEEDS = tuple(range(101, 113))
 NOT_MATCHED = frozenset({"pairs with one opinion"})
 """left out of the matching, so that it tests the result"""
 
@@ -51,7 +51,9 @@ def shifted(groups: list[Group], x: Floats) -> list[Group]:
     return out
 
 
-def matched(given: Ballots, groups: list[Group], people: dict[str, Estimate], *, rounds: int = 6) -> tuple[list[Group], float]:
+def matched(
+    given: Ballots, groups: list[Group], people: dict[str, Estimate], *, rounds: int = 6
+) -> tuple[list[Group], float]:
     """The groups, and the tie spread, shifted so that their simulated votes have the statistics of ``people``."""
     names = [n for n, e in people.items() if e.standard_error > 0 and n not in NOT_MATCHED]
     target = np.array([people[n].value for n in names])
@@ -66,9 +68,11 @@ def matched(given: Ballots, groups: list[Group], people: dict[str, Estimate], *,
         runs = [statistics(simulated(given, crowd, seed)) for seed in seeds]
         return np.mean([[r[n].value if n in r else people[n].value for n in names] for r in runs], axis=0) - target
 
+    # Averages over as many simulations as make them surer than the people's own statistics.
+    seeds = _SEEDS[: int(np.clip(60_000 // len(given.item), 3, len(_SEEDS)))]
     x = np.zeros(len(_REACH))
     x[_TIE_SPREAD] = 0.3 if free[_TIE_SPREAD] else 0.0
-    gap = missed(x, _SEEDS)
+    gap = missed(x, seeds)
     best, damping = _loss(gap / error, x), 0.01
     for _ in range(rounds):
         scaled = np.zeros((len(names), len(x)))
@@ -83,7 +87,7 @@ def matched(given: Ballots, groups: list[Group], people: dict[str, Estimate], *,
         for _ in range(5):  # Levenberg and Marquardt: shorter steps until one helps
             step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), downhill)
             there = x + np.where(free, np.clip(step, -0.7, 0.7), 0.0)
-            trial = missed(there, _SEEDS)
+            trial = missed(there, seeds)
             if (loss := _loss(trial / error, there)) < best:
                 x, gap, gain, best, damping = there, trial, best - loss, loss, damping / 10
                 break

@@ -130,12 +130,17 @@ def fit_splits(histogram: ArrayLike, model: str) -> SplitFit:
         sigma, flip, parameters = float(found.x), 0.0, 1
         chances = split_chances(votes, sigma=sigma)
     elif model == "difficulty and flip":
-        best = optimize.minimize(
-            lambda x: loss(split_chances(votes, sigma=float(np.exp(x[0])), flip=float(expit(x[1])) / 2)),
-            x0=[1.0, -3.0],
-            method="Nelder-Mead",
-            options={"xatol": 1e-6, "fatol": 1e-8, "maxiter": 2000},
-        )
+        start = max(float(fit_splits(counts, "difficulty").sigma), 0.1)  # either of the simpler models may be nearer
+        starts = ((np.log(start), -6.0), (np.log(start), -3.0), (np.log(20.0), 0.0), (np.log(20.0), -3.0))
+        tries = [
+            optimize.minimize(
+                lambda x: loss(split_chances(votes, sigma=float(np.exp(x[0])), flip=float(expit(x[1])) / 2)),
+                x0=x0, method="L-BFGS-B", bounds=((np.log(1e-3), np.log(30)), (-14, 10)),
+                options={"ftol": 1e-14, "gtol": 1e-8},
+            )
+            for x0 in starts
+        ]  # fmt: skip
+        best = min(tries, key=lambda found: float(found.fun))
         sigma, flip, parameters = float(np.exp(best.x[0])), float(expit(best.x[1])) / 2, 2
         chances = split_chances(votes, sigma=sigma, flip=flip)
     else:
