@@ -197,6 +197,10 @@ def power(
 
     if (difference is None) == (annotations is None):
         raise UserError("give either --difference (percent points) or --annotations")
+    if per_cluster is None and icc:
+        raise UserError("--icc needs --per-cluster: how many rows a cluster has")
+    if per_cluster is not None and design_effect != 1:
+        raise UserError("--design-effect and --per-cluster say the same thing; give one of them")
     design = design_effect if per_cluster is None else planning.design_effect(per_cluster, icc)
     settings = {"power": power, "significance": significance, "flip_rate": flip_rate, "design_effect": design}
     if difference is not None:

@@ -12,7 +12,8 @@ methods, give the variance of one row's score (or of one instruction's differenc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
+from typing import Any
 
 import numpy as np
 from scipy import optimize, stats
@@ -37,14 +38,31 @@ class Power(Result):
     observed_difference: float
     """what is left of the difference after the flips"""
 
+    def settings(self) -> dict[str, Any]:
+        said: dict[str, Any] = {"fractions": "of one: 0.05 is five points"}
+        if abs(self.difference) < 0.002:
+            said["caution"] = f"a difference of {100 * self.difference:g} percent points is very small; was that meant?"
+        return said
 
-def _check(flip_rate: float, design_effect: float, power: float, significance: float) -> None:
+
+def _check(
+    flip_rate: float, design_effect: float, power: float, significance: float, variance: float | None, paired: bool
+) -> None:
+    for name, value in (("flip rate", flip_rate), ("design effect", design_effect), ("power", power)):
+        if not isfinite(value):
+            raise UserError(f"the {name} {value:g} is not a number")
+    most = 1.0 if paired else 0.25
+    if variance is not None and not 0 < variance <= most:
+        raise UserError(
+            f"a variance of {variance:g} cannot be: that of a score lies above 0 and at most at 0.25, "
+            "that of a paired difference at most at 1"
+        )
     if not 0 <= flip_rate < 0.5:
-        raise UserError(f"a flip rate of {flip_rate:g} leaves nothing to measure; it must lie in [0, 0.5)")
+        raise UserError(f"a flip rate of {flip_rate:g} leaves nothing to measure; it is a share in [0, 0.5): 0.25 is a quarter")
     if design_effect < 1:
         raise UserError(f"a design effect of {design_effect:g} is below 1; clustering does not make rows worth more")
     if not (0 < significance < 1 and significance / 2 < power < 1):
-        raise UserError(f"power {power:g} and significance {significance:g} must lie between 0 and 1")
+        raise UserError(f"power {power:g} and significance {significance:g} are shares between 0 and 1: 0.8 and 0.05 are usual")
 
 
 def _variance(difference: float, flip_rate: float, given: float | None, paired: bool) -> float:
@@ -80,17 +98,22 @@ def needed(
         paired: the difference of two methods against one baseline on the same instructions.
         variance: of one true score (paired: of one instruction's difference), before flips, where known.
     """
-    _check(flip_rate, design_effect, power, significance)
+    _check(flip_rate, design_effect, power, significance, variance, paired)
     if not 0 < abs(difference) <= (1.0 if paired else 0.5):
         raise UserError(
-            f"a difference of {difference:g} cannot be: it is a share of wins, above 0 and at most one half"
+            f"a difference of {100 * difference:g} percent points cannot be: one method's win rate differs from 50 by "
+            "at most 50, and those of two methods (paired) by at most 100"
         )
-    d = abs(difference)
+    if difference < 0:
+        raise UserError(
+            f"a difference of {100 * difference:g} percent points: give its size; a loss needs as many as a win"
+        )
+    d = difference
     z = stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power)
     v = _variance(d, flip_rate, variance, paired)
     seen = (1 - 2 * flip_rate) * d
     n = design_effect * z**2 * v / seen**2
-    return Power(difference, ceil(n - 1e-9), power, significance, flip_rate, design_effect, v, paired, seen)
+    return Power(difference, max(ceil(n - 1e-9), 2), power, significance, flip_rate, design_effect, v, paired, seen)
 
 
 def detectable(
@@ -104,7 +127,7 @@ def detectable(
     variance: float | None = None,
 ) -> Power:
     """The smallest difference that ``annotations`` find with this power. Raises UserError where none is found."""
-    _check(flip_rate, design_effect, power, significance)
+    _check(flip_rate, design_effect, power, significance, variance, paired)
     if annotations < 2:
         raise UserError(f"{annotations} annotations cannot show a difference")
     z = stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power)
@@ -125,7 +148,15 @@ def detectable(
 
 
 def design_effect(per_cluster: float, intraclass_correlation: float) -> float:
-    """1 + (m - 1) rho: what m rows a cluster with this correlation multiply the variance by (Kish 1965)."""
+    """1 + (m - 1) rho: what m rows a cluster with this correlation multiply the variance by (Kish 1965).
+
+    Raises:
+        UserError: for fewer than one row a cluster, or a correlation outside [0, 1].
+    """
+    if not per_cluster >= 1:
+        raise UserError(f"{per_cluster:g} rows a cluster: a cluster has at least one")
+    if not 0 <= intraclass_correlation <= 1:
+        raise UserError(f"a correlation of {intraclass_correlation:g} within clusters is outside [0, 1]")
     return 1 + (per_cluster - 1) * intraclass_correlation
 
 
