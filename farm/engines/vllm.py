@@ -154,6 +154,7 @@ class _Running:
         return written([a.outputs[0] for a in answers], request, handed_over)
 
     def close(self) -> None:
+        self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
         self._folder.close()
 
@@ -196,7 +197,7 @@ def stop() -> None:
 
 def _started(settings: VLLM, writer: Writer, folder: str) -> Any:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # a fork of a program with threads may hang
     try:
         from vllm import LLM

@@ -22,20 +22,35 @@ from farm import adapters
 class Stamp:
     """Which tensors an engine was last given, and whether these are still what they were.
 
-    Every change in place counts up a tensor's version, so equal versions of the same tensors are the same weights.
+    A change in place counts up a tensor's version. Fused optimizers do not, so the sums of the tensors, which take a
+    fraction of a second, are compared besides.
     """
 
     def __init__(self) -> None:
         self._seen: list[tuple[weakref.ref[torch.Tensor], int]] = []
+        self._sums: list[float] = []
 
     def is_current(self, tensors: list[torch.nn.Parameter]) -> bool:
-        return len(self._seen) == len(tensors) and all(
+        known = len(self._seen) == len(tensors) and all(
             seen() is tensor and version == tensor._version
             for (seen, version), tensor in zip(self._seen, tensors, strict=True)
         )
+        return known and self._sums == _sums(tensors)
 
     def put(self, tensors: list[torch.nn.Parameter]) -> None:
         self._seen = [(weakref.ref(tensor), tensor._version) for tensor in tensors]
+        self._sums = _sums(tensors)
+
+
+@torch.no_grad()
+def _sums(tensors: list[torch.nn.Parameter]) -> list[float]:
+    if not tensors:
+        return []
+    plain, squares = zip(
+        *((t.sum(dtype=torch.float64), torch.linalg.vector_norm(t, dtype=torch.float32).double()) for t in tensors),
+        strict=True,
+    )
+    return [float(x) for x in torch.stack([*plain, *squares]).tolist()]
 
 
 class Folder:
@@ -72,11 +87,20 @@ def write_model(model: Any, folder: Path, merge: bool) -> None:
         tensors = adapters.merged(model)
     else:
         tensors = {n.replace(".base_layer.", "."): t for n, t in model.state_dict().items() if ".lora_" not in n}
-    if getattr(model.config.get_text_config(), "tie_word_embeddings", False):
-        tensors = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
-    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    # vLLM's reload_weights does not follow a tie between input and output embedding: it is told of none.
+    config = model.config.to_dict() | {"architectures": [type(model).__name__], "tie_word_embeddings": False}
     config |= {"dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}
     type(model.config)(**config).to_json_file(folder / "config.json", use_diff=False)
     # Old names of the same tensors must not survive beside the new file: it is written whole, then renamed.
-    save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, folder / "model.safetensors.new")
+    save_file({n: t.cpu().contiguous() for n, t in _unshared(tensors).items()}, folder / "model.safetensors.new")
     os.replace(folder / "model.safetensors.new", folder / "model.safetensors")
+
+
+def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same, where two names share memory the second with a copy of its own: a file holds every name by itself."""
+    seen: set[int] = set()
+    out = {}
+    for name, tensor in tensors.items():
+        out[name] = tensor.detach().clone() if tensor.data_ptr() in seen else tensor.detach()
+        seen.add(tensor.data_ptr())
+    return out

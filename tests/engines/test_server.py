@@ -1,0 +1,139 @@
+"""The server engine against a server of the tests' own on loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from farm import config
+from farm.engines import server as module
+from farm.engines.server import Server
+from farm.errors import UserError
+from farm.policies import load
+from farm.policies.language_model import LanguageModelPolicy
+from farm.protocols import Engine, Learning
+from reference_methods.rloo import RLOO
+from tests.engines.conftest import Loopback, largest_gap, make_policy, perturb
+from tests.policies.conftest import PROMPTS
+from tests.reference_methods.tables import recorder
+
+
+def served(loopback: Loopback, **settings: Any) -> LanguageModelPolicy:
+    return make_policy().with_settings(engine=Server(loopback.url, parallel=4, **settings))
+
+
+def rows(samples: Any) -> list[list[int]]:
+    return [tokens.tolist() for tokens in samples.response_tokens]
+
+
+def test_tokens_limits_and_ends_are_the_policys(loopback: Loopback) -> None:
+    own, policy = make_policy(), served(loopback)
+    samples = policy.sample(PROMPTS * 5, seed=0, purpose="t")
+    assert largest_gap(policy, samples) < 1e-4
+    assert [t.tolist() for t in samples.prompt_tokens] == [t.tolist() for t in own.conversation.prompts(PROMPTS * 5)]
+    ends = own.conversation.ends
+    for tokens, reason in zip(samples.response_tokens, samples.finish_reason, strict=True):
+        assert (int(tokens[-1]) in ends) == (reason == "stop")
+        assert not set(tokens[:-1].tolist()) & ends
+        assert reason == "stop" or len(tokens) == 12
+    assert {"stop", "length"} == set(samples.finish_reason)
+    greedy = policy.sample(PROMPTS, seed=0, purpose="t", temperature=0)
+    assert rows(greedy) == rows(own.sample(PROMPTS, seed=0, purpose="t", temperature=0))
+    assert not np.concatenate(greedy.log_probabilities).any()
+
+
+def test_a_draw_follows_its_key_and_not_the_batch(loopback: Loopback) -> None:
+    policy = served(loopback)
+    straight = policy.sample(PROMPTS * 3, seed=0, purpose="t")
+    assert rows(policy.sample((PROMPTS * 3)[::-1], seed=0, purpose="t"))[::-1][6:12] == rows(straight)[6:12]
+    assert rows(policy.sample(PROMPTS, seed=0, purpose="t")) == rows(straight)[:6]
+    assert rows(policy.sample(PROMPTS * 3, seed=1, purpose="t")) != rows(straight)
+
+
+def test_new_weights_are_handed_over_once_and_change_what_is_written(loopback: Loopback) -> None:
+    policy = served(loopback)
+    before = rows(policy.sample(PROMPTS, seed=0, purpose="t"))
+    policy.sample(PROMPTS, seed=1, purpose="t")
+    reloads = [path for path, _ in loopback.asked if path == "/collective_rpc"]
+    assert len(reloads) == 1  # the first time nobody knows what the server holds; then nothing has changed
+    perturb(policy)
+    after = policy.sample(PROMPTS, seed=0, purpose="t")
+    assert rows(after) != before
+    assert largest_gap(policy, after) < 1e-4
+    assert len([path for path, _ in loopback.asked if path == "/collective_rpc"]) == 2
+
+
+def test_a_server_that_keeps_its_old_weights_is_found_out(loopback: Loopback) -> None:
+    policy = served(loopback)
+    policy.sample(PROMPTS, seed=0, purpose="t")
+    perturb(policy, size=2.0)
+    loopback.deaf = True
+    with pytest.raises(RuntimeError, match="does not hold these weights"):
+        policy.sample(PROMPTS, seed=0, purpose="t")
+
+
+def test_without_a_way_to_hand_over_training_is_refused(loopback: Loopback) -> None:
+    policy = served(loopback, hand_over="none")
+    policy.sample(PROMPTS, seed=0, purpose="t")
+    perturb(policy)
+    with pytest.raises(UserError, match="hand_over: none"):
+        policy.sample(PROMPTS, seed=0, purpose="t")
+
+
+def test_forbidden_tokens_are_never_written(loopback: Loopback) -> None:
+    policy = make_policy(forbidden_tokens=list(range(10, 30))).with_settings(engine=Server(loopback.url))
+    samples = policy.sample(PROMPTS * 4, seed=0, purpose="t")
+    assert not set(np.concatenate(samples.response_tokens).tolist()) & set(range(10, 30))
+    assert largest_gap(policy, samples) < 1e-4
+
+
+def test_what_goes_wrong_is_said(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    loopback.busy = 2
+    assert len(served(loopback).sample(PROMPTS, seed=0, purpose="t")) == 6  # asked again
+    loopback.busy = 100
+    with pytest.raises(UserError, match="503"):
+        served(loopback).sample(PROMPTS, seed=0, purpose="t")
+    loopback.busy, loopback.plain = 0, True
+    with pytest.raises(UserError, match="does not return token ids"):
+        served(loopback).sample(PROMPTS, seed=0, purpose="t")
+    with pytest.raises(UserError, match="FARM_NO_SUCH_KEY is not set"):
+        served(loopback, key="FARM_NO_SUCH_KEY").sample(PROMPTS, seed=0, purpose="t")
+    with pytest.raises(UserError, match="does not answer"):
+        make_policy(engine=Server("http://127.0.0.1:9/v1")).sample(PROMPTS, seed=0, purpose="t")
+
+
+def test_an_online_step_samples_there_compares_and_corrects(loopback: Loopback) -> None:
+    policy = served(loopback)
+    lines, log = recorder()
+    given = Learning(
+        seed=3,
+        policy=policy,
+        prompts=pd.DataFrame({"instruction": PROMPTS}),
+        reward_model=make_policy().scorer(0),
+        log=log,
+    )
+    learned = RLOO(steps=3, rollouts=24, minibatches=2, learning_rate=1e-3, missing_eos_reward=None).train(given)
+    assert len(lines) == 3
+    for line in lines:
+        assert line["sampler_gap"] < 1e-4 and line["sampler_error"] == pytest.approx(1, abs=1e-4)
+        assert line["importance_cut"] == 0 and line["sampler_gap_max"] >= 1
+    assert largest_gap(learned, learned.sample(PROMPTS, seed=9, purpose="after")) < 1e-4
+    completions = [body for path, body in loopback.asked if path == "/v1/completions"]
+    assert len({body["seed"] for body in completions if body["temperature"] == 1.0}) == 3 * 24 + 6
+
+
+def test_the_engine_is_chosen_by_configuration_and_saved_with_the_policy(loopback: Loopback, tmp_path: Path) -> None:
+    engine = config.build(Engine, {"use": "server", "url": loopback.url, "parallel": 2})
+    assert engine == Server(loopback.url, parallel=2)
+    policy = make_policy(engine=engine)
+    policy.save(tmp_path / "p")
+    again = load(tmp_path / "p")
+    assert isinstance(again, LanguageModelPolicy) and again.engine == engine
+    assert rows(again.sample(PROMPTS, seed=0, purpose="t")) == rows(policy.sample(PROMPTS, seed=0, purpose="t"))
+    with pytest.raises(UserError, match="http"):
+        config.build(Engine, {"use": "server", "url": "file:///etc/passwd"})

@@ -1,0 +1,190 @@
+"""vLLM for real, on whatever device it was built for: ``make test-vllm``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from farm.engines.server import Server, disconnect
+from farm.protocols import Learning
+from tests.engines.conftest import largest_gap, make_policy, perturb
+from tests.policies.conftest import PROMPTS
+from tests.reference_methods.tables import recorder
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _vllm() -> Iterator[None]:
+    pytest.importorskip("vllm")
+    from farm.engines.vllm import stop
+
+    yield
+    stop()
+
+
+def with_vllm(**settings: Any) -> Any:
+    from farm.engines.vllm import VLLM
+
+    return make_policy(engine=VLLM(cache_gigabytes=0.25, lora_rank=8), **settings)
+
+
+def rows(samples: Any) -> list[list[int]]:
+    return [tokens.tolist() for tokens in samples.response_tokens]
+
+
+def test_it_writes_what_the_policy_would() -> None:
+    own, policy = make_policy(), with_vllm()
+    greedy = policy.sample(PROMPTS, seed=0, purpose="t", temperature=0)
+    expected = own.sample(PROMPTS, seed=0, purpose="t", temperature=0)
+    assert rows(greedy) == rows(expected) and greedy.finish_reason == expected.finish_reason
+    assert not np.concatenate(greedy.log_probabilities).any()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_probabilities_ends_and_limits_are_the_policys(temperature: float) -> None:
+    policy = with_vllm()
+    samples = policy.sample(PROMPTS * 10, seed=0, purpose="t", temperature=temperature)
+    assert largest_gap(policy, samples, temperature) < TOLERANCE
+    assert set(samples.finish_reason) == {"stop", "length"}
+    ends = policy.conversation.ends
+    for tokens, reason in zip(samples.response_tokens, samples.finish_reason, strict=True):
+        assert (int(tokens[-1]) in ends) == (reason == "stop")
+        assert not set(tokens[:-1].tolist()) & ends
+        assert reason == "stop" or len(tokens) == 12
+
+
+def test_a_draw_follows_its_key_and_not_the_batch() -> None:
+    policy = with_vllm()
+    straight = policy.sample(PROMPTS * 3, seed=0, purpose="t")
+    assert rows(policy.sample(PROMPTS, seed=0, purpose="t")) == rows(straight)[:6]
+    assert rows(policy.sample(PROMPTS * 3, seed=1, purpose="t")) != rows(straight)
+
+
+def test_frequencies_are_those_of_the_model() -> None:
+    policy, n = with_vllm(), 2000
+    samples = policy.sample(["w5 w6"] * n, seed=0, purpose="t", max_new_tokens=1)
+    found = np.bincount([t[0] for t in samples.response_tokens], minlength=46) / n
+    expected = policy.distributions(samples.select([0]))[0][0, 0].exp().detach().numpy()
+    assert (n * (found - expected) ** 2 / expected).sum() < 46 + 5 * (2 * 46) ** 0.5
+
+
+def test_new_weights_are_handed_over() -> None:
+    policy = with_vllm()
+    before = policy.sample(PROMPTS * 3, seed=0, purpose="t")
+    for seed in (1, 2):
+        perturb(policy, seed)
+        after = policy.sample(PROMPTS * 3, seed=0, purpose="t")
+        assert rows(after) != rows(before) and largest_gap(policy, after) < TOLERANCE
+        before = after
+    other = with_vllm()  # shares the engine, which then takes its weights
+    assert largest_gap(other, other.sample(PROMPTS, seed=0, purpose="t")) < TOLERANCE
+    assert largest_gap(policy, policy.sample(PROMPTS, seed=0, purpose="t")) < TOLERANCE
+
+
+def test_adapters_are_handed_over_alone_and_merged() -> None:
+    from farm.engines.vllm import VLLM
+
+    base = with_vllm()
+    for rank in (8, 0):
+        policy = base.with_settings(
+            lora={"rank": 4, "alpha": 8.0, "seed": 0}, engine=VLLM(cache_gigabytes=0.25, lora_rank=rank)
+        )
+        before = policy.sample(PROMPTS * 3, seed=0, purpose="t")
+        assert largest_gap(policy, before) < TOLERANCE
+        for seed in (1, 2):
+            perturb(policy, seed)
+            after = policy.sample(PROMPTS * 3, seed=0, purpose="t")
+            assert rows(after) != rows(before) and largest_gap(policy, after) < TOLERANCE
+        reference = base.sample(PROMPTS * 3, seed=0, purpose="t")  # the base without adapters
+        assert largest_gap(base, reference) < TOLERANCE
+
+
+def test_forbidden_tokens_are_never_written() -> None:
+    policy = with_vllm(forbidden_tokens=list(range(10, 30)))
+    samples = policy.sample(PROMPTS * 4, seed=0, purpose="t")
+    assert not set(np.concatenate(samples.response_tokens).tolist()) & set(range(10, 30))
+    assert largest_gap(policy, samples) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["rloo", "ppo"])
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_online_steps_sampled_by_vllm(name: str, tune: Any) -> None:
+    from reference_methods.ppo import PPO
+    from reference_methods.rloo import RLOO
+
+    policy = with_vllm()
+    lines, log = recorder()
+    given = Learning(
+        seed=3,
+        policy=policy,
+        prompts=pd.DataFrame({"instruction": PROMPTS}),
+        reward_model=make_policy().scorer(0),
+        log=log,
+    )
+    method = {"rloo": RLOO, "ppo": PPO}[name]
+    settings = {"steps": 3, "rollouts": 24, "learning_rate": 1e-2, "missing_eos_reward": None, "lora_rank": 4}
+    learned = method(tune=tune, **settings).train(given)
+    assert len(lines) == 3 and all(np.isfinite(list(line.values())).all() for line in lines)
+    assert all(line["sampler_gap"] < TOLERANCE and line["sampler_error"] < 1.01 for line in lines)
+    assert largest_gap(learned, learned.sample(PROMPTS, seed=5, purpose="after")) < TOLERANCE
+    assert abs(lines[0]["kl"]) < 1e-3 and any(abs(line["kl"]) > 1e-3 for line in lines[1:])
+
+
+def test_a_real_server(tmp_path: Path) -> None:
+    """vLLM's server in a process of its own: greedy agreement, log-probabilities, hand-over through the folder."""
+    policy = make_policy()
+    policy.save(tmp_path / "tiny")
+    from farm.engines.weights import write_model
+
+    write_model(policy.model, tmp_path / "served", merge=True)
+    environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    port = 18473
+    flags = ["--dtype", "float32", "--enforce-eager", "--logprobs-mode", "processed_logprobs", "--port", str(port)]
+    flags += ["--tokenizer", str(tmp_path / "tiny"), "--kv-cache-memory-bytes", str(2**28), "--host", "127.0.0.1"]
+    flags += ["--served-model-name", "tiny", "--generation-config", "vllm"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path / "served"), *flags]
+    log = (tmp_path / "server.log").open("w")
+    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            assert server.poll() is None, (tmp_path / "server.log").read_text()[-3000:]
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        served = policy.with_settings(engine=Server(f"{url}/v1", folder=str(tmp_path / "weights")))
+        greedy = served.sample(PROMPTS, seed=0, purpose="t", temperature=0)
+        assert rows(greedy) == rows(make_policy().sample(PROMPTS, seed=0, purpose="t", temperature=0))
+        samples = served.sample(PROMPTS * 4, seed=0, purpose="t", temperature=0.8)
+        assert largest_gap(served, samples, 0.8) < TOLERANCE
+        perturb(served)
+        after = served.sample(PROMPTS * 4, seed=0, purpose="t", temperature=0.8)
+        assert rows(after) != rows(samples) and largest_gap(served, after, 0.8) < TOLERANCE
+    finally:
+        disconnect()
+        server.terminate()
+        server.wait(60)
+        log.close()
+
+
+def test_settings_that_cannot_work_are_named() -> None:
+    from farm.engines.vllm import VLLM
+    from farm.errors import UserError
+
+    policy = make_policy(engine=VLLM(cache_gigabytes=0.25, lora_rank=8, context=8))
+    with pytest.raises(UserError, match="`context` is 8 tokens"):
+        policy.sample(PROMPTS, seed=0, purpose="t")
