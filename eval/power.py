@@ -58,11 +58,11 @@ def _check(
             "that of a paired difference at most at 1"
         )
     if not 0 <= flip_rate < 0.5:
-        raise UserError(f"a flip rate of {flip_rate:g} leaves nothing to measure; it is a share in [0, 0.5): 0.25 is a quarter")
+        raise UserError(f"a flip rate of {flip_rate:g} cannot be measured through; it is a share below 0.5, as 0.25")
     if design_effect < 1:
         raise UserError(f"a design effect of {design_effect:g} is below 1; clustering does not make rows worth more")
     if not (0 < significance < 1 and significance / 2 < power < 1):
-        raise UserError(f"power {power:g} and significance {significance:g} are shares between 0 and 1: 0.8 and 0.05 are usual")
+        raise UserError(f"power {power:g} and significance {significance:g} are shares, 0.8 and 0.05 for example")
 
 
 def _variance(difference: float, flip_rate: float, given: float | None, paired: bool) -> float:

@@ -69,7 +69,7 @@ def test_leaderboard_of_battles(farm, shared_data):
         (("leaderboard", "{battles}", "--cluster", "prompts"), "no column `prompts`"),
         (("leaderboard", "{battles}"), "no finite Bradley-Terry ratings"),
         (("leaderboard", "{battles}", "--regularizer", "{battles}"), "needs --difficulty"),
-        (("validate", "{battles}"), "no `human_label`"),
+        (("validate", "{battles}", "--by", "judge"), "no `human_label`"),
         (("power",), "give either --difference"),
         (("power", "--difference", "5", "--flip-rate", "0.5"), "flip rate"),
         (("evaluate", "{battles}"), "`preference` is missing"),
