@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from farm.errors import UserError
 from farm.estimate import Estimator, duration, total
 from farm.experiment import KINDS
 from farm.running import Undertaking
@@ -14,9 +15,14 @@ from farm.running import Undertaking
 
 def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
     """Plain data for ``farm run --dry-run --json``; nothing is made."""
-    for plan in undertaking.plans:
-        plan.check()
-    graph = undertaking.graph()
+    absent = None
+    try:
+        graph = undertaking.graph()
+    except UserError as error:  # the data are not here yet: the stages are known all the same, and none of them is done
+        absent = str(error)
+        for plan in undertaking.plans:
+            plan.without_texts()
+        graph = undertaking.graph()
     again = undertaking.again(graph)
     artifacts = undertaking.plans[0].artifacts
     estimator = Estimator(artifacts.timings())
@@ -44,6 +50,7 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
     return {
         "run": str(undertaking.folder),
         "variants": len(undertaking.plans),
+        "absent": absent,
         "stages": rows,
         "done": len(rows) - len(ahead),
         "to_do": len(ahead),
@@ -77,6 +84,8 @@ def text(foreseen: dict[str, Any]) -> str:
         state = "done" if row["done"] else "to do"
         took = "" if row["done"] else " ?" if row["seconds"] is None else f" {duration(row['seconds'])}"
         out.append(f"  {state:<6}{row['stage']:<40}{took}")
+    if foreseen["absent"]:
+        out.append(f"Nothing can be done before this is: {foreseen['absent']}")
     variants = f"{foreseen['variants']} variant{'s' * (foreseen['variants'] > 1)}"
     out.append(f"{foreseen['done']} stages are done and {foreseen['to_do']} to do, in {variants}.")
     price = f"${foreseen['price']:,.2f}"

@@ -70,6 +70,10 @@ class Plan:
         self.evaluator()
         self.reporter()
 
+    def without_texts(self) -> None:
+        """Plan as if the world's texts were unknown, for a dry run where they cannot be had; nothing then is done."""
+        self.stages.texts = ""
+
     def evaluator(self) -> Evaluator:
         return config.build(Evaluator, self.experiment.evaluator, self.stages.context, self.origin)
 

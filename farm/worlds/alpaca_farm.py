@@ -1,0 +1,96 @@
+"""AlpacaFarm's data splits (arXiv 2305.14387, section 4) with any causal language model.
+
+Alpaca's instructions are divided by the paper: "sft" (10k, with demonstrations), "preference" (10k, whose responses are
+compared), "unlabeled" (20k, for methods that sample), "val" (2k), and an evaluation set of 805 from five sources. Here
+"train" is preference and then unlabeled, so that with ``sizes.pairs`` 10000 and ``sizes.prompts`` 20000 every
+instruction is used for what the paper uses it for.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from farm import formats
+from farm.errors import UserError, need
+from farm.protocols import Engine
+from farm.worlds.text import TextWorld
+
+HUB = "tatsu-lab/alpaca_farm"
+FILES = ("sft", "preference", "unlabeled", "val", "eval")
+_TRAIN = ("preference", "unlabeled")
+
+
+class AlpacaFarmWorld(TextWorld):
+    """The paper's splits, from the hub or from a folder.
+
+    Args:
+        model: a hub id or a local folder; the paper has LLaMA 7B, before any tuning.
+        data: a folder with sft.json, preference.json, unlabeled.json, val.json and eval.json (or .jsonl, .csv,
+            .parquet), each with ``instruction`` and perhaps ``input``, and sft with ``output``; None takes the hub's.
+        dtype, compute_dtype, max_new_tokens, top_p, rows_at_once, engine: as in :class:`farm.worlds.text.TextWorld`.
+    """
+
+    def __init__(
+        self,
+        model: str = "huggyllama/llama-7b",
+        data: str | None = None,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "bfloat16",
+        compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None,
+        max_new_tokens: int = 300,
+        top_p: float = 1.0,
+        rows_at_once: int = 512,
+        engine: Engine | None = None,
+    ) -> None:
+        super().__init__(
+            model=model,
+            hub=HUB,
+            dtype=dtype,
+            compute_dtype=compute_dtype,
+            max_new_tokens=max_new_tokens,
+            top_p=top_p,
+            rows_at_once=rows_at_once,
+            engine=engine,
+        )
+        self.data = data
+
+    @cached_property
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        return _from_hub() if self.data is None else {name: _from_folder(Path(self.data), name) for name in FILES}
+
+    def instructions(self, split: str, limit: int | None = None) -> pd.DataFrame:
+        names = {"train": _TRAIN, "validation": ("val",), "test": ("eval",)}[split]
+        tables = [self._tables[name][["instruction"]].assign(dataset=name) for name in names]
+        return pd.concat(tables, ignore_index=True).assign(split=split)[:limit]
+
+    def demonstrations(self, limit: int | None = None) -> pd.DataFrame | None:
+        table = self._tables["sft"]
+        formats.require(table, ["instruction", "output"], "the split sft")
+        return table[["instruction", "output"]][:limit].reset_index(drop=True)
+
+
+def _from_folder(folder: Path, name: str) -> pd.DataFrame:
+    for ending in (".json", ".jsonl", ".csv", ".parquet"):
+        if (path := folder / (name + ending)).is_file():
+            return formats.read_instructions(path)
+    raise UserError(f"{folder}: there is no {name}.json, .jsonl, .csv or .parquet")
+
+
+def _from_hub() -> dict[str, pd.DataFrame]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise need("hub", "datasets", f"the data set {HUB}") from error
+    try:
+        train: Any = datasets.load_dataset(HUB, "alpaca_instructions")
+        test: Any = datasets.load_dataset(HUB, "alpaca_farm_evaluation")
+    except Exception as error:  # the library raises many kinds
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the data set {HUB} cannot be had from the hub ({said}); give `world.data`, a folder"
+        ) from error
+    tables = {name: train[name].to_pandas() for name in FILES if name != "eval"}
+    return {name: formats.merge_input(t) for name, t in {**tables, "eval": test["eval"].to_pandas()}.items()}
