@@ -56,7 +56,9 @@ def weight(linear: Any) -> Tensor:
     if not hasattr(linear, "lora_A"):
         return base
     a, b = linear.lora_A[NAME].weight.detach(), linear.lora_B[NAME].weight.detach()
-    return (base.float() + linear.scaling[NAME] * (b.float() @ a.float())).to(base.dtype)
+    change = linear.scaling[NAME] * (b.float() @ a.float())
+    turned = change.T if getattr(linear, "fan_in_fan_out", False) else change  # GPT-2 keeps its matrices transposed
+    return (base.float() + turned).to(base.dtype)
 
 
 def merged(model: Any) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ class RewardModel(Descent):
         )
         if not len(pairs):
             raise UserError(f"reward_model: held_out_share {self.held_out_share} leaves no pair to train on")
-        scorer = learning.policy.scorer(learning.seed)
+        scorer = self.start_scorer(learning)
 
         def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
             first, second = scorer.scores(pairs.both(rows)).chunk(2)

@@ -59,7 +59,10 @@ class Body:
         self.model = model.eval()
         self.train_layers, self.lora, self.gradient_checkpointing = train_layers, lora, gradient_checkpointing
         if gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            if hasattr(model, "activation_checkpointing_enable"):  # its newer name
+                model.activation_checkpointing_enable({"use_reentrant": False})
+            else:
+                model.gradient_checkpointing_enable({"use_reentrant": False})
         self.inner = model.base_model
         config = model.config.get_text_config()
         self.width: int = config.hidden_size
