@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import farm
+from farm import commands
 from farm.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def _application() -> typer.Typer:
     app.command()(run)
     app.command("list")(list_configs)
     app.command()(doctor)
+    commands.register(app)
     for entry in sorted(entry_points(group="farm.commands"), key=lambda e: e.name):
         try:
             register = entry.load()

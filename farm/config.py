@@ -156,11 +156,29 @@ def validate(model: type[Model], data: Mapping[str, Any], origin: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(_first_error(error, origin, model.model_fields)) from error
+        raise UserError(_first_error(error, origin, model)) from error
 
 
-def _first_error(error: ValidationError, origin: str, known: Iterable[str]) -> str:
+def _fields(model: type[BaseModel], place: Iterable[Any]) -> Iterable[str]:
+    """The keys known at a place inside a model: those of the model that stands there."""
+    current: Any = model
+    for part in place:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            names = {field.alias or name: field.annotation for name, field in current.model_fields.items()}
+            current = names.get(str(part))
+        else:  # a key of a mapping of models
+            current = next(iter(typing.get_args(current)[1:]), None)
+        options = [o for o in typing.get_args(current) if isinstance(o, type) and issubclass(o, BaseModel)]
+        if typing.get_origin(current) in (Union, types.UnionType) and options:
+            current = options[0]
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return [field.alias or name for name, field in current.model_fields.items()]
+    return model.model_fields
+
+
+def _first_error(error: ValidationError, origin: str, model: type[BaseModel]) -> str:
     first = error.errors()[0]
+    known = _fields(model, first["loc"][:-1])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{origin}: unknown key `{key}`; {nearest(str(first['loc'][-1]), known)}"
@@ -268,7 +286,7 @@ def build(
     arguments, origin, folder = resolve(role, spec, origin, folder)
     cls = import_class(str(arguments.pop("class")), role, origin, folder)
     arguments.pop("about", None)
-    parameters, hints = _signature(cls)
+    parameters, hints = signature(cls)
     context = context or Context()
     handed = {f.name: getattr(context, f.name) for f in dataclass_fields(context)}
     values: dict[str, Any] = {}
@@ -292,7 +310,8 @@ def build(
         raise UserError(f"{origin}: {cls.__name__}: {error}") from error
 
 
-def _signature(cls: type) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+def signature(cls: type) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """The arguments of a constructor, which are the schema of its class in YAML, and their types."""
     parameters = {
         n: p
         for n, p in inspect.signature(cls).parameters.items()
@@ -338,13 +357,13 @@ def described(role: type, spec: Spec, origin: str = "", folder: Path | None = No
     """
     arguments, origin, folder = resolve(role, spec, origin, folder)
     cls = import_class(str(arguments["class"]), role, origin, folder)
-    parameters, hints = _signature(cls)
+    parameters, hints = signature(cls)
     out: dict[str, Any] = {"class": arguments.pop("class")}
     arguments.pop("about", None)
     for name, parameter in parameters.items():
         if name in arguments:
             out[name] = _described_value(hints.get(name, Any), arguments[name], origin, folder)
-        elif parameter.default is not inspect.Parameter.empty and _plain(parameter.default):
+        elif parameter.default is not inspect.Parameter.empty and is_plain(parameter.default):
             out[name] = parameter.default
     unknown = set(arguments) - set(parameters)
     if unknown:
@@ -353,7 +372,8 @@ def described(role: type, spec: Spec, origin: str = "", folder: Path | None = No
     return out
 
 
-def _plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether a default can be written into YAML."""
     return value is None or isinstance(value, (str, int, float, bool, list, dict, tuple))
 
 
@@ -384,10 +404,12 @@ __all__ = [
     "config_root",
     "described",
     "find",
+    "is_plain",
     "load_mapping",
     "named",
     "override",
     "parse_yaml",
     "put",
+    "signature",
     "validate",
 ]

@@ -161,7 +161,12 @@ def from_mapping(
     single = {k: v for k, v in data.items() if k not in PLURAL}
     found = [sweeps.Point({}, {})]
     if whole.sweep is not None:
-        found = sweeps.points(sweeps.parse(whole.sweep, origin), origin)
+        parsed = sweeps.parse(whole.sweep, origin)
+        known = [*Experiment.model_fields, "grid", "list", "random"]
+        for key in sweeps.keys(parsed):
+            if key.split(".")[0] not in Experiment.model_fields or key.split(".")[0] in PLURAL:
+                raise UserError(f"{origin}: sweep: unknown key `{key}`; {nearest(key.split('.')[0], known)}")
+        found = sweeps.points(parsed, origin)
     seeds = [whole.seed] if whole.seeds is None else whole.seeds
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"{origin}: `seeds` must be different numbers, at least one")

@@ -154,7 +154,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     end = found.get("ended") or time.time()
     passed = max(end - found["started"], 1e-9)
     out = [
-        f"{found['name']}: {found['state']}" + ("; the same command goes on" if found["state"] != "finished" else ""),
+        f"{found['name']}: {found['state']}"
+        + ("" if found["state"] in ("finished", "running") else "; the same command goes on"),
         f"stages   {done} of {len(stages)} done ({count['found']} of them found), {count['running']} under way, "
         f"{count['failed']} failed, {count['to do']} to do",
         f"time     {duration(passed)}, {60 * count['done'] / passed:.1f} stages a minute",

@@ -69,6 +69,12 @@ def parse(data: Any, origin: str) -> Sweep:
     return sweep
 
 
+def keys(sweep: Sweep) -> list[str]:
+    """All that is swept."""
+    drawn = sweep.random.over if sweep.random is not None else {}
+    return list(dict.fromkeys([*sweep.grid, *(key for row in sweep.rows for key in row), *drawn]))
+
+
 def points(sweep: Sweep, origin: str = "") -> list[Point]:
     """Every combination, the last key changing fastest."""
     axes: list[list[Point]] = []

@@ -1,0 +1,200 @@
+"""The resolved configuration of an experiment, and who said each value: which file, which setting, which default."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import yaml
+
+from farm import config
+from farm.config import ROOM
+from farm.experiment import Experiment, Resources, Sizes, load
+from farm.protocols import Aggregator, Annotator, Evaluator, Method, Reporter, World
+
+ROLES: dict[str, Any] = {
+    "world": World,
+    "sft": Method,
+    "annotator": Annotator,
+    "reward_model": Method,
+    "evaluator": Evaluator,
+    "aggregator": Aggregator,
+    "reporter": Reporter,
+}
+"""fields of an experiment that are a spec -> their role"""
+MAPPINGS: dict[str, Any] = {"methods": Method, "judges": Annotator}
+"""fields that are a mapping of names to specs"""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A plain value and who said it."""
+
+    value: Any
+    origin: str
+
+
+Tree = Value | dict[str, Any] | list[Any]
+Said = Callable[[str], str]
+"""the origin of the value at a path of the experiment, ``methods.ppo.beta``"""
+
+
+def resolved(name: str, settings: Sequence[str] = (), seed: int | None = None) -> dict[str, Tree]:
+    """Everything the experiment says, with every name followed and every default written out."""
+    study = load(name, settings, seed)
+    path = config.find("experiments", name)
+    raw = config.override({"name": path.stem, **config.load_mapping(path)}, settings)
+    if seed is not None:
+        raw["seed"] = seed
+        raw.pop("seeds", None)
+    written = config.load_mapping(path)
+    changed = [s.partition("=")[0] for s in settings]
+
+    def said(place: str) -> str:
+        for key in changed:
+            if place == key or place.startswith(key + ".") or key == place:
+                return f"--set {key}"
+        if place == "seed" and seed is not None:
+            return "--seed"
+        top: Any = written
+        for part in place.split("."):
+            top = top.get(part, ...) if isinstance(top, dict) else ...
+        return _shown(path) if top is not ... else "default of the experiment"
+
+    filled = study.whole.model_dump(mode="json")
+    out: dict[str, Tree] = {}
+    for field in Experiment.model_fields:
+        value = raw.get(field, filled[field])
+        if field in ROLES and value is not None:
+            default = Experiment.model_fields[field].default
+            if isinstance(value, dict) and "use" not in value and "class" not in value and isinstance(default, str):
+                value = {"use": default, **value}
+            out[field] = _spec(ROLES[field], value, study.origin, field, said)
+        elif field in MAPPINGS and isinstance(value, Mapping):
+            out[field] = {
+                n: _spec(MAPPINGS[field], _named(n, spec), study.origin, f"{field}.{n}", said)
+                for n, spec in value.items()
+            }
+        elif field == "sizes":
+            given = raw.get("sizes") or {}
+            out[field] = {
+                k: Value(filled["sizes"][k], said(f"sizes.{k}") if k in given else "default of the experiment")
+                for k in Sizes.model_fields
+            }
+        elif field == "resources":
+            if value:
+                names = Resources.model_fields
+                out[field] = {
+                    k: {f: Value(filled[field][k][f], said(f"{field}.{k}")) for f in names} for k in filled[field]
+                }
+        elif field == "name" and "name" not in written:
+            out[field] = Value(filled[field], f"the name of {_shown(path)}")
+        else:
+            out[field] = Value(filled[field], said(field))
+    return out
+
+
+def _shown(path: Path) -> str:
+    """A file of ours by its place below ``configs``."""
+    root = config.config_root().parent
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _named(name: str, spec: Any) -> Any:
+    if spec is None:
+        return {"use": name}
+    if isinstance(spec, dict) and "use" not in spec and "class" not in spec:
+        return {"use": name, **spec}
+    return spec
+
+
+def _spec(role: Any, spec: Any, origin: str, place: str, said: Said) -> Tree:
+    """A spec in the experiment itself: its own keys were said there."""
+    own = {k: said(f"{place}.{k}") for k in spec} if isinstance(spec, dict) else {}
+    own = {k: v if v != "default of the experiment" else said(place) for k, v in own.items()}
+    return _followed(role, spec, origin, own, said(place), None)
+
+
+def _followed(role: Any, spec: Any, origin: str, own: Mapping[str, str], whole: str, folder: Path | None) -> Tree:
+    said: dict[str, str] = {}
+    arguments, where, beside = config.resolve(role, spec, origin, folder)
+    current, here, from_file = spec, own, whole
+    while True:  # from the outside in: the outermost that names a key has said it
+        given = current if isinstance(current, dict) else {"use": current}
+        for key in given:
+            said.setdefault(key, here.get(key, from_file))
+        if "use" not in given:
+            break
+        path = config.find(ROOM[role], str(given["use"]))
+        current, here, from_file = config.load_mapping(path), {}, _shown(path)
+    cls = config.import_class(str(arguments["class"]), role, where, beside)
+    parameters, hints = config.signature(cls)
+    out: dict[str, Tree] = {"class": Value(arguments["class"], said["class"])}
+    for name, parameter in parameters.items():
+        if name in arguments:
+            out[name] = _argument(hints.get(name, Any), arguments[name], where, said.get(name, from_file), beside)
+        elif parameter.default is not inspect.Parameter.empty and config.is_plain(parameter.default):
+            out[name] = Value(parameter.default, f"default of {cls.__name__}")
+    return out
+
+
+def _argument(hint: Any, value: Any, origin: str, said: str, folder: Path | None) -> Tree:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for option in options:
+        role = option if isinstance(option, type) and option in ROOM else None
+        if role and value is not None:
+            return _followed(role, value, origin, {}, said, folder)
+        inner = typing.get_args(option)
+        if isinstance(value, list) and inner and inner[0] in ROOM:
+            return [_followed(inner[0], item, origin, {}, said, folder) for item in value]
+        if isinstance(value, dict) and len(inner) == 2 and inner[1] in ROOM:
+            return {n: _followed(inner[1], item, origin, {}, said, folder) for n, item in value.items()}
+    return Value(value, said)
+
+
+def plain(tree: Tree | dict[str, Tree]) -> Any:
+    """As data: every value beside its origin."""
+    if isinstance(tree, Value):
+        return {"value": tree.value, "origin": tree.origin}
+    if isinstance(tree, list):
+        return [plain(item) for item in tree]
+    return {k: plain(v) for k, v in tree.items()}
+
+
+def text(tree: dict[str, Tree]) -> str:
+    """As YAML that can be run, each value with its origin as a comment."""
+    rows = list(_rows(tree, 0))
+    width = min(max((len(line) for line, _ in rows), default=0), 60)
+    return "\n".join(f"{line:<{width}}  # {origin}" if origin else line for line, origin in rows)
+
+
+def _rows(tree: Tree | dict[str, Tree], depth: int) -> Any:
+    indent = "  " * depth
+    if isinstance(tree, list):
+        for item in tree:
+            rows = list(_rows(item, depth + 1))
+            first, origin = rows[0]
+            yield f"{indent}- {first.strip()}", origin
+            yield from rows[1:]
+        return
+    assert isinstance(tree, dict)
+    for key, value in tree.items():
+        if isinstance(value, Value):
+            yield f"{indent}{_inline(key)}: {_inline(value.value)}", value.origin
+        elif not value:
+            yield f"{indent}{_inline(key)}: " + ("[]" if isinstance(value, list) else "{}"), ""
+        else:
+            yield f"{indent}{_inline(key)}:", ""
+            yield from _rows(value, depth + 1)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, tuple):
+        value = list(value)
+    shown = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).strip()
+    return shown.removesuffix("\n...").removesuffix("...").strip()
