@@ -148,6 +148,10 @@ def evaluate_table(
         humans: human annotations of some of the same pairs, for PPI++ and for biases as judge minus human.
     """
     cluster = "instruction" if "instruction" in annotations else "instruction_id"
+    if annotations["preference"].isna().all():
+        raise UserError("no row has a preference; their statuses say why")
+    if humans is not None and humans["preference"].isna().all():
+        raise UserError("no row of the human annotations has a preference")
     rows: list[dict[str, Any]] = []
     groups: list[pd.DataFrame] = []
     baseline = ""
@@ -174,6 +178,8 @@ def evaluate_table(
             if len(table):
                 table.insert(0, "method", str(method))
                 groups.append(table)
+    if humans is not None and not any(row.get("n_human") for row in rows):
+        raise UserError(f"no pair is in the human annotations too; they are matched by method and `{cluster}`")
     minus = pd.DataFrame()
     if humans is not None and {"instruction", "output_1", "output_2"} <= set(annotations.columns) & set(humans.columns):
         minus = judge_minus_human(votes_from(annotations, "judge"), votes_from(humans, "humans"), confidence=confidence)

@@ -111,6 +111,8 @@ def _only_files(paths: Sequence[Path]) -> None:
 
 def _read_published_file(path: Path) -> pd.DataFrame:
     table = read_table(path)
+    if not len(table):
+        raise UserError(f"{path}: holds no row")
     first = str(table.columns[0])
     return table.rename(columns={first: "method"}) if first.startswith("Unnamed") or not first else table
 

@@ -86,4 +86,5 @@ def ppi(human: ArrayLike, judge: ArrayLike, unlabelled: ArrayLike, *, confidence
 def gain(correlation: float, n: float = 1, judged: float = np.inf) -> float:
     """n_eff / n that a judge of this correlation buys: 1 / (1 - rho^2 N / (n + N))."""
     share = 1.0 if np.isinf(judged) else judged / (n + judged)
-    return 1 / (1 - correlation**2 * share)
+    left = 1 - correlation**2 * share
+    return 1 / left if left > 0 else float("inf")

@@ -273,7 +273,7 @@ class Reader:
 def _loads(values: Sequence[bytes]) -> list[Any]:
     try:
         found = json.loads(b"[" + b",".join(values) + b"]")
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _Unexpected from error
     if not isinstance(found, list) or len(found) != len(values):
         raise _Unexpected

@@ -38,6 +38,8 @@ def pearson(x: ArrayLike, y: ArrayLike) -> Floats:
     """Pearson's correlation along the last axis; NaN where one side is constant."""
     a = np.asarray(x, dtype=np.float64)
     b = np.asarray(y, dtype=np.float64)
+    if not a.shape[-1]:
+        return np.full(a.shape[:-1], np.nan)
     a = a - a.mean(axis=-1, keepdims=True)
     b = b - b.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):

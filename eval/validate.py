@@ -148,6 +148,11 @@ def validate(
     Raises:
         UserError: when no pair is in both.
     """
+    if judge["item"].dtype != humans["item"].dtype:
+        raise UserError(
+            "the judge's pairs and the humans' have no key in common: one file has ids and the other texts; "
+            "give both the same, or the texts of the ids with --pairs"
+        )
     known = set(judge["item"])
     judge_items, human_items = judge["item"].nunique(), humans["item"].nunique()
     humans_seen = humans[humans["item"].isin(known)]

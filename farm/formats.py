@@ -70,6 +70,8 @@ def _json_rows(text: str, path: Path) -> pd.DataFrame:
     except json.JSONDecodeError as error:
         cut = "; the file is cut off" if error.pos >= len(text.rstrip()) or "Unterminated" in error.msg else ""
         raise UserError(f"{path}: line {error.lineno}: not JSON ({error.msg.lower()}{cut})") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply to be a list of rows") from error
     if not isinstance(data, list):
         raise UserError(f"{path}: expected a list of objects, found {type(data).__name__}")
     for number, row in enumerate(data):
@@ -87,6 +89,8 @@ def _json_lines(text: str, path: Path) -> pd.DataFrame:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{path}: line {number}: not JSON ({error.msg.lower()})") from error
+        except RecursionError as error:
+            raise UserError(f"{path}: line {number}: nested too deeply to be a row") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}: line {number} is not an object")
         rows.append(row)

@@ -95,6 +95,8 @@ def from_table(table: pd.DataFrame, origin: str, *, annotator: str = "annotator"
             f"{origin}: no verdict: needs one of {', '.join(_VERDICT)}; {nearest('preference', table.columns)}"
         )
     raw = _verdicts(table[verdict], verdict, origin)
+    if np.isnan(raw).all():
+        raise UserError(f"{origin}: no row has a verdict in `{verdict}`")
     sides = next(((a, b) for a, b in _SIDES if a in table and b in table), None)
     out = table.reset_index(drop=True).copy()
     item, flipped = _items(out, sides, origin)
@@ -144,6 +146,9 @@ def _items(table: pd.DataFrame, sides: tuple[str, str] | None, origin: str) -> t
     """The key of each row's pair, and whether the row stands in the non-canonical order."""
     n = len(table)
     flipped = np.zeros(n, dtype=bool)
+    for column in (*(sides or ()), *(("instruction",) if "instruction" in table else ())):
+        if table[column].isna().any():
+            raise UserError(f"{origin}: row {int(np.flatnonzero(table[column].isna())[0]) + 1}: `{column}` is missing")
     if sides is not None:
         one, two = (rng.text_ids(table[s].astype(str)) for s in sides)
         flipped = one > two
@@ -212,11 +217,17 @@ def _annotated_pairs(path: Path) -> pd.DataFrame:
     """The annotated-pairs layout 2.0: comparisons with two responses and a verdict of each annotator."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
     if not isinstance(data, dict) or not isinstance(data.get("comparisons"), list):
         raise UserError(f"{path}: an object without `comparisons`; annotated pairs have them")
-    names = {k: str(v.get("name") or v.get("description") or k) for k, v in (data.get("annotators") or {}).items()}
+    described = data.get("annotators") or {}
+    if not isinstance(described, dict):
+        raise UserError(f"{path}: `annotators` is not an object; annotated pairs describe each under its id")
+    names = {
+        k: str(v.get("name") or v.get("description") or k) if isinstance(v, dict) else str(v)
+        for k, v in described.items()
+    }
     rows = []
     for number, comparison in enumerate(data["comparisons"], start=1):
         try:
@@ -225,6 +236,11 @@ def _annotated_pairs(path: Path) -> pd.DataFrame:
             prompt = comparison.get("prompt")
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: comparison {number}: the field {error} is missing") from error
+        if not isinstance(annotations, dict):
+            raise UserError(f"{path}: comparison {number}: `annotations` is not an object")
+        for response in (one, two):
+            if isinstance(response, dict) and "text" not in response:
+                raise UserError(f"{path}: comparison {number}: a response has no `text`")
         for annotator, said in annotations.items():
             pref = said.get("pref") if isinstance(said, dict) else said
             word = "tie" if str(pref).lower() in ("neither", "both") else str(pref).lower()
@@ -240,4 +256,6 @@ def _annotated_pairs(path: Path) -> pd.DataFrame:
                     "winner": word,
                 }
             )
+    if not rows:
+        raise UserError(f"{path}: holds no vote")
     return from_table(pd.DataFrame(rows), str(path))
