@@ -166,7 +166,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What a policy asks of an engine: one response to each of n prompts, drawn by their keys. Tokens in, tokens out."""
+    """What a policy asks of an engine: one response to each of n prompts, drawn by its key. Tokens in, tokens out."""
 
     prompts: list[Tokens]
     """of each row; the same prompt is the same array"""
@@ -218,7 +218,7 @@ class Writer(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Something that writes for a policy. A draw depends on its key and the engine, not on the batch, up to rounding."""
+    """Something that writes for a policy. A draw depends on its key and the engine, not on the batch."""
 
     own: bool
     """whether it computes with the policy's own weights in this process, so that nothing has to be handed over"""

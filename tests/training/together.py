@@ -1,0 +1,56 @@
+"""Run by ``test_processes`` under torchrun: train, and leave what was learned and logged in a folder.
+
+python together.py FOLDER METHOD MICRO_BATCH_TOKENS
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from farm.policies.language_model import LanguageModelPolicy
+from reference_methods.dpo import DPO
+from reference_methods.parts import processes
+from reference_methods.ppo import PPO
+from reference_methods.rloo import RLOO
+from reference_methods.sft import SFT
+from tests.policies.conftest import PROMPTS, small_model, word_tokenizer
+from tests.training.conftest import everything, numbers
+
+
+def methods(micro_batch_tokens: int) -> dict[str, Any]:
+    online = {"steps": 3, "rollouts": 24, "minibatches": 2, "learning_rate": 1e-4, "missing_eos_reward": None}
+    shared = {"micro_batch_tokens": micro_batch_tokens, "max_gradient_norm": 0.5}
+    return {
+        "sft": SFT(epochs=2, batch_size=8, learning_rate=1e-3, **shared),
+        "dpo": DPO(epochs=1, batch_size=8, learning_rate=1e-3, **shared),
+        "rloo": RLOO(**online, **shared),
+        "ppo": PPO(value_learning_rate=1e-3, **online, **shared),
+    }
+
+
+def main(folder: Path, names: list[str], micro_batch_tokens: int) -> None:
+    torch.set_num_threads(1)
+    processes.start()
+    policy = LanguageModelPolicy(small_model().double(), word_tokenizer(), template="{prompt}", max_new_tokens=12)
+    given = everything(policy)
+    for name in names:
+        lines: list[dict[str, float]] = []
+        learned = methods(micro_batch_tokens)[name].train(replace(given, log=lines.append))
+        out = folder / f"rank{processes.rank()}"
+        out.mkdir(parents=True, exist_ok=True)
+        save_file({"parameters": numbers(learned)}, out / f"{name}.safetensors")
+        (out / f"{name}.json").write_text(json.dumps(lines))
+        samples = learned.sample(PROMPTS, seed=0, purpose="after", temperature=0)
+        (out / f"{name}.txt").write_text("\n".join(samples.outputs))
+    processes.wait()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2].split(","), int(sys.argv[3]))
