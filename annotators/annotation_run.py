@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from annotators import designs
+from annotators import aggregation, designs
 from annotators.both_orders import BothOrders
 from annotators.cached import Cached
 from annotators.llm.annotator import LLMAnnotator
@@ -25,7 +25,7 @@ from annotators.llm.limits import Limits
 from annotators.llm.session import Tally, session
 from annotators.wrapping import keeps_answers, parts_of, unannotated
 from farm import config, progress
-from farm.errors import UserError
+from farm.errors import UserError, nearest
 from farm.formats import SUFFIXES, write_annotations
 from farm.protocols import Annotator, Context, Features, World
 from farm.records import PairIds, in_random_order
@@ -49,6 +49,8 @@ class AnnotationRun:
     replicates: int
     limits: Limits
     """on what language models are asked"""
+    aggregate: str | None = None
+    """how the votes on each pair become one verdict (annotators/aggregation.py)"""
 
     def plan(self) -> dict[str, Any]:
         """How much there is to do, without asking anyone."""
@@ -95,9 +97,24 @@ class AnnotationRun:
                 raise UserError(f"interrupted after {work.done:,} of {total:,} verdicts; {how}") from None
         table = pd.concat(tables, ignore_index=True) if tables else self.annotator.annotate(self.pairs, seed=self.seed)
         # Whether a verdict came from the store is about this run, not about the verdict.
-        write_annotations(table.drop(columns="cached", errors="ignore"), self.out)
+        write_annotations(table.drop(columns="cached", errors="ignore"), self._votes_path())
+        together: dict[str, Any] = {}
+        if self.aggregate:
+            one = aggregation.aggregated(table, self.aggregate)
+            write_annotations(one, self.out)
+            together = {"votes": str(self._votes_path()), "aggregated": _of_aggregate(one, self.aggregate)}
         seconds = round(time.monotonic() - started, 2)
-        return {"out": str(self.out), **summarise(table), **_questions(asked.tally), "took_seconds": seconds}
+        return {
+            "out": str(self.out),
+            **together,
+            **summarise(table),
+            **_questions(asked.tally),
+            "took_seconds": seconds,
+        }
+
+    def _votes_path(self) -> Path:
+        """Where the single verdicts go: the output, or beside it where that holds one verdict a pair."""
+        return self.out.with_name(f"{self.out.stem}.votes{self.out.suffix}") if self.aggregate else self.out
 
     def _annotated(self) -> Iterator[pd.DataFrame]:
         for replicate, chunk in self._chunks():
@@ -128,6 +145,7 @@ def prepare(
     design: str | None = None,
     per_instruction: int = 1,
     score: str = "score",
+    aggregate: str | None = None,
 ) -> AnnotationRun:
     """A run from what the command line says.
 
@@ -142,6 +160,8 @@ def prepare(
     """
     if not str(out).endswith(SUFFIXES):
         raise UserError(f"{out}: the suffix tells the format; known: {', '.join(SUFFIXES)}")
+    if aggregate is not None and aggregate not in aggregation.WAYS:
+        raise UserError(f"there is no way to aggregate called `{aggregate}`; {nearest(aggregate, aggregation.WAYS)}")
     if out.resolve() in (pairs.resolve(), against and against.resolve()):
         raise UserError(f"{out}: the annotations would overwrite the pairs; name another file")
     table = unannotated(
@@ -150,15 +170,15 @@ def prepare(
     path = config.find("annotators", annotators)
     spec = config.override(config.load_mapping(path), settings)
     kept = Store(store if store is not None else home() / "store.sqlite")
-    annotator = config.build(Annotator, spec, _context(world, kept), str(path))
+    annotator = config.build(Annotator, spec, context_for(world, kept), str(path))
     if order == "both":
         annotator = BothOrders(annotator)
     if store is not None and not keeps_answers(annotator):
         annotator = Cached(annotator, kept)
-    return AnnotationRun(table, annotator, out, seed, order, replicates, limits or Limits())
+    return AnnotationRun(table, annotator, out, seed, order, replicates, limits or Limits(), aggregate)
 
 
-def _context(world: str | None, store: Store) -> Context:
+def context_for(world: str | None, store: Store) -> Context:
     """What annotators may ask for: a world and its features, or the features of any text."""
     if world is not None:
         found = config.build(World, world, Context(store=store), "--world")
@@ -205,6 +225,14 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _of_aggregate(table: pd.DataFrame, way: str) -> dict[str, Any]:
+    decided = table["preference"].dropna()
+    return {
+        "way": way, "pairs": len(table), "votes_a_pair": round(float(table["votes"].mean()), 2),
+        "ties": int((decided == 1.5).sum()), "agreement_with_the_label": round(float(table["agreement"].mean()), 4),
+    }  # fmt: skip
+
+
 def _interval(score: np.ndarray, clusters: pd.Series) -> dict[str, float | int | None]:
     n = len(score)
     if not n:
@@ -247,7 +275,7 @@ def _failures(tables: list[pd.DataFrame]) -> str:
 def sentences(summary: dict[str, Any], longest: int = 20) -> str:
     """A plan or a summary for people: one fact a line, and at most so many annotators."""
     facts = {k.replace("_", " "): v for k, v in summary.items() if k != "annotators"}
-    lines = [f"{name:<18}{_shown(name, value)}" for name, value in facts.items()]
+    lines = [f"{name:<17} {_shown(name, value)}" for name, value in facts.items()]
     annotators: dict[str, Any] = summary.get("annotators", {})
     if annotators:
         lines.append("annotators: verdicts, share that prefers the first output")
@@ -266,5 +294,5 @@ def _shown(name: str, value: Any) -> str:
         interval = "" if value["low"] is None else f" [{value['low']:.3f}, {value['high']:.3f}]"
         return "none" if value["estimate"] is None else f"{value['estimate']:.3f}{interval}   n {value['n']:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {v:,}" for k, v in value.items())
+        return ", ".join(f"{k.replace('_', ' ')} {_shown(k, v)}" for k, v in value.items())
     return f"{value:,}" if isinstance(value, (int, float)) else str(value)

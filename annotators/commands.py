@@ -53,6 +53,12 @@ def annotate(
     ] = None,
     per_instruction: Annotated[int, typer.Option(min=1, help="Pairs of one instruction (random, uncertainty).")] = 1,
     score: Annotated[str, typer.Option(help="The column of scores for best-worst, swiss and uncertainty.")] = "score",
+    kind: Annotated[
+        str, typer.Option(help="Feedback: pairs, or of single outputs: ratings, reactions, rankings or critiques.")
+    ] = "pairs",
+    aggregate: Annotated[
+        str | None, typer.Option(help="One verdict a pair from its votes: majority, dawid-skene, glad or weighted.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much there is to do.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -63,31 +69,35 @@ def annotate(
     import json
 
     from annotators import annotation_run
+    from annotators.feedback import run as feedback_run
     from annotators.llm.limits import Limits
+    from farm.errors import UserError
 
-    run = annotation_run.prepare(
-        pairs,
-        annotators,
-        out,
-        store=store,
-        seed=seed,
-        order="both" if both_orders else "given" if given_order else "random",
-        replicates=replicates,
-        world=world,
-        settings=settings or [],
-        limits=Limits(
-            budget=budget,
-            concurrency=concurrency,
-            requests_per_minute=requests_per_minute,
-            tokens_per_minute=tokens_per_minute,
-            timeout=timeout,
-            batches=batches,
-        ),
-        against=against,
-        design=design,
-        per_instruction=per_instruction,
-        score=score,
+    limits = Limits(
+        budget=budget,
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        timeout=timeout,
+        batches=batches,
     )
+    run: annotation_run.AnnotationRun | feedback_run.FeedbackRun
+    if kind != "pairs":
+        for_pairs = {"--both-orders": both_orders, "--given-order": given_order, "--against": against}
+        for_pairs |= {"--design": design, "--aggregate": aggregate}
+        if said := [option for option, value in for_pairs.items() if value]:
+            raise UserError(f"{said[0]} is for pairs, and --kind {kind} has none")
+        run = feedback_run.prepare(
+            pairs, kind, annotators, out,
+            store=store, seed=seed, replicates=replicates, world=world, settings=settings or [], limits=limits,
+        )  # fmt: skip
+    else:
+        run = annotation_run.prepare(
+            pairs, annotators, out,
+            store=store, seed=seed, order="both" if both_orders else "given" if given_order else "random",
+            replicates=replicates, world=world, settings=settings or [], limits=limits, against=against,
+            design=design, per_instruction=per_instruction, score=score, aggregate=aggregate,
+        )  # fmt: skip
     if dry_run:
         plan = run.plan()
         print(json.dumps(plan, indent=1) if as_json else annotation_run.sentences(plan))

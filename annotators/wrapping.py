@@ -23,6 +23,7 @@ VERDICT_COLUMNS = frozenset(Annotation.model_fields) - frozenset(Pair.model_fiel
     "consistent",
     "cached",
     "shown_first",
+    "propensity",
 }
 """The columns that annotators and wrappers add to a table of pairs."""
 

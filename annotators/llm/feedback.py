@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from annotators.feedback.roles import both_sides, implied
 from annotators.llm import backends, verdicts
 from annotators.llm.completion import Request
 from annotators.llm.prompt import Item, Task, load
@@ -136,17 +137,12 @@ class LLMRater(_Asker):
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         """The preferences that the ratings of both outputs imply; equal ratings are a tie."""
         pairs = unannotated(pairs)
-        sides = [
-            pd.DataFrame({"instruction": pairs["instruction"].to_numpy(), "output": pairs[f"output_{k}"].to_numpy()})
-            for k in (1, 2)
-        ]
-        rated = self.rate(pd.concat(sides, ignore_index=True), seed=seed, replicate=replicate)
+        rated = self.rate(both_sides(pairs), seed=seed, replicate=replicate)
         one, two = rated.iloc[: len(pairs)], rated.iloc[len(pairs) :]
-        difference = two["score"].to_numpy() - one["score"].to_numpy()
         status = np.where(one["status"].to_numpy() == "ok", two["status"], one["status"]).astype(object)
         usage = {c: one[c].to_numpy(dtype=float) + two[c].to_numpy(dtype=float) for c in _USAGE}
         return annotation_table(
-            pairs, self.name, 1.5 + 0.5 * np.sign(difference), np.full(len(pairs), np.nan),
+            pairs, self.name, implied(rated["score"], len(pairs)), np.full(len(pairs), np.nan),
             seed=seed, replicate=replicate, status=status, **usage,
         ).assign(
             score_1=one["score"].to_numpy(), score_2=two["score"].to_numpy(),

@@ -1,0 +1,59 @@
+"""Expertise: how often a label is turned round depends on the topic.
+
+The topic is a column of the pairs (``topic``), or what words stand in the instruction.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from annotators.noise import with_coins
+from annotators.wrapping import name_of
+from farm.protocols import Annotator
+
+
+@dataclass(frozen=True)
+class Expertise:
+    """Turns the label round with the probability of the pair's topic.
+
+    Args:
+        rates: topic -> flip rate.
+        other: the rate of any other topic.
+        column: where the topic stands; pairs without it are searched for ``words``.
+        words: topic -> words of the instruction that tell it, the first topic found counts; default: its own name.
+    """
+
+    annotator: Annotator
+    rates: dict[str, float]
+    other: float = 0.25
+    column: str = "topic"
+    words: dict[str, list[str]] | None = None
+
+    def __post_init__(self) -> None:
+        for topic, rate in {**self.rates, "other": self.other}.items():
+            if not 0 <= rate <= 1:
+                raise ValueError(f"the rate {rate} of {topic} must lie between 0 and 1")
+
+    @property
+    def name(self) -> str:
+        return f"expertise of {name_of(self.annotator)}"
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        rate = self._rates(pairs)
+        return with_coins(self.annotator, pairs, rate, "pair", purpose=self.name, seed=seed, replicate=replicate)
+
+    def _rates(self, pairs: pd.DataFrame) -> NDArray[np.float64]:
+        if self.column in pairs.columns:
+            return pairs[self.column].map(self.rates).fillna(self.other).to_numpy(dtype=np.float64)
+        out = np.full(len(pairs), self.other)
+        lowered = pairs["instruction"].str.lower()
+        for topic, rate in reversed(self.rates.items()):
+            words = (self.words or {}).get(topic, [topic])
+            found = lowered.str.contains("|".join(rf"\b{re.escape(w.lower())}\b" for w in words), regex=True)
+            out[found.to_numpy(dtype=bool)] = rate
+        return out

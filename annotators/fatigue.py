@@ -1,0 +1,53 @@
+"""Fatigue: the longer a session, the more answers are given without looking.
+
+The place t = 0, 1, ... of a pair in its session is the column ``place_in_session`` where the pairs have it, and else
+drawn for each pair. The chance of a random answer rises from ``fresh`` to ``tired`` with time constant ``patience``:
+
+    λ(t) = fresh + (tired - fresh) (1 - exp(-t / patience))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from annotators.noise import with_coins
+from annotators.wrapping import name_of
+from farm import rng
+from farm.protocols import Annotator
+from farm.records import PairIds
+
+PLACE = "place_in_session"
+
+
+@dataclass(frozen=True)
+class Fatigue:
+    """Answers at random with a probability that rises through a session of ``session`` pairs."""
+
+    annotator: Annotator
+    fresh: float = 0.0
+    tired: float = 0.4
+    patience: float = 40.0
+    session: int = 100
+
+    def __post_init__(self) -> None:
+        for key in ("fresh", "tired"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{key} = {getattr(self, key)} must lie between 0 and 1")
+        for key in ("patience", "session"):
+            if getattr(self, key) <= 0:
+                raise ValueError(f"{key} = {getattr(self, key)} must be positive")
+
+    @property
+    def name(self) -> str:
+        return f"fatigue of {name_of(self.annotator)}"
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        if PLACE in pairs.columns:
+            place = pairs[PLACE].to_numpy(dtype=np.float64)
+        else:
+            place = rng.integers(self.session, seed, "place in session", PairIds(pairs).pair, replicate).astype(float)
+        rate = self.fresh + (self.tired - self.fresh) * (1 - np.exp(-place / self.patience))
+        return with_coins(self.annotator, pairs, rate / 2, "pair", purpose=self.name, seed=seed, replicate=replicate)

@@ -1,0 +1,51 @@
+"""Rankings of several outputs to one instruction: Plackett and Luce, drawn by Gumbel noise.
+
+Ordering by u / T + g with independent standard Gumbel g gives the ranking best first with the probability
+Π exp(u_i / T) / Σ_{not yet ranked} exp(u_j / T); of two outputs it is the logistic choice of annotators of pairs. The
+noise belongs to (person, output, replicate), so an output more or less in a list leaves the order of the others alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from annotators.feedback.roles import said_by
+from annotators.feedback.utility import look
+from farm import rng
+from farm.protocols import Features
+
+
+@dataclass(frozen=True)
+class PersonRanker:
+    """A person who ranks; ``temperature`` 0 is without noise, equal outputs in the order given."""
+
+    features: Features
+    name: str = "ranker"
+    weights: dict[str, float] | None = None
+    """default: the gold weights"""
+    temperature: float = 1.0
+    latent: float = 0.0
+    """utility of one unit of latent quality, where no feature tells"""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature = {self.temperature} must not be negative")
+
+    def rank(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        size = groups["outputs"].map(len).to_numpy()
+        single = pd.DataFrame({
+            "instruction": np.repeat(groups["instruction"].to_numpy(dtype=object), size),
+            "output": [text for listed in groups["outputs"] for text in listed],
+        })  # fmt: skip
+        seen = look(self.features, single)
+        weights = self.features.gold_weights if self.weights is None else self.weights
+        value = seen.utility(weights, self.latent)
+        if self.temperature:
+            uniform = rng.uniform(seed, f"ranking: {self.name}", seen.ids, replicate)
+            value = value / self.temperature - np.log(-np.log(uniform))
+        parts = np.split(value, np.cumsum(size)[:-1])
+        ranking = pd.Series([np.argsort(-part, kind="stable").tolist() for part in parts], groups.index, dtype=object)
+        return said_by(self.name, groups, seed, replicate, ranking=ranking)

@@ -1,0 +1,92 @@
+"""Ratings on a scale of levels, by a simulated person.
+
+    s = clip(round(μ + c (u - u₀) + ξ), 1, L),   ξ ~ N(0, s_r²) for each response (and replicate), not for each pair
+
+u is the utility by the weights with which this person *rates*, which need not be those by which people rank: ratings
+and rankings of the same pairs disagree on more than half of them, for people and models (arXiv 2308.15812). With equal
+weights and without noise the disagreement is ties alone; it grows with the angle between the two sets of weights
+(:func:`inconsistency`). As an annotator of pairs a rater prefers the output rated higher; equal ratings are a tie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from annotators.feedback.roles import both_sides, implied, said_by
+from annotators.feedback.utility import look
+from annotators.wrapping import unannotated
+from farm import rng
+from farm.protocols import Features
+from farm.records import annotation_table
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PersonRater:
+    """A person who rates single outputs.
+
+    Raises:
+        ValueError: for a scale with fewer than two levels, or a negative noise.
+    """
+
+    features: Features
+    name: str = "rater"
+    weights: dict[str, float] | None = None
+    """default: the gold weights"""
+    aspects: dict[str, dict[str, float]] | None = None
+    """aspect -> weights: each is rated by itself, and the score is their mean"""
+    levels: int = 7
+    middle: float = 4.0
+    """μ: the rating of an output of utility ``centre``"""
+    centre: float = 0.0
+    """u₀"""
+    slope: float = 1.0
+    """c: levels a unit of utility"""
+    noise: float = 0.7
+    """s_r, in levels"""
+    latent: float = 0.0
+    """utility of one unit of latent quality, where no feature tells"""
+
+    def __post_init__(self) -> None:
+        if self.levels < 2:
+            raise ValueError(f"levels = {self.levels} must be at least 2")
+        if self.noise < 0:
+            raise ValueError(f"noise = {self.noise} must not be negative")
+
+    def rate(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        seen = look(self.features, outputs)
+        if not self.aspects:
+            weights = self.features.gold_weights if self.weights is None else self.weights
+            score = self._score(seen.utility(weights, self.latent), seen.ids, "overall", seed, replicate)
+            return said_by(self.name, outputs, seed, replicate, score=score)
+        rated = {
+            aspect: self._score(seen.utility(weights, self.latent), seen.ids, aspect, seed, replicate)
+            for aspect, weights in self.aspects.items()
+        }
+        score = np.mean(list(rated.values()), axis=0)
+        return said_by(self.name, outputs, seed, replicate, score=score, **rated)
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        """The preferences that the ratings imply, with both ratings as ``score_1`` and ``score_2``."""
+        pairs = unannotated(pairs)
+        score = self.rate(both_sides(pairs), seed=seed, replicate=replicate)["score"]
+        preference, n = implied(score, len(pairs)), len(pairs)
+        table = annotation_table(pairs, self.name, preference, np.full(n, np.nan), seed=seed, replicate=replicate)
+        return table.assign(score_1=score.to_numpy()[:n], score_2=score.to_numpy()[n:])
+
+    def _score(self, utility: Floats, ids: rng.Ids, aspect: str, seed: int, replicate: int) -> Floats:
+        noise = self.noise * rng.normal(seed, f"rating: {self.name}: {aspect}", ids, replicate) if self.noise else 0.0
+        exact = self.middle + self.slope * (utility - self.centre) + noise
+        return np.asarray(np.clip(np.rint(exact), 1, self.levels))
+
+
+def inconsistency(rated: pd.DataFrame, ranked: pd.DataFrame) -> float:
+    """Share of pairs on which two annotation tables of the same rows say different things; a tie is a third answer."""
+    one, two = rated["preference"].to_numpy(np.float64), ranked["preference"].to_numpy(np.float64)
+    both = ~np.isnan(one) & ~np.isnan(two)
+    return float(np.mean(np.sign(one[both] - 1.5) != np.sign(two[both] - 1.5))) if both.any() else float("nan")

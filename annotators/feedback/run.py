@@ -1,0 +1,125 @@
+"""A run for feedback other than pairs: a file of outputs (or of pairs, both sides) in, a file of feedback out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from annotators.feedback.roles import ROLES, both_sides
+from annotators.llm.limits import Limits
+from annotators.llm.session import session
+from farm import config, progress
+from farm.errors import UserError, nearest
+from farm.formats import SUFFIXES, read_outputs, read_pairs, read_table, write_table
+from farm.store import Store, home
+
+CHUNK = 20_000
+
+
+@dataclass(frozen=True)
+class FeedbackRun:
+    """Everything a run needs, checked before the first question."""
+
+    kind: str
+    table: pd.DataFrame
+    giver: Any
+    out: Path
+    seed: int
+    replicates: int
+    limits: Limits
+
+    def plan(self) -> dict[str, Any]:
+        """How much there is to do, without asking anyone."""
+        facts = {"kind": self.kind, "rows": len(self.table), "replicates": self.replicates}
+        with session(replace(self.limits, dry_run=True)) as dry, progress.quiet():
+            for _ in self._given():
+                pass
+        tally = dry.tally
+        if not tally.questions:
+            return facts
+        asked = {"questions": tally.questions, "cached": tally.cached, "to_ask": tally.unasked}
+        return {**facts, **asked, "input_tokens": tally.input_tokens, "cost_estimate": round(tally.cost, 6)}
+
+    def go(self) -> dict[str, Any]:
+        """Ask for everything, write the file, and return the summary."""
+        started = time.monotonic()
+        parts: list[pd.DataFrame] = []
+        with session(self.limits), progress.task(self.kind, total=len(self.table) * self.replicates) as work:
+            for part in self._given():
+                parts.append(part)
+                work.advance(max(sum(map(len, parts)) - work.done, 0))
+        table = pd.concat(parts, ignore_index=True)
+        write_table(table.drop(columns="cached", errors="ignore"), self.out)
+        return {
+            "out": str(self.out),
+            **summarise(self.kind, table),
+            "took_seconds": round(time.monotonic() - started, 2),
+        }
+
+    def _given(self) -> Any:
+        ask = getattr(
+            self.giver, {"ratings": "rate", "reactions": "react", "rankings": "rank"}.get(self.kind, "critique")
+        )
+        for replicate in range(self.replicates):
+            for start in range(0, len(self.table), CHUNK):
+                yield ask(self.table.iloc[start : start + CHUNK], seed=self.seed, replicate=replicate)
+
+
+def prepare(
+    path: Path, kind: str, annotators: str, out: Path, *, store: Path | None = None, seed: int = 0,
+    replicates: int = 1, world: str | None = None, settings: Sequence[str] = (), limits: Limits | None = None,
+) -> FeedbackRun:  # fmt: skip
+    """A run from what the command line says. Raises UserError for anything wrong."""
+    from annotators.annotation_run import context_for
+
+    if kind not in ROLES:
+        raise UserError(f"there is no feedback `{kind}`; {nearest(kind, ['pairs', *ROLES])}")
+    if not str(out).endswith(SUFFIXES):
+        raise UserError(f"{out}: the suffix tells the format; known: {', '.join(SUFFIXES)}")
+    if out.resolve() == path.resolve():
+        raise UserError(f"{out}: the feedback would overwrite the outputs; name another file")
+    pairs = "output_1" in read_table(path).columns
+    table = both_sides(read_pairs(path)) if pairs else read_outputs(path)
+    if kind == "rankings":
+        table = listed(table)
+    yaml = config.find("annotators", annotators)
+    spec = config.override(config.load_mapping(yaml), settings)
+    kept = Store(store if store is not None else home() / "store.sqlite")
+    giver: Any = config.build(ROLES[kind], spec, context_for(world, kept), str(yaml))
+    return FeedbackRun(kind, table, giver, out, seed, replicates, limits or Limits())
+
+
+def listed(outputs: pd.DataFrame) -> pd.DataFrame:
+    """The outputs to each instruction as one row with the lists ``outputs`` and ``generators``."""
+    columns = {"outputs": ("output", list)} | ({"generators": ("generator", list)} if "generator" in outputs else {})
+    table = outputs.groupby("instruction", sort=False).agg(**columns).reset_index()
+    table = table[table["outputs"].map(len) > 1].reset_index(drop=True)
+    if table.empty:
+        raise UserError("no instruction has two outputs, so there is nothing to rank")
+    return table
+
+
+def summarise(kind: str, table: pd.DataFrame) -> dict[str, Any]:
+    """What came out."""
+    facts: dict[str, Any] = {
+        "kind": kind, "rows": len(table), "status": {str(k): int(v) for k, v in table["status"].value_counts().items()},
+    }  # fmt: skip
+    if kind == "ratings":
+        score = table["score"].dropna()
+        facts |= {"mean": round(float(score.mean()), 4), "sd": round(float(score.std()), 4)} if len(score) else {}
+    elif kind == "reactions":
+        seen = table[table["observed"]]
+        liked = seen["liked"].astype(float)
+        facts |= {"observed": len(seen), "liked": round(float(liked.mean()), 4) if len(seen) else None}
+        if len(seen):
+            weight = 1 / seen["propensity"].to_numpy(np.float64)
+            facts["liked_by_inverse_propensity"] = round(float((liked * weight).sum() / weight.sum()), 4)
+    elif kind == "critiques":
+        facts["mean_polarity"] = round(float(table["polarity"].mean()), 4)
+    return {**facts, "cost": round(float(table["price"].sum()), 6)}

@@ -1,0 +1,42 @@
+"""The utility that a simulated person sees in single outputs, from which all kinds of feedback are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from annotators.logit import latent_quality
+from farm import rng
+from farm.errors import UserError, nearest
+from farm.protocols import Features
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """n outputs: their ids (of instruction and output), their features, and what a person makes of them."""
+
+    ids: rng.Ids
+    table: pd.DataFrame
+
+    def utility(self, weights: dict[str, float], latent: float = 0.0) -> Floats:
+        """Σ w φ, and ``latent`` times the latent quality (annotators/logit.py), [n]."""
+        total = np.zeros(len(self.ids))
+        for name, weight in weights.items():
+            if name not in self.table.columns:
+                raise UserError(f"there is no feature `{name}`; {nearest(name, self.table.columns)}")
+            total += weight * self.table[name].to_numpy(dtype=np.float64)
+        return total + latent * latent_quality(self.ids) if latent else total
+
+
+def look(features: Features, outputs: pd.DataFrame) -> Seen:
+    """The outputs as a person sees them; each distinct text is looked at once."""
+    ids = rng.combine(rng.text_ids(outputs["instruction"]), rng.text_ids(outputs["output"]))
+    codes, first = np.unique(ids, return_index=True)
+    distinct = outputs.iloc[first]
+    table = features(distinct["instruction"].tolist(), distinct["output"].tolist())
+    return Seen(ids, table.iloc[np.searchsorted(codes, ids)].reset_index(drop=True))
