@@ -139,7 +139,10 @@ def with_coins(
 
 @dataclass(frozen=True)
 class TieBand:
-    """Says "equal" where the annotator's own logit, ln(p_first / (1 - p_first)), is smaller than ``width``."""
+    """Says "equal" where the annotator's own logit, ln(p_first / (1 - p_first)), is smaller than ``width``.
+
+    A verdict without a probability keeps its label: nothing tells how small the difference was. So does a coin's.
+    """
 
     annotator: Annotator
     width: float = 0.25

@@ -60,3 +60,23 @@ def _features_of() -> Callable[..., TableFeatures]:
 @pytest.fixture(name="pairs_of", scope="session")
 def _pairs_of() -> Callable[..., pd.DataFrame]:
     return pairs_of
+
+
+@pytest.fixture
+def annotate() -> Callable[..., str]:
+    """``farm annotate`` with these arguments, in this process; what it prints. Exceptions come through."""
+    import typer
+    from typer.testing import CliRunner
+
+    from annotators import commands
+
+    app = typer.Typer()
+    commands.register(app)
+
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(app, ["annotate", *map(str, arguments)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.stdout
+
+    return run

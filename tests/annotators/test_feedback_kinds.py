@@ -1,0 +1,171 @@
+"""Ratings, reactions, rankings and critiques of simulated people: closed forms, biases, and the command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+
+from annotators.feedback.critiques import PersonCritic
+from annotators.feedback.rankings import PersonRanker
+from annotators.feedback.ratings import PersonRater, inconsistency
+from annotators.feedback.reactions import PersonReactor
+from annotators.feedback.roles import ROLES, Critic, Ranker, Rater, Reactor
+from annotators.llm.feedback import LLMCritic, LLMRanker, LLMRater
+from annotators.logit import LogitAnnotator
+from farm import config
+from farm.errors import UserError
+from farm.protocols import Annotator, Context, World
+from farm.worlds.text_features import TextFeatures
+
+
+def outputs_of(texts) -> pd.DataFrame:
+    return pd.DataFrame({"instruction": [f"x {i}" for i in range(len(texts))], "output": [str(t) for t in texts]})
+
+
+def test_simulated_people_and_language_models_have_one_interface(features_of):
+    for kind, giver in {
+        Rater: PersonRater(features_of(u=[0.0])), Reactor: PersonReactor(features_of(u=[0.0])),
+        Ranker: PersonRanker(features_of(u=[0.0])), Critic: PersonCritic(features_of(u=[0.0])),
+    }.items():  # fmt: skip
+        assert isinstance(giver, kind)
+    assert isinstance(LLMRater("mock/longer"), Rater) and isinstance(LLMRanker("mock/longer"), Ranker)
+    assert isinstance(LLMCritic("mock/longer"), Critic) and isinstance(LLMRater("mock/longer"), Annotator)
+    assert set(ROLES) == {"ratings", "reactions", "rankings", "critiques"}
+
+
+def test_ratings_are_the_rounded_utility(features_of):
+    rater = PersonRater(features_of(u=[-9.0, 0.0, 1.4, 9.0]), noise=0.0)
+    assert rater.rate(outputs_of([0, 1, 2, 3]), seed=0)["score"].tolist() == [1, 4, 5, 7]
+    noisy = PersonRater(features_of(u=[0.0]), noise=1.0).rate(outputs_of([0] * 6000), seed=0)["score"]
+    assert noisy.mean() == pytest.approx(4, abs=0.05) and noisy.std() == pytest.approx(np.sqrt(1 + 1 / 12), abs=0.05)
+    aspects = PersonRater(features_of(u=[1.0], v=[-2.0]), noise=0.0, aspects={"a": {"u": 1.0}, "b": {"v": 1.0}})
+    row = aspects.rate(outputs_of([0]), seed=0).iloc[0]
+    assert (row["a"], row["b"], row["score"]) == (5, 2, 3.5)
+
+
+@pytest.mark.parametrize(("noise", "known"), [(0.5, (0.31, 0.36, 0.49, 0.62)), (1.0, (0.36, 0.40, 0.49, 0.60))])
+def test_ratings_against_rankings(features_of, noise, known):
+    """METHODS III.2: two N(0, 1) aspects, one level a unit, a forced ranking without noise; 0, 30, 60 and 90° apart."""
+    n = 12_000
+    generator = np.random.Generator(np.random.Philox(1))
+    table = {"u": generator.normal(size=2 * n), "v": generator.normal(size=2 * n)}
+    features = features_of(gold={"u": 1.0}, **table)
+    pairs = pd.DataFrame({
+        "instruction": [f"x {i}" for i in range(n)], "output_1": [str(i) for i in range(n)],
+        "output_2": [str(i) for i in range(n, 2 * n)],
+    })  # fmt: skip
+    ranked = LogitAnnotator(features, greedy=True).annotate(pairs, seed=0)
+    for angle, share in zip((0, 30, 60, 90), known, strict=True):
+        turned = {"u": float(np.cos(np.radians(angle))), "v": float(np.sin(np.radians(angle)))}
+        rated = PersonRater(features, weights=turned, noise=noise).annotate(pairs, seed=0)
+        assert inconsistency(rated, ranked) == pytest.approx(share, abs=0.02)
+
+
+def test_without_noise_and_with_equal_weights_ties_alone_are_inconsistent(features_of, pairs_of):
+    features = features_of(u=np.linspace(-3, 3, 50))
+    generator = np.random.Generator(np.random.Philox(2))
+    first, second = generator.integers(0, 50, (2, 3000))
+    pairs = pairs_of(*(x[first != second] for x in (first, second)))
+    rated = PersonRater(features, noise=0.0).annotate(pairs, seed=0)
+    ranked = LogitAnnotator(features, greedy=True).annotate(pairs, seed=0)
+    assert inconsistency(rated, ranked) == pytest.approx((rated["preference"] == 1.5).mean())
+
+
+def test_reactions_and_what_is_not_said(features_of):
+    """Likes with σ(u); observed more often where liked: the share of likes is biased, inverse propensity mends it."""
+    n = 20_000
+    reactor = PersonReactor(features_of(u=[0.4]), base=-1.0, by_like=2.0, by_strength=0.0)
+    table = reactor.react(outputs_of([0] * n), seed=0)
+    like = float(expit(0.4))
+    seen = table[table["observed"]]
+    shown = like * expit(1.0) / (like * expit(1.0) + (1 - like) * expit(-1.0))
+    assert seen["liked"].astype(float).mean() == pytest.approx(shown, abs=0.015)
+    weight = 1 / seen["propensity"]
+    assert (seen["liked"].astype(float) * weight).sum() / weight.sum() == pytest.approx(like, abs=0.02)
+    silent = table[~table["observed"]]
+    assert silent["liked"].isna().all() and set(silent["status"]) == {"unobserved"}
+
+
+def test_rankings_are_plackett_and_luce(features_of):
+    utility = np.array([0.0, 0.7, 1.5])
+    groups = pd.DataFrame({"instruction": [f"x {i}" for i in range(12_000)], "outputs": [["0", "1", "2"]] * 12_000})
+    ranking = PersonRanker(features_of(u=utility)).rank(groups, seed=0)["ranking"]
+    share = np.exp(utility) / np.exp(utility).sum()
+    best = np.bincount([r[0] for r in ranking], minlength=3) / len(ranking)
+    np.testing.assert_allclose(best, share, atol=0.015)
+    ahead = np.mean([r.index(1) < r.index(0) for r in ranking])
+    assert ahead == pytest.approx(expit(0.7), abs=0.015)  # the logistic choice between two
+    exact = PersonRanker(features_of(u=utility), temperature=0.0).rank(groups[:1], seed=0)["ranking"].iloc[0]
+    assert exact == [2, 1, 0]
+
+
+def test_critiques_in_the_pocket_world_say_what_is_true():
+    world = config.build(World, "pocket", Context())
+    outputs = world.demonstrations(40)
+    critic = PersonCritic(world.features, threshold=0.05)
+    table = critic.critique(outputs, seed=0)
+    seen = world.features(outputs["instruction"].tolist(), outputs["output"].tolist())
+    strays = table["text"].str.contains("strays from the subject")
+    assert strays.any() and (seen["strays"].to_numpy()[strays] > 0).all()
+    utility = world.features.utility(outputs["instruction"].tolist(), outputs["output"].tolist())
+    np.testing.assert_allclose(table["polarity"], np.tanh(utility / 4.0))
+    # a mark is what the sentence adds
+    i = 0
+    text, asked = outputs["output"].iloc[i], outputs["instruction"].iloc[i]
+    for start, end, value in table["spans"].iloc[i]:
+        rest = text[:start] + text[end:].lstrip(" ")
+        assert value == pytest.approx(utility[i] - world.features.utility([asked], [rest])[0], abs=1e-3)
+
+
+def test_a_deceptive_critic_lies_as_often_as_it_says():
+    world = config.build(World, "pocket", Context())
+    outputs = pd.concat([world.demonstrations(150)] * 4, ignore_index=True)
+    honest = PersonCritic(world.features, threshold=9.0).critique(outputs, seed=0)
+    lies = [
+        PersonCritic(world.features, threshold=9.0, intent="malicious", deception=0.4).critique(outputs, seed=s)
+        for s in range(5)
+    ]
+    turned = [np.sign(t["polarity"]) != np.sign(honest["polarity"]) for t in lies]
+    assert np.mean(turned) == pytest.approx(0.4, abs=0.04)
+    harsh = PersonCritic(world.features, intent="hypercritical", deception=1.0).critique(outputs, seed=0)
+    assert (harsh["polarity"] <= 0).all() and not harsh["text"].str.contains("opens well").any()
+    with pytest.raises(ValueError, match="does not deceive"):
+        PersonCritic(world.features, deception=0.5)
+
+
+def test_feedback_depends_on_the_text_alone():
+    outputs = pd.DataFrame({"instruction": ["a", "b", "c"], "output": ["One two.", "Three.", "- four\n- five"]})
+    features = TextFeatures()
+    for giver, verb, column in (
+        (PersonRater(features), "rate", "score"), (PersonReactor(features), "react", "liked"),
+        (PersonCritic(features), "critique", "text"),
+    ):  # fmt: skip
+        forward = getattr(giver, verb)(outputs, seed=3)[column].tolist()
+        back = getattr(giver, verb)(outputs.iloc[::-1], seed=3)[column].tolist()
+        assert forward == back[::-1]
+
+
+def test_the_command_gives_every_kind(annotate, tmp_path):
+    rows = [{"instruction": f"Do {i}.", "output": f"Answer {i} {k}.", "generator": k} for i in range(6) for k in "ab"]
+    (tmp_path / "outputs.json").write_text(json.dumps(rows))
+    kinds = {"ratings": "rater", "reactions": "reactor", "rankings": "ranker", "critiques": "critic"}
+    for kind, name in kinds.items():
+        out = tmp_path / f"{kind}.json"
+        command = [tmp_path / "outputs.json", "--kind", kind, "--annotators", name, "--out", out, "--json"]
+        told = json.loads(annotate(*command))
+        assert told["rows"] == len(json.loads(out.read_text())) == (6 if kind == "rankings" else 12)
+    wrong = [tmp_path / "outputs.json", "--kind", "ratings", "--annotators", "evaluation", "--out", tmp_path / "x.json"]
+    with pytest.raises(UserError, match="cannot play the role Rater: it lacks `rate`"):
+        annotate(*wrong)
+    with pytest.raises(UserError, match="--design is for pairs"):
+        annotate(*wrong, "--design", "all")
+    with pytest.raises(UserError, match="no feedback `rating`"):
+        annotate(tmp_path / "outputs.json", "--kind", "rating", "--annotators", "rater", "--out", tmp_path / "x.json")
+    judge = [tmp_path / "outputs.json", "--kind", "ratings", "--annotators", "llm_rater"]
+    judge += ["--set", "model=mock/refuse", "--out", tmp_path / "llm.json", "--json"]
+    assert json.loads(annotate(*judge))["status"] == {"refused": 12}
+    assert json.loads(annotate(*judge, "--dry-run"))["questions"] == 12
