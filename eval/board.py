@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -87,6 +87,8 @@ class LengthControl:
     """saved coefficients to predict from instead of a fit"""
     recipe: Recipe = "newton"
     alignment: Alignment = "instruction"
+    over: Literal["judged", "all"] = "judged"
+    """the instructions to average over: those with a row, or all that have a difficulty"""
     strengths: dict[str, float] | None = None
     """a given L1 strength by method (recipe "published")"""
 
@@ -97,7 +99,8 @@ class LengthControl:
             return "length only, no difficulties" + (", published recipe" if self.recipe == "published" else "")
         fit = "L1 path with 5 folds" if self.recipe == "published" else "maximum likelihood, ridge 1e-4"
         extra = "with" if self.regulariser is not None else "without"
-        return f"{fit}, difficulties by {self.alignment}, {extra} regulariser rows"
+        over = f", averaged over all {len(self.difficulty.values)} difficulties" if self.over == "all" else ""
+        return f"{fit}, difficulties by {self.alignment}, {extra} regulariser rows{over}"
 
 
 def board(
@@ -303,6 +306,7 @@ def _fit_all(
                     recipe=control.recipe,
                     alignment=control.alignment,
                     strength=strength,
+                    over=control.difficulty.values if control.difficulty and control.over == "all" else None,
                     method=name,
                     confidence=confidence,
                 )

@@ -93,6 +93,9 @@ def leaderboard(
     lc_alignment: Annotated[
         str, typer.Option(help="instruction (default) or position (as the original).")
     ] = "instruction",
+    lc_over: Annotated[
+        str, typer.Option(help="Average over the judged instructions (default) or all with a difficulty: judged, all.")
+    ] = "judged",
     ties: Annotated[str, typer.Option(help="Bradley-Terry: half, drop or davidson.")] = "half",
     cluster: Annotated[
         list[str] | None, typer.Option(help="Battles: column whose rows err together; at most two.")
@@ -123,6 +126,7 @@ def leaderboard(
         weights=weights,
         recipe=lc_recipe,
         alignment=lc_alignment,
+        over=lc_over,
         ties=ties,
         clusters=cluster or [],
         prior=prior,

@@ -36,6 +36,7 @@ def run(
     weights: Path | None,
     recipe: str,
     alignment: str,
+    over: str,
     ties: str,
     clusters: Sequence[str],
     prior: float,
@@ -50,6 +51,7 @@ def run(
     """Make and show the board of ``names``; everything is read and computed before anything is written."""
     _choice("--lc-recipe", recipe, get_args(Recipe))
     _choice("--lc-alignment", alignment, get_args(Alignment))
+    _choice("--lc-over", over, ("judged", "all"))
     _choice("--ties", ties, get_args(bradley_terry.Ties))
     if regularizer is not None and difficulty is None:
         raise UserError("--regularizer needs --difficulty: its rows are part of the same fit")
@@ -84,7 +86,7 @@ def run(
     else:
         if not asked:
             asked = ["win_rate"] + (["length_controlled"] if difficulty or weights else [])
-        control = _length_control(difficulty, regularizer, weights, recipe, alignment)
+        control = _length_control(difficulty, regularizer, weights, recipe, alignment, over)
         rows = sources.read(paths, annotator=annotator, baseline=baseline)
         shown = board(rows, metrics=asked, length_control=control, confidence=confidence, rounds=rounds, seed=seed)
         table = shown.table()
@@ -118,7 +120,7 @@ def _read_published_file(path: Path) -> pd.DataFrame:
 
 
 def _length_control(
-    difficulty: Path | None, regularizer: Path | None, weights: Path | None, recipe: str, alignment: str
+    difficulty: Path | None, regularizer: Path | None, weights: Path | None, recipe: str, alignment: str, over: str
 ) -> LengthControl:
     return LengthControl(
         Difficulty.from_frame(read_table(difficulty), str(difficulty)) if difficulty else None,
@@ -126,6 +128,7 @@ def _length_control(
         read_weights(read_table(weights), str(weights)) if weights else None,
         cast(Recipe, recipe),
         cast(Alignment, alignment),
+        cast(Literal["judged", "all"], over),
     )
 
 

