@@ -8,9 +8,11 @@ one, and how badly the one that suits worst beats it. Tables, besides those of t
     n_instructions, n_total, missing (comparisons without a verdict)
 ``exploitability``: one row a method
     method, strongest (the method that beats it most often), win_rate (the strongest's against it), low, high,
-    gap (2 (win_rate/100 - 1/2), at least 0: a lower bound of the duality gap of the game without KL). The strongest is
-    chosen on one half of the instructions and measured on the other, and the halves change places, so that choosing the
-    largest of several noisy numbers does not raise it.
+    best_response (how often the best answer to it wins, in percent: for each instruction, of all answers of all
+    methods), best_response_low, best_response_high, gap (2 (best_response/100 - 1/2), at least 0: a lower bound of the
+    duality gap of the game without KL), gap_low, gap_high. The strongest is chosen on one half of the instructions and
+    measured on the other, the best answer by one half of the method's own answers and measured on the other, and the
+    halves change places: choosing the largest of several noisy numbers raises neither.
 
 All methods answer an instruction with the same random draws, so a comparison takes one method's k-th answer and the
 other's next one: they are independent. Intervals are clustered by instruction.
@@ -29,6 +31,7 @@ from scipy import stats
 from farm import records
 from farm.errors import UserError
 from farm.protocols import Annotator, Comparison, Evaluator
+from farm.statistics.best_response import best_response, gap
 
 Floats = NDArray[np.float64]
 
@@ -41,11 +44,15 @@ class HeadToHead:
         judge: who decides.
         evaluator: what else is made of the experiment's annotations.
         confidence: of every interval.
+        best_responses: whether to let all answers to an instruction meet, for the best response to each method. That
+            is A (A - 1) / 2 verdicts an instruction, A the answers of all methods, so leave it out where verdicts
+            cost money; then the gap is that of the strongest method.
     """
 
     judge: Annotator
     evaluator: Evaluator
     confidence: float = 0.95
+    best_responses: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
@@ -57,15 +64,12 @@ class HeadToHead:
         methods = sorted(comparison.outputs["method"].astype(str).unique())
         wins, total, missing = self._wins(comparison, methods)
         tables["head_to_head"] = self._matrix(methods, wins, total, missing)
-        tables["exploitability"] = self._exploitability(methods, wins)
+        tables["exploitability"] = self._exploitability(methods, wins, self._best_responses(comparison, methods))
         return tables
 
     def _wins(self, comparison: Comparison, methods: list[str]) -> tuple[Floats, int, NDArray[np.int64]]:
         """The first's mean win of each instruction, [M, M, n] (NaN without a verdict), comparisons, missing ones."""
-        answers = {
-            method: table.pivot(index="instruction", columns="sample", values="output")
-            for method, table in comparison.outputs.groupby(comparison.outputs["method"].astype(str))
-        }
+        answers = _answers(comparison)
         instructions = answers[methods[0]].index
         samples = answers[methods[0]].shape[1]
         if samples < 2:
@@ -86,10 +90,7 @@ class HeadToHead:
             ],
             ignore_index=True,
         )
-        seed = comparison.seed
-        told = records.in_random_order(lambda shown: self.judge.annotate(shown, seed=seed), table, seed)
-        verdict = 2 - pd.to_numeric(told["preference"]).to_numpy(np.float64)
-        verdict = np.where(told["status"].to_numpy() == "ok", verdict, np.nan).reshape(len(pairs), -1, samples)
+        verdict = self._ask(table, comparison.seed).reshape(len(pairs), -1, samples)
         count = (~np.isnan(verdict)).sum(2)
         mean = np.where(count > 0, np.nansum(verdict, 2) / np.maximum(count, 1), np.nan)
         wins = np.full((len(methods), len(methods), len(instructions)), np.nan)
@@ -98,6 +99,41 @@ class HeadToHead:
             wins[a, b], wins[b, a] = mean[row], 1 - mean[row]
             missing[a, b] = missing[b, a] = int(np.isnan(verdict[row]).sum())
         return wins, len(instructions) * samples, missing
+
+    def _ask(self, table: pd.DataFrame, seed: int, soft: bool = False) -> Floats:
+        """1 where the first won, a tie 1/2, NaN without a verdict, [rows].
+
+        With ``soft`` the probability of it, where the judge knows its own.
+        """
+        told = records.in_random_order(lambda shown: self.judge.annotate(shown, seed=seed), table, seed)
+        verdict = 2 - pd.to_numeric(told["preference"]).to_numpy(np.float64)
+        if soft and "p_first" in told.columns:
+            probability = pd.to_numeric(told["p_first"]).to_numpy(np.float64)
+            verdict = np.where(np.isnan(probability), verdict, probability)
+        return np.where(told["status"].to_numpy() == "ok", verdict, np.nan)
+
+    def _best_responses(self, comparison: Comparison, methods: list[str]) -> Floats | None:
+        """How often the best answer to each method wins, [M, n] (NaN without verdicts); None where nobody is asked."""
+        if not self.best_responses:
+            return None
+        answers = _answers(comparison)
+        instructions = answers[methods[0]].index
+        texts = np.concatenate([answers[method].loc[instructions].to_numpy(object) for method in methods], axis=1)
+        writer = np.repeat(np.arange(len(methods)), answers[methods[0]].shape[1])
+        first, second = np.triu_indices(len(writer), 1)
+        table = pd.DataFrame(
+            {
+                "instruction": np.repeat(instructions.to_numpy(), len(first)),
+                "output_1": texts[:, first].reshape(-1),
+                "output_2": texts[:, second].reshape(-1),
+                "generator_1": np.tile(np.array(methods, object)[writer[first]], len(texts)),
+                "generator_2": np.tile(np.array(methods, object)[writer[second]], len(texts)),
+            }
+        )
+        verdict = self._ask(table, comparison.seed, soft=True).reshape(len(texts), len(first))
+        wins = np.full((len(texts), len(writer), len(writer)), 0.5)
+        wins[:, first, second], wins[:, second, first] = verdict, 1 - verdict
+        return np.array([best_response(wins, np.flatnonzero(writer == m)) for m in range(len(methods))])
 
     def _matrix(self, methods: list[str], wins: Floats, total: int, missing: NDArray[np.int64]) -> pd.DataFrame:
         rows = []
@@ -110,7 +146,7 @@ class HeadToHead:
                     rows.append({**names, **numbers, "n_instructions": n, "n_total": total, "missing": missing[a, b]})
         return pd.DataFrame(rows)
 
-    def _exploitability(self, methods: list[str], wins: Floats) -> pd.DataFrame:
+    def _exploitability(self, methods: list[str], wins: Floats, best: Floats | None) -> pd.DataFrame:
         halves = np.arange(wins.shape[2]) % 2
         rows = []
         for m, method in enumerate(methods):
@@ -122,10 +158,18 @@ class HeadToHead:
                 held[halves == half] = against[chosen, halves == half]
             mean, _, low, high, _ = self._interval(held)
             strongest = others[int(np.nanmean(against, axis=1).argmax())]
-            gap = max(0.0, 2 * (mean / 100 - 0.5))
-            rows.append(
-                {"method": method, "strongest": strongest, "win_rate": mean, "low": low, "high": high, "gap": gap}
-            )
+            row: dict[str, object] = {
+                "method": method,
+                "strongest": strongest,
+                "win_rate": mean,
+                "low": low,
+                "high": high,
+            }
+            if best is not None:
+                mean, _, low, high, _ = self._interval(best[m])
+                row |= {"best_response": mean, "best_response_low": low, "best_response_high": high}
+            row |= {name: float(gap(x / 100)) for name, x in (("gap", mean), ("gap_low", low), ("gap_high", high))}
+            rows.append(row)
         return pd.DataFrame(rows).sort_values("gap", kind="stable", ignore_index=True)
 
     def _interval(self, values: Floats) -> tuple[float, float, float, float, int]:
@@ -138,3 +182,11 @@ class HeadToHead:
         reach = float(stats.t.ppf((1 + self.confidence) / 2, n - 1)) * error
         mean = float(there.mean())
         return mean, error, max(0.0, mean - reach), min(100.0, mean + reach), n
+
+
+def _answers(comparison: Comparison) -> dict[str, pd.DataFrame]:
+    """Each method's answers: instructions down, samples across."""
+    return {
+        method: table.pivot(index="instruction", columns="sample", values="output")
+        for method, table in comparison.outputs.groupby(comparison.outputs["method"].astype(str))
+    }

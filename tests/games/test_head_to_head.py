@@ -33,6 +33,13 @@ class Circle:
         )
 
 
+class Silent(Circle):
+    """The same, which does not tell its own probability."""
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        return super().annotate(pairs, seed=seed, replicate=replicate).assign(p_first=np.nan)
+
+
 class Nothing:
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
         return {"leaderboard": pd.DataFrame()}
@@ -62,7 +69,12 @@ def test_a_circle_is_seen_as_one() -> None:
     worst = found["exploitability"].set_index("method")
     assert worst.loc["paper", "strongest"] == "rock"
     assert worst.loc["paper", "gap"] == pytest.approx(0.8, abs=0.06)
-    assert worst.loc["mix", "gap"] < 0.08
+    assert worst.loc["mix", "win_rate"] < 54
+    assert worst.loc["paper", "best_response"] == pytest.approx(90, abs=3)  # a rock is always at hand
+    coarse = HeadToHead(Silent(), Nothing()).evaluate(comparison())["exploitability"].set_index("method")
+    assert 70 < coarse.loc["paper", "best_response"] < 90  # two verdicts do not always tell the best one
+    plain = HeadToHead(Circle(), Nothing(), best_responses=False).evaluate(comparison())["exploitability"]
+    assert "best_response" not in plain and plain.set_index("method").loc["mix", "gap"] < 0.08
     assert "leaderboard" in found
 
 
