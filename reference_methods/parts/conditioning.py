@@ -83,5 +83,7 @@ def controllable(policy: Policy, controls: Sequence[str]) -> Policy:
 
 def with_prompts(policy: Policy, samples: Samples, prompts: list[str]) -> Samples:
     """The same responses, token by token, to other prompts."""
-    asked = policy.encode(prompts, samples.outputs)
-    return replace(samples, prompts=prompts, prompt_tokens=asked.prompt_tokens)
+    distinct = dict(zip(prompts, samples.outputs, strict=True))  # the output only has to be one that the policy knows
+    asked = policy.encode(list(distinct), list(distinct.values()))
+    tokens = dict(zip(distinct, asked.prompt_tokens, strict=True))
+    return replace(samples, prompts=prompts, prompt_tokens=[tokens[prompt] for prompt in prompts])
