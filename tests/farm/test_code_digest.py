@@ -1,0 +1,86 @@
+"""Which change of source makes a stage stale, and which does not."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from farm import code_digest as digests
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with a method that imports a neighbour, which imports another inside a function."""
+    root = tmp_path / "wing_for_test"
+    (root / "parts").mkdir(parents=True)
+    (root / "__init__.py").write_text("")
+    (root / "parts" / "__init__.py").write_text("")
+    (root / "method.py").write_text("from wing_for_test.parts.losses import loss\nclass Method: ...\n")
+    (root / "parts" / "losses.py").write_text("def loss():\n    from . import deep\n    return deep\n")
+    (root / "parts" / "deep.py").write_text("x = 1\n")
+    (root / "other.py").write_text("y = 1\n")
+    (root / "prompts").mkdir()
+    (root / "prompts" / "plain.yaml").write_text("text: hello\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield root
+    for name in [n for n in sys.modules if n.startswith("wing_for_test")]:
+        del sys.modules[name]
+
+
+def digest() -> str:
+    digests.code_digest.cache_clear()
+    digests._imports.cache_clear()
+    digests._data_below.cache_clear()
+    importlib.invalidate_caches()
+    return digests.class_digest("wing_for_test.method.Method")
+
+
+@pytest.mark.parametrize(
+    ("file", "stale"),
+    [
+        ("method.py", True),
+        ("parts/losses.py", True),
+        ("parts/deep.py", True),
+        ("__init__.py", True),
+        ("prompts/plain.yaml", True),
+        ("other.py", False),
+    ],
+)
+def test_only_what_is_imported_counts(package: Path, file: str, stale: bool) -> None:
+    before = digest()
+    with (package / file).open("a") as source:
+        source.write("\n# changed\n")
+    assert (digest() != before) is stale
+
+
+def test_a_module_beside_the_yaml_and_what_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lonely_for_test.py").write_text("import numpy\nimport helper_for_test\nclass A: ...\n")
+    (tmp_path / "helper_for_test.py").write_text("x = 1\n")
+    (tmp_path / "unrelated_for_test.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def current() -> str:
+        digests.code_digest.cache_clear()
+        digests._imports.cache_clear()
+        return digests.class_digest("lonely_for_test.A")
+
+    first = current()
+    (tmp_path / "unrelated_for_test.py").write_text("x = 2\n")
+    assert current() == first
+    (tmp_path / "helper_for_test.py").write_text("x = 2\n")
+    assert current() != first
+
+
+def test_methods_of_ours_do_not_depend_on_one_another() -> None:
+    """DPO's digest has its parts in it and no other method."""
+    module = importlib.import_module("reference_methods.dpo")
+    labels = {label for label, _ in digests._followed(Path(str(module.__file__)), "reference_methods.dpo")}
+    assert "reference_methods/parts/losses.py" in labels
+    assert not labels & {"reference_methods/ppo.py", "reference_methods/kto.py"}
+
+
+def test_the_ground_has_what_changes_results() -> None:
+    labels = {label for label, _ in digests._ground_files()}
+    assert {"stages.py", "rng.py", "policies/language_model.py"} <= labels
+    assert not labels & {"cli.py", "status.py", "scheduling/ray.py"}

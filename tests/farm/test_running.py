@@ -1,0 +1,277 @@
+"""A run that goes wrong, is asked for less, for more, or for nothing yet."""
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from farm import experiment
+from farm.dry_run import foresee, text
+from farm.errors import UserError
+from farm.running import Run, Undertaking
+from tests.farm.table_world import EXPERIMENT, finish, same, start, write
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "home"))
+    return write(tmp_path)
+
+
+def go(*settings: str, out: str = "run", force: tuple[str, ...] = (), only: list[str] | None = None) -> Run:
+    return Undertaking(experiment.load("table.yaml", settings, only=only), Path(out), force).go()
+
+
+BROKEN = "methods.broken={class: methods_for_test.Broken}"
+
+
+def test_a_failed_method_is_shown_with_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
+    write(tmp_path, reporter="html")
+    out, errors = finish(start(tmp_path, "home", "--out", "run", "--set", BROKEN), status=1)
+    assert "failed: RuntimeError: it was never going to work" in out
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("farm: broken failed: RuntimeError: it was never going to work; see run/failures.csv")
+    board = pd.read_json(tmp_path / "run" / "leaderboard.json")
+    assert set(board["method"]) == {"sft", "best_of_n", "dpo"}
+    failures = pd.read_csv(tmp_path / "run" / "failures.csv")
+    assert failures.loc[0, "method"] == "broken"
+    assert "methods_for_test.py" in failures.loc[0, "trace"]
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "finished"
+
+
+def test_where_every_method_fails_there_is_no_run(here: Path) -> None:
+    write(here, methods={"broken": {"class": "methods_for_test.Broken"}})
+    with pytest.raises(UserError, match="every method failed; the first: broken: RuntimeError: it was never"):
+        go()
+    assert not (here / "run" / "leaderboard.json").exists()
+
+
+def test_only_some_methods(here: Path) -> None:
+    assert set(go(only=["dpo"]).leaderboard["method"]) == {"sft", "dpo"}
+    with pytest.raises(UserError, match="--only dpoo: there is no such method; did you mean `dpo`"):
+        go(only=["dpoo"])
+
+
+def test_force_makes_a_stage_again_and_what_it_leads_to(here: Path) -> None:
+    go()
+    go(force=("dpo",), out="again")
+    stages = {s["stage"]: s["found"] for s in json.loads((here / "again" / "costs.json").read_text())["stages"]}
+    assert {name for name, found in stages.items() if not found} == {
+        "dpo",
+        "dpo answers",
+        "judge judges dpo",
+        "gold judges dpo",
+    }
+    same(here / "run", here / "again")
+    with pytest.raises(UserError, match="--force dop: there is no such stage; did you mean `dpo`"):
+        go(force=("dop",))
+
+
+def test_a_dry_run_makes_nothing_and_knows_from_earlier_runs(here: Path) -> None:
+    first = foresee(Undertaking(experiment.load("table.yaml")), 1)
+    assert first["to_do"] == len(first["stages"]) == 14
+    assert first["stages_without_a_time"] == 14
+    assert first["verdicts"] == 300 + 3 * 2 * 100
+    assert not (here / "home" / "artifacts").exists()
+    assert not list(here.glob("runs/*"))
+    go()
+    after = foresee(Undertaking(experiment.load("table.yaml")), 1)
+    assert after["to_do"] == 0
+    other = foresee(Undertaking(experiment.load("table.yaml", ["methods.dpo.beta=0.7"])), 2)
+    assert [s["stage"] for s in other["stages"] if not s["done"]] == [
+        "dpo",
+        "dpo answers",
+        "judge judges dpo",
+        "gold judges dpo",
+    ]
+    assert other["stages_without_a_time"] == 0
+    assert 0 < other["seconds"] < 60
+    assert "10 stages are done and 4 to do" in text(other)
+
+
+def test_a_dry_run_without_the_data(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    undertaking = Undertaking(experiment.load("alpaca_farm", ["world.data=nowhere"]))
+    foreseen = foresee(undertaking, 8)
+    assert "nowhere: there is no sft.json" in foreseen["absent"]
+    methods = [s for s in foreseen["stages"] if s["kind"] == "method"]
+    assert len(methods) == 13
+    assert foreseen["verdicts"] == 10_000 + 14 * 805
+    assert all(s["gpu"] for s in methods)
+
+
+def test_alpaca_farm_takes_the_papers_splits(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"sft": 4, "preference": 3, "unlabeled": 5, "val": 2, "eval": 6}
+    (here / "data").mkdir()
+    for name, n in sizes.items():
+        rows = [{"instruction": f"{name} {i}", "input": "x" * (i % 2), "output": f"answer {i}"} for i in range(n)]
+        (here / "data" / f"{name}.json").write_text(json.dumps(rows))
+    monkeypatch.setattr("farm.worlds.text.TextWorld.revision", "0")
+    study = experiment.load(
+        "alpaca_farm", ["world.data=data", "sizes={pairs: 3, prompts: 5, evaluation: 6, samples: 1}"]
+    )
+    plan = Undertaking(study).plans[0]
+    world = plan.stages.world
+    assert world.instructions("train")["instruction"].tolist()[:3] == [
+        "preference 0",
+        "preference 1\n\nx",
+        "preference 2",
+    ]
+    assert len(world.instructions("train")) == 8
+    assert len(world.instructions("test")) == 6
+    assert len(world.instructions("validation")) == 2
+    assert world.demonstrations()["output"].tolist() == [f"answer {i}" for i in range(4)]
+    assert foresee(Undertaking(study), 1)["absent"] is None
+
+
+def test_a_sweep_shares_what_it_can(here: Path) -> None:
+    study = experiment.load("table.yaml", ["sweep={annotator.rate: [0.0, 0.25]}", "seeds=[1, 2]"])
+    undertaking = Undertaking(study, Path("run"))
+    names = [node.name for node in undertaking.graph().values()]
+    assert names.count("pairs") == 2  # one a seed
+    assert names.count("annotation") == 4
+    assert names.count("sft answers") == 4  # they are scored by the reward model of the setting
+    run = undertaking.go()
+    board = run.leaderboard
+    assert len(board) == 2 * 3
+    assert set(board["annotator.rate"]) == {0.0, 0.25}
+    assert (board["seeds"] == 2).all()
+    assert sorted(p.name for p in (here / "run" / "runs").iterdir()) == [
+        f"rate={r},s{s}" for r in ("0.0", "0.25") for s in (1, 2)
+    ]
+    assert len(run.table("results")) == 4 * 3
+    assert set(run.table("changes")["annotator.rate"]) == {0.25}
+    assert not (here / "run" / "runs" / "rate=0.0,s1" / "checkpoints").exists()
+
+
+def test_a_variant_that_fails_leaves_the_others(here: Path) -> None:
+    write(here, sweep={"annotator": {"good": "person", "bad": {"use": "flip", "rate": 0.1, "key": "nothing"}}})
+    with pytest.raises(UserError, match="key"):  # a mistake in any variant is found before anything is made
+        go()
+    assert not (here / "home" / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"sweep": {"metods.dpo.beta": [1]}}, "sweep: unknown key `metods.dpo.beta`; did you mean `methods`"),
+        ({"sweep": {"methods.dpo.betta": [1]}}, "unknown key `betta` of DPO; did you mean `beta`"),
+        ({"sweep": {"sizes.pars": [1]}}, "unknown key `sizes.pars`; did you mean `pairs`"),
+        ({"sweep": {"seeds": [[1]]}}, "unknown key `seeds`"),
+        ({"sweep": {}}, "`sweep` must be a mapping"),
+        ({"sweep": {"sizes.pairs": []}}, "`sizes.pairs` has no value"),
+        ({"sweep": {"sizes.pairs": [5, 5]}}, "two variants of the sweep are both called"),
+        ({"sweep": {"random": {"draws": 1, "over": {"temperature": {"unifrom": [0, 1]}}}}}, "did you mean `uniform`"),
+        ({"seeds": [1, 1]}, "`seeds` must be different numbers"),
+        ({"seeds": []}, "`seeds` must be different numbers"),
+        ({"resources": {"metod": {}}}, "unknown key `metod` of resources; did you mean `method`"),
+    ],
+)
+def test_mistakes_in_a_sweep_name_the_key(here: Path, changes: dict[str, object], complaint: str) -> None:
+    write(here, **changes)
+    with pytest.raises(UserError) as caught:
+        Undertaking(experiment.load("table.yaml"))
+    assert complaint in str(caught.value)
+
+
+def test_checkpoints_outlive_a_kill_and_go_with_the_stage(tmp_path: Path) -> None:
+    write(tmp_path, methods={"slow": {"class": "methods_for_test.Stepping", "steps": 40}})
+    process = start(tmp_path, "home", "--out", "run")
+    artifacts = tmp_path / "home" / "artifacts"
+    while process.poll() is None and not list(artifacts.glob("slow-*.partial/checkpoints/steps")):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.kill()
+    process.communicate()
+    done = int(next(artifacts.glob("slow-*.partial/checkpoints/steps")).read_text())
+    assert 0 < done < 40
+    finish(start(tmp_path, "home", "--out", "run"))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["method"] == "slow"] == list(range(done, 40))
+    assert not list(artifacts.glob("*.partial"))
+
+
+def test_killed_at_random_moments_it_comes_to_the_same_end(tmp_path: Path) -> None:
+    """SIGKILL and Ctrl-C, in processes and without, wherever they strike."""
+    write(tmp_path, seeds=[1, 2], methods={"dpo": EXPERIMENT["methods"]["dpo"]})
+    chance = random.Random(7)
+    kills = 0
+    for attempt in range(30):
+        engine = ["--engine", "local", "--workers", "2"] if attempt % 2 else []
+        process = start(tmp_path, "home", "--out", "run", *engine)
+        if kills < 4:
+            before = len(list((tmp_path / "home").glob("artifacts/[!.]*/stage.json")))
+            wanted = before + chance.randrange(0, 4)
+            while process.poll() is None and len(list((tmp_path / "home").glob("artifacts/[!.]*/stage.json"))) < wanted:
+                time.sleep(0.002)
+            time.sleep(chance.random() * 0.05)
+            process.send_signal(signal.SIGKILL if attempt % 4 < 2 else signal.SIGINT)
+        process.communicate(timeout=120)
+        if process.returncode == 0:
+            break
+        kills += 1
+        assert process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130)
+    assert kills >= 3
+    finish(start(tmp_path, "undisturbed", "--out", "other"))
+    same(tmp_path / "run", tmp_path / "other")
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".run") and p.is_dir() and kills == 0]
+
+
+def test_clean_says_first_and_keeps_what_is_in_use(here: Path) -> None:
+    go()
+    (here / "home" / "artifacts" / ".dpo-0123.abc").mkdir()
+    listed, _ = finish(start(here, "home", command="clean"))
+    assert "left over from an interruption" in listed
+    assert "stage dpo" not in listed
+    assert (here / "home" / "artifacts" / ".dpo-0123.abc").exists()
+    finish(start(here, "home", "--yes", "--days", "0", command="clean"))
+    assert [p.name for p in (here / "home" / "artifacts").iterdir()] == ["timings.jsonl"]
+    assert (here / "home" / "store.sqlite").exists()
+    go(out="again")
+    same(here / "run", here / "again")
+
+
+def test_the_resolved_config_is_an_experiment_with_the_same_stages(here: Path) -> None:
+    from farm import origins
+
+    tree = origins.resolved("table.yaml", ["methods.dpo.beta=0.3"])
+    shown = origins.text(tree)
+    assert "beta: 0.3" in shown
+    lines = {line.split("#")[0].strip(): line.rpartition("# ")[2] for line in shown.splitlines()}
+    assert lines["beta: 0.3"] == "--set methods.dpo.beta"
+    assert lines["learning_rate: 0.1"] == "table.yaml"
+    assert lines["pairs: 300"] == "table.yaml"
+    assert lines["demonstrations: 2000"] == "default of the experiment"
+    assert lines["class: reference_methods.dpo.DPO"] == "configs/methods/dpo.yaml"
+    assert lines["temperature: 2.0"] == "table.yaml"
+    plain = yaml.safe_load(shown)
+    (here / "resolved.yaml").write_text(yaml.safe_dump(plain))
+    one = Undertaking(experiment.load("table.yaml", ["methods.dpo.beta=0.3"])).graph()
+    two = Undertaking(experiment.load("resolved.yaml")).graph()
+    assert set(one) == set(two)
+
+
+def test_the_schema_of_editors_agrees_with_the_program(here: Path) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    from farm.config import named
+    from farm.schema import experiment_schema
+
+    schema = experiment_schema()
+    checker = jsonschema.Draft202012Validator(schema)
+    checker.check_schema(schema)
+    for path in named("experiments").values():
+        assert not list(checker.iter_errors(yaml.safe_load(path.read_text()))), path
+    pocket = yaml.safe_load(named("experiments")["pocket"].read_text())
+    for wrong in (
+        {"metods": {}},
+        {"methods": {"ppo": {"use": "pocket_ppo", "betta": 1}}},
+        {"annotator": {"use": "training", "rate": "x"}},
+        {"annotator": "trainig"},
+        {"sizes": {"pars": 1}},
+    ):
+        assert list(checker.iter_errors({**pocket, **wrong})), wrong

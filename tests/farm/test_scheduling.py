@@ -1,0 +1,143 @@
+"""The scheduler on graphs of stages that do nothing, and the engine of processes on an experiment in a table."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from farm import experiment, status
+from farm.artifacts import Artifacts, Place
+from farm.errors import UserError
+from farm.graph import Graph, Node, descendants
+from farm.running import Undertaking
+from farm.scheduling.here import Here
+from farm.scheduling.perform import Outcome
+from farm.scheduling.scheduler import schedule
+from tests.farm.table_world import finish, same, start, write
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Makes an empty stage; picklable."""
+
+    def __call__(self, place: Place) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Fails:
+    def __call__(self, place: Place) -> None:
+        raise UserError("no luck")
+
+
+class Instant:
+    """An engine in which every stage is done at once, without files."""
+
+    slots = 64
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+        self._done: list[Outcome] = []
+
+    def start(self, node: Node, again: bool) -> None:
+        self.order.append(node.key)
+        self._done.append(Outcome(node.key))
+
+    def finished(self) -> list[Outcome]:
+        out, self._done = self._done, []
+        return out
+
+    def close(self) -> None:
+        pass
+
+
+def chain_graph(width: int, depth: int) -> Graph:
+    """``width`` chains of ``depth`` stages that share their first, and one at the end that needs all."""
+    graph: Graph = {"root": Node("root", "root", "sft", Nothing())}
+    for i in range(width):
+        before = "root"
+        for d in range(depth):
+            key = f"{i}-{d}"
+            graph[key] = Node(key, key, "method", Nothing(), (before,))
+            before = key
+    last = tuple(f"{i}-{depth - 1}" for i in range(width))
+    graph["end"] = Node("end", "end", "judgement", Nothing(), last)
+    return graph
+
+
+def test_ten_thousand_stages_take_seconds(tmp_path: Path) -> None:
+    graph = chain_graph(2500, 4)
+    assert len(graph) > 10_000
+    engine = Instant()
+    started = time.process_time()
+    file = status.StatusFile(tmp_path / "run", "many", graph, Artifacts(tmp_path / "artifacts"), engine.slots)
+    results = schedule(graph, Artifacts(tmp_path / "artifacts"), engine, watch=file.watch)
+    file.end("finished")
+    assert time.process_time() - started < 10
+    assert len(results.made) == len(graph)
+    place = {key: n for n, key in enumerate(engine.order)}
+    assert all(place[need] < place[key] for key, node in graph.items() for need in node.needs)
+
+
+def test_a_failure_stops_only_what_is_made_from_it(tmp_path: Path) -> None:
+    graph = chain_graph(3, 2)
+    graph["1-0"] = Node("1-0", "1-0", "method", Fails(), ("root",))
+    results = schedule(graph, Artifacts(tmp_path), Here(tmp_path))
+    assert set(results.failures) == {"1-0", "1-1", "end"}
+    assert results.failures["1-1"].reason == "1-0 failed: no luck"
+    assert results.failures["end"].because == "1-0"
+    again = schedule(graph, Artifacts(tmp_path), Here(tmp_path))
+    assert again.made == set()
+    assert again.found == {"root", "0-0", "0-1", "2-0", "2-1"}
+
+
+def test_what_is_forced_is_made_again_with_all_that_follows(tmp_path: Path) -> None:
+    graph = chain_graph(2, 2)
+    schedule(graph, Artifacts(tmp_path), Here(tmp_path))
+    again = descendants(graph, ["1-0"])
+    assert again == {"1-0", "1-1", "end"}
+    assert schedule(graph, Artifacts(tmp_path), Here(tmp_path), again).made == again
+
+
+def test_processes_and_this_process_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for engine, workers in (("here", None), ("local", 2)):
+        monkeypatch.setenv("FARM_HOME", str(tmp_path / f"home-{engine}"))
+        Undertaking(experiment.load("table.yaml"), Path(f"run-{engine}")).go(engine, workers)
+    same(tmp_path / "run-here", tmp_path / "run-local")
+
+
+def test_a_process_that_dies_costs_one_attempt_and_then_its_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once, always = ({"class": "methods_for_test.Dying", "always": a} for a in (False, True))
+    write(tmp_path, methods={"once": once, "always": always, "best_of_n": {"use": "best_of_n", "n": 2}})
+    monkeypatch.chdir(tmp_path)
+    run = Undertaking(experiment.load("table.yaml"), Path("run")).go("local", 2)
+    assert [f["method"] for f in run.failures] == ["always"]
+    assert "was killed by SIGKILL, 2 times" in run.failures[0]["reason"]
+    assert set(run.leaderboard["method"]) == {"sft", "once", "best_of_n"}
+
+
+def test_workers_go_when_the_run_is_killed(tmp_path: Path) -> None:
+    write(tmp_path, methods={"slow": {"class": "methods_for_test.Stepping", "steps": 1000}})
+    process = start(tmp_path, "home", "--out", "run", "--engine", "local", "--workers", "1")
+    mark = "slow-*.partial/checkpoints/steps"
+    while process.poll() is None and not list((tmp_path / "home" / "artifacts").glob(mark)):
+        time.sleep(0.02)
+    shown, _ = finish(start(tmp_path, "home", "run", command="status"))
+    assert "table: running" in shown
+    assert "now      slow" in shown
+    process.kill()
+    process.communicate()
+    steps = next((tmp_path / "home" / "artifacts").glob(mark))
+    time.sleep(1)
+    before = steps.read_text()
+    time.sleep(0.5)
+    assert steps.read_text() == before  # nobody works on
+    shown, _ = finish(start(tmp_path, "home", "run", command="status"))
+    assert "table: stopped; the same command goes on" in shown
+    assert int(before) > 0
