@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from eval.report import charts, leaderboard, wording
 from eval.report.charts import Axis, Point
@@ -32,7 +35,7 @@ def _by_role(run: RunFolder, palette: Palette, role: str) -> dict[str, Any]:
     label = wording.role(role)
     points = _points(run, palette, "win_rate", leaderboard.column_of(role), "judge", label, " %")
     title = f"Win rates by the simulated judge and by the {label}"
-    said = _correlation_words(run, "judge", role)
+    said = _correlation_words(run, "judge", role, points)
     x, y = Axis("win rate by the simulated judge, %", (50,)), Axis(f"win rate by the {label}, %", (50,))
     drawn = charts.plot(title, f"One point a method. {said}", x, y, points=points, diagonal=True, height=400)
     return {"title": f"Against the {label}", "drawing": drawn, "said": said}
@@ -40,7 +43,7 @@ def _by_role(run: RunFolder, palette: Palette, role: str) -> dict[str, Any]:
 
 def _by_utility(run: RunFolder, palette: Palette) -> dict[str, Any]:
     points = _points(run, palette, "win_rate", "gold", "judge", "gold utility", "")
-    said = _correlation_words(run, "judge", "gold_utility")
+    said = _correlation_words(run, "judge", "gold_utility", points)
     x, y = Axis("win rate by the simulated judge, %", (50,)), Axis("mean gold utility")
     title = "Win rate by the simulated judge and mean gold utility"
     drawn = charts.plot(title, f"One point a method. {said}", x, y, points=points, height=400)
@@ -61,12 +64,22 @@ def _points(run: RunFolder, palette: Palette, x: str, y: str, x_name: str, y_nam
     return found
 
 
-def _correlation_words(run: RunFolder, first: str, second: str) -> str:
+def _correlation_words(run: RunFolder, first: str, second: str, points: Sequence[Point] = ()) -> str:
     row = run.correlation(first, second)
     if row is None:
         return ""
     value = wording.estimate(row["spearman"], row.get("spearman_low"), row.get("spearman_high"), 2)
-    return f"Spearman {value}, {wording.plural(int(row['n_methods']), 'method')}"
+    explained = _explained(points)
+    squared = f", R² {wording.number(explained, 2)}" if wording.known(explained) else ""
+    return f"Spearman {value}{squared}, {wording.plural(int(row['n_methods']), 'method')}"
+
+
+def _explained(points: Sequence[Point]) -> float:
+    """R²: the share of the variance of one measure that a straight line in the other explains."""
+    xy = np.array([(p.x, p.y) for p in points if wording.known(p.x) and wording.known(p.y)])
+    if len(xy) < 3 or (xy.std(axis=0) == 0).any():
+        return NAN
+    return float(np.corrcoef(xy.T)[0, 1] ** 2)
 
 
 def _correlations(run: RunFolder) -> list[Table]:

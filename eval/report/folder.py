@@ -36,6 +36,7 @@ class RunFolder:
     """one row a method, best first"""
     agreement: pd.DataFrame
     pairwise: pd.DataFrame
+    head_to_head: pd.DataFrame
     outputs: pd.DataFrame
     preferences: pd.DataFrame
     judged: dict[str, pd.DataFrame]
@@ -62,6 +63,7 @@ class RunFolder:
             leaderboard=board,
             agreement=_table(run / "agreement.json", run / "agreement.csv"),
             pairwise=_table(run / "pairwise.json", run / "pairwise.csv"),
+            head_to_head=_table(run / "head_to_head.json", run / "head_to_head.csv"),
             outputs=_table(run / "tables" / "outputs.parquet"),
             preferences=_table(run / "tables" / "preferences.parquet"),
             judged=_judged(run / "tables"),

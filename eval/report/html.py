@@ -18,7 +18,19 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from eval.report import agreement, annotators, charts, examples, expenses, leaderboard, learning, summary, wording
+from eval.report import (
+    agreement,
+    annotators,
+    categories,
+    charts,
+    examples,
+    expenses,
+    leaderboard,
+    learning,
+    summary,
+    validation,
+    wording,
+)
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
 
@@ -61,7 +73,7 @@ class Html:
         palette = Palette(run.methods, BASELINE)
         script = (HERE / "script.js").read_text(encoding="utf-8")
         return (
-            _environment()
+            page_environment()
             .get_template("template.html.j2")
             .render(
                 name=run.name,
@@ -72,6 +84,9 @@ class Html:
                 leaderboard=leaderboard.section(run, palette),
                 agreement=agreement.section(run, palette),
                 learning=learning.section(run, palette),
+                head_to_head=leaderboard.head_to_head(run),
+                categories=categories.section(run),
+                validation=validation.section(run),
                 overoptimisation=learning.overoptimisation(run, palette),
                 annotators=annotators.section(run),
                 lengths=agreement.lengths(run, palette),
@@ -93,7 +108,7 @@ class Html:
         )
 
 
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,

@@ -191,3 +191,32 @@ def _difference(one: str, other: str, pair: dict[str, Any], largest: float, meth
         "strength": round(0.08 + 0.5 * min(abs(value) / largest, 1.0), 3) if sure else 0.0,
         "sure": sure,
     }
+
+
+def head_to_head(run: RunFolder) -> dict[str, Any] | None:
+    """The win-rate matrix where every method met every other: how often the row beats the column, in percent."""
+    table = run.head_to_head
+    if not {"first", "second", "win_rate"} <= set(table.columns) or not len(table):
+        return None
+    found = {(str(r["first"]), str(r["second"])): r for r in table.to_dict(orient="records")}
+    names = [m for m in run.methods if any(m in pair for pair in found)]
+    rows = [(one, [_met(one, other, found.get((one, other)), len(names)) for other in names]) for one in names]
+    return {"names": names, "rows": rows}
+
+
+def _met(one: str, other: str, pair: dict[str, Any] | None, methods: int) -> dict[str, Any] | None:
+    if pair is None or not wording.known(pair["win_rate"]):
+        return None
+    value, low, high = pair["win_rate"], pair.get("low"), pair.get("high")
+    sure = wording.known(low) and wording.known(high) and not low <= 50 <= high  # type: ignore[operator]
+    said = f"{one} beats {other} in {wording.estimate(value, low, high, 1, '%')}"
+    if wording.known(pair.get("n_total")):
+        said += f" of {wording.count(pair['n_total'])} comparisons"
+    return {
+        "text": wording.number(value, 1),
+        "small": wording.interval(low, high, 1) if methods <= SHOWN_INTERVALS else "",
+        "hint": said,
+        "side": "better" if value > 50 else "worse",
+        "strength": round(0.08 + 0.5 * min(abs(value - 50) / 50, 1.0), 3) if sure else 0.0,
+        "sure": bool(sure),
+    }

@@ -1,0 +1,95 @@
+"""The simulated judge's single verdicts beside people's (or the gold annotator's) on the same pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from eval.report import wording
+from eval.report.folder import RunFolder
+from eval.report.tables import Cell, Column, Table, share, sortable
+from eval.validate import Validation, validate
+from farm.errors import UserError
+from farm.statistics.uncertainty import Estimate
+from farm.votes.table import from_table
+
+ROUNDS = 200
+_NEEDED = {"instruction", "output_1", "output_2", "preference"}
+_BIASES = {"longer": "Prefers the longer answer", "lists": "Prefers lists", "first shown": "Prefers the first shown"}
+
+
+def section(run: RunFolder) -> dict[str, Any] | None:
+    """Agreement beside the ceiling, kappa and habits; nothing where nobody else judged the same pairs."""
+    other = next((r for r in ("humans", "gold") if r in run.judged), None)
+    judge = run.judged.get("judge")
+    if other is None or judge is None or not all(set(t.columns) >= _NEEDED for t in (judge, run.judged[other])):
+        return None
+    try:
+        found = validate(
+            _votes(judge, "judge"),
+            _votes(run.judged[other], other),
+            rounds=ROUNDS,
+            seed=run.seed,
+            confidence=run.confidence,
+        )
+    except UserError:  # no verdicts, or no pair in both
+        return None
+    return {
+        "table": _table(found, wording.role(other)),
+        "other": wording.role(other),
+        "pairs": wording.count(found.items),
+    }
+
+
+def _votes(rows: pd.DataFrame, role: str) -> pd.DataFrame:
+    # One annotator a role: the judge of a pair may be drawn from a pool, and pools are compared as a whole.
+    table = rows.drop(columns=[c for c in ("method", "sample", "id", "pair_id") if c in rows]).assign(annotator=role)
+    if "shown_first" in table:
+        table = table.assign(swapped=(table["shown_first"] == 2).astype(int))
+    return from_table(table, role)
+
+
+def _table(v: Validation, other: str) -> Table:
+    table = Table(
+        f"The simulated judge beside the {other}",
+        [
+            Column("Measure", numeric=False),
+            Column("Judge"),
+            Column(other.capitalize()),
+            Column("Difference", "judge minus the other, on the same pairs"),
+        ],
+        sortable=False,
+    )
+    several = v.ceiling.agreement.n > 0
+    ceiling = share(v.ceiling.agreement) if several else Cell("–", ("one vote a pair",))
+    difference = _points(v.difference) if several else Cell("–")
+    table.rows.append([Cell("Agreement with one vote, %"), share(v.agreement), ceiling, difference])
+    table.rows.append([Cell("Cohen’s kappa"), _number(v.kappa), Cell("–"), Cell("–")])
+    table.rows.append([Cell("Kappa, chance one half"), _number(v.kappa_half), Cell("–"), Cell("–")])
+    for row in v.biases.to_dict(orient="records"):
+        if not row["n"]:
+            continue
+        estimate = wording.interval(100 * row["low"], 100 * row["high"], 1, signed=True)
+        small = (*((estimate,) if estimate else ()), f"n {wording.count(row['n'])}")
+        cell = Cell(wording.number(100 * row["difference"], 1, signed=True), small, sortable(row["difference"]))
+        table.rows.append(
+            [Cell(f"{_BIASES[row['bias']]}, %"), _number(100 * row["judge"], 1), _number(100 * row["human"], 1), cell]
+        )
+    if v.position.both_orders:
+        table.rows.append([Cell("Consistent in both orders, %"), share(v.position.consistent), Cell("–"), Cell("–")])
+    if wording.known(v.worth_votes):
+        table.rows.append([Cell("Worth so many votes"), _number(v.worth_votes), Cell("–"), Cell("–")])
+    table.rows.append(
+        [Cell("PPI++ gain at most"), Cell(wording.number(v.ppi_gain, 2) + "×", sort=v.ppi_gain), Cell("–"), Cell("–")]
+    )
+    return table
+
+
+def _number(value: float, digits: int = 2) -> Cell:
+    return Cell(wording.number(value, digits), sort=sortable(value))
+
+
+def _points(e: Estimate) -> Cell:
+    shown = wording.interval(100 * e.low, 100 * e.high, 1, signed=True)
+    return Cell(wording.number(100 * e.value, 1, signed=True), (shown,) if shown else (), sortable(e.value))
