@@ -1,4 +1,4 @@
-"""The command ``farm report``. The work is imported inside it, so that ``farm --help`` is quick."""
+"""The commands ``farm report`` and ``farm compare``. The work is imported inside, so that ``farm --help`` is quick."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the ``farm`` command line."""
+    """Add the commands to the ``farm`` command line."""
     app.command()(report)
+    app.command()(compare)
 
 
 def report(
@@ -40,3 +41,27 @@ def report(
         import webbrowser
 
         webbrowser.open(path.resolve().as_uri())
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another one.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the page goes; default: compare-FIRST-SECOND.html in this folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Two runs side by side: settings that differ, differences of win rates, changes of rank.
+
+    Example: farm compare runs/pocket-s1-2f0c6b runs/pocket-s2-77ab01
+    """
+    from eval.report import compare as comparing
+    from farm.errors import UserError
+
+    found, one, two = comparing.compare(first, second)
+    path = out or Path(f"compare-{first.resolve().name}-{second.resolve().name}.html")
+    if path.suffix != ".html" or path.is_dir():
+        raise UserError(f"--out {path}: the page is a file that ends in .html")
+    comparing.write(found, one, two, path)
+    typer.echo(found.to_json() if as_json else str(found))
+    typer.echo(f"written: {path}", err=True)

@@ -42,6 +42,8 @@ class RunFolder:
     judged: dict[str, pd.DataFrame]
     """role -> verdicts, the judge first"""
     costs: dict[str, Any]
+    failures: pd.DataFrame
+    """methods that failed, with stage and reason"""
 
     @classmethod
     def read(cls, run: Path) -> RunFolder:
@@ -68,6 +70,7 @@ class RunFolder:
             preferences=_table(run / "tables" / "preferences.parquet"),
             judged=_judged(run / "tables"),
             costs=_mapping(run / "costs.json"),
+            failures=_table(run / "failures.json", run / "failures.csv"),
         )
 
     @property

@@ -27,6 +27,7 @@ from eval.report import (
     expenses,
     leaderboard,
     learning,
+    study,
     summary,
     validation,
     wording,
@@ -57,7 +58,10 @@ class Html:
         Raises:
             UserError: for a folder that is not a run folder, or has a file that cannot be read.
         """
-        page = self.render(RunFolder.read(run))
+        if (run / study.MARK).is_file():
+            page = self.render_study(study.StudyFolder.read(run))
+        else:
+            page = self.render(RunFolder.read(run))
         path = run / "report.html"
         temporary = run / f".report.{os.getpid()}"
         try:
@@ -68,10 +72,15 @@ class Html:
             temporary.unlink(missing_ok=True)
         return path
 
+    def render_study(self, run: study.StudyFolder) -> str:
+        """The page of a sweep or of replicates as text."""
+        style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        return study.page(run, style, script, digest, page_environment())
+
     def render(self, run: RunFolder) -> str:
         """The page as text."""
         palette = Palette(run.methods, BASELINE)
-        script = (HERE / "script.js").read_text(encoding="utf-8")
         return (
             page_environment()
             .get_template("template.html.j2")
@@ -82,6 +91,7 @@ class Html:
                 figures=summary.figures(run),
                 facts=summary.facts(run),
                 leaderboard=leaderboard.section(run, palette),
+                failures=study.failures(run.failures),
                 agreement=agreement.section(run, palette),
                 learning=learning.section(run, palette),
                 head_to_head=leaderboard.head_to_head(run),
@@ -100,12 +110,20 @@ class Html:
                 percent=wording.number(100 * run.confidence, 0),
                 gold_key=charts.line_key(False),
                 proxy_key=charts.line_key(True),
-                style=Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-                script=Markup(script),  # noqa: S704 - our own file
-                # A policy names the script by its digest, so that nothing else runs even if an escape were forgotten.
-                script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+                **page_files(),
             )
         )
+
+
+def page_files() -> dict[str, Any]:
+    """Style, script and the script's digest, as both pages carry them."""
+    script = (HERE / "script.js").read_text(encoding="utf-8")
+    return {
+        "style": Markup((HERE / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        "script": Markup(script),  # noqa: S704 - our own file
+        # A policy names the script by its digest, so that nothing else runs even if an escape were forgotten.
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
 
 
 def page_environment() -> jinja2.Environment:
