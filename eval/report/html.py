@@ -74,9 +74,7 @@ class Html:
 
     def render_study(self, run: study.StudyFolder) -> str:
         """The page of a sweep or of replicates as text."""
-        style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        return study.page(run, style, script, digest, page_environment())
+        return study.page(run, page_environment(), page_files())
 
     def render(self, run: RunFolder) -> str:
         """The page as text."""

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup
-
 from eval.report import charts, wording
 from eval.report.charts import Axis, Curve, Point
 from eval.report.folder import BASELINE, settings
@@ -147,7 +145,8 @@ def _scatter(
         method = str(row["method"])
         numbers = [float(row[name + end]) for name in (x, y) for end in ("", *ends)]
         a, a_low, a_high, b, b_low, b_high = numbers
-        note = f"{method}: simulated {wording.estimate(a, a_low, a_high, 1)} %, human {wording.estimate(b, b_low, b_high, 1)} %"
+        said_x, said_y = wording.estimate(a, a_low, a_high, 1), wording.estimate(b, b_low, b_high, 1)
+        note = f"{method}: simulated {said_x} %, human {said_y} %"
         colour, shape = palette.colour(method), palette.shape(method)
         points.append(Point(a, b, colour, note, method, a_low, a_high, b_low, b_high, shape=shape))
     across = Axis("simulated: trained and judged by simulated feedback, %", (50,))
@@ -177,17 +176,16 @@ def _sides(table: pd.DataFrame) -> Table:
 def _summary(table: pd.DataFrame) -> Table:
     columns = [Column("Comparison", numeric=False), Column("Spearman"), Column("over methods"), Column("R²")]
     columns.append(Column("Expected", "Spearman that errors as large as ours leave of two identical rankings"))
-    rows = []
-    for r in table.to_dict(orient="records"):
-        rows.append(
-            [
-                Cell(f"{r['first']} and {r['second']}", (str(r["what"]),)),
-                valued(r["spearman"], r["spearman_low"], r["spearman_high"]),
-                Cell(wording.interval(r["spearman_methods_low"], r["spearman_methods_high"])),
-                valued(r["r_squared"], r["r_squared_low"], r["r_squared_high"]),
-                valued(r["expected_spearman"], None, None),
-            ]
-        )
+    rows = [
+        [
+            Cell(f"{r['first']} and {r['second']}", (str(r["what"]),)),
+            valued(r["spearman"], r["spearman_low"], r["spearman_high"]),
+            Cell(wording.interval(r["spearman_methods_low"], r["spearman_methods_high"])),
+            valued(r["r_squared"], r["r_squared_low"], r["r_squared_high"]),
+            valued(r["expected_spearman"], None, None),
+        ]
+        for r in table.to_dict(orient="records")
+    ]
     return Table("Do the rankings agree?", columns, rows)
 
 
@@ -217,8 +215,8 @@ def _limit(main: dict[str, Any]) -> str:
         return ""
     return (
         "Two looks at one and the same ranking, with errors as large as those here, would correlate at "
-        f"{wording.number(main['expected_spearman'], 2)} on average: what lies below 1 there is noise of the win rates, not "
-        "disagreement of the rankings. More seeds, instructions or answers would raise it."
+        f"{wording.number(main['expected_spearman'], 2)} on average: what is missing to 1 there is noise of the win "
+        "rates, not disagreement of the rankings. More seeds, instructions or answers would raise it."
     )
 
 
@@ -327,13 +325,7 @@ def _text(value: Any) -> str:
     return f"{value:,.0f}" if isinstance(value, float) else str(value)
 
 
-def page(run: StudyFolder, style: str, script: str, digest: str, environment: Any) -> str:
-    """The page as text."""
-    template = environment.get_template("study.html.j2")
-    text: str = template.render(
-        **sections(run),
-        style=Markup(style),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        script_digest=digest,
-    )
+def page(run: StudyFolder, environment: Any, files: dict[str, Any]) -> str:
+    """The page as text; ``files`` are the style and the script that all pages carry."""
+    text: str = environment.get_template("study.html.j2").render(**sections(run), **files)
     return text

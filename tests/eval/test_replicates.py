@@ -182,3 +182,26 @@ def test_a_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert isinstance(found, Comparison)
     assert list(found.annotations) == ["judge", "humans"]
     assert found.seed == 3
+
+
+def test_the_page_of_a_study_has_its_figures_and_escapes_what_others_wrote(tmp_path: Path) -> None:
+    from eval.report.html import Html
+
+    found = replication(tmp_path / "runs")
+    place = tmp_path / "study"
+    place.mkdir()
+    run_folder.write_config(place, {"name": "<script>alert(1)</script>", "about": "x"})
+    failed = pd.DataFrame([{"variant": "v", "method": "m", "stage": "s", "reason": "<img src=x onerror=alert(1)>"}])
+    tables = ValidationStudy(Replicates(rounds=50), rounds=50).aggregate(found)
+    run_folder.write_tables(place, {**tables, "variants": found.variants, "failures": failed})
+    page = Html().write(place).read_text()
+    assert "<script>alert(1)" not in page
+    assert "<img src=x" not in page
+    assert page.count("<svg") >= 2
+    for words in (
+        "Is the ranking in simulation",
+        "As AlpacaFarm published it",
+        "Rank correlations by setting",
+        "Failed",
+    ):
+        assert words in page
