@@ -21,7 +21,7 @@ from eval.multiple import holm
 from eval.report import charts, wording
 from eval.report.charts import Axis, Point
 from eval.report.folder import RunFolder
-from eval.report.tables import Cell, Column, Palette, Table, counted, valued
+from eval.report.tables import Cell, Column, Palette, Table, counted, sortable
 from eval.winrate import scores
 from farm.errors import UserError
 from farm.statistics.result import Result
@@ -51,7 +51,7 @@ class RunComparison(Result):
         return {
             "first": self.first,
             "second": self.second,
-            "difference": "second minus first, percent points, each against its own run's baseline, clustered by instruction",
+            "difference": "second minus first, percent points, against each run's baseline; clustered by instruction",
             "only in the first": ", ".join(self.only_first) or None,
             "only in the second": ", ".join(self.only_second) or None,
             "confidence": self.confidence,
@@ -210,10 +210,11 @@ def _section(found: RunComparison, role: str, palette: Palette) -> dict[str, Any
         method = str(row["method"])
         cells = [Cell(method, sort=method, colour=palette.colour(method))]
         cells += [Cell(wording.number(row[k], 1), sort=row[k]) for k in ("first", "second")]
-        cells += [
-            valued(row["difference"], row["low"], row["high"], 1),
-            Cell(wording.number(row["p_holm"], 3), sort=row["p_holm"]),
-        ]
+        bounds = wording.interval(row["low"], row["high"], 1, signed=True)
+        cells.append(
+            Cell(wording.number(row["difference"], 1, signed=True), (bounds,) if bounds else (), row["difference"])
+        )
+        cells.append(Cell(wording.number(row["p_holm"], 3), sort=sortable(row["p_holm"])))
         if role == "judge":
             cells.append(_rank_cell(row))
         both = counted(row["instructions"])

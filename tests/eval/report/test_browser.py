@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from eval.report import compare
 from eval.report.html import Html
 
 CHROMIUM = next(
@@ -227,3 +228,18 @@ def test_it_prints(browser: Browser, make_run: Callable[..., Path]) -> None:
     browser.open(Html().write(make_run()))
     printed = base64.b64decode(browser.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)["data"])
     assert printed.startswith(b"%PDF") and 3 <= printed.count(b"/Type /Page\n") <= 12
+
+
+def test_the_comparison_of_two_runs(browser: Browser, make_run: Callable[..., Path], tmp_path: Path) -> None:
+    found, one, two = compare.compare(make_run("a"), make_run("b", seed=2))
+    page = compare.write(found, one, two, tmp_path / "two.html")
+    for width in (1280, 390):
+        browser.open(page, width=width)
+        assert browser.complaints == []
+        assert browser.do("document.documentElement.scrollWidth") <= width
+        assert browser.do("document.querySelectorAll('svg.chart').length") == 3
+    browser.do("document.querySelector('table[data-sortable] th:nth-child(2) button').click()")
+    column = browser.do(
+        "[...document.querySelectorAll('table[data-sortable] tr')].slice(1, 7).map((r) => +r.cells[1].dataset.sort)"
+    )
+    assert column in (sorted(column), sorted(column, reverse=True))
