@@ -12,7 +12,8 @@ batch to the last, with what it computes in advance (a reference, tokens) for ou
     rloo, grpo, online_dpo iterations a second (sample, score, update); the mean reward of the first and the last third
 
 The rows of a pass are the same and their order is not, so losses agree in the mean and not step by step. The reward is
-a count of words, so that scoring costs nothing on either side.
+a count of words, so that scoring costs nothing on either side. On a machine with other work the ratio of processor time
+("cpu") is steadier than that of wall time; with one thread they mean the same.
 """
 
 from __future__ import annotations
@@ -146,11 +147,11 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
         gold=lambda samples: np.array([liked(output) for output in samples.outputs]),
         log=lines.append,
     )
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     methods[method].train(learning)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     name = "loss" if method in ("sft", "dpo", "reward") else "gold"
-    return {"seconds": seconds, "curve": [line[name] for line in lines if name in line]}
+    return {"seconds": seconds, "cpu": cpu, "curve": [line[name] for line in lines if name in line]}
 
 
 def theirs(method: str, a: argparse.Namespace) -> dict[str, Any]:
@@ -231,8 +232,9 @@ def theirs(method: str, a: argparse.Namespace) -> dict[str, Any]:
             missing_eos_penalty=None,
         )
         trainer = OnlineDPOTrainer(args=config, reward_funcs=reward, train_dataset=prompts, **given)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     trainer.train()
+    cpu = time.process_time() - worked
     name = {"sft": "loss", "dpo": "loss", "reward": "loss"}.get(method, "reward")
     history = trainer.state.log_history
     curve = [
@@ -240,7 +242,7 @@ def theirs(method: str, a: argparse.Namespace) -> dict[str, Any]:
         for line in history
         if any(k in line for k in (name, "rewards/reward/mean", "objective/scores"))
     ]
-    return {"seconds": marks[-1] - started, "curve": [float(x) for x in curve]}
+    return {"seconds": marks[-1] - started, "cpu": cpu, "curve": [float(x) for x in curve]}
 
 
 def worker(side: str, method: str, a: argparse.Namespace) -> None:
@@ -296,17 +298,19 @@ def main() -> None:
         if not a.model:
             a.model = str(Path(scratch) / "tiny")
             tiny(Path(a.model))
-        print(f"{'method':11} {'TRL s/step':>11} {'ours':>7} {'ratio':>6} {'goal':>5} {'memory MB':>15}   curves")
+        heads = f"{'ratio':>6} {'cpu':>6} {'goal':>5} {'memory MB':>15}   curves"
+        print(f"{'method':11} {'TRL s/step':>11} {'ours':>7} {heads}")
         for method in a.methods.split(","):
             trl, own = run("trl", method, a), run("ours", method, a)
             if "error" in trl or "error" in own:
                 print(f"{method:11} failed: TRL {trl.get('error', 'ran')}; ours {own.get('error', 'ran')}", flush=True)
                 continue
             part = 4 if method in ("sft", "dpo", "reward") else 3
+            wall, cpu = (trl[unit] / own[unit] for unit in ("seconds", "cpu"))
             print(
-                f"{method:11} {trl['seconds'] / a.steps:11.3f} {own['seconds'] / a.steps:7.3f} "
-                f"{trl['seconds'] / own['seconds']:6.2f} {GOALS[method]:5.1f} {trl['memory']:7.0f} {own['memory']:7.0f}"
-                f"   TRL {ends(trl['curve'], part)}, ours {ends(own['curve'], part)}",
+                f"{method:11} {trl['seconds'] / a.steps:11.3f} {own['seconds'] / a.steps:7.3f} {wall:6.2f} {cpu:6.2f} "
+                f"{GOALS[method]:5.1f} {trl['memory']:7.0f} {own['memory']:7.0f}   "
+                f"TRL {ends(trl['curve'], part)}, ours {ends(own['curve'], part)}",
                 flush=True,
             )
 

@@ -41,6 +41,9 @@ from reference_methods.parts.tuning import Tuning
 Networks = Sequence[tuple[Iterable[torch.nn.Parameter], float]]
 """Parameters and their peak learning rate, the policy's first."""
 
+COMPARED = 1024
+"""A policy that samples itself is compared with what it drew on so many tokens a step: a check, and almost free."""
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -226,7 +229,7 @@ class Online(Tuning):
         sampled, mask = rollout.log_probabilities, rollout.mask
         if not samples_elsewhere(policy):
             lengths = total_lengths(rollout.samples)
-            some = micro_batches(np.arange(len(lengths)), lengths, self.micro_batch_tokens)[0]
+            some = micro_batches(np.arange(len(lengths)), lengths, min(COMPARED, self.micro_batch_tokens))[0]
             trained = self._log_probabilities(policy, rollout.samples.select(some), together=False)
             width = trained.shape[1]
             return replace(rollout, comparison=compare(trained, sampled[some, :width], mask[some, :width]))
