@@ -19,6 +19,8 @@ Tables, besides those of the aggregator it stands on:
 ``mismatches``: each two methods that the two numbers order differently
     first (better in simulation), second, simulated_difference, human_difference, each with _p; clear: both at 5 % after
     Holm over all pairs
+``published``: AlpacaFarm's table 2, the rows with both numbers (its figure 3)
+    method, published_as, simulated, human, each with _low, _high
 ``validation_costs``: what the labels cost, and the ratio to people
     feedback, purpose, labels, price, price_of_people, ratio, published_price, published_ratio (per 1000 labels)
 """
@@ -53,6 +55,14 @@ PUBLISHED: dict[str, tuple[str, float, float, float | None, float | None]] = {
 }
 """AlpacaFarm's table 2 for LLaMA 7B: win rates against Davinci003 in percent with standard errors; the baseline is
 another, so the numbers are not comparable, the order is"""
+PUBLISHED_ONLY: dict[str, tuple[float, float, float, float]] = {
+    "GPT-4": (79.0, 1.4, 69.8, 1.6),
+    "ChatGPT": (61.4, 1.7, 52.9, 1.7),
+    "SFT 52k": (39.2, 1.7, 40.7, 1.7),
+    "Davinci001": (24.4, 1.5, 32.5, 1.6),
+    "LLaMA 7B": (11.3, 1.1, 6.5, 0.9),
+}
+"""the rows of the same table that no method of ours stands for"""
 PUBLISHED_SPEARMAN, PUBLISHED_R_SQUARED = 0.98, 0.87
 PUBLISHED_PRICES = {"training": (6.0, 300.0), "evaluation": (12.0, 300.0)}
 """US dollars per 1000 labels, simulated and by people (section 3 of the paper)"""
@@ -94,6 +104,7 @@ class ValidationStudy:
             "validation_summary": self._summary(found, cells),
             "mismatches": self._mismatches(found, cells),
             "validation_costs": self._costs(replication),
+            "published": published(),
         }
 
     def _cells(self, found: Together) -> list[tuple[str, int, int]]:
@@ -232,6 +243,18 @@ class ValidationStudy:
                     }
                 )
         return pd.DataFrame(rows)
+
+
+def published() -> pd.DataFrame:
+    """The paper's ten methods with both numbers; intervals of 1.96 standard errors."""
+    rows = [
+        (m, name, s, se, h, he) for m, (name, s, se, h, he) in PUBLISHED.items() if h is not None and he is not None
+    ]
+    rows += [(name, name, *numbers) for name, numbers in PUBLISHED_ONLY.items()]
+    table = pd.DataFrame(rows, columns=["method", "published_as", "simulated", "se", "human", "he"])
+    for side, error in (("simulated", "se"), ("human", "he")):
+        table[f"{side}_low"], table[f"{side}_high"] = (table[side] + z * table[error] for z in (-1.96, 1.96))
+    return table.drop(columns=["se", "he"]).sort_values("human", ascending=False, ignore_index=True)
 
 
 def expected_spearman(x: Floats, y: Floats, x_error: Floats, y_error: Floats, rounds: int, seed: int) -> float:
