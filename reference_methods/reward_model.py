@@ -20,7 +20,7 @@ half for both sides.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,9 @@ class RewardModel(Descent):
     epochs: int = 1
     batch_size: int = 16
     learning_rate: float = 3e-6
+    head: Literal["last", "last+sum"] | None = None
+    """what a language model's score reads: the last token, or a sum over tokens besides, which learns from fewer labels
+    and is easier to over-optimize; as the policy says where omitted"""
     label_smoothing: float = 0.0
     """the share of labels assumed to be flipped"""
     margin: float = 0.0
@@ -61,7 +64,7 @@ class RewardModel(Descent):
         )
         if not len(pairs):
             raise UserError(f"reward_model: held_out_share {self.held_out_share} leaves no pair to train on")
-        scorer = self.start_scorer(learning)
+        scorer = self.start_scorer(learning, self.head)
 
         def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
             first, second = scorer.scores(pairs.both(rows)).chunk(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Scorer
@@ -41,11 +41,18 @@ class Tuning:
             raise UserError(f"tune: {self.tune} is for language models, not for a {type(policy).__name__}")
         return policy.with_settings(**changed)
 
-    def start_scorer(self, learning: Learning) -> Scorer:
-        """A new scalar model on a copy of the SFT policy's body, in which what is to be trained trains."""
+    def start_scorer(self, learning: Learning, head: str | None = None) -> Scorer:
+        """A new scalar model on a copy of the SFT policy's body, in which what is to be trained trains.
+
+        ``head`` is what the score of a language model reads; as its settings say where None.
+        """
         processes.start()
-        policy = self.start(learning) if self._changed(learning.seed) else learning.policy
-        return policy.scorer(learning.seed)
+        policy: Any = self.start(learning) if self._changed(learning.seed) else learning.policy
+        if head is None:
+            return cast(Scorer, policy.scorer(learning.seed))
+        if not hasattr(policy, "with_settings"):
+            raise UserError(f"head: {head} is for language models, not for a {type(policy).__name__}")
+        return cast(Scorer, policy.scorer(learning.seed, head))
 
     def start_critic(self, scorer: Scorer, seed: int) -> Scorer:
         """A copy of a scorer with a head of zeros (the start of a value model), in which the same parts train."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from scipy.optimize import brentq
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Samples
+from reference_methods.best_of_n_curve import BestOfNCurve, expected_best
 from reference_methods.feedme import FeedME
 from reference_methods.grpo import GRPO
 from reference_methods.parts.advantages import group_relative, leave_one_out, same_in_group
@@ -266,3 +268,30 @@ def test_pads_by_hand():
     )
     assert [t.tolist() for t in with_pads(samples, 4, 9).response_tokens] == [[5, 6, 9, 9], [7, 9, 9, 9]]
     assert widened(torch.ones(2, 3), 5).tolist() == [[1, 1, 1, 0, 0]] * 2
+
+
+# --- best-of-n for every n -----------------------------------------------------------------------------------------
+
+
+def test_one_pool_gives_the_expected_best_of_every_n():
+    generator = np.random.default_rng(0)
+    rewards, values = generator.normal(size=(3, 6)), generator.normal(size=(3, 6))
+    for n in (1, 2, 3, 6):
+        choices = [list(c) for c in itertools.combinations(range(6), n)]
+        by_hand = np.mean([values[np.arange(3), np.take(c, rewards[:, c].argmax(1))] for c in choices], axis=0)
+        assert np.allclose(expected_best(values, rewards, n), by_hand)
+
+
+def test_the_curve_is_the_known_law_of_best_of_n():
+    log, record = recorder()
+    start = policy_of(np.tile(REFERENCE, (50, 1)), prompts=50)
+    given = learning(start, prompts=50, reward_model=scorer_of(BANDIT, prompts=50))
+    worth = np.array([3.0, 1.0, 2.0])
+    gold = lambda samples: worth[[int(t[0]) for t in samples.response_tokens]]  # noqa: E731
+    BestOfNCurve(n=2, prompts=50, candidates=256).train(replace(given, log=record, gold=gold))
+    assert [m["n"] for m in log] == [2**k for k in range(9)]
+    for line in log[:5]:
+        law = best_of(REFERENCE, BANDIT, int(line["n"]))
+        assert line["reward"] == pytest.approx(law @ BANDIT, abs=0.02)
+        assert line["gold"] == pytest.approx(law @ worth, abs=0.06)
+    assert log[2]["kl"] == pytest.approx(0.636, abs=1e-3)

@@ -1,0 +1,99 @@
+"""Best-of-n for every n at once: how the true utility and the reward go apart as one searches further.
+
+    of M samples of a prompt, in the order of reward, the i-th is the best of n drawn from them with probability
+    C(i - 1, n - 1) / C(M, n);    KL(best of n || pi_ref) = log n - (n - 1) / n
+
+so one pool of samples gives the expected reward and gold utility of best-of-n for each n up to M, without chance in the
+choice. One line is logged for each n (``n``, ``kl``, ``reward``, ``gold``): the cheapest curve of over-optimization
+(Gao et al., arXiv 2210.10760), since nothing is trained. The samples depend on the seed and not on the reward model, so
+that reward models are compared on the same answers. What is returned is best-of-n with ``n``, as in ``best_of_n``.
+
+Estimator: Nakano et al. (arXiv 2112.09332), appendix I. The KL is exact for rewards without ties, an upper bound else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from farm.errors import UserError
+from farm.protocols import Learning, Policy
+from reference_methods.best_of_n import CANDIDATES_AT_ONCE, BestOfN
+from reference_methods.parts.batches import in_parts, prompt_stream
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNCurve(BestOfN):
+    """Measures best-of-n for all n, and returns it for one."""
+
+    prompts: int = 200
+    """how many prompts are sampled for"""
+    candidates: int = 128
+    """M, the samples of each; n is 1, 2, 4, ... up to it"""
+    temperature: float = 1.0
+
+    def train(self, learning: Learning) -> Policy:
+        if not len(learning.prompts):
+            raise UserError("best_of_n_curve: there are no prompts to sample for")
+        policy = super().train(learning)
+        instructions = learning.prompts["instruction"].tolist()
+        (prompts,) = prompt_stream(instructions, self.prompts, 1, learning.seed, "best_of_n_curve")
+        prompts = list(dict.fromkeys(prompts))
+        sizes = [2**k for k in range(int(math.log2(self.candidates)) + 1)]
+        learning.steps(len(sizes))
+        rewards, gold = self._pool(learning, prompts)
+        for step, n in enumerate(sizes):
+            line = {
+                "step": step,
+                "n": n,
+                "kl": math.log(n) - (n - 1) / n,
+                "reward": _mean(expected_best(rewards, rewards, n)),
+            }
+            if gold is not None:
+                best = expected_best(gold, rewards, n)
+                line |= {"gold": _mean(best), "gold_error": float(best.std(ddof=1) / math.sqrt(len(best)))}
+            learning.log(line)
+        return policy
+
+    def _pool(self, learning: Learning, prompts: list[str]) -> tuple[Floats, Floats | None]:
+        """Reward and gold of M samples to each prompt, [prompts, M]."""
+        assert learning.reward_model is not None
+        each = max(1, CANDIDATES_AT_ONCE // self.candidates)
+        rewards, gold = [], []
+        for start in range(0, len(prompts), each):
+            asked = prompts[start : start + each]
+            samples = learning.policy.sample(
+                [prompt for prompt in asked for _ in range(self.candidates)],
+                seed=learning.seed,
+                purpose="best_of_n_curve",
+                temperature=self.temperature,
+            )
+            scores = in_parts(learning.reward_model.scores, samples, self.micro_batch_tokens)
+            rewards.append(scores.double().cpu().numpy().reshape(len(asked), -1))
+            if learning.gold is not None:
+                gold.append(learning.gold(samples).reshape(len(asked), -1))
+        return np.concatenate(rewards), np.concatenate(gold) if gold else None
+
+
+def expected_best(values: Floats, rewards: Floats, n: int) -> Floats:
+    """The expected value of the best of n by reward, drawn without replacement from each row: [P, M] -> [P]."""
+    rank = np.arange(1, rewards.shape[1] + 1, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_weight = _log_choose(rank - 1, n - 1) - _log_choose(np.array(float(len(rank))), n)
+    weight = np.where(rank >= n, np.exp(log_weight), 0.0)
+    ordered = np.take_along_axis(values, np.argsort(rewards, axis=1, kind="stable"), axis=1)
+    return np.asarray(ordered @ weight)
+
+
+def _log_choose(total: Floats, chosen: int) -> Floats:
+    return np.asarray(gammaln(total + 1) - gammaln(chosen + 1) - gammaln(total - chosen + 1))
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean())
