@@ -19,6 +19,7 @@ from eval.report import charts, wording
 from eval.report.charts import Axis, Curve, Point
 from eval.report.folder import BASELINE, settings
 from eval.report.tables import Cell, Column, Palette, Table, sortable, valued
+from eval.validation_study import PUBLISHED_R_SQUARED, PUBLISHED_SPEARMAN
 from farm import formats
 
 MARK = "variants.json"
@@ -116,7 +117,7 @@ def validation(run: StudyFolder, palette: Palette) -> dict[str, Any] | None:
     pictures = [_scatter("In this study", table, palette, "simulated", "human", said, ("_low", "_high"))]
     published = run.table("published")
     if len(published):
-        said = f"Spearman 0.98, R² 0.87, {wording.plural(len(published), 'method')}"
+        said = f"Spearman {PUBLISHED_SPEARMAN}, R² {PUBLISHED_R_SQUARED}, {wording.plural(len(published), 'method')}"
         title = "As AlpacaFarm published it, against Davinci003"
         pictures.append(_scatter(title, published, palette, "simulated", "human", said, ("_low", "_high")))
     return {

@@ -205,3 +205,13 @@ def test_the_page_of_a_study_has_its_figures_and_escapes_what_others_wrote(tmp_p
         "Failed",
     ):
         assert words in page
+
+
+def test_alpacafarms_published_correlations_follow_from_its_table() -> None:
+    from eval.ranking import pearson, spearman
+    from eval.validation_study import PUBLISHED_R_SQUARED, PUBLISHED_SPEARMAN, published
+
+    table = published()
+    assert len(table) == 10
+    assert round(float(spearman(table["simulated"], table["human"])), 2) == PUBLISHED_SPEARMAN
+    assert round(float(pearson(table["simulated"], table["human"])) ** 2, 2) == PUBLISHED_R_SQUARED
