@@ -11,7 +11,7 @@ Ties among the votes count one half each way for majority and weighted, and are 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -85,7 +85,7 @@ def _first_shares(item: NDArray[np.int64], annotator: NDArray[np.int64], first: 
     return np.where(seen, posterior[:, 0], 0.5)
 
 
-def _level(balance: Floats, number: NDArray[np.int64]) -> Floats:
+def _level(balance: NDArray[Any], number: NDArray[Any]) -> Floats:
     """Share of the first, from votes for minus votes against."""
     return np.asarray(0.5 + 0.5 * balance / np.maximum(number, 1))
 

@@ -22,7 +22,8 @@ from annotators.both_orders import BothOrders
 from annotators.cached import Cached
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.limits import Limits
-from annotators.llm.session import Tally, session
+from annotators.llm.session import session
+from annotators.llm.tally import Tally
 from annotators.wrapping import keeps_answers, parts_of, unannotated
 from farm import config, progress
 from farm.errors import UserError, nearest

@@ -83,7 +83,11 @@ def annotate(
     )
     run: annotation_run.AnnotationRun | feedback_run.FeedbackRun
     if kind != "pairs":
-        for_pairs = {"--both-orders": both_orders, "--given-order": given_order, "--against": against}
+        for_pairs: dict[str, object] = {
+            "--both-orders": both_orders,
+            "--given-order": given_order,
+            "--against": against,
+        }
         for_pairs |= {"--design": design, "--aggregate": aggregate}
         if said := [option for option, value in for_pairs.items() if value]:
             raise UserError(f"{said[0]} is for pairs, and --kind {kind} has none")

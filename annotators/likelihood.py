@@ -172,11 +172,19 @@ class Likelihood:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the weights: the same name can stand for other weights another day."""
-        digest = hashlib.blake2b(f"{self.dtype}".encode(), digest_size=16)
-        for name, weight in sorted(_policy(self.model, self.dtype).model.state_dict().items()):
-            some = weight.flatten()[:: max(1, weight.numel() // 256)]
-            digest.update(f"{name}{tuple(weight.shape)}".encode() + some.float().cpu().numpy().tobytes())
+        """A digest of the model's revision: the same name can stand for other weights another day.
+
+        Of a folder or a model in the hub's cache the files tell it, so that texts read before need no model in memory;
+        of any other model (that of a package) a sample of the weights does.
+        """
+        from farm.models import model_revision
+
+        revision = model_revision(self.model)
+        digest = hashlib.blake2b(f"{self.dtype} {revision}".encode(), digest_size=16)
+        if revision == self.model:
+            for name, weight in sorted(_policy(self.model, self.dtype).model.state_dict().items()):
+                some = weight.flatten()[:: max(1, weight.numel() // 256)]
+                digest.update(f"{name}{tuple(weight.shape)}".encode() + some.float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def description(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _quiet = False
+_said: set[str] = set()
 _running: list[Task] = []
 
 
@@ -23,6 +24,13 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         _quiet = before
+
+
+def note(sentence: str) -> None:
+    """Say something to the user in the middle of a run, on the error stream; each sentence once, silenced by quiet."""
+    if sentence not in _said and not _quiet:
+        _said.add(sentence)
+        print(f"farm: {sentence}", file=sys.stderr, flush=True)
 
 
 class Task:

@@ -81,7 +81,8 @@ def fit(given: Ballots, groups: int, *, rounds: int = 40) -> Mixture:
         return Mixture(theta[None], np.ones(1), belongs, bound, -2 * bound + free.sum() * np.log(votes))
     parameters, share = _start(theta, groups, free), np.full(groups, 1 / groups)
     margins, _ = _margins(given, np.ones((len(given.names), 1)), theta[None])
-    belongs, before, bound = np.empty(0), -np.inf, -np.inf
+    belongs = np.full((len(given.names), groups), 1 / groups)
+    before = bound = -np.inf
     for _ in range(rounds):
         belongs = _belongs(given, margins, parameters, share)
         share = belongs.mean(axis=0)

@@ -25,7 +25,8 @@ from annotators.both_orders import BothOrders
 from annotators.llm import backends, prompt, verdicts
 from annotators.llm.completion import Completion, Request
 from annotators.llm.prompt import Form
-from annotators.llm.session import Answer, Question, current
+from annotators.llm.question import Answer, Question
+from annotators.llm.session import current
 from annotators.wrapping import unannotated
 from farm import rng
 from farm.records import PairIds, annotation_table, in_random_order

@@ -6,6 +6,11 @@ One step of a batch run collects what is ready and hands in what is not yet in a
     in a batch that runs        ─▶ left alone: the row is unobserved for now
     in a batch that has ended   ─▶ its answer goes to the store under the same key as if it had been asked directly
 
+Before a batch is handed in, the intention is committed: a mark, the time and the number of questions. Where a process
+ends between the provider's reply and the commit of the id, the next run finds the mark without an id, looks for the
+batch among the provider's (OpenAI's carry the mark as metadata; Anthropic's are told by time and number), and takes it
+over instead of paying twice.
+
 So the same command, run again, goes on: it never hands in a question that is in a running batch, whoever submitted it,
 and a run without batches finds the answers too. A question that failed or expired in a batch may be handed in again,
 ``ATTEMPTS`` times in all.
@@ -14,14 +19,15 @@ and a run without batches finds the answers too. A question that failed or expir
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from annotators.llm.claims import Claims
 from annotators.llm.completion import Completion, Request
-from annotators.llm.notices import say
 from annotators.llm.prices import Price
+from farm.progress import note
 from farm.store import Entry, Store, address
 
 DISCOUNT = 0.5
@@ -34,8 +40,11 @@ MOST = 10_000
 class BatchBackend(Protocol):
     """A backend whose provider takes batches."""
 
-    async def submit(self, requests: dict[str, Request]) -> str:
+    async def submit(self, requests: dict[str, Request], mark: str) -> str:
         """Hand in requests by id; the id of the batch."""
+
+    async def find(self, mark: str, since: float, count: int) -> str | None:
+        """The id of the batch that was handed in with this mark, ``count`` requests, not before ``since`` (seconds)."""
 
     async def collect(self, batch: str) -> dict[str, Completion | str] | None:
         """Answers (or why there is none) by id; None while the batch runs."""
@@ -129,17 +138,44 @@ class Batches:
         try:
             running, _ = self._standing(list(hand_in))  # another process may have been quicker
             waiting |= {key: f"in batch {batch}, which runs" for key, batch in running.items()}
-            keys = [key for key in hand_in if key not in running]
+            left = [key for key in hand_in if key not in running]
+            waiting |= await self._taken_over(left, failed)
+            keys = [key for key in left if key not in waiting]
             for start in range(0, len(keys), MOST):
                 part = keys[start : start + MOST]
-                batch = await self._backend.submit({key.hex(): hand_in[key] for key in part})
-                members = [Entry(_member(key, len(failed[key])), {"batch": batch}) for key in part]
-                self._store.put("llm batch", members)
+                mark = address("batch", [key.hex() for key in part], time.time()).hex()
+                plan = {"mark": mark, "since": time.time(), "count": len(part)}
+                self._store.put("llm batch intended", [Entry(_intention(k, len(failed[k])), plan) for k in part])
+                batch = await self._backend.submit({key.hex(): hand_in[key] for key in part}, mark)
+                self._commit(part, failed, batch)
                 waiting |= dict.fromkeys(part, f"in batch {batch}, which runs")
-                say(f"handed in batch {batch} with {len(part):,} questions; the same command collects its answers")
+                note(f"handed in batch {batch} with {len(part):,} questions; the same command collects its answers")
         finally:
             claims.release(claim)
         return waiting
+
+    async def _taken_over(self, keys: list[bytes], failed: dict[bytes, list[str]]) -> dict[bytes, str]:
+        """Questions that an earlier process handed in without living to note the batch; where they wait, by key."""
+        intentions = {_intention(key, len(failed[key])): key for key in keys}
+        by_mark: dict[str, list[tuple[bytes, dict[str, Any]]]] = defaultdict(list)
+        for address_, plan in self._store.get(list(intentions)).items():
+            by_mark[plan["mark"]].append((intentions[address_], plan))
+        waiting: dict[bytes, str] = {}
+        for mark, members in by_mark.items():
+            plan = members[0][1]
+            batch = await self._backend.find(mark, float(plan["since"]), int(plan["count"]))
+            if batch is not None:
+                part = [key for key, _ in members]
+                self._commit(part, failed, batch)
+                waiting |= dict.fromkeys(part, f"in batch {batch}, which runs")
+        return waiting
+
+    def _commit(self, part: Sequence[bytes], failed: dict[bytes, list[str]], batch: str) -> None:
+        self._store.put("llm batch", [Entry(_member(key, len(failed[key])), {"batch": batch}) for key in part])
+
+
+def _intention(key: bytes, attempt: int) -> bytes:
+    return address("intended batch of", key.hex(), attempt)
 
 
 def _member(key: bytes, attempt: int) -> bytes:

@@ -18,7 +18,8 @@ from annotators.feedback.roles import both_sides, implied
 from annotators.llm import backends, verdicts
 from annotators.llm.completion import Request
 from annotators.llm.prompt import Item, Task, load
-from annotators.llm.session import Answer, Question, current
+from annotators.llm.question import Answer, Question
+from annotators.llm.session import current
 from annotators.wrapping import unannotated
 from farm.records import annotation_table
 from farm.store import Store

@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from annotators.llm.notices import say
+from farm.progress import note
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Gate:
         now = time.monotonic()
         if self._quota_since is None:
             self._quota_since, self._quota_waits = now, 0
-            say(
+            note(
                 f"{reason}; paused: the run goes on by itself when there is quota again, or later with the same command"
             )
         if now - self._quota_since > self._limits.quota_patience:

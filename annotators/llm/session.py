@@ -22,91 +22,24 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from typing import Any
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from annotators.llm.backends import connect, where
 from annotators.llm.batch import DISCOUNT, BatchBackend, Batches
 from annotators.llm.claims import Claims
-from annotators.llm.completion import Backend, Completion, Failure, QuotaSpent, Request, TryAgain
-from annotators.llm.limits import Gate, Ledger, Limits, Rate
-from annotators.llm.notices import say
+from annotators.llm.completion import Failure
+from annotators.llm.limits import Ledger, Limits
+from annotators.llm.line import Line
 from annotators.llm.prices import Price, price
+from annotators.llm.question import Answer, Question, expected_tokens, stored
+from annotators.llm.tally import Tally
+from annotators.llm.writer import Writer
 from farm import progress
 from farm.errors import UserError
-from farm.store import Entry, Store, address, home
+from farm.store import Entry, Store, home
 
-KIND = "llm answer"
 _OVERHEAD = 128
 """tokens that a server's chat template may add to a question, for the worst case of its cost"""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A request and where it goes."""
-
-    provider: str
-    base_url: str | None
-    request: Request
-    rows: int = 1
-    """how many rows the answer serves"""
-
-    def key(self) -> bytes:
-        """The content address of the answer."""
-        return address(KIND, self.provider, where(self.provider, self.base_url), self.request.plain())
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What became of a question."""
-
-    completion: Completion | None = None
-    failure: str = ""
-    """why there is no completion"""
-    asked: bool = True
-    """False: not asked, because the budget is spent or the run is dry"""
-    cached: bool = False
-    price: float = 0.0
-    seconds: float = 0.0
-
-
-@dataclass
-class Tally:
-    """Counts of a run; in a dry run, what it would be."""
-
-    questions: int = 0
-    cached: int = 0
-    asked: int = 0
-    failed: int = 0
-    retried: int = 0
-    unasked: int = 0
-    """for want of budget, or because the run is dry"""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: float = 0.0
-    """US dollars spent in this run; in a dry run, at most to be spent"""
-    saved: float = 0.0
-    """US dollars that the cached answers cost when they were made"""
-    unpriced: set[str] = field(default_factory=set)
-    models: set[str] = field(default_factory=set)
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        return {k: sorted(v) if isinstance(v, set) else v for k, v in asdict(self).items()}
-
-
-class _Line:
-    """One server under load: its backend, its gate and its rates."""
-
-    def __init__(self, backend: Backend, cost: Price | None, limits: Limits) -> None:
-        self.backend = backend
-        self.price = cost
-        self.gate = Gate(limits)
-        self.requests = Rate(limits.requests_per_minute)
-        self.tokens = Rate(limits.tokens_per_minute)
-        self.answered = False
 
 
 class Session:
@@ -116,7 +49,7 @@ class Session:
         self.limits = limits or Limits()
         self.tally = Tally()
         self.ledger = Ledger(self.limits.budget)
-        self._lines: dict[tuple[str, str, str], _Line] = {}
+        self._lines: dict[tuple[str, str, str], Line] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="language models", daemon=True)
         self._thread.start()
@@ -152,7 +85,7 @@ class Session:
         todo = dict(zip(keys, questions, strict=True))
         answers: dict[bytes, Answer] = {}
         for key, value in store.get(list(todo)).items():
-            answers[key] = _stored(value)
+            answers[key] = stored(value)
         before = progress.active()
         for key, answer in answers.items():
             self._count(todo[key], answer, before)
@@ -175,7 +108,7 @@ class Session:
         queue: Iterator[tuple[bytes, Question]] = iter(missing)
         elsewhere: list[tuple[bytes, Question]] = []
         claims = Claims.beside(store.path)
-        writer = _Writer(store)
+        writer = Writer(store)
         workers = min(len(missing), self._concurrency([self._line(p, n, u) for p, u, n in lines]))
 
         async def work() -> None:
@@ -239,20 +172,20 @@ class Session:
                 answers[key] = Answer(asked=False, failure=waiting[key])
                 self._count(question, answers[key], shown)
 
-    def _concurrency(self, lines: Sequence[_Line]) -> int:
+    def _concurrency(self, lines: Sequence[Line]) -> int:
         return self.limits.concurrency or max(line.backend.concurrency for line in lines)
 
-    async def _one(self, key: bytes, question: Question, store: Store, writer: _Writer) -> Answer:
+    async def _one(self, key: bytes, question: Question, store: Store, writer: Writer) -> Answer:
         line = self._line(question.provider, question.request.model, question.base_url)
         if (found := store.get([key])) and key in found:  # another process was quicker
-            return _stored(found[key])
+            return stored(found[key])
         worst, expected = self._costs(question, line.price)
         if not await self.ledger.reserve(worst):
             return Answer(asked=False, failure="the budget is spent")
         started = time.monotonic()
         spent = lost = 0.0
         try:
-            completion, charged = await self._persist(question, line)
+            completion, charged = await line.ask(question)
             lost = charged * expected
             if isinstance(completion, str):
                 return Answer(failure=completion, seconds=time.monotonic() - started)
@@ -264,86 +197,11 @@ class Session:
         await writer.write(Entry(key, value, completion.input_tokens, completion.output_tokens, spent))
         return Answer(completion, price=spent, seconds=seconds)
 
-    async def _persist(self, question: Question, line: _Line) -> tuple[Completion | str, int]:
-        """The completion or why there is none, and how many lost tries may have been charged."""
-        charged = 0
-        wait = wait_random_exponential(self.limits.shortest_wait, self.limits.longest_wait)
-
-        def pause(state: RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            after = error.after if isinstance(error, TryAgain) else None
-            if after is not None:
-                line.gate.hold(after)  # the server wants to be left alone by all
-                return 0.0
-            return wait(state)
-
-        try:
-            return await self._attempt(question, line), charged
-        except TryAgain as error:
-            if error.after is not None:
-                line.gate.hold(error.after)
-            charged += error.charged
-            self.tally.retried += 1
-            asked_to_wait = error.after is not None
-        except Failure as error:
-            return str(error), charged
-        counted = 1
-
-        def enough(state: RetryCallState) -> bool:
-            nonlocal counted
-            error = state.outcome.exception() if state.outcome else None
-            if not (isinstance(error, TryAgain) and error.after is not None):
-                counted += 1  # to wait as the server asks is no failed try, within reason
-            return counted >= self.limits.attempts or state.attempt_number >= 20 * self.limits.attempts
-
-        tries = AsyncRetrying(retry=retry_if_exception_type(TryAgain), stop=enough, wait=pause, reraise=True)
-        if not asked_to_wait:
-            await asyncio.sleep(self.limits.shortest_wait)
-        try:
-            async for attempt in tries:
-                with attempt:
-                    try:
-                        return await self._attempt(question, line), charged
-                    except TryAgain as error:
-                        charged += error.charged
-                        self.tally.retried += 1
-                        raise
-        except TryAgain as error:
-            if not error.connected and not line.answered:
-                raise UserError(f"{error}: is the server running, and the address right?") from None
-            return str(error), charged
-        except Failure as error:
-            return str(error), charged
-        raise AssertionError("unreachable")
-
-    async def _attempt(self, question: Question, line: _Line) -> Completion:
-        while True:
-            await line.requests.take(1)
-            await line.tokens.take(_tokens(question.request))
-            first = await line.gate.passing()
-            try:
-                async with asyncio.timeout(self.limits.timeout):
-                    completion = await line.backend.complete(question.request)
-                line.gate.answered()
-                line.answered = True
-                return completion
-            except TimeoutError:
-                raise TryAgain(f"no answer within {self.limits.timeout:g} s", charged=True) from None
-            except QuotaSpent as error:
-                if not line.gate.spent(str(error)):
-                    raise UserError(f"{error}; what is done is kept, and the same command goes on from here") from None
-            except TryAgain as error:
-                line.answered |= error.connected
-                raise
-            finally:
-                if first:
-                    line.gate.tried()
-
-    def _line(self, provider: str, name: str, base_url: str | None) -> _Line:
+    def _line(self, provider: str, name: str, base_url: str | None) -> Line:
         place = (provider, where(provider, base_url), name)
         if place not in self._lines:
             cost = self._price(provider, name, place[1])
-            self._lines[place] = _Line(connect(provider, name, base_url), cost, self.limits)
+            self._lines[place] = Line(connect(provider, name, base_url), cost, self.limits, self.tally)
         return self._lines[place]
 
     def _price(self, provider: str, name: str, url: str) -> Price | None:
@@ -353,7 +211,7 @@ class Session:
             if self.limits.budget is not None:
                 raise UserError(f"no price is known for {provider}/{name}, so a budget cannot be kept: {how}")
             self.tally.unpriced.add(f"{provider}/{name}")
-            say(f"no price is known for {provider}/{name}, its cost is counted as 0: {how}")
+            progress.note(f"no price is known for {provider}/{name}, its cost is counted as 0: {how}")
         return cost
 
     def _costs(self, question: Question, cost: Price | None) -> tuple[float, float]:
@@ -362,12 +220,12 @@ class Session:
             return 0.0, 0.0
         request = question.request
         size = len(request.system.encode()) + len(request.user.encode())
-        return cost.of(size + _OVERHEAD, request.max_tokens), cost.of(_tokens(request), request.max_tokens)
+        return cost.of(size + _OVERHEAD, request.max_tokens), cost.of(expected_tokens(request), request.max_tokens)
 
     def _estimate(self, question: Question) -> Answer:
         place = where(question.provider, question.base_url)
         cost = self._price(question.provider, question.request.model, place) or Price(0, 0)
-        tokens = _tokens(question.request)
+        tokens = expected_tokens(question.request)
         dollars = cost.of(tokens, question.request.max_tokens)
         self.tally.questions += 1
         self.tally.unasked += 1
@@ -378,73 +236,10 @@ class Session:
         return Answer(asked=False, failure="a dry run", price=dollars)
 
     def _count(self, question: Question, answer: Answer, shown: Any) -> None:
-        tally = self.tally
-        tally.questions += 1
-        if answer.cached:
-            tally.cached += 1
-            tally.saved += answer.price
-        elif not answer.asked:
-            tally.unasked += 1
-        else:
-            tally.asked += 1
-            tally.failed += answer.completion is None
-            tally.cost += answer.price
-            if answer.completion:
-                tally.input_tokens += answer.completion.input_tokens
-                tally.output_tokens += answer.completion.output_tokens
-                tally.models.add(answer.completion.model)
+        self.tally.count(answer)
         if shown is not None:
-            failed = f"{tally.failed} failed" if tally.failed else ""
+            failed = f"{self.tally.failed} failed" if self.tally.failed else ""
             shown.advance(question.rows, 0.0 if answer.cached else answer.price, failed)
-
-
-class _Writer:
-    """Commits answers as they come; those that come during a commit go together into the next."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def write(self, entry: Entry) -> None:
-        """Return when the entry is committed."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((entry, done))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain())
-        await done
-
-    async def _drain(self) -> None:
-        while self._waiting:
-            part, self._waiting = self._waiting, []
-            try:
-                self._store.put(KIND, [entry for entry, _ in part])
-            except Exception as error:
-                for _, done in part:
-                    if not done.done():
-                        done.set_exception(error)
-                continue
-            for _, done in part:
-                if not done.done():
-                    done.set_result(None)
-            await asyncio.sleep(0)
-
-    async def finish(self) -> None:
-        """Commit what is left."""
-        if self._task is not None:
-            await self._task
-        await self._drain()
-
-
-def _tokens(request: Request) -> int:
-    """Expected input tokens: about four bytes of English a token."""
-    return (len(request.system) + len(request.user)) // 4 + 16
-
-
-def _stored(value: dict[str, Any]) -> Answer:
-    known = dict(value)
-    cost, seconds = float(known.pop("price", 0.0)), float(known.pop("seconds", 0.0))
-    return Answer(Completion(**known), cached=True, price=cost, seconds=seconds)
 
 
 _stores: dict[str, Store] = {}

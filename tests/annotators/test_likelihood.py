@@ -105,6 +105,20 @@ def test_other_weights_under_the_same_name_are_another_model(folder: Path, tmp_p
     assert description(one) != description(LikelihoodAnnotator(str(folder), score="mean"))
 
 
+def test_texts_that_were_read_need_no_model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address has the revision of the model's files, so a cached run loads nothing; changed files read anew."""
+    import annotators.likelihood as module
+
+    store = Store(tmp_path / "kept.sqlite")
+    pairs = pd.DataFrame({"instruction": ["a"], "output_1": ["b c"], "output_2": ["d"]})
+    LikelihoodAnnotator(str(folder), store=store).annotate(pairs, seed=0)
+    monkeypatch.setattr(module, "_policy", lambda *_: 1 / 0)
+    LikelihoodAnnotator(str(folder), store=store).annotate(pairs, seed=0)
+    other = save_tiny(tmp_path / "changed", seed=3)
+    with pytest.raises(ZeroDivisionError):
+        LikelihoodAnnotator(str(other), store=store).annotate(pairs, seed=0)
+
+
 def test_biases_come_on_top(folder: Path, features_of: Any) -> None:
     pairs = pd.DataFrame({"instruction": "a", "output_1": ["1"], "output_2": ["2"]})  # the same unknown word twice
     plain = LikelihoodAnnotator(str(folder)).annotate(pairs, seed=0)["p_first"][0]

@@ -14,8 +14,8 @@ from typing import Any
 from annotators.llm.backends.http_failures import code, message
 from annotators.llm.backends.wire import TIMEOUT, Unacceptable, Wire, http_client
 from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
-from annotators.llm.notices import say
 from farm.errors import UserError, need
+from farm.progress import note
 
 OFFICIAL = "https://api.anthropic.com"
 KEY = "ANTHROPIC_API_KEY"
@@ -63,11 +63,21 @@ class AnthropicServer:
                 if not self._adapt(refusal.body, sent):
                     raise self.wire.mean(refusal) from None
 
-    async def submit(self, requests: dict[str, Request]) -> str:
+    async def submit(self, requests: dict[str, Request], mark: str) -> str:  # noqa: ARG002
         """Hand in a batch; its id."""
         entries = [{"custom_id": name, "params": self.body(request)} for name, request in requests.items()]
         batch = await self._batch(self.wire.client.messages.batches.create(requests=entries))
         return str(batch.id)
+
+    async def find(self, mark: str, since: float, count: int) -> str | None:  # noqa: ARG002
+        """The first batch of this many requests since then (a minute of difference between clocks is allowed)."""
+        listed = await self._batch(self.wire.client.messages.batches.list(limit=100))
+        fitting = [
+            (b.created_at.timestamp(), str(b.id))
+            for b in listed.data
+            if sum(vars(b.request_counts).values()) == count and b.created_at.timestamp() > since - 60
+        ]
+        return min(fitting)[1] if fitting else None
 
     async def collect(self, batch: str) -> dict[str, Completion | str] | None:
         """The answers of a batch that has ended; None while it runs."""
@@ -117,7 +127,7 @@ class AnthropicServer:
             raise UserError(f"{self.who} accepts no temperature: set `temperature: null` ({redacted(about)})") from None
         if ("output_config" in about or "format" in about) and "format" in sent.get("output_config", {}):
             self._without.add("output_config")
-            say(f"{self.who} does not take a JSON schema: verdicts are read from the text")
+            note(f"{self.who} does not take a JSON schema: verdicts are read from the text")
             return True
         return False
 

@@ -18,8 +18,8 @@ from typing import Any
 from annotators.llm.backends.http_failures import code, decoded, message
 from annotators.llm.backends.wire import TIMEOUT, Unacceptable, Wire, http_client
 from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
-from annotators.llm.notices import say
 from farm.errors import UserError, need
+from farm.progress import note
 
 OFFICIAL = "https://api.openai.com/v1"
 KEY = "OPENAI_API_KEY"
@@ -69,7 +69,7 @@ class OpenAIServer:
                 if not self._adapt(refusal.body, sent):
                     raise self.wire.mean(refusal) from None
 
-    async def submit(self, requests: dict[str, Request]) -> str:
+    async def submit(self, requests: dict[str, Request], mark: str) -> str:
         """Hand in a batch; its id."""
         lines = [
             {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": self.body(request)}
@@ -79,9 +79,16 @@ class OpenAIServer:
         client = self.wire.client
         file = await self._batch(client.files.create(file=("questions.jsonl", content), purpose="batch"))
         batch = await self._batch(
-            client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+            client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"mark": mark}
+            )
         )
         return str(batch.id)
+
+    async def find(self, mark: str, since: float, count: int) -> str | None:  # noqa: ARG002
+        """The batch with this mark among the last hundred."""
+        listed = await self._batch(self.wire.client.batches.list(limit=100))
+        return next((str(b.id) for b in listed.data if (b.metadata or {}).get("mark") == mark), None)
 
     async def collect(self, batch: str) -> dict[str, Completion | str] | None:
         """The answers of a batch that has ended; None while it runs."""
@@ -129,7 +136,7 @@ class OpenAIServer:
         for parameter, instead in _OPTIONAL.items():
             if parameter in sent and parameter in about:
                 self._without.add(parameter)
-                say(f"{self.who} does not take {parameter}: {instead}")
+                note(f"{self.who} does not take {parameter}: {instead}")
                 return True
         return False
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from annotators.llm import notices
 from annotators.llm.limits import Limits
+from farm import progress
 from farm.store import Store
 from tests.annotators.llm.cases import make_pairs
 
@@ -43,4 +43,4 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-SECRETSECRET1234567890")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
-    notices._said.clear()
+    progress._said.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ class Provider:
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
         self.batches: dict[str, list[dict[str, Any]]] = {}
+        self.marks: dict[str, Any] = {}
         self.ended = False
         self.spoil: Callable[[int], str | None] = lambda number: None
         self.server: FaultServer
@@ -37,8 +39,13 @@ class Provider:
             lines = [line for line in body["raw"].splitlines() if line.startswith("{")]
             self.files[name] = "\n".join(lines)
             return 200, {"id": name, "object": "file", "bytes": 1, "created_at": 1, "filename": "q", "purpose": "batch"}
+        if path.partition("?")[0] in ("/v1/batches", "/v1/messages/batches") and method == "GET":
+            tell = self.openai if "messages" not in path else self.anthropic
+            data = [tell(name) for name in reversed(self.batches)]
+            return 200, {"object": "list", "data": data, "has_more": False, "first_id": None, "last_id": None}
         if path == "/v1/batches":
             name = f"batch-{len(self.batches)}"
+            self.marks[name] = body.get("metadata")
             self.batches[name] = [json.loads(line) for line in self.files[body["input_file_id"]].splitlines()]
             return 200, self.openai(name)
         if path.startswith("/v1/batches/"):
@@ -59,7 +66,8 @@ class Provider:
     def openai(self, name: str) -> dict[str, Any]:
         out: dict[str, Any] = {
             "id": name, "object": "batch", "endpoint": "/v1/chat/completions", "completion_window": "24h",
-            "created_at": 1, "input_file_id": "f", "status": "completed" if self.ended else "in_progress",
+            "created_at": 1, "metadata": self.marks.get(name), "input_file_id": "f",
+            "status": "completed" if self.ended else "in_progress",
         }  # fmt: skip
         if self.ended:
             out |= {"output_file_id": f"good:{name}", "error_file_id": f"bad:{name}"}
@@ -78,9 +86,11 @@ class Provider:
 
     def anthropic(self, name: str) -> dict[str, Any]:
         counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
+        counts["succeeded" if self.ended else "processing"] = len(self.batches[name])
+        made = datetime.now(UTC).isoformat()
         return {
-            "id": name, "type": "message_batch", "created_at": "2026-01-01T00:00:00Z",
-            "expires_at": "2026-01-02T00:00:00Z", "processing_status": "ended" if self.ended else "in_progress",
+            "id": name, "type": "message_batch", "created_at": made,
+            "expires_at": made, "processing_status": "ended" if self.ended else "in_progress",
             "request_counts": counts, "results_url": f"{self.server.url}/v1/messages/batches/{name}/results",
         }  # fmt: skip
 
@@ -139,6 +149,51 @@ def test_hand_in_stop_go_on_and_collect_at_half_price(provider: Any, store: Stor
     assert later.tally.asked == 0
     assert table["price"].sum() == pytest.approx(again["price"].sum()) == pytest.approx(run.tally.cost)
     assert not provider.server.answered, "no question was asked directly"
+
+
+def test_a_batch_whose_id_was_lost_is_taken_over(provider: Any, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the provider's reply and the commit: the next run finds the batch and pays for none twice."""
+    put = Store.put
+
+    def killed(self: Store, kind: str, entries: Any) -> int:
+        if kind == "llm batch":
+            raise RuntimeError("killed")
+        return put(self, kind, entries)
+
+    pairs = make_pairs(12)
+    monkeypatch.setattr(Store, "put", killed)
+    with pytest.raises(RuntimeError, match="killed"), session(STEP):
+        judge(provider, store).annotate(pairs, seed=0)
+    monkeypatch.setattr(Store, "put", put)
+    with session(STEP):  # with more pairs than before
+        table = judge(provider, store).annotate(make_pairs(15), seed=0)
+    assert [len(b) for b in provider.batches.values()] == [12, 3]
+    assert table["failure"].str.contains("which runs").all()
+    provider.ended = True
+    with session(STEP):
+        table = judge(provider, store).annotate(make_pairs(15), seed=0)
+    assert (table["status"] == "ok").all() and len(provider.batches) == 2
+
+
+def test_an_intention_that_never_reached_the_provider_is_handed_in(
+    provider: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Store.put
+
+    def killed(self: Store, kind: str, entries: Any) -> int:
+        put(self, kind, entries)
+        if kind == "llm batch intended":
+            raise RuntimeError("killed")
+        return 0
+
+    monkeypatch.setattr(Store, "put", killed)
+    with pytest.raises(RuntimeError, match="killed"), session(STEP):
+        judge(provider, store).annotate(make_pairs(6), seed=0)
+    monkeypatch.setattr(Store, "put", put)
+    assert not provider.batches
+    with session(STEP):
+        judge(provider, store).annotate(make_pairs(6), seed=0)
+    assert [len(b) for b in provider.batches.values()] == [6]
 
 
 def test_probabilities_come_through_a_batch(provider: Any, store: Store) -> None:
