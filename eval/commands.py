@@ -32,6 +32,10 @@ def evaluate(
     judge: Annotated[str | None, typer.Option(help="Who judges the outputs: a named annotator or a YAML file.")] = None,
     baseline: Annotated[Path | None, typer.Option(help="Outputs of the baseline, for model outputs.")] = None,
     annotations: Annotated[Path | None, typer.Option(help="Keep the judge's annotations here.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where verdicts are kept, so that none is paid twice; default: FARM_HOME.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask for every verdict, and keep none.")] = False,
     human: Annotated[
         Path | None,
         typer.Option(help="Human annotations of some of the pairs: PPI++, and biases as judge minus human."),
@@ -58,6 +62,8 @@ def evaluate(
         judge=judge,
         baseline=baseline,
         annotations=annotations,
+        store=store,
+        fresh=fresh,
         human=human,
         flip_rate=flip_rate,
         flip_rate_error=flip_rate_error,
@@ -151,6 +157,9 @@ def validate(
     pairs: Annotated[
         Path | None, typer.Option(help="Texts of the pairs by `pair_id`, where the verdicts have only the ids.")
     ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Also write all votes here as annotated pairs 2.0 (.json; needs the texts).")
+    ] = None,
     by: Annotated[
         str | None,
         typer.Option(help="Judge runs with a `human_label` beside each verdict: columns that tell runs apart."),
@@ -167,7 +176,9 @@ def validate(
     """
     from eval import show, validate_command
 
-    found = validate_command.run(judge, human, by, rounds, seed, confidence, annotator=annotator, pairs=pairs)
+    found = validate_command.run(
+        judge, human, by, rounds, seed, confidence, annotator=annotator, pairs=pairs, export=export
+    )
     show.result(found, out, as_json)
 
 

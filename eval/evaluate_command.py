@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import typer
+
 from eval import judging
 from eval.evaluation import Evaluation, evaluate_table, read_files
 from farm.errors import UserError
@@ -17,6 +19,8 @@ def run(
     judge: str | None,
     baseline: Path | None,
     annotations: Path | None,
+    store: Path | None,
+    fresh: bool,
     human: Path | None,
     flip_rate: float,
     flip_rate_error: float,
@@ -31,8 +35,10 @@ def run(
         outputs = [p for p in files if judging.holds_outputs(p)]
         if outputs:
             raise UserError(f"{outputs[0]}: holds outputs, not annotations; say --judge NAME and --baseline FILE")
-        if annotations is not None or settings:
-            raise UserError("--annotations and --set belong to a judge; annotations are evaluated as they are")
+        if annotations is not None or settings or store is not None or fresh:
+            raise UserError(
+                "--annotations, --store, --fresh and --set belong to a judge; annotations are taken as they are"
+            )
         rows = read_files(files)
     else:
         if judge is None or baseline is None:
@@ -40,7 +46,12 @@ def run(
         table = judging.pairs(files, baseline)
         if not len(table):
             raise UserError(f"{files[0]}: is the baseline itself; there is nothing to compare")
-        rows = judging.judge(table, judge, settings=settings, seed=seed)
+        if store is not None and fresh:
+            raise UserError("--store keeps verdicts and --fresh keeps none; give one of them")
+        judged = judging.judge(table, judge, settings=settings, seed=seed, store=store, fresh=fresh)
+        rows = judged.rows
+        asked = len(rows) - judged.reused
+        typer.echo(f"{judge}: {asked} verdicts asked, {judged.reused} from the store, ${judged.paid:.2f}", err=True)
         if annotations is not None:
             write_annotations(rows, annotations)
     return evaluate_table(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -72,20 +73,59 @@ def _outputs(path: Path) -> pd.DataFrame:
     return table
 
 
-def judge(table: pd.DataFrame, name: str, *, settings: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
-    """The annotations of a judge (a named config or a YAML file) on these pairs."""
+class Judged(NamedTuple):
+    """Annotations, how many of them the store already had, and what the others cost."""
+
+    rows: pd.DataFrame
+    reused: int
+    paid: float
+
+
+CACHED = "annotators.cached.Cached"
+"""what wraps a judge so that it looks in the store first; named here because a wing imports no other"""
+
+
+def judge(
+    table: pd.DataFrame,
+    name: str,
+    *,
+    settings: Sequence[str] = (),
+    seed: int = 0,
+    store: Path | None = None,
+    fresh: bool = False,
+) -> Judged:
+    """The annotations of a judge (a named config or a YAML file) on these pairs.
+
+    Every verdict is kept in ``store`` (default: that of FARM_HOME) as soon as its chunk is judged, and looked up there
+    first: a second run asks for nothing, and one that broke off goes on. ``fresh`` asks for all and keeps none.
+    """
     from farm.worlds.text_features import TextFeatures
 
     path = config.find("annotators", name)
     spec = config.override(config.load_mapping(path), settings)
     features: Features = TextFeatures()
-    context = Context(features=features, store=Store(home() / "store.sqlite"))
+    kept = Store(store or home() / "store.sqlite")
+    context = Context(features=features, store=kept)
+    if not fresh:
+        spec = {"class": CACHED, "annotator": spec}
     annotator = config.build(Annotator, spec, context, str(path))
-    parts = []
+    parts: list[pd.DataFrame] = []
+    paid = 0.0
     with progress.task(f"judging ({name})", len(table)) as work:
         for start in range(0, len(table), CHUNK):
             chunk = table.iloc[start : start + CHUNK].reset_index(drop=True)
             parts.append(in_random_order(lambda rows: annotator.annotate(rows, seed=seed), chunk, seed))
-            cost = float(parts[-1]["price"].sum()) if "price" in parts[-1] else 0.0
+            cost = _paid(parts[-1])
+            paid += cost
             work.advance(len(chunk), cost=cost)
-    return pd.concat(parts, ignore_index=True)
+    rows = pd.concat(parts, ignore_index=True)
+    reused = int(rows["cached"].sum()) if "cached" in rows else 0
+    return Judged(rows.drop(columns="cached", errors="ignore"), reused, paid)
+
+
+def _paid(rows: pd.DataFrame) -> float:
+    """What these verdicts cost now: those from the store were paid before."""
+    if "price" not in rows:
+        return 0.0
+    now = ~rows["cached"].to_numpy(bool) if "cached" in rows else np.ones(len(rows), bool)
+    return float(rows["price"].to_numpy(np.float64)[now].sum())

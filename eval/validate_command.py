@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from eval.annotated_pairs import write_annotated_pairs
 from eval.habits import judge_alone
 from eval.judge_runs import JudgeRuns, audit_runs
 from eval.validate import validate
@@ -25,6 +26,7 @@ def run(
     *,
     annotator: str | None = None,
     pairs: Path | None = None,
+    export: Path | None = None,
 ) -> Result:
     """The validation; the judge alone without humans; the table of runs when the judge's file carries the labels."""
     votes = with_texts(judge, pairs) if pairs is not None else read_votes(judge)
@@ -45,9 +47,15 @@ def run(
             f"{judge}: {len(names)} annotators ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''}); "
             "choose one with --annotator"
         )
-    if human is None:
-        return judge_alone(votes, confidence=confidence)
-    return validate(votes, read_votes(human), rounds=rounds, seed=seed, confidence=confidence)
+    humans = read_votes(human) if human is not None else None
+    found: Result
+    if humans is None:
+        found = judge_alone(votes, confidence=confidence)
+    else:
+        found = validate(votes, humans, rounds=rounds, seed=seed, confidence=confidence)
+    if export is not None:
+        write_annotated_pairs([votes] if humans is None else [votes, humans], export, str(judge))
+    return found
 
 
 def with_texts(path: Path, pairs: Path) -> pd.DataFrame:

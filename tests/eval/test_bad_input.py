@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pandas as pd
 import pytest
-
-from farm import cli
 
 
 def rows(n: int = 6, **changes) -> list[dict]:
@@ -58,23 +55,6 @@ FILES = {
     "folder": (None, "folder"),
     "absent.json": (None, "absent.json"),
 }
-
-
-@pytest.fixture
-def farm(monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("FARM_HOME", str(tmp_path / "home"))
-
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["farm", *map(str, arguments)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
 
 
 def write(path, content):

@@ -9,23 +9,6 @@ import sys
 import pandas as pd
 import pytest
 
-from farm import cli
-
-
-@pytest.fixture
-def farm(monkeypatch, capsys):
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["farm", *map(str, arguments)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
-
 
 def test_commands_import_lightly():
     heavy = "import sys, eval.commands; print([m for m in ('numpy', 'pandas', 'scipy', 'torch') if m in sys.modules])"

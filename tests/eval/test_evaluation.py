@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,6 @@ import pytest
 
 from eval.evaluation import evaluate_files, evaluate_table
 from eval.winrate import paired_difference
-from farm import cli
 from farm.errors import UserError
 
 
@@ -29,23 +27,6 @@ def annotations(n: int = 60, methods=("a", "b"), seed: int = 0, flip: float = 0.
             )
         )
     return pd.concat(parts, ignore_index=True)
-
-
-@pytest.fixture
-def farm(monkeypatch, capsys):
-    """Run a command line; returns (exit status, standard output, error output)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["farm", *map(str, arguments)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
 
 
 def test_everything_about_two_methods():
@@ -94,7 +75,18 @@ def test_outputs_are_judged_against_a_baseline(farm, tmp_path):
     status, out, err = farm(*command, "--annotations", judged, "--json")
     assert status == 0, err
     first = json.loads(out)["methods"][0]
-    assert first["n_total"] + first["n_missing"] == 30
+    assert first["n_total"] + first["n_missing"] == 30 and "30 verdicts asked, 0 from the store" in err
+    status, again, err = farm(*command, "--json")  # the second run asks for nothing
+    assert json.loads(again) == json.loads(out) and "0 verdicts asked, 30 from the store" in err
+    status, again, err = farm(*command, "--json", "--fresh")
+    assert json.loads(again) == json.loads(out) and "30 verdicts asked" in err
+    status, _, err = farm(*command, "--store", tmp_path / "other.sqlite", "--seed", "1")
+    assert status == 0 and "30 verdicts asked" in err and (tmp_path / "other.sqlite").is_file()
+    rows = json.loads((tmp_path / "long.json").read_text())
+    (tmp_path / "long.json").write_text(json.dumps([*rows[1:], rows[0] | {"output": "Another answer."}]))
+    status, _, err = farm(*command)  # only what has changed is asked again
+    assert "1 verdicts asked, 29 from the store" in err
+    (tmp_path / "long.json").write_text(json.dumps(rows))
     status, again, _ = farm("evaluate", judged, "--json")  # the saved annotations say the same, without a judge
     assert json.loads(again)["methods"][0]["win_rate"] == pytest.approx(first["win_rate"])
     shorter = json.loads((tmp_path / "base.json").read_text())[:-1]
