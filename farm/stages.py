@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm import config, progress, records, rng
+from farm import config, progress, records, rng, trackers
+from farm.alarms import Alarms
 from farm.artifacts import Place, alone
 from farm.errors import UserError
 from farm.experiment import BASELINE, Experiment
@@ -225,11 +226,13 @@ class Stages:
     def _learn(self, name: str, method: Method, learning: Learning, place: Place) -> Facts | None:
         """Train, with a live display, and save what was learned and its metrics."""
         lines: list[str] = []
-        told = _Telling(place.told)
-        with progress.task(f"training {name}") as work:
+        told, alarms = _Telling(place.told), Alarms(name)
+        with progress.task(f"training {name}") as work, trackers.tracker(name) as track:
 
             def log(metrics: dict[str, float]) -> None:
                 lines.append(json.dumps({"method": name, **metrics}))
+                track(metrics)
+                alarms(metrics)
                 shown = [f"{k} {metrics[k]:.3g}" for k in ("loss", "reward", "gold", "kl") if k in metrics]
                 work.advance(1, note=" ".join(shown))
                 told.advance(1)

@@ -34,7 +34,7 @@ def fitted(margins: Callable[[torch.Tensor], torch.Tensor], size: int, first: Ar
     """The weights of a reward, [size], by maximum likelihood of the labels; ``margins`` are linear in them."""
     label = torch.from_numpy(first)
     weights = torch.zeros(size, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([weights], max_iter=300, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         solver.zero_grad()

@@ -1,0 +1,61 @@
+"""Metrics to TensorBoard or trackio while a method learns, beside ``metrics.jsonl``, which is always written.
+
+The environment variable FARM_TRACKER says where: ``tensorboard:FOLDER`` (each training a sub-folder; needs the package
+tensorboard) or ``trackio:PROJECT`` (each training a run; needs the package trackio).
+What is learned does not depend on it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from farm.errors import UserError
+
+VARIABLE = "FARM_TRACKER"
+
+
+@contextmanager
+def tracker(run: str) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Give a function that writes the metrics of a step of the training ``run``; it does nothing where none was asked.
+
+    Raises:
+        UserError: the tracker asked for is unknown or not installed.
+    """
+    asked = os.environ.get(VARIABLE, "")
+    kind, _, where = asked.partition(":")
+    if not asked:
+        yield lambda metrics: None
+    elif kind == "tensorboard" and where:
+        writer = _load("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(Path(where) / run))
+        try:
+            yield lambda metrics: _scalars(writer, metrics)
+        finally:
+            writer.close()
+    elif kind == "trackio" and where:
+        trackio = _load("trackio", "trackio")
+        trackio.init(project=where, name=run)
+        try:
+            yield lambda metrics: trackio.log(metrics)
+        finally:
+            trackio.finish()
+    else:
+        raise UserError(f"{VARIABLE}={asked}: say tensorboard:FOLDER or trackio:PROJECT")
+
+
+def _scalars(writer: Any, metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        if name != "step":
+            writer.add_scalar(name, value, int(metrics.get("step", 0)))
+    writer.flush()
+
+
+def _load(module: str, package: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise UserError(f"{VARIABLE} asks for {package}, which is not installed: pip install {package}") from error

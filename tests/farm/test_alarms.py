@@ -1,0 +1,85 @@
+"""Alarms and trackers: what warns, what stops, and what is written."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from farm.alarms import PATIENCE, Alarms
+from farm.errors import UserError
+from farm.trackers import tracker
+
+
+def test_a_quiet_training_is_left_alone():
+    alarms = Alarms("ppo")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(50):
+            alarms({"step": step, "loss": -0.1, "kl": 5.0, "truncated_share": 0.9, "equal_groups": 0.5})
+
+
+@pytest.mark.parametrize("metric", ["loss", "kl", "reward"])
+def test_what_is_not_finite_stops(metric):
+    with pytest.raises(UserError, match=f"{metric} is nan at step 3"):
+        Alarms("ppo")({"step": 3, metric: float("nan")})
+
+
+def test_a_diagnostic_that_is_not_finite_only_warns():
+    with pytest.warns(UserWarning, match="explained_variance"):
+        Alarms("ppo")({"step": 0, "explained_variance": float("nan")})
+
+
+def test_a_kl_that_runs_away_warns_once_and_then_stops():
+    alarms = Alarms("ppo")
+    with pytest.warns(UserWarning, match="60 nats"):
+        alarms({"step": 1, "kl": 60.0})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alarms({"step": 2, "kl": 70.0})
+    with pytest.raises(UserError, match="run away"):
+        alarms({"step": 3, "kl": 600.0})
+
+
+def test_groups_without_a_difference_stop_in_the_end():
+    alarms = Alarms("grpo")
+    with pytest.warns(UserWarning, match="at step 0"):
+        alarms({"step": 0, "equal_groups": 1.0})
+    for step in range(1, PATIENCE - 1):
+        alarms({"step": step, "equal_groups": 1.0})
+    alarms({"step": PATIENCE, "equal_groups": 0.5})  # the row is broken
+    for step in range(PATIENCE - 1):
+        alarms({"step": step, "equal_groups": 1.0})
+    with pytest.raises(UserError, match=f"in {PATIENCE} steps"):
+        alarms({"step": 99, "equal_groups": 1.0})
+
+
+def test_answers_that_never_end_are_told_once_and_never_stop():
+    alarms = Alarms("ppo")
+    with pytest.warns(UserWarning, match="raise max_new_tokens") as told:
+        for step in range(3 * PATIENCE):
+            alarms({"step": step, "truncated_share": 1.0})
+    assert len(told) == 1
+
+
+def test_no_tracker_is_asked_for(monkeypatch):
+    monkeypatch.delenv("FARM_TRACKER", raising=False)
+    with tracker("dpo") as write:
+        write({"step": 0, "loss": 1.0})
+
+
+def test_an_unknown_tracker_is_named(monkeypatch):
+    monkeypatch.setenv("FARM_TRACKER", "wandb:x")
+    with pytest.raises(UserError, match="tensorboard:FOLDER"), tracker("dpo"):
+        pass
+
+
+def test_tensorboard_gets_every_metric(monkeypatch, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("FARM_TRACKER", f"tensorboard:{tmp_path}")
+    with tracker("dpo") as write:
+        write({"step": 0, "loss": 1.0})
+        write({"step": 1, "loss": 0.5})
+    events = accumulator.EventAccumulator(str(tmp_path / "dpo"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(0, 1.0), (1, 0.5)]
