@@ -18,6 +18,7 @@ from farm.graph import Graph, Node, descendants, merge
 from farm.plan import SFT, Plan, describe_study
 from farm.protocols import Aggregator, Comparison, Replication, Reporter
 from farm.run_folder import Finished
+from farm.scheduling import together
 from farm.scheduling.engines import engine
 from farm.scheduling.scheduler import Failure, Results, schedule
 from farm.status import StatusFile
@@ -88,6 +89,8 @@ class Undertaking:
 
     def go(self, engine_name: str = "here", workers: int | None = None) -> Run:
         """Run, or go on with it."""
+        if together.follows():
+            together.follow(self.graph(), self.plans[0].artifacts, self._force)
         run_folder.check(self.folder)
         for plan in self.plans:
             plan.check()
@@ -95,12 +98,13 @@ class Undertaking:
         graph = self.graph()
         again = self.again(graph)
         artifacts = self.plans[0].artifacts
+        done = together.agreed(graph, artifacts, self._force)
         made_by = engine(engine_name, artifacts.root, workers)
         status = StatusFile(self.folder, self.study.whole.name, graph, artifacts, made_by.slots)
         ended = "interrupted"
         try:
             try:
-                results = schedule(graph, artifacts, made_by, again, _Watch(status, graph, engine_name != "here"))
+                results = schedule(graph, done, made_by, again, _Watch(status, graph, engine_name != "here"))
             finally:
                 made_by.close()
             ended = "failed"

@@ -21,6 +21,12 @@ def engine(name: str, root: Path, workers: int | None = None) -> Engine:
     """
     if workers is not None and workers < 1:
         raise UserError("--workers must be at least 1")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # by torchrun or accelerate launch
+        from farm.scheduling.together import Together
+
+        if name != "here":
+            raise UserError(f"--engine {name}: under torchrun or accelerate launch stages are made here")
+        return Together(root)
     if name == "here":
         from farm.scheduling.here import Here
 

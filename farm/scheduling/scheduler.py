@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from farm.artifacts import Artifacts
 from farm.graph import Graph, Node, dependents
 from farm.scheduling.perform import Outcome
 
@@ -56,9 +55,15 @@ def _silent(state: str, node: Node, failure: Failure | None) -> None:
     """Watches nothing."""
 
 
+class Done(Protocol):
+    """Tells which stages are done: the artifact folders, or what several processes have agreed on."""
+
+    def done(self, name: str, key: str) -> bool: ...
+
+
 def schedule(
     graph: Graph,
-    artifacts: Artifacts,
+    artifacts: Done,
     engine: Engine,
     again: Collection[str] = (),
     watch: Watch = _silent,

@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm import memory, rng
+from farm import memory, processes, rng
 from farm.protocols import Policy, Samples
 from farm.rng import Ids
-from reference_methods.parts import processes
 
 Rows = NDArray[np.int64]
 Lengths = NDArray[np.int64]

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from farm import processes
 from farm.errors import UserError
 from farm.protocols import Learning
-from reference_methods.parts import processes
 from reference_methods.parts.optimization import Metrics, Optimizer
 
 TENSORS, FACTS = "training.safetensors", "training.json"

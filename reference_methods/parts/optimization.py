@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from farm import memory
+from farm import memory, processes
 from farm.errors import UserError
-from reference_methods.parts import processes
 from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import Lengths, Rows, micro_batches
 

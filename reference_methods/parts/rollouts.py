@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from farm import processes
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples, Scorer
-from reference_methods.parts import kl, processes
+from reference_methods.parts import kl
 from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import (
     Rows,

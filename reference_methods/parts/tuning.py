@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
+from farm import processes
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Scorer
-from reference_methods.parts import processes
 
 Tune = Literal["full", "lora", "last_layers"]
 

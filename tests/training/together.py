@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from farm import processes
 from farm.policies.language_model import LanguageModelPolicy
 from reference_methods.dpo import DPO
-from reference_methods.parts import processes
 from reference_methods.ppo import PPO
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT

@@ -1,17 +1,19 @@
 """Several processes that train together: each takes a share of every minibatch, and the gradients are added up.
 
-A loss here is a sum of shares, divided by counts of the *whole* minibatch (see ``aggregation``). So the sum of the
+A loss of the methods is a sum of shares, divided by counts of the *whole* minibatch. So the sum of the
 processes' gradients is the gradient of the minibatch, whatever the number of processes: one process with a micro-batch
 of eight, eight micro-batches of one, and two processes follow the same path up to rounding. Every process holds the
 whole model (as in data-parallel training; sharded models are not supported) and takes the same optimizer step.
 
-Started by ``accelerate launch`` or ``torchrun``; a single process pays nothing.
+Started by ``accelerate launch`` or ``torchrun``; a single process pays nothing. Of ``farm run`` every process holds the
+experiment, and they go through its stages in step (``farm.scheduling.together``).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -27,7 +29,8 @@ def start() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         from accelerate import PartialState
 
-        PartialState(cpu=not torch.cuda.is_available())
+        # A process may wait long for another: while a stage is made that only the first one makes.
+        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
 
 
 def number() -> int:
@@ -132,6 +135,11 @@ def added(tensor: Tensor) -> Tensor:
     if number() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def from_first(message: bytes) -> bytes:
+    """The first process's message, on every process."""
+    return _gather_bytes(message if is_first() else b"")[0] if number() > 1 else message
 
 
 def wait() -> None:

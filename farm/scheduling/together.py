@@ -1,0 +1,104 @@
+"""Several processes that train together (torchrun, accelerate launch): every process goes through the stages in step.
+
+The first makes all stages and writes all files. The others take part in the stages that train, with what they make of
+them thrown away, and wait through the rest, so that no judge is asked twice. After each stage the first tells the
+others what came of it; which stages were done beforehand is agreed on at the start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from farm import progress
+from farm.artifacts import Artifacts, Place
+from farm.errors import UserError
+from farm.graph import Graph, Node
+from farm.scheduling.perform import Outcome, perform
+from farm.scheduling.scheduler import Done, schedule
+
+TRAINS = ("sft", "reward model", "method")
+"""kinds of stages that all processes make together"""
+
+
+def several() -> bool:
+    """Whether a launcher has started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def follows() -> bool:
+    """Whether this process is one of the others."""
+    return several() and int(os.environ.get("RANK", "0")) > 0
+
+
+def agreed(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> Done:
+    """What tells which stages are done: the artifacts; for several processes what the first one found at the start."""
+    if not several():
+        return artifacts
+    if force:
+        raise UserError("--force works with one process; make the stages again without torchrun or accelerate launch")
+    from farm import processes
+
+    processes.start()
+    found = [key for key, node in graph.items() if artifacts.done(node.name, node.key)] if not follows() else []
+    return _Agreed(frozenset(json.loads(processes.from_first(json.dumps(found).encode()))))
+
+
+class _Agreed:
+    def __init__(self, keys: frozenset[str]) -> None:
+        self._keys = keys
+
+    def done(self, name: str, key: str) -> bool:  # noqa: ARG002 (the key tells all)
+        return key in self._keys
+
+
+class Together:
+    """The engine of every process; stages are made one after another."""
+
+    slots = 1
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._outcomes: list[Outcome] = []
+
+    def start(self, node: Node, again: bool) -> None:
+        from farm import processes
+
+        if not follows():
+            outcome = perform(self.root, node, again)
+            told = {"error": outcome.error, "trace": outcome.trace, "found": outcome.found}
+        else:
+            told = {}
+            if node.kind in TRAINS:
+                self._take_part(node)
+        told = json.loads(processes.from_first(json.dumps(told).encode()))
+        self._outcomes.append(Outcome(node.key, told["error"], told["trace"], told["found"]))
+
+    def _take_part(self, node: Node) -> None:
+        """Make the stage and throw it away. A user's mistake shows in every process alike; the first one tells it."""
+        artifacts = Artifacts(self.root)
+        with tempfile.TemporaryDirectory(prefix="farm-follower-") as folder:
+            (Path(folder) / "stage").mkdir()
+            checkpoints = artifacts.partial(node.name, node.key) / "checkpoints"
+            try:
+                node.work(Place(Path(folder) / "stage", checkpoints, Path(folder) / "progress.json"))
+            except (UserError, MemoryError):
+                return
+
+    def finished(self) -> list[Outcome]:
+        out, self._outcomes = self._outcomes, []
+        return out
+
+    def close(self) -> None:
+        """Nothing is under way."""
+
+
+def follow(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> NoReturn:
+    """Go through the stages with the first process, silently, and end."""
+    with progress.quiet():
+        schedule(graph, agreed(graph, artifacts, force), Together(artifacts.root))
+    raise SystemExit(0)
