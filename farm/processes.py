@@ -27,7 +27,7 @@ from farm.protocols import Samples
 def start() -> None:
     """Join the group of processes that the launcher describes in the environment, if it does and nobody has yet."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        from accelerate import PartialState
+        from accelerate import PartialState  # type: ignore[import-untyped]
 
         # A process may wait long for another: while a stage is made that only the first one makes.
         PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
@@ -65,7 +65,7 @@ def add_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
         grads = [p.grad for p in parameters if p.grad is not None and (p.dtype, p.device) == (dtype, device)]
         flat = torch.cat([g.reshape(-1) for g in grads])
         dist.all_reduce(flat)
-        for gradient, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        for gradient, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -220,7 +220,7 @@ class Writer(Protocol):
 class Engine(Protocol):
     """Something that writes for a policy. A draw depends on its key and the engine, not on the batch."""
 
-    own: bool
+    own: ClassVar[bool]
     """whether it computes with the policy's own weights in this process, so that nothing has to be handed over"""
 
     def write(self, writer: Writer, request: Request) -> Written:

@@ -76,8 +76,8 @@ class Optimizer:
         Raises:
             UserError: the loss or a gradient is not finite; nothing has been applied.
         """
-        for group in self._groups:
-            processes.add_gradients(group)
+        for parameters in self._groups:
+            processes.add_gradients(parameters)
         norms = [float(clip_grad_norm_(group, self._max_norm)) for group in self._groups]
         if not all(math.isfinite(x) for x in (loss, *norms)):
             raise UserError(
