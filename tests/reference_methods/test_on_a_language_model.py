@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from farm.errors import UserError
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Learning, Policy, Samples, Scorer
@@ -278,3 +279,25 @@ def test_the_objective_rises_towards_its_bound(method, given, start, monkeypatch
         divergence = float((log_likelihoods(learnt, after) - log_likelihoods(start, after)).mean())
     reached = contains(after).mean() - beta * divergence
     assert rewards.mean() + 0.5 * (bound - rewards.mean()) < reached < bound + 0.02
+
+
+@pytest.mark.parametrize("name", ["dpo", "kto", "simpo", "orpo", "reward_conditioning", "grpo", "quark"])
+@pytest.mark.parametrize("chat", [False, True])
+def test_an_empty_answer_is_its_end_alone_with_and_without_a_chat_template(name, chat, given):
+    """The end of sequence is the one token of an empty answer: counted, scored and learnt like any other."""
+    policy = make_policy(chat=chat)
+    table = given.preferences[["instruction", "output_1", "output_2", "preference"]].copy()
+    table.loc[::3, "output_1"] = ""
+    table.loc[1::4, "output_2"] = ""
+    log, record = recorder()
+    learnt = METHODS[name].train(replace(given, policy=policy, preferences=table, log=record))
+    assert all(math.isfinite(value) for metrics in log for value in metrics.values())
+    assert learnt.sample(PROMPTS[:1], seed=1, purpose="test").prompts == PROMPTS[:1]
+
+
+@pytest.mark.parametrize("method", [DPO(), KTO()])
+def test_a_pair_longer_than_the_window_is_named(method, given):
+    table = given.preferences[["instruction", "output_1", "output_2", "preference"]].copy()
+    table.loc[2, "output_1"] = " ".join(["w1"] * 500)
+    with pytest.raises(UserError, match=r"does not fit the model's context"):
+        method.train(replace(given, preferences=table))
