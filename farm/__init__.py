@@ -2,6 +2,20 @@
 
 The ground of the house (docs/architecture.md): records and randomness, the store, formats, protocols and
 configuration, models and policies, worlds, the experiment loop, and the command line. It imports no wing.
+
+``from farm import run, annotate, evaluate, leaderboard, report`` mirrors the command line (farm.api).
 """
 
+from pathlib import Path as _Path
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """The functions that mirror the command line, imported when they are asked for."""
+    here = _Path(__file__).parent
+    if name.startswith("_") or (here / f"{name}.py").is_file() or (here / name).is_dir():
+        raise AttributeError(name)  # a module of ours, which the import system finds
+    from farm import api
+
+    return api.named(name)

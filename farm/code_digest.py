@@ -12,11 +12,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import inspect
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from farm.errors import UserError
 
 _GROUND = (
     "rng.py",
@@ -51,7 +54,19 @@ def code_digest(name: str) -> str:
 
 def class_digest(path: str) -> str:
     """The digest of the code behind a class, given as in YAML: ``package.module.Class``."""
-    return code_digest(path.rpartition(".")[0] or path)
+    module, _, name = path.rpartition(".")
+    if module == "__main__" or getattr(sys.modules.get(module), "__file__", "") is None:
+        return _of_source(path, getattr(sys.modules.get(module), name, None))
+    return code_digest(module or path)
+
+
+def _of_source(path: str, cls: Any) -> str:
+    """The digest of a class that a script or a notebook defines: of its own source alone."""
+    try:
+        source = inspect.getsource(cls)
+    except (OSError, TypeError) as error:
+        raise UserError(f"{path}: its source is not to be found; put the class into a file of its own") from error
+    return hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
 
 
 def with_code(description: Any) -> Any:

@@ -1,0 +1,58 @@
+"""A run folder evaluated again, from its verdicts alone: no model, no annotator, and no class that the folder names.
+
+A folder may come from anybody, so only our own evaluators' numbers are taken over from its configuration.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eval.leaderboard import Leaderboard
+from eval.replicates import Replicates
+from eval.report.folder import settings
+from eval.validation_study import ValidationStudy
+from farm import formats, run_folder
+from farm.errors import UserError
+from farm.protocols import Replication
+
+
+def evaluate_run(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables of a run's evaluator, or of a study's aggregator, by name.
+
+    Raises:
+        UserError: for a folder that is not a run folder, or lacks its tables.
+    """
+    config = settings(folder)[1]
+    if (folder / "variants.json").is_file():
+        return _study(folder, config)
+    own = Leaderboard(**_numbers(config.get("evaluator"), "eval.leaderboard.Leaderboard"))
+    return own.evaluate(run_folder.read_comparison(folder))
+
+
+def _study(folder: Path, config: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    variants = formats.read_table(folder / "variants.json")
+    folders = []
+    for name in variants["variant"].astype(str):
+        place = folder / "runs" / name
+        if place.parent != folder / "runs":
+            raise UserError(f"{folder / 'variants.json'}: `{name}` is not the name of a folder below runs/")
+        folders.append(place)
+    seed = config.get("seed")
+    replication = Replication(variants, folders, seed if isinstance(seed, int) else 0)
+    spec = config.get("aggregator")
+    replicates = Replicates(**_numbers(spec, "eval.replicates.Replicates"))
+    if isinstance(spec, dict) and spec.get("class") == "eval.validation_study.ValidationStudy":
+        inner = Replicates(**_numbers(spec.get("aggregator"), "eval.replicates.Replicates"))
+        return ValidationStudy(inner, **_numbers(spec, "eval.validation_study.ValidationStudy")).aggregate(replication)
+    return replicates.aggregate(replication)
+
+
+def _numbers(spec: Any, path: str) -> dict[str, Any]:
+    """The confidence and rounds of one of our own classes."""
+    if not isinstance(spec, dict) or spec.get("class") != path:
+        return {}
+    known: dict[str, type | tuple[type, ...]] = {"confidence": float, "rounds": int}
+    return {name: spec[name] for name, kind in known.items() if isinstance(spec.get(name), kind)}

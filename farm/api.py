@@ -1,0 +1,111 @@
+"""The commands from Python: ``from farm import run, annotate, evaluate, leaderboard, report``.
+
+What belongs to a wing is announced by it through the entry points ``farm.api`` and imported when it is asked for, so
+the ground imports no wing. A spec may be what it is in YAML, or a class: ``{"class": MyMethod, "steps": 10}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from farm import experiment
+from farm.errors import nearest
+from farm.running import Run, Undertaking
+
+__all__ = ["Run", "dry_run", "named", "run", "spec_of"]
+
+
+def run(
+    plan: str | Path | Mapping[str, Any],
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    only: Sequence[str] | None = None,
+    force: Sequence[str] = (),
+    engine: str = "here",
+    workers: int | None = None,
+) -> Run:
+    """Run an experiment, or go on with it, as `farm run` does.
+
+    Args:
+        plan: an experiment by name or path, or a mapping of what its YAML would say.
+        settings: changes, ``{"sizes.pairs": 100}`` or ``["sizes.pairs=100"]``.
+
+    Returns:
+        the run: ``folder``, ``leaderboard`` and other tables, ``failures``, ``report``.
+    """
+    study = _study(plan, settings, seed, only)
+    return Undertaking(study, None if out is None else Path(out), force).go(engine, workers)
+
+
+def dry_run(plan: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | Sequence[str] = ()) -> dict[str, Any]:
+    """What a run would do, as `farm run --dry-run --json`."""
+    from farm.dry_run import foresee
+
+    return foresee(Undertaking(_study(plan, settings, None, None)), 1)
+
+
+def _study(
+    plan: str | Path | Mapping[str, Any],
+    settings: Mapping[str, Any] | Sequence[str],
+    seed: int | None,
+    only: Sequence[str] | None,
+) -> experiment.Study:
+    from farm import config
+
+    changes = dict(settings) if isinstance(settings, Mapping) else None
+    if isinstance(plan, Mapping):
+        data, origin = with_paths(dict(plan)), "the experiment"
+        data.setdefault("name", "experiment")
+    else:
+        path = config.find("experiments", str(plan))
+        data, origin = {"name": path.stem, **config.load_mapping(path)}, str(path)
+    if changes is None:
+        data = config.override(data, list(settings))
+    for key, value in (changes or {}).items():
+        config.put(data, key, with_paths(value), "settings")
+    return experiment.from_mapping(data, origin, seed, only)
+
+
+def with_paths(value: Any) -> Any:
+    """Plain data with every class in it as its import path."""
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Mapping):
+        return {str(k): with_paths(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [with_paths(v) for v in value]
+    return value
+
+
+def spec_of(given: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec from a name, a path, a class or a mapping, with changed arguments (nested ones as ``a.b``)."""
+    from farm import config
+
+    if isinstance(given, type):
+        spec: dict[str, Any] = {"class": with_paths(given)}
+    elif isinstance(given, Mapping):
+        spec = with_paths(given)
+    else:
+        spec = {"use": str(given)}
+    for key, value in changes.items():
+        config.put(spec, key, with_paths(value), "the settings")
+    return spec
+
+
+def named(name: str) -> Any:
+    """A function of this module, or one that a wing announces.
+
+    Raises:
+        AttributeError: naming the nearest that there is.
+    """
+    if name in __all__:
+        return globals()[name]
+    found = {entry.name: entry for entry in entry_points(group="farm.api")}
+    if name in found:
+        return found[name].load()
+    raise AttributeError(f"farm has no `{name}`; {nearest(name, [*__all__, *found])}")
