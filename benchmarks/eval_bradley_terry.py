@@ -23,6 +23,8 @@ import pandas as pd
 
 from eval import bradley_terry as bt
 from eval.battles import Battles
+from eval.strengths import fit_half
+from eval.win_matrix import count
 
 MODELS = 100
 
@@ -104,12 +106,12 @@ def main() -> None:
     options = parser.parse_args()
     for n in options.sizes:
         battles = simulated(n)
-        counts = bt.count(battles.first, battles.second, battles.score, MODELS)
+        counts = count(battles.first, battles.second, battles.score, MODELS)
         wins = counts.win_matrix()
         ours = {
             "two weighted bincounts, the plain counting pass": best(lambda b=battles: two_bincounts(b)),
-            "counting pass": best(lambda b=battles: bt.count(b.first, b.second, b.score, MODELS)),
-            "fit (Newton)": best(lambda w=wins: bt.fit_half(w)),
+            "counting pass": best(lambda b=battles: count(b.first, b.second, b.score, MODELS)),
+            "fit (Newton)": best(lambda w=wins: fit_half(w)),
             "everything with row sandwich": best(lambda b=battles: bt.bradley_terry(b)),
             "a bootstrap round": best(lambda b=battles: bt.bradley_terry(b, bootstrap=20), 2) / 20,
         }

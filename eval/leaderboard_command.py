@@ -15,6 +15,7 @@ from eval import battles as battle_files
 from eval import bradley_terry, fetch, sources
 from eval.board import METRICS, LengthControl, board
 from eval.difficulty import Difficulty
+from eval.elo import elo
 from eval.length_control import Alignment, Recipe, Regulariser, read_weights
 from eval.published import PublishedComparison, compare, read_published
 from farm.errors import UserError, nearest
@@ -156,7 +157,7 @@ def _ratings(
         seed=seed,
         confidence=confidence,
     )
-    return RatedBoard(fitted, bradley_terry.elo(battles) if "elo" in asked else None)
+    return RatedBoard(fitted, elo(battles) if "elo" in asked else None)
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class EloBoard(Result):
 
     @classmethod
     def of(cls, battles: battle_files.Battles) -> EloBoard:
-        return cls(bradley_terry.elo(battles), len(battles))
+        return cls(elo(battles), len(battles))
 
     def table(self) -> pd.DataFrame:
         ranks = np.arange(1, len(self.ratings) + 1)

@@ -104,7 +104,7 @@ def _of_role(one: RunFolder, two: RunFolder, role: str, methods: list[str]) -> l
         if not all(s.size for s, _ in sides):
             continue
         rows.append({"role": role, "method": method} | _difference(sides, one.confidence) | _ranks(one, two, method))
-    adjusted = holm([row["p"] for row in rows]) if rows else []
+    adjusted: Any = holm([row["p"] for row in rows]) if rows else []
     return [{k: v for k, v in row.items() if k != "p"} | {"p_holm": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
@@ -133,7 +133,10 @@ def _difference(sides: list[tuple[Any, Any]], confidence: float) -> dict[str, An
 
 def _ranks(one: RunFolder, two: RunFolder, method: str) -> dict[str, Any]:
     ranks = [run.board.get(method, {}).get("rank") for run in (one, two)]
-    return {f"rank_{k}": int(r) if wording.known(r) else None for k, r in zip(("first", "second"), ranks, strict=True)}
+    return {
+        f"rank_{k}": int(r) if r is not None and wording.known(r) else None
+        for k, r in zip(("first", "second"), ranks, strict=True)
+    }
 
 
 def changes(first: dict[str, Any], second: dict[str, Any]) -> pd.DataFrame:

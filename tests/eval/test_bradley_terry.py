@@ -9,6 +9,10 @@ from scipy.special import expit
 
 from eval import bradley_terry as bt
 from eval.battles import from_table, read_battles
+from eval.elo import elo
+from eval.first_advantage import first_advantage
+from eval.strengths import fit_half
+from eval.win_matrix import count
 from farm.errors import UserError
 
 
@@ -53,7 +57,7 @@ def test_against_evalica_choix_and_statsmodels():
     battles = from_table(table, "t")
     half = bt.bradley_terry(battles)
     choix = pytest.importorskip("choix")
-    wins = bt.count(battles.first, battles.second, battles.score, 12).win_matrix()
+    wins = count(battles.first, battles.second, battles.score, 12).win_matrix()
     np.testing.assert_allclose(half.theta, choix.ilsr_pairwise_dense(wins), atol=1e-7)
     evalica = pytest.importorskip("evalica")
     names = {"model_a": evalica.Winner.X, "model_b": evalica.Winner.Y, "tie": evalica.Winner.Draw}
@@ -140,7 +144,7 @@ def test_the_first_advantage_is_recovered():
     won = generator.random(n) < expit(0.3 + theta[a] - theta[b])
     names = np.array(list("abcdef"))
     table = pd.DataFrame({"model_a": names[a], "model_b": names[b], "winner": np.where(won, "model_a", "model_b")})
-    found = bt.first_advantage(from_table(table, "t"))
+    found = first_advantage(from_table(table, "t"))
     assert abs(found.log_odds - 0.3) < 4 * found.standard_error and found.standard_error < 0.03
     sm = pytest.importorskip("statsmodels.api")
     design = np.zeros((n, 6))
@@ -153,7 +157,7 @@ def test_the_first_advantage_is_recovered():
 
 def test_elo_by_hand():
     table = pd.DataFrame({"model_a": ["a", "b"], "model_b": ["b", "a"], "winner": ["model_a", "tie"]})
-    ratings = bt.elo(from_table(table, "t"), k=4)
+    ratings = elo(from_table(table, "t"), k=4)
     expected = 1002 + 4 * (0.5 - 1 / (1 + 10 ** ((998 - 1002) / 400)))
     assert ratings["a"] == pytest.approx(expected) and ratings.sum() == pytest.approx(2000)
 
@@ -190,7 +194,7 @@ def test_arena_aggregates(shared_data):
         fractions.index, fractions.columns
     ]
     wins = np.nan_to_num(fractions.to_numpy()) * games.to_numpy()
-    ratings = 1000 + bt.SCALE * bt.fit_half(wins)
+    ratings = 1000 + bt.SCALE * fit_half(wins)
     published = pd.read_csv(base / "arena_20240329_elo_final.csv").set_index("model_a")["elo"].loc[fractions.index]
     assert np.corrcoef(ratings, published)[0, 1] == pytest.approx(0.994, abs=0.002)
     assert np.polyfit(published, ratings, 1)[0] == pytest.approx(1.54, abs=0.03)

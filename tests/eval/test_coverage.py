@@ -18,6 +18,7 @@ from eval import ranking
 from eval.battles import from_table
 from eval.categories import shrink
 from eval.correction import noise_corrected
+from eval.first_advantage import first_advantage
 from eval.judge_runs import audit_runs
 from eval.length_control import length_controlled
 from eval.multiple import all_differences, max_t
@@ -335,7 +336,7 @@ def test_bradley_terry_bootstrap_davidson_and_first_advantage(rounds):
         low, high = np.quantile(found, [0.025, 0.975], axis=0)
         bootstrapped.append((low <= scaled) & (scaled <= high))
         moved = table.assign(winner=np.where(g.random(500) < expit(d + 0.4), "model_a", "model_b"))
-        e = bt.first_advantage(from_table(moved, "t"))
+        e = first_advantage(from_table(moved, "t"))
         advantage.append(e.low <= 0.4 <= e.high)
     assert covers(share(np.array(davidson)), rounds)
     assert covers(share(np.array(bootstrapped)), rounds)
