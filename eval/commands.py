@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILES...", help="Annotation files, or model outputs (with --judge and --baseline)."),
+        typer.Argument(metavar="FILES...", help="Annotation files, model outputs (with --judge and --baseline), or a run folder."),
     ],
     judge: Annotated[str | None, typer.Option(help="Who judges the outputs: a named annotator or a YAML file.")] = None,
     baseline: Annotated[Path | None, typer.Option(help="Outputs of the baseline, for model outputs.")] = None,
@@ -57,6 +57,11 @@ def evaluate(
     """
     from eval import evaluate_command, show
 
+    if len(files) == 1 and files[0].is_dir() and (files[0] / "config.yaml").is_file():
+        from eval.run_evaluation import print_run
+
+        print_run(files[0], as_json)
+        return
     report = evaluate_command.run(
         files,
         judge=judge,

@@ -5,6 +5,7 @@ A folder may come from anybody, so only our own evaluators' numbers are taken ov
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,16 @@ def _numbers(spec: Any, path: str) -> dict[str, Any]:
         return {}
     known: dict[str, type | tuple[type, ...]] = {"confidence": float, "rounds": int}
     return {name: spec[name] for name, kind in known.items() if isinstance(spec.get(name), kind)}
+
+
+def print_run(folder: Path, as_json: bool) -> None:
+    """The tables of a run folder on the terminal: as JSON all of them, else the leaderboard."""
+    tables = evaluate_run(folder)
+    if as_json:
+        print(json.dumps({name: json.loads(t.to_json(orient="records")) for name, t in tables.items()}, indent=1))
+        return
+    board = tables["leaderboard"]
+    ends = ("_low", "_high")
+    shown = [c for c in board if not str(c).endswith(ends) and c not in ("missing_why", "samples", "standard_error")]
+    with pd.option_context("display.width", 200, "display.max_columns", 40, "display.precision", 2):
+        print(board[shown].to_string(index=False))

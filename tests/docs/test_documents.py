@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FARM = Path(sys.executable).parent / "farm"
 
-TESTED = ["README.md", "docs/extending.md"]
+TESTED = ["README.md", "docs/extending.md", "docs/experiments.md"]
 SMALLER = {"farm run pocket": ["world.documents=640", "world.epochs=1", "sizes.demonstrations=96", "sizes.prompts=24"]}
 """What is added to a command that would take minutes, as --set"""
 SMALLER["farm run pocket"] += ["sizes.pairs=96", "sizes.evaluation=8", "methods.ppo.steps=1", "methods.ppo.rollouts=16"]
@@ -34,9 +34,10 @@ def test_the_commands_of_a_document_run(document: str, tmp_path: Path, monkeypat
     assert commands
     for command in commands:
         words = shlex.split(command)
-        assert words[0] == "farm"
+        assert words[0] in ("farm", "python")
         words += [w for start, more in SMALLER.items() if command.startswith(start) for s in more for w in ("--set", s)]
-        done = subprocess.run([FARM, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        program = FARM if words[0] == "farm" else sys.executable
+        done = subprocess.run([program, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
