@@ -1,11 +1,11 @@
 """Win rates of groups, and which are truly weak: shrunken estimates and Benjamini-Hochberg across groups.
 
-Small groups have extreme raw rates by chance, so a list of the weakest by raw rate is a list of the smallest. Empirical
-Bayes pulls each group towards the common mean by how noisy it is:
+Small groups have extreme raw rates by chance, so a list of the weakest by raw rate is a list of the smallest. A
+hierarchical model pulls each group towards the common mean by how noisy it is:
 
     shrunken_g = B_g mean + (1 - B_g) raw_g,    B_g = SE_g^2 / (SE_g^2 + tau^2)
 
-with tau^2 by the method of Paule and Mandel (the tau that makes the weighted spread what chance would give). A category
+averaged over what the groups say of tau, the spread of the true rates (:func:`shrink`). A category
 may be a path ("writing/creative/outline"): its rows count in every node above it.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import stats
 
 from eval.multiple import benjamini_hochberg
 from farm.statistics.result import Result
@@ -36,7 +36,7 @@ class Shrinkage(Result):
     """of the shrunken estimates (posterior spread)"""
     centre: float
     spread: float
-    """tau: how much groups truly differ"""
+    """tau: how much groups truly differ (posterior mean)"""
 
     def table(self) -> pd.DataFrame:
         return pd.DataFrame({"raw": self.raw, "shrunken": self.shrunken, "standard_error": self.standard_error})
@@ -46,28 +46,33 @@ class Shrinkage(Result):
 
 
 def shrink(raw: ArrayLike, standard_errors: ArrayLike) -> Shrinkage:
-    """Empirical-Bayes estimates of groups with known standard errors; both [G]. Errors must not go with the rates."""
+    """Estimates of groups with known standard errors, drawn towards their centre; both [G].
+
+    theta_g ~ N(mu, tau^2), x_g ~ N(theta_g, s_g^2), flat priors on mu and on tau (Gelman 2006), averaged over a grid of
+    tau: plugging in one tau leaves its uncertainty out, and such intervals covered 82 to 94 %. The errors must not go
+    with the rates.
+    """
     x = np.asarray(raw, dtype=np.float64)
     v = np.square(np.asarray(standard_errors, dtype=np.float64))
     # A group whose rows all agree has no spread of its own: give it the largest honest one instead of certainty.
     known = np.isfinite(v) & (v > 0)
     v = np.where(known, v, v[known].max() if known.any() else 0.25)
 
-    def centre_of(tau2: float) -> float:
-        w = 1 / (v + tau2)
-        return float(w @ x / w.sum())
-
-    def excess(tau2: float) -> float:
-        return float((np.square(x - centre_of(tau2)) / (v + tau2)).sum() - (len(x) - 1))
-
-    tau2 = 0.0
-    if len(x) > 1 and excess(0.0) > 0:
-        tau2 = float(optimize.brentq(excess, 0.0, float(np.square(x - x.mean()).sum() + v.max() + 1)))
-    centre = centre_of(tau2)
-    pull = v / (v + tau2)
-    centre_variance = 1 / (1 / (v + tau2)).sum()
-    error = np.sqrt(v * (1 - pull) + pull**2 * centre_variance)
-    return Shrinkage(x, pull * centre + (1 - pull) * x, error, centre, float(np.sqrt(tau2)))
+    if len(x) == 1:
+        return Shrinkage(x, x.copy(), np.sqrt(v), float(x[0]), 0.0)
+    tau = np.linspace(0, 3 * max(float(x.std()), float(np.sqrt(v).mean())), 121)
+    total = v + np.square(tau)[:, None]  # [grid, G]
+    precision = (1 / total).sum(axis=1)
+    centre = (x / total).sum(axis=1) / precision
+    logs = -0.5 * (np.log(precision) + np.log(total).sum(axis=1) + (np.square(x - centre[:, None]) / total).sum(axis=1))
+    weight = np.exp(logs - logs.max())
+    weight /= weight.sum()
+    pull = v / total
+    mean_given = pull * centre[:, None] + (1 - pull) * x
+    variance_given = v * (1 - pull) + np.square(pull) / precision[:, None]
+    shrunken = weight @ mean_given
+    error = np.sqrt(weight @ variance_given + weight @ np.square(mean_given - shrunken))
+    return Shrinkage(x, shrunken, error, float(weight @ centre), float(weight @ tau))
 
 
 def _pooled_errors(groups: pd.DataFrame) -> Floats:

@@ -314,7 +314,7 @@ def test_shrunken_groups_cover_on_average(rounds):
         error = np.where(np.arange(40) < 20, 0.03, 0.1)
         found = shrink(truth + error * g.normal(size=40), error)
         covered.append(np.abs(found.shrunken - truth) <= 1.96 * found.standard_error)
-    assert covers(share(np.array(covered)), rounds * 10)
+    assert covers(share(np.array(covered)), rounds, 0.93, 0.96)
 
 
 @simulated(60, 600)
