@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from annotators import aggregation, designs
+from annotators import active, aggregation, designs
 from annotators.both_orders import BothOrders
 from annotators.cached import Cached
 from annotators.llm.annotator import LLMAnnotator
@@ -27,7 +27,7 @@ from annotators.llm.tally import Tally
 from annotators.wrapping import keeps_answers, parts_of, unannotated
 from farm import config, progress
 from farm.errors import UserError, nearest
-from farm.formats import SUFFIXES, write_annotations
+from farm.formats import SUFFIXES, read_table, write_annotations
 from farm.protocols import Annotator, Context, Features, World
 from farm.records import PairIds, in_random_order
 from farm.store import Store, home
@@ -36,6 +36,16 @@ CHUNK = 20_000
 """Rows annotated between two entries in the store."""
 
 Order = Literal["random", "given", "both"]
+
+
+@dataclass(frozen=True)
+class Active:
+    """How the next pairs are chosen."""
+
+    strategy: active.Strategy
+    labels: int
+    rounds: int
+    features: Features
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,8 @@ class AnnotationRun:
     """on what language models are asked"""
     aggregate: str | None = None
     """how the votes on each pair become one verdict (annotators/aggregation.py)"""
+    active: Active | None = None
+    """which of the pairs are asked about, round by round (annotators/active.py)"""
 
     def plan(self) -> dict[str, Any]:
         """How much there is to do, without asking anyone."""
@@ -64,6 +76,8 @@ class AnnotationRun:
             "order": self.order,
             "verdicts": len(self.pairs) * self.replicates,
         }
+        if self.active:  # what is asked later depends on the answers
+            return {**facts, "verdicts": self.active.labels, "candidates": len(self.pairs)}
         if any(isinstance(part, LLMAnnotator) for part in parts_of(self.annotator)):
             with session(replace(self.limits, dry_run=True)) as dry, progress.quiet():
                 for _ in self._annotated():
@@ -82,7 +96,7 @@ class AnnotationRun:
     def go(self) -> dict[str, Any]:
         """Annotate everything, write the file, and return the summary."""
         started = time.monotonic()
-        total = len(self.pairs) * self.replicates
+        total = self.active.labels if self.active else len(self.pairs) * self.replicates
         tables: list[pd.DataFrame] = []
         with session(self.limits) as asked, progress.task("annotating", total=total) as work:
             try:
@@ -118,6 +132,13 @@ class AnnotationRun:
         return self.out.with_name(f"{self.out.stem}.votes{self.out.suffix}") if self.aggregate else self.out
 
     def _annotated(self) -> Iterator[pd.DataFrame]:
+        if self.active:
+            how = self.active
+            ask = partial(self._shown, partial(self.annotator.annotate, seed=self.seed))
+            yield from active.rounds_of(
+                self.pairs, ask, how.features, how.strategy, labels=how.labels, rounds=how.rounds, seed=self.seed
+            )
+            return
         for replicate, chunk in self._chunks():
             yield self._shown(partial(self.annotator.annotate, seed=self.seed, replicate=replicate), chunk)
 
@@ -147,6 +168,9 @@ def prepare(
     per_instruction: int = 1,
     score: str = "score",
     aggregate: str | None = None,
+    strategy: str | None = None,
+    labels: int | None = None,
+    rounds: int = 10,
 ) -> AnnotationRun:
     """A run from what the command line says.
 
@@ -163,6 +187,16 @@ def prepare(
         raise UserError(f"{out}: the suffix tells the format; known: {', '.join(SUFFIXES)}")
     if aggregate is not None and aggregate not in aggregation.WAYS:
         raise UserError(f"there is no way to aggregate called `{aggregate}`; {nearest(aggregate, aggregation.WAYS)}")
+    if strategy is not None:
+        if strategy not in active.STRATEGIES:
+            raise UserError(f"there is no strategy `{strategy}`; {nearest(strategy, active.STRATEGIES)}")
+        if labels is None:
+            raise UserError("--active chooses what to ask, so say how much: --labels N")
+        if replicates > 1 or aggregate:
+            raise UserError("--active asks about each pair once: leave out --replicates and --aggregate")
+        design = design or ("all" if against is None and "output" in read_table(pairs).columns else None)
+    elif labels is not None:
+        raise UserError("--labels is for --active: name a strategy")
     if out.resolve() in (pairs.resolve(), against and against.resolve()):
         raise UserError(f"{out}: the annotations would overwrite the pairs; name another file")
     table = unannotated(
@@ -171,12 +205,17 @@ def prepare(
     path = config.find("annotators", annotators)
     spec = config.override(config.load_mapping(path), settings)
     kept = Store(store if store is not None else home() / "store.sqlite")
-    annotator = config.build(Annotator, spec, context_for(world, kept), str(path))
+    context = context_for(world, kept)
+    annotator = config.build(Annotator, spec, context, str(path))
     if order == "both":
         annotator = BothOrders(annotator)
     if store is not None and not keeps_answers(annotator):
         annotator = Cached(annotator, kept)
-    return AnnotationRun(table, annotator, out, seed, order, replicates, limits or Limits(), aggregate)
+    chooser = None
+    if strategy is not None and labels is not None and context.features is not None:
+        known = next(s for s in active.STRATEGIES if s == strategy)
+        chooser = Active(known, labels, rounds, context.features)
+    return AnnotationRun(table, annotator, out, seed, order, replicates, limits or Limits(), aggregate, chooser)
 
 
 def context_for(world: str | None, store: Store) -> Context:

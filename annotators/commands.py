@@ -59,6 +59,11 @@ def annotate(
     aggregate: Annotated[
         str | None, typer.Option(help="One verdict a pair from its votes: majority, dawid-skene, glad or weighted.")
     ] = None,
+    active: Annotated[
+        str | None, typer.Option(help="Choose what to label next, round by round: disagreement, thompson or random.")
+    ] = None,
+    labels: Annotated[int | None, typer.Option(min=1, help="With --active: verdicts in all.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="With --active: rounds of choosing.")] = 10,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much there is to do.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -89,6 +94,7 @@ def annotate(
             "--against": against,
         }
         for_pairs |= {"--design": design, "--aggregate": aggregate}
+        for_pairs["--active"] = active
         if said := [option for option, value in for_pairs.items() if value]:
             raise UserError(f"{said[0]} is for pairs, and --kind {kind} has none")
         run = feedback_run.prepare(
@@ -101,6 +107,7 @@ def annotate(
             store=store, seed=seed, order="both" if both_orders else "given" if given_order else "random",
             replicates=replicates, world=world, settings=settings or [], limits=limits, against=against,
             design=design, per_instruction=per_instruction, score=score, aggregate=aggregate,
+            strategy=active, labels=labels, rounds=rounds,
         )  # fmt: skip
     if dry_run:
         plan = run.plan()

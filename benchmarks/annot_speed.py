@@ -1,6 +1,6 @@
 """How fast the simulated annotators label pairs whose features are known, and how much memory they take.
 
-    python -m benchmarks.annotators [--pairs 1000000] [--only NAME]
+    python -m benchmarks.annot_speed [--pairs 1000000] [--only NAME]
 
 Each case runs in a process of its own, so that the peak memory is its own. "growth" is the peak of the resident memory
 above what the pairs and the features took before the first label.
