@@ -69,6 +69,8 @@ class Server:
         Raises:
             UserError: the server cannot be reached, refuses, does not give token ids, or cannot take new weights.
         """
+        if not request.prompts:
+            return Written([], [], [])
         connection = _connection_for(self)
         handed_over = connection.bring_up_to_date(writer.model)
         return connection.write(request, handed_over)

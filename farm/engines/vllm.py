@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from farm import adapters, rng
+from farm import adapters, processes, rng
 from farm.engines.weights import Folder, Stamp, base_parameters, write_model
 from farm.errors import UserError, need
 from farm.protocols import Request, Writer, Written
@@ -64,6 +64,11 @@ class VLLM:
         """
         if not request.prompts:
             return Written([], [], [])
+        if processes.number() > 1:
+            raise UserError(
+                "engine vllm: under torchrun or accelerate launch every process would start one on the same "
+                "accelerator; use `engine: server`"
+            )
         running = _running_for(self, writer)
         if self.context is not None:
             needed = max(len(p) + int(limit) for p, limit in zip(request.prompts, request.limits, strict=True))
@@ -179,13 +184,21 @@ _RUNNING: dict[str, _Running] = {}
 
 
 def _running_for(settings: VLLM, writer: Writer) -> _Running:
-    facts = (asdict(settings), writer.compute_dtype, str(next(writer.model.parameters()).dtype))
-    key = json.dumps([facts, writer.model.config.to_dict()], sort_keys=True, default=str)
+    key = running_key(settings, writer)
     if key not in _RUNNING:
         if not _RUNNING:
             atexit.register(stop)
         _RUNNING[key] = _Running(settings, writer)
     return _RUNNING[key]
+
+
+def running_key(settings: VLLM, writer: Writer) -> str:
+    """What policies must have in common to share one vLLM: all but the weights, and where they were read from."""
+    architecture = writer.model.config.to_dict()
+    for name in ("_name_or_path", "name_or_path", "transformers_version"):
+        architecture.pop(name, None)
+    facts = (asdict(settings), writer.compute_dtype, str(next(writer.model.parameters()).dtype), architecture)
+    return json.dumps(facts, sort_keys=True, default=str)
 
 
 def stop() -> None:

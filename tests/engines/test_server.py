@@ -137,3 +137,7 @@ def test_the_engine_is_chosen_by_configuration_and_saved_with_the_policy(loopbac
     assert rows(again.sample(PROMPTS, seed=0, purpose="t")) == rows(policy.sample(PROMPTS, seed=0, purpose="t"))
     with pytest.raises(UserError, match="http"):
         config.build(Engine, {"use": "server", "url": "file:///etc/passwd"})
+
+
+def test_no_prompts_ask_nothing(loopback: Loopback) -> None:
+    assert len(served(loopback).sample([], seed=0, purpose="t")) == 0 and not loopback.asked

@@ -1,0 +1,83 @@
+"""What an engine is told of weights: when they have changed, in which files, and who shares a vLLM."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from farm import processes
+from farm.engines.vllm import VLLM, running_key
+from farm.engines.weights import Folder, Stamp, base_parameters, write_model
+from farm.errors import UserError
+from farm.policies import load
+from tests.engines.conftest import make_policy, perturb
+from tests.policies.conftest import PROMPTS
+
+LORA = {"rank": 4, "alpha": 8.0, "seed": 0}
+
+
+def test_every_kind_of_change_is_noticed() -> None:
+    policy, stamp = make_policy(), Stamp()
+    weights = list(policy.parameters())
+    assert not stamp.is_current(weights)
+    stamp.put(weights)
+    assert stamp.is_current(weights) and not stamp.is_current(list(make_policy().parameters()))
+    perturb(policy, size=1e-3)
+    assert not stamp.is_current(weights)
+    stamp.put(weights)
+    optimizer = torch.optim.AdamW(weights, lr=1e-5, fused=True)  # does not count a tensor's version up
+    policy.log_probabilities(policy.encode(PROMPTS, PROMPTS))[0].sum().backward()
+    before = [p._version for p in weights]
+    optimizer.step()
+    assert [p._version for p in weights] == before, "torch counts now: the sums are no longer needed"
+    assert not stamp.is_current(weights)
+
+
+def test_the_files_are_those_of_the_model_untied_and_merged(tmp_path: Path) -> None:
+    policy = make_policy().with_settings(lora=LORA)
+    perturb(policy)
+    write_model(policy.model, tmp_path / "merged", merge=True)
+    write_model(policy.model, tmp_path / "base", merge=False)
+    merged, base = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "base"))
+    plain = policy.with_settings(lora=None).model.state_dict()
+    assert merged.keys() == base.keys() == plain.keys()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(merged[name], tensor)
+    assert not torch.equal(base["model.layers.0.mlp.up_proj.weight"], merged["model.layers.0.mlp.up_proj.weight"])
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False and config["architectures"] == ["LlamaForCausalLM"]
+
+
+def test_adapters_leave_the_base_as_it_was() -> None:
+    base, stamp = make_policy(), Stamp()
+    stamp.put(base_parameters(base.model))
+    policy = base.with_settings(lora=LORA)
+    perturb(policy)
+    assert stamp.is_current(base_parameters(policy.model))  # the very same tensors
+
+
+def test_folders_go_with_their_owner() -> None:
+    folder = Folder()
+    path = folder.path
+    assert path.is_dir()
+    folder.close()
+    assert not path.exists()
+
+
+def test_policies_of_one_architecture_share_a_vllm(tmp_path: Path) -> None:
+    policy = make_policy()
+    policy.save(tmp_path / "a")
+    policy.save(tmp_path / "b")
+    keys = {running_key(VLLM(), load(tmp_path / name)) for name in "ab"}
+    assert len(keys) == 1
+    assert running_key(VLLM(context=64), load(tmp_path / "a")) not in keys
+
+
+def test_several_processes_are_sent_to_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "number", lambda: 2)
+    with pytest.raises(UserError, match="engine: server"):
+        make_policy(engine=VLLM()).sample(PROMPTS, seed=0, purpose="t")
