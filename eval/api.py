@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from eval.evaluation import Evaluation, evaluate_table, read_files
 from farm import formats
 from farm.errors import UserError
 
-Table = pd.DataFrame | Sequence[Mapping[str, Any]] | str | Path
+Table: TypeAlias = pd.DataFrame | Sequence[Mapping[str, Any]] | str | Path
 
 
 def evaluate(
@@ -66,7 +66,7 @@ def report(run: str | Path, examples: int = 20) -> Path:
 
 
 def _read(rows: Table) -> pd.DataFrame:
-    return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))  # type: ignore[arg-type]
+    return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
 
 
 def _written(rows: Table, path: Path) -> Path:

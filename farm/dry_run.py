@@ -26,7 +26,7 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
     again = undertaking.again(graph)
     artifacts = undertaking.plans[0].artifacts
     estimator = Estimator(artifacts.timings())
-    rows = []
+    rows: list[dict[str, Any]] = []
     for key, node in graph.items():
         done = key not in again and artifacts.done(node.name, key)
         estimate = estimator(node)

@@ -198,7 +198,7 @@ def _single(data: dict[str, Any], origin: str) -> Experiment:
     for place, defaults in ((data, _DEFAULTS), (data.get("judges"), {"judge": "evaluation"})):
         for key, default in defaults.items():  # `--set annotator.rate=0.1` changes the default annotator
             spec = place.get(key) if isinstance(place, dict) else None
-            if isinstance(spec, dict) and "use" not in spec and "class" not in spec:
+            if isinstance(place, dict) and isinstance(spec, dict) and "use" not in spec and "class" not in spec:
                 place[key] = {"use": default, **spec}
     experiment = config.validate(Experiment, data, origin)
     if "judge" not in experiment.judges:
