@@ -107,7 +107,7 @@ def validation(run: StudyFolder, palette: Palette) -> dict[str, Any] | None:
     if not len(table):
         return None
     summary = run.table("validation_summary")
-    main = next(
+    main: dict[Any, Any] = next(
         (r for r in summary.to_dict(orient="records") if (r["first"], r["second"]) == ("simulated", "human")), {}
     )
     said = ""
