@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILES...", help="Annotation files, model outputs (with --judge and --baseline), or a run folder."),
+        typer.Argument(
+            metavar="FILES...", help="Annotation files, model outputs (with --judge and --baseline), or a run folder."
+        ),
     ],
     judge: Annotated[str | None, typer.Option(help="Who judges the outputs: a named annotator or a YAML file.")] = None,
     baseline: Annotated[Path | None, typer.Option(help="Outputs of the baseline, for model outputs.")] = None,
@@ -159,6 +161,7 @@ def validate(
         Path | None, typer.Option(help="Votes of humans on the same pairs (cross-annotations), in any known layout.")
     ] = None,
     annotator: Annotated[str | None, typer.Option(help="Keep the verdicts of this annotator.")] = None,
+    pool: Annotated[bool, typer.Option("--pool", help="Take all annotators of the judge's file for one.")] = False,
     pairs: Annotated[
         Path | None, typer.Option(help="Texts of the pairs by `pair_id`, where the verdicts have only the ids.")
     ] = None,
@@ -182,7 +185,7 @@ def validate(
     from eval import show, validate_command
 
     found = validate_command.run(
-        judge, human, by, rounds, seed, confidence, annotator=annotator, pairs=pairs, export=export
+        judge, human, by, rounds, seed, confidence, annotator=annotator, pool=pool, pairs=pairs, export=export
     )
     show.result(found, out, as_json)
 

@@ -25,12 +25,17 @@ def run(
     confidence: float,
     *,
     annotator: str | None = None,
+    pool: bool = False,
     pairs: Path | None = None,
     export: Path | None = None,
 ) -> Result:
     """The validation; the judge alone without humans; the table of runs when the judge's file carries the labels."""
     votes = with_texts(judge, pairs) if pairs is not None else read_votes(judge)
     names = [str(n) for n in votes["annotator"].unique()]
+    if pool:
+        if annotator is not None:
+            raise UserError("--pool takes all annotators for one and --annotator picks one; give one of them")
+        votes, names = votes.assign(annotator=judge.name.split(".")[0]), [judge.name.split(".")[0]]
     if annotator is not None:
         if annotator not in names:
             raise UserError(f"{judge}: no verdict of `{annotator}`; {nearest(annotator, names)}")
@@ -45,7 +50,7 @@ def run(
     if len(names) > 1:
         raise UserError(
             f"{judge}: {len(names)} annotators ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''}); "
-            "choose one with --annotator"
+            "choose one with --annotator, or take all for one judge with --pool"
         )
     humans = read_votes(human) if human is not None else None
     found: Result

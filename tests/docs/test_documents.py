@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FARM = Path(sys.executable).parent / "farm"
 
-TESTED = ["README.md", "docs/extending.md", "docs/experiments.md"]
+TESTED = ["README.md", "docs/extending.md", "docs/annotators.md", "docs/experiments.md", "docs/evaluation.md"]
 SMALLER = {"farm run pocket": ["world.documents=640", "world.epochs=1", "sizes.demonstrations=96", "sizes.prompts=24"]}
 """What is added to a command that would take minutes, as --set"""
 SMALLER["farm run pocket"] += ["sizes.pairs=96", "sizes.evaluation=8", "methods.ppo.steps=1", "methods.ppo.rollouts=16"]

@@ -65,3 +65,43 @@ def test_mistakes_are_one_sentence(farm, tmp_path, arguments, said):
     status, shown, err = farm(*(a.format(battles=battles) for a in arguments))
     assert status == 2 and not shown
     assert said in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_a_published_file_with_another_judges_verdicts(farm, shared_data, tmp_path):
+    """Mistral-7B-Instruct-v0.2's file of alpaca_eval_gpt4_turbo_fn holds the chain-of-thought judge's verdicts.
+
+    Its 805 preferences are those of the other file, their mean is what the other board publishes (15.53, not 19.63),
+    and the rows name their annotator: with --annotator they are left out, and the rest is as published.
+    """
+    base = shared_data("alpaca_eval")
+    name, model = "alpaca_eval_gpt4_turbo_fn", "Mistral-7B-Instruct-v0.2"
+    path, board = base / f"annotations_{name}.parquet", base / f"leaderboards/{name}_leaderboard.csv"
+    own, other = (
+        t[t["model_dir"] == model].sort_values("instruction_id")
+        for t in (pd.read_parquet(path), pd.read_parquet(base / "annotations_alpaca_eval_cot_gpt4_turbo_fn.parquet"))
+    )
+    assert set(own["annotator"].astype(str)) == {"alpaca_eval_cot_gpt4_turbo_fn"}
+    assert own["preference"].tolist() == other["preference"].tolist()
+    published = [
+        pd.read_csv(base / f"leaderboards/{n}_leaderboard.csv", index_col=0).loc[model, "win_rate"]
+        for n in ("alpaca_eval_cot_gpt4_turbo_fn", name)
+    ]
+    assert 100 * (own["preference"] - 1).mean() == pytest.approx(published[0]) and published[1] - published[0] > 4
+    arguments = (
+        "leaderboard",
+        path,
+        "--baseline",
+        "gpt4_1106_preview",
+        "--published",
+        board,
+        "--rounds",
+        "20",
+        "--json",
+    )
+    status, said, err = farm(*arguments)
+    assert status == 0, err
+    beyond = json.loads(said)["published"]["beyond"]
+    assert {row["method"] for row in beyond} == {model} and {row["column"] for row in beyond} >= {"win_rate", "n_wins"}
+    status, said, _ = farm(*arguments, "--annotator", name)
+    data = json.loads(said)
+    assert status == 0 and not data["published"]["beyond"] and model not in {r["method"] for r in data["leaderboard"]}
