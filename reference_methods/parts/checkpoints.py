@@ -86,11 +86,20 @@ class Checkpoints:
         return int(facts["step"])
 
     def log(self, metrics: Metrics) -> None:
-        """Log a step's metrics, and remember them."""
+        """Log a step's metrics, and remember them. Whoever reads the log may stop the training, in all processes."""
         if self._folder is not None:
             self._lines.append(metrics)
+        stop: UserError | None = None
         if processes.is_first():
-            self._log(metrics)
+            try:
+                self._log(metrics)
+            except UserError as error:
+                stop = error
+        told = processes.from_first(str(stop or "").encode())
+        if stop is not None:
+            raise stop
+        if told:
+            raise UserError(told.decode())
 
     def after(self, step: int) -> None:
         """A step is over: save if it is time to."""

@@ -12,10 +12,11 @@ import pytest
 from farm import config
 from farm.engines import server as module
 from farm.engines.server import Server
+from farm.engines.transformers import Transformers
 from farm.errors import UserError
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
-from farm.protocols import Engine, Learning
+from farm.protocols import Engine, Learning, World
 from reference_methods.rloo import RLOO
 from tests.engines.conftest import Loopback, largest_gap, make_policy, perturb
 from tests.policies.conftest import PROMPTS
@@ -141,3 +142,18 @@ def test_the_engine_is_chosen_by_configuration_and_saved_with_the_policy(loopbac
 
 def test_no_prompts_ask_nothing(loopback: Loopback) -> None:
     assert len(served(loopback).sample([], seed=0, purpose="t")) == 0 and not loopback.asked
+
+
+def test_one_key_of_the_world_chooses_the_engine(loopback: Loopback, saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "i.json").write_text('[{"instruction": "w1"}, {"instruction": "w2 w3"}]')
+    spec = {"use": "text", "model": str(saved), "instructions": str(tmp_path / "i.json")}
+    world = config.build(World, {**spec, "engine": {"use": "server", "url": loopback.url}})
+    policy = world.base_policy()
+    assert policy.engine == Server(loopback.url)  # type: ignore[attr-defined]
+    assert len(policy.sample(["w1", "w2"], seed=0, purpose="t", max_new_tokens=3)) == 2
+    assert [path for path, _ in loopback.asked].count("/v1/completions") == 3  # one of them greedy, to compare
+    assert config.build(World, spec).base_policy().engine == Transformers()  # type: ignore[attr-defined]
+    described = config.described(World, {**spec, "engine": "vllm"})
+    assert described["engine"]["class"] == "farm.engines.vllm.VLLM" and described["engine"]["memory"] == 0.4
+    with pytest.raises(UserError, match="did you mean `vllm`"):
+        config.build(World, {**spec, "engine": "vlm"})

@@ -61,6 +61,11 @@ def test_only_the_first_process_logs(trained: dict[str, Path]) -> None:
     assert json.loads((trained["two processes"] / "rank1" / "ppo.json").read_text()) == []
 
 
+def test_an_alarm_in_the_first_ends_all(trained: dict[str, Path]) -> None:
+    for rank in (0, 1):
+        assert (trained["two processes"] / f"rank{rank}" / "stopped.txt").read_text() == "an alarm"
+
+
 def test_training_moved_the_parameters(trained: dict[str, Path]) -> None:
     numbers = [load_file(trained["whole"] / "rank0" / f"{name}.safetensors")["parameters"] for name in NAMES]
     for i, first in enumerate(numbers):

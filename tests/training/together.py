@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from farm import processes
+from farm.errors import UserError
 from farm.policies.language_model import LanguageModelPolicy
 from reference_methods.dpo import DPO
 from reference_methods.ppo import PPO
@@ -49,7 +50,21 @@ def main(folder: Path, names: list[str], micro_batch_tokens: int) -> None:
         (out / f"{name}.json").write_text(json.dumps(lines))
         samples = learned.sample(PROMPTS, seed=0, purpose="after", temperature=0)
         (out / f"{name}.txt").write_text("\n".join(samples.outputs))
+    stopped(given, folder)
     processes.wait()
+
+
+def stopped(given: Any, folder: Path) -> None:
+    """An alarm in the log of the first process ends the training in every process."""
+
+    def log(metrics: dict[str, float]) -> None:
+        if metrics["step"] == 1:
+            raise UserError("an alarm")
+
+    try:
+        methods(10**6)["sft"].train(replace(given, log=log))
+    except UserError as error:
+        (folder / f"rank{processes.rank()}" / "stopped.txt").write_text(str(error))
 
 
 if __name__ == "__main__":
