@@ -23,8 +23,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pandas as pd
 
 from eval import sources
-from eval.board import LengthControl, board
+from eval.board import board
 from eval.difficulty import Difficulty
+from eval.length_column import LengthControl
 from eval.length_control import Regulariser, length_controlled
 from eval.quick_json import Reader
 

@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.json_lengths import Bytes, Unexpected, characters
 from eval.official import official_ids
 from eval.rows import Names, Part, Places, from_table
 from farm import rng
 from farm.formats import preferences, read_annotations
 
-Bytes = NDArray[np.uint8]
 _WANTED = ("instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator", "preference", "status")
 _OPTIONAL = ("dataset",)
 _OTHERS = ("input", "instruction_id", "model_dir", "method", "output_1_len", "output_2_len", "len_1", "length_1")
@@ -36,10 +36,6 @@ _BETWEEN = b"\n  },\n  {"
 
 _KEPT = 4
 """so many different sets of values of a field are remembered: a few models lack a row"""
-
-
-class _Unexpected(Exception):
-    """The file departs from the pattern; the general reader will say what is wrong, or read it."""
 
 
 class _Fields:
@@ -94,58 +90,6 @@ def _split(blob: bytes, bounds: Places) -> list[bytes]:
     return [blob[b:e] for b, e in pairwise(edges)]
 
 
-def _characters(blob: bytes, bounds: Places) -> NDArray[np.float64]:
-    """Characters of JSON strings [n] that lie one after another, from their bytes.
-
-    An escape is one character (a pair of surrogates too), and so is a sequence of UTF-8.
-    """
-    text = np.frombuffer(blob, np.uint8)
-    edges, sizes = bounds[:-1], np.diff(bounds)
-    if (sizes < 2).any() or (text[edges] != 34).any() or (text[bounds[1:] - 1] != 34).any():
-        raise _Unexpected
-    out = sizes - 2
-    at, spared = _escapes(text)
-    total = np.concatenate([[0], np.cumsum(spared)])
-    out = out - np.diff(total[np.searchsorted(at, bounds)])
-    if not blob.isascii():
-        try:
-            blob.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _Unexpected from error
-        following = np.flatnonzero((text & 0xC0) == 0x80)
-        out = out - np.diff(np.searchsorted(following, bounds))
-    return out.astype(np.float64)
-
-
-def _escapes(text: Bytes) -> tuple[Places, Places]:
-    """Where escapes begin in a JSON text, and by how many bytes each is longer than what it stands for."""
-    slashes = np.flatnonzero(text == 92)
-    if not slashes.size:
-        return slashes, slashes
-    close = np.flatnonzero(slashes[1:] - slashes[:-1] == 1)
-    at = slashes
-    if close.size:  # in a run of backslashes every second one is escaped by the one before it
-        opens = np.ones(slashes.size, bool)
-        opens[close + 1] = False
-        start = slashes[opens][np.cumsum(opens) - 1]
-        at = slashes[(slashes - start) & 1 == 0]
-    spared = np.ones(at.size, np.int64)
-    unicode = np.flatnonzero(text[at + 1] == 117)
-    if unicode.size:
-        places = at[unicode]
-        if places[-1] + 5 >= len(text):
-            raise _Unexpected
-        spared[unicode] = 5
-        is_d = (text[places + 2] | 32) == 100
-        if is_d.any():
-            third = text[places + 3] | 32
-            high = is_d & ((third == 56) | (third == 57) | (third == 97) | (third == 98))
-            low = is_d & ((third >= 99) & (third <= 102))
-            follows = np.concatenate([[False], (np.diff(places) == 6) & high[:-1]]) & low
-            spared[unicode[follows]] = 6
-    return at, spared
-
-
 class Reader:
     """Reads many annotation files; what they share (instructions, the baseline's answers) is decoded once."""
 
@@ -175,7 +119,7 @@ class Reader:
             return from_table(read_annotations(path), path)
         try:
             return self._rows(fields, path)
-        except _Unexpected:
+        except Unexpected:
             return from_table(read_annotations(path), path)
 
     def _scan(self, path: Path) -> _Fields | None:
@@ -246,8 +190,8 @@ class Reader:
             "instruction_id": ids,
             "preference": preference,
             "status": self._names(fields, "status") if "status" in fields else _status(preference),
-            "length_1": self._again(fields, "output_1", _characters) if "output_1" in fields else unknown,
-            "length_2": self._again(fields, "output_2", _characters) if "output_2" in fields else unknown,
+            "length_1": self._again(fields, "output_1", characters) if "output_1" in fields else unknown,
+            "length_2": self._again(fields, "output_2", characters) if "output_2" in fields else unknown,
             "row": np.arange(1, n + 1),
         }
         if "dataset" in fields:
@@ -274,16 +218,16 @@ def _loads(values: Sequence[bytes]) -> list[Any]:
     try:
         found = json.loads(b"[" + b",".join(values) + b"]")
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _Unexpected from error
+        raise Unexpected from error
     if not isinstance(found, list) or len(found) != len(values):
-        raise _Unexpected
+        raise Unexpected
     return found
 
 
 def _strings(values: list[bytes]) -> list[str]:
     found = _loads(values)
     if set(map(type, found)) != {str}:
-        raise _Unexpected
+        raise Unexpected
     return found
 
 
@@ -291,7 +235,7 @@ def _coded(blob: bytes, bounds: Places) -> Names:
     codes, found = pd.factorize(np.array(_split(blob, bounds), dtype=object))
     names = _strings(list(found))
     if len(set(names)) != len(names):
-        raise _Unexpected
+        raise Unexpected
     return Names(codes.astype(np.int64), names)
 
 

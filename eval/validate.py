@@ -7,7 +7,6 @@ majority of the others only so often, and that is the ceiling. All intervals are
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval import ranking
+from eval.beside_humans import (
+    against_others,
+    largest_majority,
+    majorities,
+    oriented,
+    pairwise_kappas,
+    pearson_of_votes,
+    votes_of_large_items,
+)
 from eval.habits import PositionAudit, biases, position_audit
 from eval.model_ranks import model_ranks
 from eval.prediction_powered import gain
 from farm.errors import UserError
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import Estimate, codes, mean
+from farm.statistics.uncertainty import Estimate, mean
 from farm.votes import agreement as agree
 from farm.votes.analysis import AnnotatorAnalysis, analyze_annotator
 
@@ -164,10 +172,10 @@ def validate(
         )
     # Correlations, kappa and alpha depend on which output is called first: take the humans' file as it is.
     turned = humans_seen.drop_duplicates("item").set_index("item")["flipped"]
-    votes = _oriented(humans_seen[humans_seen["first"].notna()].reset_index(drop=True), turned)
+    votes = oriented(humans_seen[humans_seen["first"].notna()].reset_index(drop=True), turned)
     if not (humans["sided"].all() and judge["sided"].all()):  # one file says only "first": the same first, then
         turned = judge_seen.drop_duplicates("item").set_index("item")["flipped"]
-    judge_seen = _oriented(judge_seen.reset_index(drop=True), turned)
+    judge_seen = oriented(judge_seen.reset_index(drop=True), turned)
     # the judge's verdict of an item: the mean over its orders and repetitions
     verdict = judge_seen.groupby("item")["first"].mean()
     f = verdict.reindex(votes["item"]).to_numpy(np.float64)
@@ -178,25 +186,25 @@ def validate(
     both = decided & (rounded != 0.5)
     agreement = mean((rounded == y)[both].astype(float), item[both], confidence=confidence)
     half = mean(1 - np.abs(y - rounded)[decided], item[decided], confidence=confidence)
-    majority, judged = _majorities(votes, verdict)
+    majority, judged = majorities(votes, verdict)
     m, j = majority.to_numpy(np.float64), judged.to_numpy(np.float64)
     clear = (m != 0.5) & ~np.isnan(j)
     with_majority = mean(1 - np.abs(m - j)[clear], confidence=confidence)
     ceiling = agree.leave_one_out(item, y, confidence=confidence)
-    difference, ratio = _against_others(item, y, rounded, confidence)
+    difference, ratio = against_others(item, y, rounded, confidence)
     counts, values = agree.value_counts(item, y)
     joined_items = np.concatenate([item, judged.index[~np.isnan(j)].to_numpy()])
     with_judge, with_values = agree.value_counts(joined_items, np.concatenate([y, j[~np.isnan(j)]]))
-    largest = _largest(item, y)
+    largest = largest_majority(item, y)
     curve = agree.majority_curve(item, y, largest) if largest else np.empty(0)
-    enough = _votes_of_large_items(item, y, largest)
+    enough = votes_of_large_items(item, y, largest)
     on_curve = 1 - np.abs(y - rounded)[decided & enough]
     worth = agree.worth_votes(float(on_curve.mean()), curve) if on_curve.size and curve.size else float("nan")
     per_item = votes.groupby("item")["first"].mean()
     matched = verdict.reindex(per_item.index).to_numpy(np.float64)
     known_f = ~np.isnan(f)
-    rho = _correlation(y[known_f], f[known_f])
-    rho_mean = _correlation(per_item.to_numpy()[~np.isnan(matched)], matched[~np.isnan(matched)])
+    rho = pearson_of_votes(y[known_f], f[known_f])
+    rho_mean = pearson_of_votes(per_item.to_numpy()[~np.isnan(matched)], matched[~np.isnan(matched)])
     ranks, halves, notes = model_ranks(votes, judge_seen, rounds, seed, confidence)
     human_first = votes["shown"].to_numpy(np.float64)
     return Validation(
@@ -214,7 +222,7 @@ def validate(
         difference=difference,
         kappa=agree.kappa(m, j),
         kappa_half=agree.kappa(m, j, chance="half"),
-        human_kappas=_kappas(votes),
+        human_kappas=pairwise_kappas(votes),
         human_alpha=agree.alpha(counts, values),
         alpha_with_judge=agree.alpha(with_judge, with_values),
         analysis=analyze_annotator(judge_seen, votes),
@@ -234,78 +242,3 @@ def validate(
         confidence=confidence,
         notes=tuple(notes),
     )
-
-
-FEW = 6
-"""humans up to which every two of them are compared"""
-
-
-def _kappas(votes: pd.DataFrame) -> pd.DataFrame:
-    names = sorted(votes["annotator"].unique())
-    rows = []
-    if 1 < len(names) <= FEW:
-        wide = votes.pivot_table(index="item", columns="annotator", values="first", aggfunc="first")
-        for one, other in combinations(names, 2):
-            shared = int((wide[one].notna() & wide[other].notna()).sum())
-            if shared:
-                rows.append((one, other, agree.kappa(wide[one], wide[other]), shared))
-    return pd.DataFrame(rows, columns=["first", "second", "kappa", "n"])
-
-
-def _oriented(votes: pd.DataFrame, turned: pd.Series) -> pd.DataFrame:
-    """Votes with the two sides exchanged for the items that ``turned`` marks."""
-    flip = turned.reindex(votes["item"]).to_numpy(bool)
-    out = votes.assign(
-        first=np.where(flip, 1 - votes["first"], votes["first"]),
-        flipped=votes["flipped"].to_numpy(bool) ^ flip,
-    )
-    for name in ("model", "length", "list"):
-        if f"{name}_1" in votes:
-            one, two = votes[f"{name}_1"].to_numpy(), votes[f"{name}_2"].to_numpy()
-            out[f"{name}_1"], out[f"{name}_2"] = np.where(flip, two, one), np.where(flip, one, two)
-    return out
-
-
-def _majorities(votes: pd.DataFrame, verdict: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """The majority of each item's votes (1, 0, or 1/2 when even) and the judge's rounded verdict, by item."""
-    balance = (votes["first"] - 0.5).groupby(votes["item"]).sum()
-    majority = (np.sign(balance.round(9)) + 1) / 2
-    judged = verdict.reindex(majority.index)
-    return majority, (np.sign(judged - 0.5) + 1) / 2
-
-
-def _against_others(item: NDArray[Any], y: Floats, judged: Floats, confidence: float) -> tuple[Estimate, float]:
-    """Judge minus human against the majority of the item's other votes, on the same left-out votes; and their ratio."""
-    decided = (y != 0.5) & ~np.isnan(judged)
-    row, _ = codes(item[decided])
-    vote, judge = y[decided], judged[decided]
-    total = np.bincount(row)
-    ones = np.bincount(row, weights=vote)
-    others = total[row] - 1
-    balance = 2 * (ones[row] - vote) - others
-    kept = others > 0
-    majority = (np.sign(balance) + 1) / 2
-    human = (1 - np.abs(majority - vote))[kept]
-    machine = (1 - np.abs(majority - judge))[kept]
-    estimate = mean(machine - human, row[kept], confidence=confidence)
-    return estimate, float(machine.mean() / human.mean()) if human.size else float("nan")
-
-
-def _largest(item: NDArray[Any], y: Floats) -> int:
-    """The largest odd k for which at least a quarter of the items have k + 1 decisive votes."""
-    row, items = codes(item[y != 0.5])
-    total = np.bincount(row, minlength=items)
-    k = 1
-    while (total >= k + 3).mean() >= 0.25:
-        k += 2
-    return k if (total >= k + 1).any() else 0
-
-
-def _votes_of_large_items(item: NDArray[Any], y: Floats, largest: int) -> NDArray[np.bool_]:
-    row, items = codes(item)
-    total = np.bincount(row[y != 0.5], minlength=items)
-    return np.asarray(total[row] > largest)
-
-
-def _correlation(a: Floats, b: Floats) -> float:
-    return float(np.corrcoef(a, b)[0, 1]) if a.size > 1 and a.std() > 0 and b.std() > 0 else float("nan")

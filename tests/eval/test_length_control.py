@@ -8,8 +8,9 @@ import pytest
 from scipy.special import expit
 
 from eval import logistic
-from eval.board import LengthControl, board
+from eval.board import board
 from eval.difficulty import Difficulty
+from eval.length_column import LengthControl
 from eval.length_control import Regulariser, from_weights, length_controlled, length_feature, read_weights
 from eval.published import compare, read_published
 from eval.sources import Rows, read
