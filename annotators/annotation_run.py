@@ -123,7 +123,7 @@ class AnnotationRun:
             "out": str(self.out),
             **together,
             **summarise(table),
-            **_questions(asked.tally),
+            **questions(asked.tally),
             "took_seconds": seconds,
         }
 
@@ -292,7 +292,7 @@ def _interval(score: np.ndarray, clusters: pd.Series) -> dict[str, float | int |
     }
 
 
-def _questions(tally: Tally) -> dict[str, Any]:
+def questions(tally: Tally) -> dict[str, Any]:
     """How the questions to language models fared, where there were any."""
     if not tally.questions:
         return {}

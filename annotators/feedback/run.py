@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from annotators.annotation_run import context_for, questions
 from annotators.feedback.roles import ROLES, both_sides
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
@@ -50,22 +51,23 @@ class FeedbackRun:
         """Ask for everything, write the file, and return the summary."""
         started = time.monotonic()
         parts: list[pd.DataFrame] = []
-        with session(self.limits), progress.task(self.kind, total=len(self.table) * self.replicates) as work:
-            for part in self._given():
-                parts.append(part)
-                work.advance(max(sum(map(len, parts)) - work.done, 0))
+        total = len(self.table) * self.replicates
+        with session(self.limits) as asked, progress.task(self.kind, total=total) as work:
+            try:
+                for part in self._given():
+                    parts.append(part)
+                    work.advance(max(sum(map(len, parts)) - work.done, 0))  # a model's questions have shown theirs
+            except KeyboardInterrupt:
+                kept = "answers of models are in the store, and the same command goes on from there"
+                raise UserError(f"interrupted after {work.done:,} of {total:,}; {kept}") from None
         table = pd.concat(parts, ignore_index=True)
         write_table(table.drop(columns="cached", errors="ignore"), self.out)
-        return {
-            "out": str(self.out),
-            **summarise(self.kind, table),
-            "took_seconds": round(time.monotonic() - started, 2),
-        }
+        facts = {"out": str(self.out), **summarise(self.kind, table), **questions(asked.tally)}
+        return {**facts, "took_seconds": round(time.monotonic() - started, 2)}
 
     def _given(self) -> Any:
-        ask = getattr(
-            self.giver, {"ratings": "rate", "reactions": "react", "rankings": "rank"}.get(self.kind, "critique")
-        )
+        verb = {"ratings": "rate", "reactions": "react", "rankings": "rank", "critiques": "critique"}[self.kind]
+        ask = getattr(self.giver, verb)
         for replicate in range(self.replicates):
             for start in range(0, len(self.table), CHUNK):
                 yield ask(self.table.iloc[start : start + CHUNK], seed=self.seed, replicate=replicate)
@@ -76,8 +78,6 @@ def prepare(
     replicates: int = 1, world: str | None = None, settings: Sequence[str] = (), limits: Limits | None = None,
 ) -> FeedbackRun:  # fmt: skip
     """A run from what the command line says. Raises UserError for anything wrong."""
-    from annotators.annotation_run import context_for
-
     if kind not in ROLES:
         raise UserError(f"there is no feedback `{kind}`; {nearest(kind, ['pairs', *ROLES])}")
     if not str(out).endswith(SUFFIXES):
