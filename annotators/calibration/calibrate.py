@@ -132,7 +132,8 @@ def of_votes(votes: pd.DataFrame, origin: str, *, groups: int | None = None) -> 
     found, tie_spread = matched(given, found, people)
     again = retest.with_oneself(given.table)
     opinion = 0.0
-    if again.n >= ENOUGH:
+    # Of one annotator nothing tells a lasting opinion from what anybody sees; a difference must exceed its error.
+    if again.n >= ENOUGH and len(given.names) > 1 and again.low > retest.agreements(found, 1.0, 0.0)[1]:
         scale, opinion = retest.opinions(found, again.value)
         found = [g.model_copy(update={"spread": round(g.spread * scale, 4)}) for g in found]
     crowd = crowd_of(given, found, tie_spread=tie_spread, opinion_spread=opinion)

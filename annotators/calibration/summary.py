@@ -56,7 +56,7 @@ def _retest(found: Calibration) -> str:
     if again is None:
         return "test-retest: nobody was asked twice"
     return (
-        f"test-retest: people agree with themselves {100 * again.value:.1f} % of {again.n} times: "
+        f"test-retest: people agree with themselves in {100 * again.value:.1f} % of {again.n} repetitions; "
         f"lasting opinions of {found.opinion_spread:.2f} logits"
     )
 

@@ -201,6 +201,24 @@ def test_a_crowd_knows_the_truth_of_a_world_and_has_latent_margins_elsewhere(pai
     assert same == pytest.approx(expected, abs=0.02)  # another seed, the same pairs: easy ones stay easy
 
 
+def test_a_calibration_finds_lasting_opinions_in_repeated_votes():
+    """Three people vote twice on each of 250 pairs, each with opinions of their own; one person alone tells nothing."""
+    flat = crowd_of(blank(250, 2, 6), [Group(spread=1.5)], opinion_spread=3.0)
+    people = flat.people[:3]
+    pairs = pd.DataFrame({"instruction": [f"0 {i}" for i in range(250)], "output_1": "first", "output_2": "second"})
+    rows = [
+        pd.DataFrame({"id": range(250), "worker": p.name, "left": "a", "right": "b",
+                      "winner": np.where(p.annotate(pairs, seed=0, replicate=r)["preference"] == 1, "left", "right")})
+        for p in people for r in (0, 1)
+    ]  # fmt: skip
+    table = pd.concat(rows, ignore_index=True)
+    found = of_votes(from_table(table, "twice"), "twice", groups=1)
+    assert found.test_retest.n == 750 and found.opinion_spread > 1.5
+    assert "people agree with themselves" in sentences(found) and "opinion_spread: 0.0" not in found.yaml()
+    alone = of_votes(from_table(table[table["worker"] == people[0].name], "one"), "one", groups=1)
+    assert alone.opinion_spread == 0
+
+
 def test_mistakes_are_told(tmp_path):
     path = tmp_path / "votes.csv"
     pd.DataFrame({"id": [1, 2], "worker": [1, 2], "winner": ["left", "right"]}).to_csv(path, index=False)
