@@ -73,7 +73,7 @@ def annotate(
     """
     import json
 
-    from annotators import annotation_run
+    from annotators import annotation_run, annotation_summary
     from annotators.feedback import run as feedback_run
     from annotators.llm.limits import Limits
     from farm.errors import UserError
@@ -111,10 +111,10 @@ def annotate(
         )  # fmt: skip
     if dry_run:
         plan = run.plan()
-        print(json.dumps(plan, indent=1) if as_json else annotation_run.sentences(plan))
+        print(json.dumps(plan, indent=1) if as_json else annotation_summary.sentences(plan))
         return
     summary = run.go()
-    print(json.dumps(summary, indent=1) if as_json else annotation_run.sentences(summary))
+    print(json.dumps(summary, indent=1) if as_json else annotation_summary.sentences(summary))
 
 
 def calibrate(

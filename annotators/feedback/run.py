@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from annotators.annotation_run import context_for, questions
+from annotators.annotation_run import context_for
+from annotators.annotation_summary import questions
 from annotators.feedback.roles import ROLES, both_sides
 from annotators.llm.limits import Limits
 from annotators.llm.session import session

@@ -16,7 +16,8 @@ import typer
 from typer.testing import CliRunner
 
 from annotators import annotation_run, commands
-from annotators.annotation_run import prepare, sentences, summarise
+from annotators.annotation_run import prepare
+from annotators.annotation_summary import sentences, summarise
 from farm import progress
 from farm.errors import UserError
 from farm.formats import read_annotations, write_table
