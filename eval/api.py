@@ -66,6 +66,8 @@ def report(run: str | Path, examples: int = 20) -> Path:
 
 
 def _read(rows: Table) -> pd.DataFrame:
+    if isinstance(rows, (str, Path)):
+        return formats.read_table(Path(rows))
     return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
 
 
