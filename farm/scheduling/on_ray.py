@@ -3,8 +3,8 @@
 The cluster must be there (``ray start --head`` and ``ray start --address=...``, or RAY_ADDRESS); where there is none,
 one is started on this machine. All machines need this program, the experiment's files and FARM_HOME under the same
 paths, in a shared folder: artifacts pass through it, not through Ray's object store, so that they outlive the cluster.
-The store of answers is one SQLite file a machine (FARM_STORE), because SQLite's log does not work between machines. Keys
-of servers are taken from the environment in which Ray was started; they are never sent.
+The store of answers is one SQLite file a machine (FARM_STORE), because SQLite's log does not work between machines.
+Keys of servers are taken from the environment in which Ray was started; they are never sent.
 
 When a node is lost, Ray runs its tasks again on another; a task that finds its stage done returns at once.
 """

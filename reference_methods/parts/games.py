@@ -139,21 +139,3 @@ def bradley_terry_scores(preferences: Floats, iterations: int = 200) -> Floats:
         if np.abs(step).max() < 1e-13:
             break
     return np.asarray(scores - scores.mean())
-
-
-def sampled_gap(win: Floats, beta: float, kl_to_reference: float) -> float:
-    """The duality gap of a language model, from samples: 2 (beta log E_ref exp(P(y > pi) / beta) + beta KL - 1/2).
-
-    The best response of the regularised game has a closed form, so its value is an average over responses of the
-    reference. With n of them for a prompt the average is too low in expectation; with P estimated from few samples of
-    pi it is too high.
-
-    Args:
-        win: P(y > pi) of n responses of the reference to each of S prompts, [S, n].
-        kl_to_reference: KL(pi || ref), the mean over the prompts.
-    """
-    if beta <= 0:
-        raise ValueError("without regularisation the best response is not near the reference: beta must be positive")
-    top = win.max(1, keepdims=True)
-    value = top[:, 0] + beta * np.log(np.exp((win - top) / beta).mean(1))
-    return float(2 * (value.mean() + beta * kl_to_reference - 0.5))

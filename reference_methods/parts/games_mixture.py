@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from farm.policies.language_model import LanguageModelPolicy
 from farm.engines.sampling import Decoder
+from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Samples, Tokens
 
 

@@ -4,10 +4,6 @@ A step is: sample n responses to each of some prompts, let them duel (one anothe
 the verdicts into a loss of their log-probabilities, and take gradient steps. The methods differ in the loss, in the
 opponent, and in whether the step is an extragradient; each says so in its own file.
 
-Duels against the learner itself are held within the group of a prompt: response i meets i + 1, ..., i + duels (in a
-circle), and each verdict counts for both. Against another opponent each response meets ``duels`` responses of it. One
-duel is one query to the annotator, whatever is made of it.
-
 The same losses are proven in the table with exact expectations (``games_table``).
 """
 
@@ -16,50 +12,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.errors import UserError
 from farm.protocols import Learning, Method, Policy, Samples
-from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import (
-    Rows,
     in_parts,
-    index,
     log_likelihoods,
-    minibatches,
     prompt_stream,
-    total_lengths,
 )
+from reference_methods.parts.games_duels import Batch, Turn
 from reference_methods.parts.games_feedback import AnnotatorFeedback, Feedback, ModelFeedback, PreferenceModel
+from reference_methods.parts.games_gap import GapProbe
 from reference_methods.parts.games_losses import Play
 from reference_methods.parts.games_opponents import Live, Opponent, RestorableOptimizer, extragradient
-from reference_methods.parts.optimization import Metrics, Schedule, accumulate
+from reference_methods.parts.optimization import Metrics, Schedule
 from reference_methods.parts.rollouts import sample_metrics
-
-
-@dataclass(frozen=True)
-class Batch:
-    """n consecutive samples of each of S prompts, and their log-likelihoods. No tensor has a gradient."""
-
-    prompts: list[str]
-    samples: Samples
-    start: Tensor
-    """[S, n]"""
-    reference: Tensor
-    """[S, n]"""
-    from_reference: int
-    """how many of the n, the last ones, are the reference's samples"""
-
-    @property
-    def n(self) -> int:
-        return self.start.shape[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +69,10 @@ class Game:
     """whether to learn from the annotator's own probability, where it gives one, instead of its verdict"""
     preference_model: Method | None = None
     """a method that fits a preference model to the annotated pairs; it then decides the duels, not the annotator"""
+    gap_every: int = 0
+    """steps between two measurements of the gap to the best answer (``games_gap``), on the annotator; 0 for none"""
+    gap_prompts: int = 32
+    """prompts of one such measurement"""
     epochs: int = 1
     """passes over each batch"""
     minibatches: int = 1
@@ -150,7 +127,8 @@ class Game:
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"annotator"} if self.preference_model is None else self.preference_model.needs)
+        asked = {"annotator"} if self.preference_model is None else self.preference_model.needs
+        return frozenset(asked | ({"annotator"} if self.gap_every else set()))
 
     def feedback(self, learning: Learning) -> Feedback:
         """Who decides the duels."""
@@ -181,16 +159,32 @@ class Game:
         )
         opponent = self.opponent(policy, learning.policy)
         learning.steps(self.steps)
+        probe = self._probe(learning)
         for step, batch in enumerate(self._batches(policy, learning, purpose)):
             started = time.perf_counter()
-            turn = _Turn(self, policy, batch, feedback, optimizer, learning.seed, f"{purpose}/step {step}")
+            measured = {"gap": probe(policy, step)} if probe and step % self.gap_every == 0 else {}
+            turn = Turn(self, policy, batch, feedback, optimizer, learning.seed, f"{purpose}/step {step}")
             if self.is_extragradient:
                 metrics = extragradient(policy, opponent.policy(), turn, optimizer)
             else:
                 metrics = turn(opponent.policy())
             opponent.update()
-            learning.log({"step": step, **metrics, **self._metrics(batch, feedback, learning, started)})
+            learning.log({"step": step, **metrics, **measured, **self._metrics(batch, feedback, learning, started)})
         return policy
+
+    def _probe(self, learning: Learning) -> GapProbe | None:
+        if not self.gap_every:
+            return None
+        if learning.annotator is None:
+            raise UserError(f"{type(self).__name__}: gap_every asks the annotator, and there is none")
+        return GapProbe(
+            learning.annotator,
+            learning.policy,
+            learning.prompts["instruction"].tolist()[: self.gap_prompts],
+            learning.seed,
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+        )
 
     def _batches(self, policy: Policy, learning: Learning, purpose: str) -> Iterator[Batch]:
         """What the learner, and where asked the reference, write to the prompts of each step."""
@@ -236,119 +230,6 @@ class Game:
         if isinstance(feedback, AnnotatorFeedback):
             metrics["unanswered"] = float(feedback.unanswered)
         return metrics
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """One update on one batch, against whichever opponent it is called with."""
-
-    game: Game
-    policy: Policy
-    batch: Batch
-    feedback: Feedback
-    optimizer: RestorableOptimizer
-    seed: int
-    purpose: str
-    calls: list[int] = field(default_factory=list)
-
-    def __call__(self, opponent: Policy) -> Metrics:
-        self.calls.append(1)
-        play = self._play(opponent)
-        lengths = total_lengths(self.batch.samples).reshape(-1, self.batch.n).max(1) * self.batch.n
-        prompts = len(self.batch.prompts)
-        size = prompts // self.game.minibatches
-        ids = np.arange(prompts, dtype=np.uint64)
-        done = []
-        for rows in minibatches(ids, lengths, size, self.game.epochs, self.seed, self.purpose, bucket=1):
-            totals = Totals(float(len(rows)), float(lengths[rows].sum()))
-            metrics = accumulate(
-                lambda part, totals: self._loss(play, part, totals),
-                rows,
-                totals,
-                lengths,
-                self.game.micro_batch_tokens,
-            )
-            done.append(metrics | self.optimizer.step(metrics["loss"]))
-        return {name: float(np.mean([m[name] for m in done])) for name in done[0]}
-
-    def _loss(self, play: Play, rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
-        n = self.batch.n
-        flat = (rows[:, None] * n + np.arange(n)).reshape(-1)
-        log_probabilities = self.game._likelihoods(self.policy, self.batch.samples.select(flat)).view(-1, n)
-        part = play.select(index(rows, log_probabilities))
-        losses = self.game.loss(log_probabilities, part)
-        return losses.sum() / totals.sequences, {
-            "win_rate": (part.weights * part.wins).sum() / totals.sequences,
-            "drift": (log_probabilities.detach() - part.start).abs().mean(1).sum() / totals.sequences,
-        }
-
-    def _play(self, opponent: Policy) -> Play:
-        start = self.batch.start
-        s, n = start.shape
-        preferences = asked = torch.zeros(s, n, n, dtype=torch.float64)
-        if opponent is self.policy or self.batch.from_reference:
-            preferences, asked = self._duels_within()
-            answers = asked.sum(2)
-            wins = (preferences * asked).sum(2) / answers.clamp(min=1)
-        else:
-            wins, answers = self._duels_against(opponent)
-        learners = (torch.arange(n) < n - self.batch.from_reference).expand(s, n)
-        return Play(
-            weights=_shares(learners & (answers > 0)).to(start),  # a response no duel of which was decided is left out
-            start=start,
-            reference=self.batch.reference,
-            wins=wins.to(start),
-            preferences=preferences.to(start),
-            pair_weights=(asked / asked.sum((1, 2), keepdim=True).clamp(min=1)).to(start),
-            reference_weights=_shares(~learners).to(start),
-        )
-
-    def _duels_within(self) -> tuple[Tensor, Tensor]:
-        """P(y_i > y_j) where asked (or the score), and 1 where an answer came, float64 [S, n, n] each."""
-        s, n = self.batch.start.shape
-        first, second = self._schedule()
-        rows = np.arange(s)[:, None] * n
-        a, b = (rows + first).reshape(-1), (rows + second).reshape(-1)
-        samples = self.batch.samples
-        answers = self.feedback(samples.select(a), samples.select(b))
-        table = np.zeros((s, n, n))
-        answered = np.zeros((s, n, n))
-        prompt = np.repeat(np.arange(s), len(first))
-        i, j = np.tile(first, s), np.tile(second, s)
-        there = ~np.isnan(answers)
-        opposite = -answers if self.game.uses_scores else 1 - answers
-        for x, y, values in ((i, j, answers), (j, i, opposite)):  # a pair met once, seen from both sides
-            table[prompt[there], x[there], y[there]] = values[there]
-            answered[prompt[there], x[there], y[there]] = 1
-        return torch.from_numpy(table), torch.from_numpy(answered)
-
-    def _schedule(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Who meets whom in a group of n, each pair at most once."""
-        n, theirs = self.batch.n, self.batch.from_reference
-        if theirs:  # each of the learner's against ``duels`` of the reference's
-            own = n - theirs
-            first = np.repeat(np.arange(own), self.game.duels)
-            return first, own + (first + np.tile(np.arange(self.game.duels), own)) % theirs
-        i = np.repeat(np.arange(n), self.game.duels)
-        j = (i + 1 + np.tile(np.arange(self.game.duels), n)) % n
-        pairs = np.unique(np.sort(np.column_stack([i, j]), axis=1), axis=0)
-        return pairs[:, 0], pairs[:, 1]
-
-    def _duels_against(self, opponent: Policy) -> tuple[Tensor, Tensor]:
-        """P(y_i > opponent) from ``duels`` fresh responses of it for each, and how many verdicts came, [S, n]."""
-        s, n = self.batch.start.shape
-        duels = self.game.duels
-        key = f"{self.purpose}/opponent {len(self.calls)}"
-        rivals = self.game._sample(opponent, self.batch.prompts, n * duels, self.seed, key)
-        own = self.batch.samples.select(np.repeat(np.arange(s * n), duels))
-        verdicts = torch.from_numpy(self.feedback(own, rivals).reshape(s, n, duels))
-        answers = (~verdicts.isnan()).sum(2)
-        return verdicts.nansum(2) / answers.clamp(min=1), answers
-
-
-def _shares(where: Tensor) -> Tensor:
-    """Equal weights where true that sum to 1 in each row, or a row of zeros, float64."""
-    return where.double() / where.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _interleave(parts: list[Samples], prompts: int) -> Samples:

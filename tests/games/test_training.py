@@ -27,6 +27,7 @@ from reference_methods.online_dpo import OnlineDPO
 from reference_methods.online_ipo import OnlineIPO
 from reference_methods.parts.games import Floats, duality_gap, equilibrium
 from reference_methods.parts.games_feedback import AnnotatorFeedback
+from reference_methods.parts.games_gap import GapProbe
 from reference_methods.parts.games_table import Table, play
 from reference_methods.parts.games_training import Game
 from reference_methods.preference_model import PairwisePreferenceModel, PairwiseTable
@@ -272,3 +273,20 @@ def test_micro_batches_change_nothing_on_a_language_model() -> None:
         learned = game.train(Learning(1, policy, prompts, annotator=LikesAWord()))
         weights.append(torch.cat([p.detach().reshape(-1) for p in learned.parameters()]))
     torch.testing.assert_close(weights[0], weights[1], atol=2e-5, rtol=1e-3)
+
+
+def test_the_gap_to_the_best_answer_is_measured(cycle: tuple[Floats, Floats]) -> None:
+    """Of a known policy it is the table's gap; measuring changes nothing of what is learned."""
+    preferences, reference = cycle
+    learning = table_learning(cycle)
+    assert learning.annotator is not None
+    probe = GapProbe(learning.annotator, learning.policy, ["x0"], seed=1, samples=600)
+    best = float((preferences @ reference).max())
+    assert probe(learning.policy, step=0) == pytest.approx(2 * (best - 0.5), abs=0.08)
+    lines: list[dict[str, float]] = []
+    game = EGPO(**{**SMALL, "soft_labels": True}, gap_every=20)
+    learned = game.train(replace(learning, log=lines.append))
+    assert [line["step"] for line in lines if "gap" in line] == [0, 20, 40]
+    assert "annotator" in replace(game, preference_model=PairwisePreferenceModel()).needs
+    plain = replace(game, gap_every=0).train(table_learning(cycle))
+    assert np.array_equal(probabilities(learned), probabilities(plain))
