@@ -6,8 +6,8 @@
 
 Utilisation is the model's arithmetic over what the device's matrix product of bfloat16 was measured to do just before:
 6 N a token in training and 2 N in sampling, N without the input embedding, plus attention's 12 (or 4) times layers
-times width times half the length. The optimizer's step is part of the time. NOT RUN on an accelerator yet: no number of this
-file is quoted anywhere.
+times width times half the length. The optimizer's step is part of the time. NOT RUN on an accelerator yet: no number of
+this file is quoted anywhere.
 """
 
 from __future__ import annotations
