@@ -1,8 +1,8 @@
 """How far a policy is from an equilibrium while it learns: the gap to the best answer among fresh samples.
 
 At a probe the policy writes new responses to some prompts; they and a few of the reference's all meet. What the best of
-them wins over the policy gives the duality gap of the game without KL (``farm.statistics.best_response``). It is a lower
-bound, as good as the answers at hand, measured on the annotator and never learned from.
+them wins over the policy gives the duality gap of the game without KL (``farm.statistics.best_response``). It is a
+lower bound, as good as the answers at hand, measured on the annotator and never learned from.
 """
 
 from __future__ import annotations
