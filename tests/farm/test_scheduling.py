@@ -129,7 +129,10 @@ def test_workers_go_when_the_run_is_killed(tmp_path: Path) -> None:
     mark = "slow-*.partial/checkpoints/steps"
     while process.poll() is None and not list((tmp_path / "home" / "artifacts").glob(mark)):
         time.sleep(0.02)
-    shown, _ = finish(start(tmp_path, "home", "run", command="status"))
+    for _ in range(10):  # the run writes down what is under way a little after the stage begins
+        shown, _ = finish(start(tmp_path, "home", "run", command="status"))
+        if "now      slow" in shown:
+            break
     assert "table: running" in shown
     assert "now      slow" in shown
     process.kill()
