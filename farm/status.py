@@ -21,6 +21,7 @@ from farm.scheduling.scheduler import Failure
 
 FILE = "status.json"
 _EVERY = 0.5  # seconds
+_FEW = 1000
 
 
 class StatusFile:
@@ -58,7 +59,8 @@ class StatusFile:
         stage["time"] = time.time()
         if failure is not None:
             stage["reason"] = failure.reason
-        if time.monotonic() - self._last > _EVERY:
+        # Of few stages every change is written: the last one before a long stage would else stay unsaid until its end.
+        if len(self._stages) <= _FEW or time.monotonic() - self._last > _EVERY:
             self.write()
 
     def end(self, state: str) -> None:
