@@ -69,15 +69,16 @@ def check(folder: Path) -> None:
         raise UserError(f"{folder}: a run folder is replaced as a whole, so it cannot hold the working folder")
     if not folder.exists():
         return
-    if not folder.is_dir() or any(_strange(p) for p in folder.iterdir()):
-        raise UserError(f"{folder}: is there already and is not a run folder; give another --out")
-    names = {p.name for p in folder.iterdir()}
-    if names - {"status.json"} and "environment.json" not in names:
+    # A run that was killed leaves its status, or the half-written next one.
+    paths = [] if not folder.is_dir() else [p for p in folder.iterdir() if not p.name.startswith(".status.json.")]
+    names = {p.name for p in paths}
+    empty = names <= {"status.json"}
+    if not folder.is_dir() or any(map(_strange, paths)) or not (empty or "environment.json" in names):
         raise UserError(f"{folder}: is there already and is not a run folder; give another --out")
 
 
 def _strange(path: Path) -> bool:
-    return path.name not in _OURS and path.suffix not in (".csv", ".json") and not path.name.startswith(".status.json.")
+    return path.name not in _OURS and path.suffix not in (".csv", ".json")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,36 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
-FARM = Path(sys.executable).parent / "farm"
-
-WORLD = '''
-"""A world of one table: responses of k times the word good and j times the word bad."""
-import numpy as np
-import pandas as pd
-from farm.policies.tabular import TabularPolicy
-from farm.protocols import Features
-
-RESPONSES = [("good " * k + "bad " * j).strip() for k in range(4) for j in range(4)]
-PROMPTS = [f"question {i}" for i in range(20)]
-
-class Words:
-    gold_weights = {"good": 1.0, "bad": -0.7}
-    def __call__(self, instructions, outputs):
-        counts = {word: [o.split().count(word) for o in outputs] for word in self.gold_weights}
-        return pd.DataFrame({**counts, "length": [len(o.split()) for o in outputs], "lists": 0})
-
-class TableWorld:
-    features: Features
-    truth_known: bool
-    def __init__(self, concentration: float = 0.0):
-        self.features, self.truth_known, self.concentration = Words(), True, concentration
-    def instructions(self, split, limit=None):
-        return pd.DataFrame({"instruction": PROMPTS, "split": split, "dataset": "table"})[:limit]
-    def demonstrations(self, limit=None):
-        return None
-    def base_policy(self):
-        return TabularPolicy(PROMPTS, RESPONSES, np.full((len(PROMPTS), len(RESPONSES)), self.concentration))
-'''
+from farm import run_folder
+from farm.errors import UserError
+from tests.farm.table_world import FARM, WORLD
 
 EXPERIMENT = {
     "world": {"class": "table_world_for_test.TableWorld"},
@@ -189,3 +161,13 @@ def test_a_folder_with_something_else_is_not_overwritten(place: Path) -> None:
     assert process.returncode == 2
     assert "precious: is there already and is not a run folder" in errors
     assert (place / "precious" / "thesis.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize("left", [[], ["status.json"], [".status.json.17"], ["status.json", ".status.json.17"]])
+def test_what_a_killed_run_leaves_can_be_replaced(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / name).write_text("{")
+    run_folder.check(tmp_path)
+    (tmp_path / "leaderboard.csv").touch()
+    with pytest.raises(UserError, match="is not a run folder"):
+        run_folder.check(tmp_path)
