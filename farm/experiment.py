@@ -24,7 +24,7 @@ BASELINE = "baseline"
 """The generator of the outputs that every method is judged against: a sample of the SFT policy with draws of its own"""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
-_NOT_METHODS = {"sft", BASELINE, "pairs", "annotation", "reward_model"}
+_NOT_METHODS = {"sft", BASELINE, "pairs", "annotation", "reward_model", "preference_model"}
 _NOT_ROLES = {"annotator"}
 
 
@@ -73,6 +73,8 @@ class Experiment(BaseModel):
     """who gives the training feedback"""
     reward_model: Spec | None = "reward_model"
     """the method that fits a reward model to the training feedback; null where no method needs one"""
+    preference_model: Spec | None = None
+    """the method that fits a preference model to the training feedback, for methods that say ``shared_preference``"""
     methods: dict[str, Spec | None]
     """name in the table -> method; a name alone means the named config"""
     judges: dict[str, Spec] = {"judge": "evaluation"}
@@ -102,7 +104,7 @@ _DEFAULTS = {
 }
 PLURAL = ("seeds", "sweep", "aggregator")
 """What says how many experiments a YAML is; a single one of them has none of it"""
-KINDS = ("sft", "pairs", "annotation", "reward model", "method", "answers", "judgement")
+KINDS = ("sft", "pairs", "annotation", "reward model", "preference model", "method", "answers", "judgement")
 
 
 @dataclass(frozen=True)

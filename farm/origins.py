@@ -22,6 +22,7 @@ ROLES: dict[str, Any] = {
     "sft": Method,
     "annotator": Annotator,
     "reward_model": Method,
+    "preference_model": Method,
     "evaluator": Evaluator,
     "aggregator": Aggregator,
     "reporter": Reporter,

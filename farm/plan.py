@@ -2,6 +2,7 @@
 
     sft ─▶ pairs ─▶ annotation ─▶ reward model ─▶ method ─▶ its answers ─▶ the verdict of each judge on them
      └──────────────────────────────────────────────┘
+(A preference model may stand beside the reward model, or in its place.)
 
 A stage's key is the address of its description: the specs, sizes and seed that determine it, and the keys of the stages
 it reads. :class:`Plan` describes; :class:`farm.stages.Stages` makes.
@@ -64,7 +65,7 @@ class Plan:
             self.stages.method(name)
         for role in ("annotator", *e.judges):
             self.stages.annotator(role)
-        for spec in (e.sft, e.reward_model):
+        for spec in (e.sft, e.reward_model, e.preference_model):
             if spec is not None:
                 config.build(Method, spec, self.stages.context, self.origin)
         self.evaluator()
@@ -140,48 +141,56 @@ class Plan:
     @cached_property
     def reward_model(self) -> Node | None:
         """A reward model fitted to the training feedback; made once, shared by the methods that need it."""
-        if self.experiment.reward_model is None:
+        return self._fitted("reward_model")
+
+    @cached_property
+    def preference_model(self) -> Node | None:
+        """A preference model fitted to the training feedback; made once, shared likewise."""
+        return self._fitted("preference_model")
+
+    def _fitted(self, role: str) -> Node | None:
+        if (described := self.description[role]) is None:
             return None
         preferences, sft = self._path(self.preferences), self._folder(self.sft)
-        description = {
-            "preferences": self.preferences.key,
-            "reward_model": self.description["reward_model"],
-            "seed": self.experiment.seed,
-        }
+        description = {"preferences": self.preferences.key, role: described, "seed": self.experiment.seed}
+        name = role.replace("_", " ")
         return self._add(
-            "reward model",
-            "reward model",
+            name,
+            name,
             description,
-            lambda place: self.stages.reward_model(place, sft, preferences),
+            lambda place: self.stages.fitted(place, role, sft, preferences),
             [self.sft, self.preferences],
-            like=self.description["reward_model"],
+            like=described,
             units=self.experiment.sizes.pairs,
         )
 
     def method(self, name: str) -> Node:
         """The training of one method."""
         e, needs = self.experiment, self.stages.method(name).needs
-        if "reward_model" in needs and self.reward_model is None:
-            raise UserError(f"{self.origin}: the method {name} needs `reward_model`, which is null")
+        models: dict[str, Node] = {}
+        for role in sorted(needs & {"reward_model", "preference_model"}):
+            if (model := getattr(self, role)) is None:
+                raise UserError(f"{self.origin}: the method {name} needs `{role}`, which is null")
+            models[role] = model
         preferences = self.preferences if "preferences" in needs else None
-        reward_model = self.reward_model if "reward_model" in needs else None
         description = {
             **self._sft_description,
             "method": self.description["methods"][name],
             "preferences": preferences.key if preferences else None,
-            "reward_model": reward_model.key if reward_model else None,
+            "models": {role: model.key for role, model in models.items()},
             "annotator": self.description["annotator"] if "annotator" in needs else None,
             "prompts": e.sizes.prompts,
             "pairs": e.sizes.pairs,
             "seed": e.seed,
         }
-        sft, told, scorer = self._folder(self.sft), self._folder(preferences), self._folder(reward_model)
+        sft, told = self._folder(self.sft), self._folder(preferences)
+        folders = {role: self._path(model) for role, model in models.items()}
         return self._add(
             name,
             "method",
             description,
-            lambda place: self.stages.train(place, name, sft, told, scorer),
-            [self.sft, preferences, reward_model],
+            lambda place: self.stages.train(place, name, sft, told, folders),
+            [self.sft, preferences, *models.values()],
             method=name,
             like=[self.description["methods"][name], e.sizes.model_dump()],
         )
@@ -292,6 +301,7 @@ def describe(experiment: Experiment, origin: str) -> dict[str, Any]:
     plain["world"] = config.described(World, e.world, origin)
     plain["sft"] = e.sft and config.described(Method, e.sft, origin)
     plain["reward_model"] = e.reward_model and config.described(Method, e.reward_model, origin)
+    plain["preference_model"] = e.preference_model and config.described(Method, e.preference_model, origin)
     plain["annotator"] = config.described(Annotator, e.annotator, origin)
     plain["judges"] = {role: config.described(Annotator, spec, origin) for role, spec in e.judges.items()}
     plain["methods"] = {n: config.described(Method, spec or n, origin) for n, spec in e.methods.items()}

@@ -269,6 +269,17 @@ class World(Protocol):
     def base_policy(self) -> Policy: ...
 
 
+@runtime_checkable
+class PreferenceModel(Protocol):
+    """P(y > y' | x), antisymmetric: probability(first, second) + probability(second, first) = 1."""
+
+    def logits(self, first: Samples, second: Samples) -> torch.Tensor:
+        """log P / (1 - P) of first over second, float32 [B] with gradient; changes its sign when they are exchanged."""
+
+    def save(self, folder: Path) -> None:
+        """Write it to a folder that :func:`farm.policies.load` reads."""
+
+
 @dataclass(frozen=True)
 class Learning:
     """All that a method is given to learn from."""
@@ -284,6 +295,7 @@ class Learning:
     annotator: Annotator | None = None
     """the annotator of the training feedback, for methods that ask for feedback while they learn"""
     reward_model: Scorer | None = None
+    preference_model: PreferenceModel | None = None
     gold: Callable[[Samples], NDArray[np.float64]] | None = None
     """the gold utility where it is known, for the learning curve only: never a training signal"""
     log: Callable[[dict[str, float]], None] = field(default=lambda metrics: None)
@@ -299,12 +311,12 @@ class Learning:
 class Method(Protocol):
     """A way to learn from feedback."""
 
-    def train(self, learning: Learning) -> Policy | Scorer:
-        """The learned policy; a reward-modelling method returns its scorer."""
+    def train(self, learning: Learning) -> Policy | Scorer | PreferenceModel:
+        """The learned policy; a method that fits a reward or preference model returns that."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which of "demonstrations", "preferences", "annotator" and "reward_model" it learns from."""
+        """What it learns from: of "demonstrations", "preferences", "annotator", "reward_model", "preference_model"."""
 
 
 @dataclass(frozen=True)

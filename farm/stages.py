@@ -1,4 +1,4 @@
-"""How each stage of an experiment is made: SFT, pairs, annotation, reward model, method, answers, judgement.
+"""How each stage of an experiment is made: SFT, pairs, annotation, fitted models, method, answers, judgement.
 
 Written against the protocols; which class plays a role is said in the experiment's YAML. A stage reads the folders of
 the stages before it and writes one of its own, so that it can be made in any process that sees the folders.
@@ -24,7 +24,7 @@ from farm.alarms import Alarms
 from farm.artifacts import Place, alone
 from farm.errors import UserError
 from farm.experiment import BASELINE, Experiment
-from farm.protocols import Annotator, Context, Learning, Method, Policy, Samples, Scorer, World
+from farm.protocols import Annotator, Context, Learning, Method, Policy, PreferenceModel, Samples, Scorer, World
 from farm.store import Store, address, home
 
 Facts = dict[str, Any]
@@ -130,18 +130,18 @@ class Stages:
         table.to_parquet(place.folder / "preferences.parquet", index=False)
         return _spent(table)
 
-    def reward_model(self, place: Place, sft: Path | None, preferences: Path) -> Facts | None:
-        """A reward model fitted to the training feedback; made once, shared by the methods that need it."""
-        assert self.experiment.reward_model is not None
-        method = config.build(Method, self.experiment.reward_model, self.context, self.origin)
-        return self._learn("reward_model", method, self._learning(method, sft, preferences, None), place)
+    def fitted(self, place: Place, role: str, sft: Path | None, preferences: Path) -> Facts | None:
+        """The reward or preference model fitted to the training feedback; made once, shared by who needs it."""
+        spec = getattr(self.experiment, role)
+        method = config.build(Method, spec, self.context, self.origin)
+        return self._learn(role, method, self._learning(method, sft, preferences, {}), place)
 
     def train(
-        self, place: Place, name: str, sft: Path | None, preferences: Path | None, reward_model: Path | None
+        self, place: Place, name: str, sft: Path | None, preferences: Path | None, models: dict[str, Path]
     ) -> Facts | None:
-        """One of the methods that are compared."""
+        """One of the methods that are compared, from the feedback and the fitted ``models`` that it needs."""
         method = self.method(name)
-        return self._learn(name, method, self._learning(method, sft, preferences, reward_model), place)
+        return self._learn(name, method, self._learning(method, sft, preferences, models), place)
 
     def answers(
         self, place: Place, name: str, policy: Path | None, sft: Path | None, reward_model: Path | None
@@ -201,7 +201,7 @@ class Stages:
     # --- parts ----------------------------------------------------------------------------------------------------
 
     def _learning(
-        self, method: Method, sft: Path | None, preferences: Path | None, reward_model: Path | None
+        self, method: Method, sft: Path | None, preferences: Path | None, models: dict[str, Path]
     ) -> Learning:
         """What this method is given: only what it asks for."""
         needs, sizes = method.needs, self.experiment.sizes
@@ -219,7 +219,8 @@ class Stages:
             preferences=annotated,
             demonstrations=self.world.demonstrations(sizes.demonstrations) if "demonstrations" in needs else None,
             annotator=self.annotator("annotator") if "annotator" in needs else None,
-            reward_model=_load(reward_model, Scorer) if reward_model and "reward_model" in needs else None,
+            reward_model=_load(models.get("reward_model"), Scorer),
+            preference_model=_load(models.get("preference_model"), PreferenceModel),
             gold=self._gold,
         )
 
@@ -315,7 +316,8 @@ def _pair_table(first: Samples, second: Samples) -> pd.DataFrame:
 def _load(folder: Path | None, role: type[Any]) -> Any:
     from farm.policies import load
 
-    assert folder is not None
+    if folder is None:
+        return None
     loaded = load(folder / "model")
     if not isinstance(loaded, role):
         raise UserError(f"{folder.name} holds a {type(loaded).__name__}, but a {role.__name__} is needed")

@@ -22,8 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from farm.policies import read_descriptor, write_descriptor
 from farm.protocols import Learning, Policy, Samples
-from reference_methods.parts.games_models import Embedder, PreferenceFit, embedder
+from reference_methods.parts.games_models import Embedder, PreferenceFit, embedder, load_embedder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,13 @@ class Planes:
         return self.embed.parameters()
 
     def save(self, folder: Path) -> None:
-        self.embed.save(folder)
+        write_descriptor(folder, Planes, {"normalise": self.normalise, "temperature": self.temperature})
+        self.embed.save(folder / "embedder")
+
+    @classmethod
+    def load(cls, folder: Path) -> Planes:
+        settings = read_descriptor(folder)
+        return cls(load_embedder(folder / "embedder"), settings["normalise"], settings["temperature"])
 
 
 def turn(first: Tensor, second: Tensor) -> Tensor:

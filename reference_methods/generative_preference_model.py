@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from farm import rng
+from farm.policies import load, read_descriptor, write_descriptor
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import log_likelihoods
 from reference_methods.parts.games_models import PreferenceFit
@@ -99,7 +100,15 @@ class Judge:
         return self.policy.parameters()
 
     def save(self, folder: Path) -> None:
-        self.policy.save(folder)
+        settings = {"question": self.question, "verdicts": self.verdicts, "seed": self.seed}
+        write_descriptor(folder, Judge, settings)
+        self.policy.save(folder / "policy")
+
+    @classmethod
+    def load(cls, folder: Path) -> Judge:
+        settings, policy = read_descriptor(folder), load(folder / "policy")
+        assert isinstance(policy, Policy)
+        return cls(policy, settings["question"], tuple(settings["verdicts"]), settings["seed"])
 
 
 def _fill(question: str, instruction: str, first: str, second: str) -> str:

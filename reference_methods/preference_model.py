@@ -21,9 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from farm.policies import load, write_descriptor
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.parts.games_models import PreferenceFit
+
+PAIRS = "pairs.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,14 @@ class Pairwise:
         return self.scorer.parameters()
 
     def save(self, folder: Path) -> None:
-        self.scorer.save(folder)
+        write_descriptor(folder, Pairwise, {})
+        self.scorer.save(folder / "scorer")
+
+    @classmethod
+    def load(cls, folder: Path) -> Pairwise:
+        scorer = load(folder / "scorer")
+        assert isinstance(scorer, Scorer)
+        return cls(scorer)
 
 
 def after(context: Samples, responses: Samples) -> Samples:
@@ -87,5 +97,15 @@ class PairwiseTable:
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
-        self.policy.save(folder)
-        save_file({"log_odds": self.table.detach()}, folder / "pairs.safetensors")
+        write_descriptor(folder, PairwiseTable, {})
+        self.policy.save(folder / "policy")
+        save_file({"log_odds": self.table.detach()}, folder / PAIRS)
+
+    @classmethod
+    def load(cls, folder: Path) -> PairwiseTable:
+        from safetensors.torch import load_file
+
+        found = cls(TabularPolicy.load(folder / "policy"))
+        with torch.no_grad():
+            found.table.copy_(load_file(folder / PAIRS)["log_odds"])
+        return found

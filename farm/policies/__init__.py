@@ -11,7 +11,7 @@ from typing import Any
 
 from farm.config import import_class
 from farm.errors import UserError
-from farm.protocols import Policy, Scorer
+from farm.protocols import Policy, PreferenceModel, Scorer
 
 DESCRIPTOR = "farm_policy.json"
 
@@ -47,11 +47,11 @@ def read_descriptor(folder: Path) -> dict[str, Any]:
     return data
 
 
-def load(folder: Path | str) -> Policy | Scorer:
-    """The policy or scorer that was saved in ``folder``.
+def load(folder: Path | str) -> Policy | Scorer | PreferenceModel:
+    """The policy, scorer or preference model that was saved in ``folder``.
 
-    The class is one of :data:`KNOWN` or an import path of a class that fulfils the role Policy or Scorer and has a
-    classmethod ``load(folder)``. Only safetensors and JSON are read.
+    The class is one of :data:`KNOWN` or an import path of a class that fulfils one of these roles and has a classmethod
+    ``load(folder)``. Only safetensors and JSON are read.
 
     Raises:
         UserError: if the folder holds none, a file of it is missing or damaged, or the class cannot play the role.
@@ -61,17 +61,23 @@ def load(folder: Path | str) -> Policy | Scorer:
     folder = Path(folder)
     named = str(read_descriptor(folder)["class"])
     path, origin = KNOWN.get(named, named), str(folder / DESCRIPTOR)
-    try:
-        cls = import_class(path, Policy, origin)
-    except UserError:
-        cls = import_class(path, Scorer, origin)
+    cls = _import(path, origin)
     if not hasattr(cls, "load"):
         raise UserError(f"{origin}: class `{path}` has no classmethod `load`, so it cannot be opened again")
     try:
-        loaded: Policy | Scorer = cls.load(folder)
+        loaded: Policy | Scorer | PreferenceModel = cls.load(folder)
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{folder}: a file of the saved {named} is missing or damaged ({error})") from error
     return loaded
+
+
+def _import(path: str, origin: str) -> type:
+    for role in (Policy, Scorer):
+        try:
+            return import_class(path, role, origin)
+        except UserError:
+            continue
+    return import_class(path, PreferenceModel, origin)
 
 
 __all__ = ["DESCRIPTOR", "KNOWN", "load", "read_descriptor", "write_descriptor"]

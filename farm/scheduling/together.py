@@ -21,7 +21,7 @@ from farm.graph import Graph, Node
 from farm.scheduling.perform import Outcome, perform
 from farm.scheduling.scheduler import Done, schedule
 
-TRAINS = ("sft", "reward model", "method")
+TRAINS = ("sft", "reward model", "preference model", "method")
 """kinds of stages that all processes make together"""
 
 

@@ -1,13 +1,14 @@
 """Who decides a duel: P(y > y' | x) of pairs of samples, from an annotator's verdicts or from a preference model.
 
-Everything that can compare two responses is a :class:`PreferenceModel`: a reward model (through Bradley-Terry), a
-pairwise model, a general preference model, a judge. Duels of a batch cost one query each, whoever answers.
+Whatever can compare two responses is a :class:`~farm.protocols.PreferenceModel`: a reward model (through
+Bradley-Terry), a pairwise model, a general preference model, a judge. Duels of a batch cost one query each, whoever
+answers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,16 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm.protocols import Annotator, Samples, Scorer
+from farm.policies import load, read_descriptor, write_descriptor
+from farm.protocols import Annotator, PreferenceModel, Samples, Scorer
 from farm.records import PairIds, in_random_order
-
-
-@runtime_checkable
-class PreferenceModel(Protocol):
-    """P(y > y' | x), antisymmetric: probability(first, second) + probability(second, first) = 1."""
-
-    def logits(self, first: Samples, second: Samples) -> Tensor:
-        """log P / (1 - P) of first over second, float32 [B] with gradient; changes its sign when they are exchanged."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +31,16 @@ class RewardPreference:
     def logits(self, first: Samples, second: Samples) -> Tensor:
         scores = self.scorer.scores(Samples.concatenate([first, second]))
         return (scores[: len(first)] - scores[len(first) :]) / self.temperature
+
+    def save(self, folder: Path) -> None:
+        write_descriptor(folder, RewardPreference, {"temperature": self.temperature})
+        self.scorer.save(folder / "scorer")
+
+    @classmethod
+    def load(cls, folder: Path) -> RewardPreference:
+        scorer = load(folder / "scorer")
+        assert isinstance(scorer, Scorer)
+        return cls(scorer, read_descriptor(folder)["temperature"])
 
 
 @dataclass

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farm import rng
+from farm import adapters, rng
 from farm.errors import UserError
+from farm.models import load_causal_lm, save_causal_lm
+from farm.policies import read_descriptor, write_descriptor
+from farm.policies.body import Body
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.aggregation import Totals
@@ -94,6 +97,9 @@ class PreferenceFit(Descent):
 # --- embeddings -------------------------------------------------------------------------------------------------------
 
 
+EMBEDDINGS = "embeddings.safetensors"
+
+
 class Embedder(Protocol):
     """A vector for each response, float [B, d] with gradient."""
 
@@ -116,6 +122,12 @@ def embedder(policy: Policy, size: int, seed: int) -> Embedder:
     if body is None:
         raise UserError(f"a {type(policy).__name__} has no hidden states to embed responses with")
     return LanguageModelEmbedder.new(body, tokenizer, size, seed)
+
+
+def load_embedder(folder: Path) -> Embedder:
+    """The embeddings that were saved in a folder, of either kind."""
+    in_table = str(read_descriptor(folder)["class"]).startswith("Tabular")
+    return TabularEmbedder.load(folder) if in_table else LanguageModelEmbedder.load(folder)
 
 
 class TabularEmbedder:
@@ -141,7 +153,13 @@ class TabularEmbedder:
         from safetensors.torch import save_file
 
         self.policy.save(folder)
-        save_file({"embeddings": self.table.detach().contiguous()}, folder / "embeddings.safetensors")
+        save_file({"embeddings": self.table.detach().contiguous()}, folder / EMBEDDINGS)
+
+    @classmethod
+    def load(cls, folder: Path) -> TabularEmbedder:
+        from safetensors.torch import load_file
+
+        return cls(TabularPolicy.load(folder), load_file(folder / EMBEDDINGS)["embeddings"])
 
 
 class LanguageModelEmbedder:
@@ -170,7 +188,16 @@ class LanguageModelEmbedder:
     def save(self, folder: Path) -> None:
         from safetensors.torch import save_file
 
-        from farm.models import save_causal_lm
+        settings = {"train_layers": self.body.train_layers, "compute_dtype": self.body.compute_dtype}
+        write_descriptor(folder, LanguageModelEmbedder, settings)
+        save_causal_lm(adapters.plain(self.body.model), self.tokenizer, folder)
+        save_file({"weight": self.weight.detach().cpu()}, folder / EMBEDDINGS)
 
-        save_causal_lm(self.body.model, self.tokenizer, folder)
-        save_file({"weight": self.weight.detach().cpu()}, folder / "embeddings.safetensors")
+    @classmethod
+    def load(cls, folder: Path) -> LanguageModelEmbedder:
+        from safetensors.torch import load_file
+
+        settings = read_descriptor(folder)
+        model, tokenizer = load_causal_lm(str(folder), dtype="auto")
+        body = Body(model, settings["train_layers"], settings["compute_dtype"])
+        return cls(body, tokenizer, load_file(folder / EMBEDDINGS)["weight"])

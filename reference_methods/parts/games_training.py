@@ -20,14 +20,14 @@ import numpy as np
 from torch import Tensor
 
 from farm.errors import UserError
-from farm.protocols import Learning, Method, Policy, Samples
+from farm.protocols import Learning, Method, Policy, PreferenceModel, Samples
 from reference_methods.parts.batches import (
     in_parts,
     log_likelihoods,
     prompt_stream,
 )
 from reference_methods.parts.games_duels import Batch, Turn
-from reference_methods.parts.games_feedback import AnnotatorFeedback, Feedback, ModelFeedback, PreferenceModel
+from reference_methods.parts.games_feedback import AnnotatorFeedback, Feedback, ModelFeedback
 from reference_methods.parts.games_gap import GapProbe
 from reference_methods.parts.games_losses import Play
 from reference_methods.parts.games_opponents import Live, Opponent, RestorableOptimizer, extragradient
@@ -68,7 +68,8 @@ class Game:
     soft_labels: bool = False
     """whether to learn from the annotator's own probability, where it gives one, instead of its verdict"""
     preference_model: Method | None = None
-    """a method that fits a preference model to the annotated pairs; it then decides the duels, not the annotator"""
+    """what gives the preference model that then decides the duels, not the annotator: a method that fits one to the
+    annotated pairs, ``shared_preference`` for the experiment's own, or ``reward_preference``"""
     gap_every: int = 0
     """steps between two measurements of the gap to the best answer (``games_gap``), on the annotator; 0 for none"""
     gap_prompts: int = 32

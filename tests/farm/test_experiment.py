@@ -171,3 +171,19 @@ def test_what_a_killed_run_leaves_can_be_replaced(tmp_path: Path, left: list[str
     (tmp_path / "leaderboard.csv").touch()
     with pytest.raises(UserError, match="is not a run folder"):
         run_folder.check(tmp_path)
+
+
+def test_a_preference_model_is_fitted_once_and_shared(place: Path) -> None:
+    game = {"preference_model": "shared_preference", "steps": 3, "prompts_per_step": 8, "learning_rate": 0.1}
+    methods = {"sppo": {"use": "sppo", **game}, "nash_md": {"use": "nash_md", **game}}
+    fit = {"use": "general_preference_model", "learning_rate": 0.1, "planes": 1}
+    smaller = {"methods": methods, "reward_model": None, "preference_model": fit}
+    (place / "table.yaml").write_text(yaml.safe_dump({**EXPERIMENT, **smaller}))
+    run(place, "home", "--out", "run-1")
+    stages = [s["stage"] for s in json.loads((place / "run-1" / "costs.json").read_text())["stages"]]
+    assert stages.count("preference model") == 1
+    assert "reward model" not in stages
+    process = _start(place, "home", "--set", "preference_model=null")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "needs `preference_model`, which is null" in errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import pandas as pd
 import pytest
 import torch
 
+from farm.policies import load
 from farm.policies.tabular import TabularPolicy, TabularScorer
-from farm.protocols import Learning, Samples
+from farm.protocols import Learning, PreferenceModel, Samples
 from reference_methods.general_preference_model import GeneralPreferenceModel, Planes
 from reference_methods.generative_preference_model import GenerativePreferenceModel, Judge
-from reference_methods.parts.games_feedback import ModelFeedback, PreferenceModel, RewardPreference
+from reference_methods.parts.games_feedback import ModelFeedback, RewardPreference
 from reference_methods.parts.games_models import PreferenceFit, TabularEmbedder
 from reference_methods.preference_model import PairwisePreferenceModel
 from reference_methods.reward_model import RewardModel
@@ -139,7 +141,7 @@ def test_k_responses_take_k_embeddings() -> None:
             asked.append(len(samples))
             return model.embed(samples)
 
-        parameters = model.parameters
+        parameters, save = model.parameters, model.save
 
     counted = Planes(Counting(), model.normalise, model.temperature)
     whole = counted.matrix(everyone(12)).detach().numpy()
@@ -195,6 +197,25 @@ def test_models_learn_from_pairs_of_a_language_model(method: PreferenceFit) -> N
         model = replace(model, seed=1, fitting=True)
     with torch.no_grad():
         assert ((model.logits(first, second).numpy() > 0) == longer).mean() > 0.85
+
+
+WORDS = GenerativePreferenceModel(question="w1 {instruction} w2 {first} w3 {second} w4", verdicts=("w10", "w11"))
+
+
+@pytest.mark.parametrize("method", [GeneralPreferenceModel(), PairwisePreferenceModel(), WORDS, "reward"])
+@pytest.mark.parametrize("kind", ["language model", "table"])
+def test_a_saved_model_prefers_the_same(method: PreferenceFit | str, kind: str, tmp_path: Path) -> None:
+    policy = make_policy() if kind == "language model" else table_policy(8)
+    if method is WORDS and kind == "table":
+        pytest.skip("a table cannot be asked in words")
+    prompts = ["w1", "w2 w3", "w1", "w9"] if kind == "language model" else ["x"] * 4
+    first, second = (policy.sample(prompts, seed=seed, purpose="t") for seed in (1, 2))
+    begun = RewardPreference(policy.scorer(5), 0.5) if isinstance(method, str) else method.begin(policy, seed=5)
+    model: PreferenceModel = replace(begun, fitting=False) if isinstance(begun, Judge) else begun
+    model.save(tmp_path)
+    again = load(tmp_path)
+    assert isinstance(again, PreferenceModel)
+    torch.testing.assert_close(again.logits(first, second), model.logits(first, second))
 
 
 def test_the_judge_is_averaged_over_both_orders() -> None:
