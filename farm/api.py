@@ -1,4 +1,7 @@
-"""The commands from Python: ``from farm import run, annotate, evaluate, leaderboard, report``.
+"""The commands from Python: ``from farm import run, annotate, evaluate, leaderboard, report, ...``.
+
+Every command has a function of its name, but two whose names are taken: `farm config` is :func:`configuration` and
+`farm list` is :func:`configs`.
 
 What belongs to a wing is announced by it through the entry points ``farm.api`` and imported when it is asked for, so
 the ground imports no wing. A spec may be what it is in YAML, or a class: ``{"class": MyMethod, "steps": 10}``.
@@ -9,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farm import experiment
-from farm.errors import nearest
+from farm.errors import UserError, nearest
 from farm.running import Run, Undertaking
 
-__all__ = ["Run", "dry_run", "named", "run", "spec_of"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Run", "clean", "configs", "configuration", "doctor", "dry_run", "named", "run", "spec_of", "status"]
 
 
 def run(
@@ -49,26 +55,91 @@ def dry_run(plan: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | 
     return foresee(Undertaking(_study(plan, settings, None, None)), 1)
 
 
+def configuration(
+    plan: str | Path | Mapping[str, Any],
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    *,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """An experiment with every name followed and every default written out, as `farm config` prints it."""
+    from farm import config, origins
+
+    data, origin = _data(plan, settings)
+    study = experiment.from_mapping(data, origin, seed)
+    written = {"name": data["name"]} if isinstance(plan, Mapping) else config.load_mapping(Path(origin))
+    said: dict[str, Any] = origins.values(origins.tree(study, data, written, (), origin, seed))
+    return said
+
+
+def configs(kind: str | None = None) -> pd.DataFrame:
+    """What there is to use by name, as `farm list`: ``kind, name, about``."""
+    import pandas as pd
+
+    from farm import config
+
+    rows = [(room, name, about) for room, found in config.listed(kind).items() for name, about in found.items()]
+    return pd.DataFrame(rows, columns=["kind", "name", "about"])
+
+
+def doctor() -> dict[str, Any]:
+    """What this machine has, as `farm doctor --json`."""
+    from farm import machine
+
+    return machine.facts()
+
+
+def status(run: str | Path) -> dict[str, Any]:
+    """How far a run has got, as `farm status --json`: ``state``, ``stages``, ``seconds_left``, ..."""
+    from farm import run_status
+
+    return run_status.read(Path(run))
+
+
+def clean(days: float = 30.0, *, yes: bool = False) -> pd.DataFrame:
+    """Artifacts not used for so many days and leftovers of interruptions: ``path, what, bytes, days``.
+
+    Nothing is removed unless ``yes``, and the answers of annotators never are.
+    """
+    import pandas as pd
+
+    from farm import old_artifacts
+    from farm.store import home
+
+    if days < 0:
+        raise UserError(f"days = {days:g}: a number from 0 on")
+    found = old_artifacts.removable(home() / "artifacts", days)
+    if yes:
+        old_artifacts.remove(found)
+    rows = [(str(item.path), item.what, item.size, item.days) for item in found]
+    return pd.DataFrame(rows, columns=["path", "what", "bytes", "days"])
+
+
 def _study(
     plan: str | Path | Mapping[str, Any],
     settings: Mapping[str, Any] | Sequence[str],
     seed: int | None,
     only: Sequence[str] | None,
 ) -> experiment.Study:
+    return experiment.from_mapping(*_data(plan, settings), seed, only)
+
+
+def _data(
+    plan: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | Sequence[str]
+) -> tuple[dict[str, Any], str]:
+    """What the YAML would say, settings included, and where it is from."""
     from farm import config
 
-    changes = dict(settings) if isinstance(settings, Mapping) else None
     if isinstance(plan, Mapping):
         data, origin = with_paths(dict(plan)), "the experiment"
         data.setdefault("name", "experiment")
     else:
         path = config.find("experiments", str(plan))
         data, origin = {"name": path.stem, **config.load_mapping(path)}, str(path)
-    if changes is None:
-        data = config.override(data, list(settings))
-    for key, value in (changes or {}).items():
+    if not isinstance(settings, Mapping):
+        return config.override(data, list(settings)), origin
+    for key, value in settings.items():
         config.put(data, key, with_paths(value), "settings")
-    return experiment.from_mapping(data, origin, seed, only)
+    return data, origin
 
 
 def with_paths(value: Any) -> Any:

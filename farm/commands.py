@@ -26,7 +26,7 @@ def status(
 
     Example: farm status runs/pocket-s1-2f0c6b
     """
-    from farm import status as states
+    from farm import run_status as states
 
     found = states.read(run)
     print(json.dumps(found, indent=1) if as_json else "\n".join(states.lines(found)))
@@ -65,22 +65,22 @@ def clean(
 
     Example: farm clean --days 7
     """
-    from farm import clean as cleaning
+    from farm import old_artifacts
     from farm.store import home
 
-    found = cleaning.removable(home() / "artifacts", days)
+    found = old_artifacts.removable(home() / "artifacts", days)
     size = sum(item.size for item in found)
     rows = [{"path": str(i.path), "what": i.what, "bytes": i.size, "days": round(i.days, 2)} for i in found]
     if yes:
-        cleaning.remove(found)
+        old_artifacts.remove(found)
     if as_json:
         print(json.dumps({"removed": yes, "bytes": size, "found": rows}, indent=1))
         return
     for item in found:
-        print(f"{cleaning.megabytes(item.size):>10}  {item.days:>7.1f} days  {item.what:<40} {item.path.name}")
+        print(f"{old_artifacts.megabytes(item.size):>10}  {item.days:>7.1f} days  {item.what:<40} {item.path.name}")
     if not found:
         print(f"{home() / 'artifacts'}: nothing is left over, and every stage was used in the last {days:g} days")
     elif yes:
-        print(f"removed {len(found)} folders, {cleaning.megabytes(size)}")
+        print(f"removed {len(found)} folders, {old_artifacts.megabytes(size)}")
     else:
-        print(f"{len(found)} folders, {cleaning.megabytes(size)}; nothing is removed yet: repeat with --yes")
+        print(f"{len(found)} folders, {old_artifacts.megabytes(size)}; nothing is removed yet: repeat with --yes")

@@ -102,6 +102,14 @@ def named(room: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((config_root() / room).glob("*.yaml"))}
 
 
+def listed(room: str | None = None) -> dict[str, dict[str, str]]:
+    """What there is to use by name, of one kind or of all: kind -> name -> what it is about."""
+    rooms = sorted(p.name for p in config_root().iterdir() if p.is_dir())
+    if room is not None and room not in rooms:
+        raise UserError(f"there is no kind `{room}`; {nearest(room, rooms)}")
+    return {r: {name: about(path) for name, path in named(r).items()} for r in ([room] if room else rooms)}
+
+
 def find(room: str, name: str) -> Path:
     """The file of a config given by path or by name. Raises UserError naming the nearest known name."""
     path = Path(name)

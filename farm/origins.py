@@ -14,7 +14,7 @@ import yaml
 
 from farm import config
 from farm.config import ROOM
-from farm.experiment import Experiment, Resources, Sizes, load
+from farm.experiment import Experiment, Resources, Sizes, Study, load
 from farm.protocols import Aggregator, Annotator, Evaluator, Method, Reporter, World
 
 ROLES: dict[str, Any] = {
@@ -49,12 +49,24 @@ def resolved(name: str, settings: Sequence[str] = (), seed: int | None = None) -
     """Everything the experiment says, with every name followed and every default written out."""
     study = load(name, settings, seed)
     path = config.find("experiments", name)
-    raw = config.override({"name": path.stem, **config.load_mapping(path)}, settings)
-    if seed is not None:
-        raw["seed"] = seed
-        raw.pop("seeds", None)
     written = config.load_mapping(path)
-    changed = [s.partition("=")[0] for s in settings]
+    raw = config.override({"name": path.stem, **written}, settings)
+    return tree(study, raw, config.load_mapping(path), [s.partition("=")[0] for s in settings], _shown(path), seed)
+
+
+def tree(
+    study: Study, raw: dict[str, Any], written: dict[str, Any], changed: Sequence[str], file: str, seed: int | None
+) -> dict[str, Tree]:
+    """The same of a study that is there already.
+
+    Args:
+        raw: what was said of it, settings included; ``written`` is without them.
+        changed: the keys of the settings.
+        file: what to call the place where it is written.
+    """
+    if seed is not None:
+        raw = {**raw, "seed": seed}
+        raw.pop("seeds", None)
 
     def said(place: str) -> str:
         for key in changed:
@@ -65,7 +77,7 @@ def resolved(name: str, settings: Sequence[str] = (), seed: int | None = None) -
         top: Any = written
         for part in place.split("."):
             top = top.get(part, ...) if isinstance(top, dict) else ...
-        return _shown(path) if top is not ... else "default of the experiment"
+        return file if top is not ... else "default of the experiment"
 
     filled = study.whole.model_dump(mode="json")
     out: dict[str, Tree] = {}
@@ -94,7 +106,7 @@ def resolved(name: str, settings: Sequence[str] = (), seed: int | None = None) -
                     k: {f: Value(filled[field][k][f], said(f"{field}.{k}")) for f in names} for k in filled[field]
                 }
         elif field == "name" and "name" not in written:
-            out[field] = Value(filled[field], f"the name of {_shown(path)}")
+            out[field] = Value(filled[field], f"the name of {file}")
         else:
             out[field] = Value(filled[field], said(field))
     return out
@@ -165,6 +177,15 @@ def plain(tree: Tree | dict[str, Tree]) -> Any:
     if isinstance(tree, list):
         return [plain(item) for item in tree]
     return {k: plain(v) for k, v in tree.items()}
+
+
+def values(tree: Tree | dict[str, Tree]) -> Any:
+    """As data, without the origins: it can be run itself."""
+    if isinstance(tree, Value):
+        return tree.value
+    if isinstance(tree, list):
+        return [values(item) for item in tree]
+    return {k: values(v) for k, v in tree.items()}
 
 
 def text(tree: dict[str, Tree]) -> str:

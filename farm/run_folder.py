@@ -11,7 +11,7 @@ The report is made from it alone, without the models:
     costs.json             stages with their seconds, annotations with their number and price
     checkpoints/<method>/  policies in Hugging Face format
     failures.csv/.json     methods that failed, with the stage and the reason; only where there are any
-    status.json            how far the run has got (farm.status)
+    status.json            how far the run has got (farm.run_status)
     report.html
 
 A sweep or replicates leave a folder of the same kind with the aggregator's tables, in which ``runs/`` has a folder for

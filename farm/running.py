@@ -18,10 +18,10 @@ from farm.graph import Graph, Node, descendants, merge
 from farm.plan import SFT, Plan, describe_study
 from farm.protocols import Aggregator, Comparison, Replication, Reporter
 from farm.run_folder import Finished
+from farm.run_status import StatusFile
 from farm.scheduling import together
 from farm.scheduling.engines import engine
 from farm.scheduling.scheduler import Failure, Results, schedule
-from farm.status import StatusFile
 from farm.store import canonical
 
 

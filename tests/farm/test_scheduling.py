@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from farm import experiment, status
+from farm import experiment
+from farm import run_status as status
 from farm.artifacts import Artifacts, Place
 from farm.errors import UserError
 from farm.graph import Graph, Node, descendants
