@@ -22,6 +22,7 @@ from reference_methods.parts.games_feedback import Feedback
 from reference_methods.parts.games_losses import Play
 from reference_methods.parts.games_opponents import RestorableOptimizer
 from reference_methods.parts.optimization import Metrics, accumulate
+from reference_methods.parts.sampler import alarm_of, compare
 
 if TYPE_CHECKING:
     from reference_methods.parts.games_training import Game
@@ -57,6 +58,8 @@ class Turn:
     seed: int
     purpose: str
     calls: list[int] = field(default_factory=list)
+    compared: Metrics = field(default_factory=dict)
+    """sampler against trainer, on the first micro-batch: nothing is learnt yet, so its own pass serves"""
 
     def __call__(self, opponent: Policy) -> Metrics:
         self.calls.append(1)
@@ -76,18 +79,29 @@ class Turn:
                 self.game.micro_batch_tokens,
             )
             done.append(metrics | self.optimizer.step(metrics["loss"]))
-        return {name: float(np.mean([m[name] for m in done])) for name in done[0]}
+        return {name: float(np.mean([m[name] for m in done])) for name in done[0]} | self.compared
 
     def _loss(self, play: Play, rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
         n = self.batch.n
         flat = (rows[:, None] * n + np.arange(n)).reshape(-1)
-        log_probabilities = self.game._likelihoods(self.policy, self.batch.samples.select(flat)).view(-1, n)
+        samples = self.batch.samples.select(flat)
+        tokens, mask = self.policy.log_probabilities(samples, self.game.temperature)
+        if not self.compared:
+            own = np.flatnonzero(np.arange(len(flat)) % n < n - self.batch.from_reference)
+            there = index(own, tokens)
+            self.compared.update(self._compare(samples.select(own), tokens.detach()[there], mask[there]))
+        log_probabilities = tokens.sum(1).view(-1, n)
         part = play.select(index(rows, log_probabilities))
         losses = self.game.loss(log_probabilities, part)
         return losses.sum() / totals.sequences, {
             "win_rate": (part.weights * part.wins).sum() / totals.sequences,
             "drift": (log_probabilities.detach() - part.start).abs().mean(1).sum() / totals.sequences,
         }
+
+    def _compare(self, samples: Samples, trained: Tensor, mask: Tensor) -> Metrics:
+        drawn = torch.zeros(mask.shape)
+        drawn[mask.cpu()] = torch.from_numpy(np.concatenate(samples.log_probabilities))
+        return compare(trained, drawn.to(trained), mask, alarm_of(self.policy))
 
     def _play(self, opponent: Policy) -> Play:
         start = self.batch.start

@@ -13,19 +13,16 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.errors import UserError
 from farm.protocols import Learning, Method, Policy, PreferenceModel, Samples
-from reference_methods.parts.batches import (
-    in_parts,
-    log_likelihoods,
-    prompt_stream,
-)
+from reference_methods.parts.batches import in_parts, index, prompt_stream
 from reference_methods.parts.games_duels import Batch, Turn
 from reference_methods.parts.games_feedback import AnnotatorFeedback, Feedback, ModelFeedback
 from reference_methods.parts.games_gap import GapProbe
@@ -33,6 +30,7 @@ from reference_methods.parts.games_losses import Play
 from reference_methods.parts.games_opponents import Live, Opponent, RestorableOptimizer, extragradient
 from reference_methods.parts.optimization import Metrics, Schedule
 from reference_methods.parts.rollouts import sample_metrics
+from reference_methods.parts.sampler import keeps_likelihoods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,10 +196,9 @@ class Game:
             if theirs:
                 parts.append(self._sample(learning.policy, prompts, theirs, learning.seed, f"{key}/reference"))
             samples = _interleave(parts, len(prompts))
-            start, reference = (
-                in_parts(partial(self._likelihoods, p), samples, self.micro_batch_tokens)
-                for p in (policy, learning.policy)
-            )
+            is_theirs = np.arange(len(samples)) % self.samples_per_prompt >= self.samples_per_prompt - theirs
+            start = self._likelihoods(policy, samples, ~is_theirs)
+            reference = self._likelihoods(learning.policy, samples, is_theirs)
             shape = len(prompts), self.samples_per_prompt
             yield Batch(prompts, samples, start.view(shape), reference.view(shape), theirs)
 
@@ -214,10 +211,24 @@ class Game:
             max_new_tokens=self.max_new_tokens,
         )
 
-    def _likelihoods(self, policy: Policy, samples: Samples) -> Tensor:
-        if self.temperature == 1:
-            return log_likelihoods(policy, samples)
-        return policy.log_probabilities(samples, self.temperature)[0].sum(1)
+    def _likelihoods(self, policy: Policy, samples: Samples, own: NDArray[np.bool_]) -> Tensor:
+        """log pi(y|x), [B]. What the policy drew itself (``own``, [B]) came with it; a pass computes the others."""
+        if not keeps_likelihoods(policy):
+            own = np.zeros_like(own)
+        found = torch.zeros(len(samples))
+        if own.any():
+            drawn = [values.sum(dtype=np.float64) for values in samples.select(own).log_probabilities]
+            found[torch.from_numpy(own)] = torch.tensor(drawn).to(found)
+        if own.all():
+            return found.to(next(policy.parameters()).device)
+
+        def compute(part: Samples) -> Tensor:
+            return policy.log_probabilities(part, self.temperature)[0].sum(1)
+
+        others = in_parts(compute, samples.select(~own), self.micro_batch_tokens)
+        found = found.to(others)
+        found[index(np.flatnonzero(~own), found)] = others
+        return found
 
     def _metrics(self, batch: Batch, feedback: Feedback, learning: Learning, started: float) -> Metrics:
         own = np.arange(len(batch.samples)) % batch.n < batch.n - batch.from_reference

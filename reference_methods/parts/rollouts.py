@@ -36,7 +36,7 @@ from reference_methods.parts.batches import (
 )
 from reference_methods.parts.checkpoints import Checkpoints, Kept
 from reference_methods.parts.optimization import Loss, Metrics, Optimizer, Schedule, accumulate
-from reference_methods.parts.sampler import compare, correction, samples_elsewhere
+from reference_methods.parts.sampler import alarm_of, compare, correction, samples_elsewhere
 from reference_methods.parts.tuning import Tuning
 
 Networks = Sequence[tuple[Iterable[torch.nn.Parameter], float]]
@@ -227,15 +227,15 @@ class Online(Tuning):
 
     def _compared(self, rollout: Rollout, policy: Policy, purpose: str) -> Rollout:
         """The rollout with what the trainer makes of it: of all of it where another engine sampled, else of a part."""
-        sampled, mask = rollout.log_probabilities, rollout.mask
+        sampled, mask, alarm = rollout.log_probabilities, rollout.mask, alarm_of(policy)
         if not samples_elsewhere(policy):
             lengths = total_lengths(rollout.samples)
             some = micro_batches(np.arange(len(lengths)), lengths, min(COMPARED, self.micro_batch_tokens))[0]
             trained = self._log_probabilities(policy, rollout.samples.select(some), together=False)
             width = trained.shape[1]
-            return replace(rollout, comparison=compare(trained, sampled[some, :width], mask[some, :width]))
+            return replace(rollout, comparison=compare(trained, sampled[some, :width], mask[some, :width], alarm))
         trained = self._log_probabilities(policy, rollout.samples)
-        comparison = compare(trained, sampled, mask)
+        comparison = compare(trained, sampled, mask, alarm)
         if rollout.step == 0 and not comparison["sampler_kl"] <= self.same:
             raise RuntimeError(
                 f"{purpose}: before the first update the engine that samples and the policy that trains are "

@@ -264,6 +264,43 @@ def test_every_method_learns_on_a_language_model(game: Game) -> None:
     assert count(learned) > count(policy) + 0.1
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_likelihoods_that_came_with_the_samples_are_those_of_a_pass_over_them(temperature: float) -> None:
+    policy, prompts = make_policy(), pd.DataFrame({"instruction": PROMPTS})
+    reference = make_policy()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.mul_(1.1)
+    for game in (OnlineDPO(**SMALL, temperature=temperature), XPO(**SMALL, temperature=temperature)):
+        few = replace(game, steps=1, prompts_per_step=6)
+        (batch,) = few._batches(policy, Learning(1, reference, prompts), "likelihoods")
+        assert batch.from_reference == (2 if game.reference_samples else 0)
+        for found, whose in ((batch.start, policy), (batch.reference, reference)):
+            with torch.no_grad():
+                expected = whose.log_probabilities(batch.samples, temperature)[0].sum(1)
+            torch.testing.assert_close(found.reshape(-1), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_samples_of_a_cut_distribution_are_passed_over_again() -> None:
+    policy, prompts = make_policy().with_settings(top_k=3), pd.DataFrame({"instruction": PROMPTS})
+    (batch,) = OnlineDPO(steps=1, prompts_per_step=6)._batches(policy, Learning(1, policy, prompts), "cut")
+    with torch.no_grad():
+        expected = policy.log_probabilities(batch.samples)[0].sum(1)
+    torch.testing.assert_close(batch.start.reshape(-1), expected, atol=1e-4, rtol=1e-5)
+    drawn = torch.tensor([float(values.sum()) for values in batch.samples.log_probabilities])
+    assert (drawn - expected).abs().max() > 0.1
+
+
+def test_sampler_and_trainer_are_compared_without_a_pass_of_their_own() -> None:
+    lines: list[dict[str, float]] = []
+    prompts = pd.DataFrame({"instruction": PROMPTS})
+    for game in (OnlineDPO(**SMALL), XPO(**SMALL), EGPO(**SMALL)):
+        few = replace(game, steps=2, prompts_per_step=6)
+        few.train(Learning(1, make_policy(), prompts, annotator=LikesAWord(), log=lines.append))
+    assert len(lines) == 6
+    assert all(1 <= line["sampler_error"] < 1.001 for line in lines)
+
+
 def test_micro_batches_change_nothing_on_a_language_model() -> None:
     policy = make_policy()
     prompts = pd.DataFrame({"instruction": PROMPTS})

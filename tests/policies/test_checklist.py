@@ -19,8 +19,9 @@ from farm.errors import UserError
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Samples
 from reference_methods.dpo import DPO
+from reference_methods.parts.conditioning import ConditionedPolicy
 from reference_methods.parts.preferences import Preferences
-from reference_methods.parts.sampler import compare, correction, samples_elsewhere
+from reference_methods.parts.sampler import alarm_of, compare, correction, samples_elsewhere
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
@@ -94,6 +95,18 @@ def test_v1_v2_the_comparison_by_hand() -> None:
     assert found["sampler_error"] == pytest.approx(np.exp(np.abs(d)).mean(), rel=1e-5)
     assert found["sampler_kl"] == pytest.approx((np.expm1(d) - d).mean(), rel=1e-3)
     assert compare(trained, trained, mask)["sampler_error"] == 1
+
+
+def test_the_alarm_of_a_difference_knows_the_precision(recwarn: pytest.WarningsRecorder) -> None:
+    policy = make_policy()
+    limits = [alarm_of(policy), alarm_of(policy.with_settings(compute_dtype="bfloat16"))]
+    assert limits == [1.05, 1.2] and alarm_of(ConditionedPolicy(policy, "")) == 1.05
+    trained, mask = torch.tensor([[-1.0, -2.0]]), torch.tensor([[True, True]])
+    compare(trained, trained + 0.06, mask, limits[1])
+    assert not recwarn.list
+    for limit, gap in zip(limits, (0.06, 0.2), strict=True):
+        with pytest.warns(UserWarning, match=f"alarm above {limit}"):
+            compare(trained, trained + gap, mask, limit)
 
 
 def test_v3_the_correction_is_unbiased_until_the_cap_cuts() -> None:
