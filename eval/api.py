@@ -1,11 +1,14 @@
-"""Evaluation from Python: ``farm.evaluate``, ``farm.leaderboard`` and ``farm.report``, as the commands do it."""
+"""Evaluation from Python, as the commands do it: evaluate, leaderboard, validate, power, report and compare.
+
+What a command asks in percent points is percent points here.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
@@ -13,6 +16,11 @@ from eval import judging
 from eval.evaluation import Evaluation, evaluate_table, read_files
 from farm import formats
 from farm.errors import UserError
+from farm.statistics.result import Result
+
+if TYPE_CHECKING:
+    from eval.power import Power
+    from eval.report.compare import RunComparison
 
 Table: TypeAlias = pd.DataFrame | Sequence[Mapping[str, Any]] | str | Path
 
@@ -48,14 +56,167 @@ def evaluate(
     return evaluate_table(judged.rows, seed=seed, **settings)
 
 
-def leaderboard(sources: str | Path | Sequence[str | Path], *, metrics: Sequence[str] = ("win_rate",)) -> pd.DataFrame:
-    """The published columns with intervals, from results directories and annotation files."""
-    from eval.board import board
-    from eval.sources import read
+def leaderboard(
+    sources: str | Path | Sequence[str | Path],
+    *,
+    annotator: str | None = None,
+    baseline: str | None = None,
+    metrics: Sequence[str] = (),
+    published: str | Path | None = None,
+    difficulty: str | Path | None = None,
+    regularizer: str | Path | None = None,
+    weights: str | Path | None = None,
+    lc_recipe: str = "newton",
+    lc_alignment: str = "instruction",
+    lc_over: str = "judged",
+    ties: str = "half",
+    cluster: Sequence[str] = (),
+    prior: float = 0.0,
+    anchor: str = "",
+    rounds: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    offline: bool = False,
+) -> pd.DataFrame:
+    """The published columns with intervals, from results directories, annotation files or battles.
 
-    listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    table: pd.DataFrame = board(read([Path(s) for s in listed]), metrics=metrics).table
+    Args:
+        sources: as the command's, ``alpaca_eval_2`` to fetch included.
+        metrics: ``win_rate``, ``length_controlled``, ``bradley_terry``, ``elo``; by default what the sources allow.
+        published: a published leaderboard; how far each row is from it is in ``attrs["published"]``.
+    """
+    from eval import leaderboard_command
+
+    _shown, table, comparison = leaderboard_command.made(
+        [str(s) for s in ([sources] if isinstance(sources, (str, Path)) else sources)],
+        annotator=annotator,
+        baseline=baseline,
+        published=_path(published),
+        metrics=",".join(metrics),
+        difficulty=_path(difficulty),
+        regularizer=_path(regularizer),
+        weights=_path(weights),
+        recipe=lc_recipe,
+        alignment=lc_alignment,
+        over=lc_over,
+        ties=ties,
+        clusters=list(cluster),
+        prior=prior,
+        anchor=anchor,
+        rounds=rounds,
+        seed=seed,
+        confidence=confidence,
+        offline=offline,
+    )
+    if comparison is not None:
+        table.attrs["published"] = comparison.to_dict()  # plain data: attrs travel with copies and files
     return table
+
+
+def validate(
+    judge: Table,
+    human: Table | None = None,
+    *,
+    annotator: str | None = None,
+    pool: bool = False,
+    pairs: str | Path | None = None,
+    export: str | Path | None = None,
+    by: str | None = None,
+    rounds: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Result:
+    """Judge the judge: agreement beside the human ceiling, biases, what its labels are worth.
+
+    Args:
+        judge: verdicts of the judge, one or more a pair: a table, rows or a file in any known layout.
+        human: votes of humans on the same pairs; without them, what the judge alone tells.
+        annotator, pool, pairs, export, by: as the command's options.
+
+    Returns:
+        :class:`eval.validate.Validation`, :class:`eval.habits.JudgeAlone` without humans, or
+        :class:`eval.judge_runs.JudgeRuns` where the verdicts carry a ``human_label``.
+    """
+    from eval import validate_command
+    from farm.votes.table import from_table, read_votes
+
+    if pairs is not None:
+        if not isinstance(judge, (str, Path)):
+            raise UserError("farm.validate: `pairs` joins texts to the verdicts of a file")
+        votes = validate_command.with_texts(Path(judge), Path(pairs))
+    elif isinstance(judge, (str, Path)):
+        votes = read_votes(judge)
+    else:
+        votes = from_table(_read(judge), "the judge", annotator="judge")
+    humans = None
+    if human is not None:
+        if isinstance(human, (str, Path)):
+            humans = read_votes(human)
+        else:
+            humans = from_table(_read(human), "the humans", annotator="human")
+    return validate_command.of_votes(
+        votes,
+        humans,
+        by,
+        rounds,
+        seed,
+        confidence,
+        annotator=annotator,
+        pool=pool,
+        export=_path(export),
+        origin=str(judge) if isinstance(judge, (str, Path)) else "the judge",
+    )
+
+
+def power(
+    difference: float | None = None,
+    *,
+    annotations: int | None = None,
+    flip_rate: float = 0.0,
+    design_effect: float = 1.0,
+    per_cluster: float | None = None,
+    icc: float = 0.0,
+    paired: bool = False,
+    variance: float | None = None,
+    power: float = 0.8,
+    significance: float = 0.05,
+) -> Power:
+    """How many annotations find a difference (percent points), or what difference a given number can show.
+
+    Example:
+        >>> power(5, flip_rate=0.25).annotations
+        3132
+    """
+    from eval import power as planning
+
+    if (difference is None) == (annotations is None):
+        raise UserError("give either --difference (percent points) or --annotations")
+    if per_cluster is None and icc:
+        raise UserError("--icc needs --per-cluster: how many rows a cluster has")
+    if per_cluster is not None and design_effect != 1:
+        raise UserError("--design-effect and --per-cluster say the same thing; give one of them")
+    design = design_effect if per_cluster is None else planning.design_effect(per_cluster, icc)
+    settings = {"power": power, "significance": significance, "flip_rate": flip_rate, "design_effect": design}
+    if difference is not None:
+        return planning.needed(difference / 100, paired=paired, variance=variance, **settings)
+    return planning.detectable(annotations or 0, paired=paired, variance=variance, **settings)
+
+
+def compare(first: str | Path, second: str | Path, *, out: str | Path | None = None) -> RunComparison:
+    """Two runs side by side: settings that differ, differences of win rates, changes of rank.
+
+    Args:
+        out: also write the page here (.html).
+    """
+    from eval.report import compare as comparing
+
+    page = _path(out)
+    if page is not None and (page.suffix != ".html" or page.is_dir()):
+        raise UserError(f"--out {page}: the page is a file that ends in .html")
+    found, one, two = comparing.compare(Path(first), Path(second))
+    if page is not None:
+        comparing.write(found, one, two, page)
+    return found
 
 
 def report(run: str | Path, examples: int = 20) -> Path:
@@ -63,6 +224,10 @@ def report(run: str | Path, examples: int = 20) -> Path:
     from eval.report.html import Html
 
     return Html(examples).write(Path(run))
+
+
+def _path(name: str | Path | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 def _read(rows: Table) -> pd.DataFrame:

@@ -214,20 +214,18 @@ def power(
 
     Example: farm power --difference 5 --flip-rate 0.25
     """
-    from eval import power as planning
-    from eval import show
-    from farm.errors import UserError
+    from eval import api, show
 
-    if (difference is None) == (annotations is None):
-        raise UserError("give either --difference (percent points) or --annotations")
-    if per_cluster is None and icc:
-        raise UserError("--icc needs --per-cluster: how many rows a cluster has")
-    if per_cluster is not None and design_effect != 1:
-        raise UserError("--design-effect and --per-cluster say the same thing; give one of them")
-    design = design_effect if per_cluster is None else planning.design_effect(per_cluster, icc)
-    settings = {"power": power, "significance": significance, "flip_rate": flip_rate, "design_effect": design}
-    if difference is not None:
-        plan = planning.needed(difference / 100, paired=paired, variance=variance, **settings)
-    else:
-        plan = planning.detectable(annotations or 0, paired=paired, variance=variance, **settings)
+    plan = api.power(
+        difference,
+        annotations=annotations,
+        flip_rate=flip_rate,
+        design_effect=design_effect,
+        per_cluster=per_cluster,
+        icc=icc,
+        paired=paired,
+        variance=variance,
+        power=power,
+        significance=significance,
+    )
     show.result(plan, None, as_json)

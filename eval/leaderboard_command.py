@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,15 @@ from farm.statistics.result import Result, plain
 RATINGS = ("bradley_terry", "elo")
 
 
-def run(
+def run(names: Sequence[str], *, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Make and show the board of ``names``; everything is read and computed before anything is written."""
+    shown, table, comparison = made(names, **options)
+    if out is not None:
+        write_table(table, out)
+    _print(shown, comparison, as_json)
+
+
+def made(
     names: Sequence[str],
     *,
     annotator: str | None,
@@ -47,10 +55,8 @@ def run(
     seed: int,
     confidence: float,
     offline: bool,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Make and show the board of ``names``; everything is read and computed before anything is written."""
+) -> tuple[Result, pd.DataFrame, PublishedComparison | None]:
+    """The board of ``names``, its table with the column ``method``, and how it compares with the published one."""
     _choice("--lc-recipe", recipe, get_args(Recipe))
     _choice("--lc-alignment", alignment, get_args(Alignment))
     _choice("--lc-over", over, ("judged", "all"))
@@ -97,9 +103,7 @@ def run(
         comparison = compare(
             table, read_published(_read_published_file(published), str(published)), origin=str(published)
         )
-    if out is not None:
-        write_table(table, out)
-    _print(shown, comparison, as_json)
+    return shown, table, comparison
 
 
 def _choice(option: str, value: str, known: Sequence[str]) -> None:

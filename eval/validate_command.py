@@ -29,37 +29,56 @@ def run(
     pairs: Path | None = None,
     export: Path | None = None,
 ) -> Result:
-    """The validation; the judge alone without humans; the table of runs when the judge's file carries the labels."""
+    """What the files say; the arguments are those of the command."""
     votes = with_texts(judge, pairs) if pairs is not None else read_votes(judge)
+    humans = read_votes(human) if human is not None else None
+    return of_votes(
+        votes, humans, by, rounds, seed, confidence, annotator=annotator, pool=pool, export=export, origin=str(judge)
+    )
+
+
+def of_votes(
+    votes: pd.DataFrame,
+    humans: pd.DataFrame | None,
+    by: str | None,
+    rounds: int,
+    seed: int,
+    confidence: float,
+    *,
+    annotator: str | None = None,
+    pool: bool = False,
+    export: Path | None = None,
+    origin: str,
+) -> Result:
+    """The validation; the judge alone without humans; the table of runs when the judge's votes carry the labels."""
     names = [str(n) for n in votes["annotator"].unique()]
     if pool:
         if annotator is not None:
             raise UserError("--pool takes all annotators for one and --annotator picks one; give one of them")
-        votes, names = votes.assign(annotator=judge.name.split(".")[0]), [judge.name.split(".")[0]]
+        votes, names = votes.assign(annotator=Path(origin).name.split(".")[0]), [Path(origin).name.split(".")[0]]
     if annotator is not None:
         if annotator not in names:
-            raise UserError(f"{judge}: no verdict of `{annotator}`; {nearest(annotator, names)}")
+            raise UserError(f"{origin}: no verdict of `{annotator}`; {nearest(annotator, names)}")
         votes, names = votes[votes["annotator"] == annotator].reset_index(drop=True), [annotator]
-    if human is None and "human_label" in votes:
+    if humans is None and "human_label" in votes:
         known = ("subset", "judge", "strategy", "annotator")
         columns = [c.strip() for c in by.split(",")] if by else [c for c in known if c in votes][:3]
         runs = audit_runs(votes, columns, confidence=confidence)
-        return JudgeRuns(runs, tuple(columns), str(judge), confidence)
+        return JudgeRuns(runs, tuple(columns), origin, confidence)
     if by is not None:
-        raise UserError(f"--by is for judge runs that carry their labels; {judge} has no `human_label`")
+        raise UserError(f"--by is for judge runs that carry their labels; {origin} has no `human_label`")
     if len(names) > 1:
         raise UserError(
-            f"{judge}: {len(names)} annotators ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''}); "
+            f"{origin}: {len(names)} annotators ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''}); "
             "choose one with --annotator, or take all for one judge with --pool"
         )
-    humans = read_votes(human) if human is not None else None
     found: Result
     if humans is None:
         found = judge_alone(votes, confidence=confidence)
     else:
         found = validate(votes, humans, rounds=rounds, seed=seed, confidence=confidence)
     if export is not None:
-        write_annotated_pairs([votes] if humans is None else [votes, humans], export, str(judge))
+        write_annotated_pairs([votes] if humans is None else [votes, humans], export, origin)
     return found
 
 

@@ -55,13 +55,9 @@ def compare(
 
     Example: farm compare runs/pocket-s1-2f0c6b runs/pocket-s2-77ab01
     """
-    from eval.report import compare as comparing
-    from farm.errors import UserError
+    from eval import api
 
-    found, one, two = comparing.compare(first, second)
     path = out or Path(f"compare-{first.resolve().name}-{second.resolve().name}.html")
-    if path.suffix != ".html" or path.is_dir():
-        raise UserError(f"--out {path}: the page is a file that ends in .html")
-    comparing.write(found, one, two, path)
+    found = api.compare(first, second, out=path)
     typer.echo(found.to_json() if as_json else str(found))
     typer.echo(f"written: {path}", err=True)

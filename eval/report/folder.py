@@ -37,6 +37,7 @@ class RunFolder:
     agreement: pd.DataFrame
     pairwise: pd.DataFrame
     head_to_head: pd.DataFrame
+    exploitability: pd.DataFrame
     outputs: pd.DataFrame
     preferences: pd.DataFrame
     judged: dict[str, pd.DataFrame]
@@ -66,6 +67,7 @@ class RunFolder:
             agreement=_table(run / "agreement.json", run / "agreement.csv"),
             pairwise=_table(run / "pairwise.json", run / "pairwise.csv"),
             head_to_head=_table(run / "head_to_head.json", run / "head_to_head.csv"),
+            exploitability=_table(run / "exploitability.json", run / "exploitability.csv"),
             outputs=_table(run / "tables" / "outputs.parquet"),
             preferences=_table(run / "tables" / "preferences.parquet"),
             judged=_judged(run / "tables"),

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
+
 from eval.report import charts, svg, wording
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Cell, Column, Palette, Table, constant, counted, estimated, sortable, valued
@@ -201,7 +203,26 @@ def head_to_head(run: RunFolder) -> dict[str, Any] | None:
     found = {(str(r["first"]), str(r["second"])): r for r in table.to_dict(orient="records")}
     names = [m for m in run.methods if any(m in pair for pair in found)]
     rows = [(one, [_met(one, other, found.get((one, other)), len(names)) for other in names]) for one in names]
-    return {"names": names, "rows": rows}
+    return {"names": names, "rows": rows, "gaps": _gaps(run.exploitability)}
+
+
+def _gaps(found: pd.DataFrame) -> Table | None:
+    """Who beats each method most, and its gap to the best answer; the smallest gap first."""
+    if not len(found) or not {"method", "strongest", "win_rate", "gap"} <= set(found.columns):
+        return None
+    columns = [
+        Column("Method", numeric=False),
+        Column("Beaten most by", numeric=False),
+        Column("in %", "how often the other method is preferred, on instructions that did not choose it"),
+        Column("Gap", "2 (share of duels that the best answer at hand wins - 1/2)"),
+    ]
+    table = Table("How far each method is from an equilibrium", columns)
+    for row in found.sort_values("gap", kind="stable").to_dict(orient="records"):
+        method, strongest = str(row["method"]), str(row["strongest"])
+        beaten = valued(row["win_rate"], row.get("low"), row.get("high"), 1)
+        gap = valued(row["gap"], row.get("gap_low"), row.get("gap_high"), 2)
+        table.rows.append([Cell(method, sort=method), Cell(strongest, sort=strongest), beaten, gap])
+    return table
 
 
 def _met(one: str, other: str, pair: dict[str, Any] | None, methods: int) -> dict[str, Any] | None:

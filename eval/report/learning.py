@@ -20,7 +20,10 @@ METRICS = {
     "reward": ("Proxy reward", "mean score of the reward model"),
     "gold": ("Gold utility", "mean gold utility"),
     "kl": ("KL to the SFT policy", "nats an answer"),
+    "gap": ("Gap to the best answer", "at least, 0 at an equilibrium"),
 }
+SELDOM = {"gap"}
+"""metrics of few methods, not missed where they are absent"""
 DRAWN_POINTS = 240
 """at most, of one curve"""
 PATH_SHARE = 1 / 4
@@ -54,7 +57,7 @@ def _series(metrics: pd.DataFrame, *columns: str) -> dict[str, pd.DataFrame]:
 
 
 def section(run: RunFolder, palette: Palette) -> dict[str, Any]:
-    """Reward, gold and KL by training step, one chart each."""
+    """Reward, gold, KL, and in games the gap to the best answer, by training step, one chart each."""
     found = {name: _series(run.metrics, name) for name in METRICS}
     lengths = {m: float(part["step"].max()) for series in found.values() for m, part in series.items() if len(part) > 1}
     if not any(found.values()):
@@ -96,7 +99,8 @@ def section(run: RunFolder, palette: Palette) -> dict[str, Any]:
             height=270,
         )
         pictures.append({"title": title, "drawing": drawn, "said": ""})
-    absent = [METRICS[name][0].lower() if name != "kl" else "KL" for name, series in found.items() if not series]
+    missed = [name for name, series in found.items() if not series and name not in SELDOM]
+    absent = [METRICS[name][0].lower() if name != "kl" else "KL" for name in missed]
     steps = [f"{m} {wording.plural(int(n), 'step')}" for m, n in lengths.items()] if share else []
     return {"charts": pictures, "absent": wording.listing(absent), "steps": wording.listing(steps)}
 

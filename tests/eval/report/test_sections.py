@@ -88,7 +88,25 @@ def test_the_matrix(make_run):
     (first, cells), *_ = section["rows"]
     assert first == section["names"][0] and cells[0] is None and cells[1]["text"] == "58.0"
     assert cells[1]["side"] == "better" and cells[1]["sure"] and section["rows"][1][1][0]["side"] == "worse"
+    assert section["gaps"] is None
     assert leaderboard.head_to_head(RunFolder.read(make_run("other"))) is None
+
+
+def test_gaps_of_a_game(make_run):
+    folder = with_matrix(make_run())
+    gaps = {"strongest": "dpo", "win_rate": 61.0, "low": 57.0, "high": 65.0, "gap_low": 0.1, "gap_high": 0.3}
+    rows = [{"method": "ppo", "gap": 0.2, **gaps}, {"method": "sft", "gap": 0.15, **gaps}]
+    (folder / "exploitability.json").write_text(json.dumps(rows))
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    measured = [{"method": "ppo", "step": s, "gap": 0.5 - 0.02 * s} for s in range(0, 10, 2)]
+    (folder / "metrics.jsonl").write_text("\n".join([*lines, *map(json.dumps, measured)]) + "\n")
+    table = leaderboard.head_to_head(RunFolder.read(folder))["gaps"]
+    assert [(row[0].text, row[2].text, row[3].small) for row in table.rows] == [
+        ("sft", "61.0", ("[0.10, 0.30]",)),
+        ("ppo", "61.0", ("[0.10, 0.30]",)),
+    ]
+    text = Html().write(folder).read_text()
+    assert "How far each method is from an equilibrium" in text and "Gap to the best answer by step" in text
 
 
 def test_all_of_them_in_one_page(make_run):
