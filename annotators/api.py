@@ -1,10 +1,10 @@
-"""Annotation from Python: ``farm.annotate``, as `farm annotate` does it."""
+"""Annotation from Python: ``farm.annotate`` and ``farm.calibrate``, as the commands do it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,9 +14,14 @@ from annotators.cached import Cached
 from annotators.wrapping import keeps_answers
 from farm import config, formats
 from farm.api import spec_of
+from farm.errors import UserError
 from farm.protocols import Annotator
 from farm.records import in_random_order
 from farm.store import Store, home
+from farm.votes.table import from_table
+
+if TYPE_CHECKING:
+    from annotators.calibration.calibrate import Calibration
 
 
 def annotate(
@@ -60,3 +65,40 @@ def annotate(
     if order == "random":
         return in_random_order(lambda rows: chosen.annotate(rows, seed=seed, replicate=replicate), table, seed)
     return chosen.annotate(table, seed=seed, replicate=replicate)
+
+
+def calibrate(
+    votes: pd.DataFrame | Sequence[Mapping[str, Any]] | str | Path,
+    out: str | Path | None = None,
+    *,
+    annotator: str = "",
+    pairs: str | Path | None = None,
+    groups: int | None = None,
+) -> Calibration:
+    """How noisy people's votes are, and a simulated crowd that votes like them, as `farm calibrate`.
+
+    Args:
+        votes: a table, rows or a file of several people's votes on the same pairs, or an evaluators leaderboard.
+        out: write the crowd here (.yaml), for ``annotate(pairs, out)`` and experiments.
+        annotator, pairs, groups: as in :func:`annotators.calibration.calibrate.calibrate`.
+    """
+    from annotators.calibration import calibrate as calibration
+
+    if groups is not None and not 1 <= groups <= 4:
+        raise UserError(f"groups = {groups}: 1 to 4 of them can be told apart")
+    if out is not None:
+        calibration.check_name(Path(out))
+    if isinstance(votes, (str, Path)):
+        found = calibration.calibrate(
+            Path(votes), annotator=annotator, pairs=None if pairs is None else Path(pairs), groups=groups
+        )
+    else:
+        if pairs is not None:
+            raise UserError("farm.calibrate: `pairs` is for a row of an evaluators leaderboard")
+        table = from_table(votes if isinstance(votes, pd.DataFrame) else pd.DataFrame(list(votes)), "the votes")
+        found = calibration.of_votes(
+            calibration.of_annotator(table, annotator, "the votes"), "the votes", groups=groups
+        )
+    if out is not None:
+        calibration.write(found, Path(out))
+    return found

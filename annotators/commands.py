@@ -139,16 +139,10 @@ def calibrate(
 
     Example: farm calibrate crowd.csv --out crowd.yaml, then farm annotate pairs.json --annotators crowd.yaml ...
     """
-    from annotators.calibration.calibrate import calibrate as calibrated
+    from annotators.api import calibrate as calibrated
     from annotators.calibration.summary import sentences
     from farm import progress
-    from farm.errors import UserError
 
-    if out is not None and out.suffix not in (".yaml", ".yml"):
-        raise UserError(f"{out}: the crowd is written as .yaml")
     with progress.task("calibrating"):
-        found = calibrated(votes, annotator=annotator, pairs=pairs, groups=groups)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(found.yaml(), encoding="utf-8")
+        found = calibrated(votes, out, annotator=annotator, pairs=pairs, groups=groups)
     print(found.to_json() if as_json else sentences(found) + (f"\nwritten to {out}" if out else ""))

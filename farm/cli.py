@@ -127,7 +127,7 @@ def run(
     study = experiments.load(experiment, settings or [], seed, only.split(",") if only else None)
     undertaking = Undertaking(study, out, force or [])
     if dry_run:
-        from farm.dry_run import foresee
+        from farm.forecast import foresee
 
         foreseen = foresee(undertaking, workers or 1)
         print(json.dumps(foreseen, indent=1) if as_json else _foreseen(foreseen))
@@ -169,7 +169,7 @@ def _said(failures: Sequence[dict[str, Any]], folder: Path) -> str:
 
 
 def _foreseen(foreseen: dict[str, Any]) -> str:
-    from farm.dry_run import text
+    from farm.forecast import text
 
     return text(foreseen)
 

@@ -15,6 +15,7 @@ import yaml
 from farm import config
 from farm.config import ROOM
 from farm.experiment import Experiment, Resources, Sizes, Study, load
+from farm.plan import describe
 from farm.protocols import Aggregator, Annotator, Evaluator, Method, Reporter, World
 
 ROLES: dict[str, Any] = {
@@ -63,7 +64,12 @@ def tree(
         raw: what was said of it, settings included; ``written`` is without them.
         changed: the keys of the settings.
         file: what to call the place where it is written.
+
+    Raises:
+        UserError: for a key that no class knows, in any variant.
     """
+    for variant in study.variants:
+        describe(variant.experiment, study.origin)
     if seed is not None:
         raw = {**raw, "seed": seed}
         raw.pop("seeds", None)

@@ -82,25 +82,36 @@ def run(
     import torch
 
     torch.set_num_threads(1)  # tables are so small that sharing them among threads only costs
-    problem = read(path)
+    given = read(path)
     duels = _duels(samples)
-    for name, value in (("--beta", beta), ("--step-size", step_size)):
-        if value is not None and not (math.isfinite(value) and (value >= 0 if name == "--beta" else value > 0)):
-            raise UserError(f"{name} {value:g}: it must be a {'number from 0 on' if name == '--beta' else 'positive'}")
-    if plot is not None and plot.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--plot {plot}: pictures are written as {', '.join(SUFFIXES)}")
+    check_strengths(beta, step_size)
+    if plot is not None:
+        check_picture(plot)
     if method == "all":
         if plot is not None:
             raise UserError("--plot draws one method; name it with --method instead of `all`")
-        compare(problem, 0.1 if beta is None else beta, step_size, iterations, duels, seed, as_json)
+        compare(given, 0.1 if beta is None else beta, step_size, iterations, duels, seed, as_json)
         return
-    found = one(problem, method, beta, step_size, iterations, duels, seed)
+    found = one(given, method, beta, step_size, iterations, duels, seed)
     if plot is not None:
         draw(found.course, plot)
     if as_json:
         print(json.dumps(found.plain(), indent=1))
     else:
         show(found, plot)
+
+
+def check_strengths(beta: float | None, step_size: float | None) -> None:
+    """Refuse what is no strength of a KL, or no size of a step."""
+    for name, value in (("--beta", beta), ("--step-size", step_size)):
+        if value is not None and not (math.isfinite(value) and (value >= 0 if name == "--beta" else value > 0)):
+            raise UserError(f"{name} {value:g}: it must be a {'number from 0 on' if name == '--beta' else 'positive'}")
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a name that says no format."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--plot {path}: pictures are written as {', '.join(SUFFIXES)}")
 
 
 def read(path: Path) -> Problem:
@@ -111,6 +122,11 @@ def read(path: Path) -> Problem:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise UserError(f"{path}: is not JSON ({error})") from error
+    return problem(data, str(path))
+
+
+def problem(data: Any, path: str | Path) -> Problem:
+    """The game in what such a file holds; ``path`` is where it is from, for complaints."""
     if not isinstance(data, dict) or "preferences" not in data:
         raise UserError(f"{path}: expected an object with `preferences`, a list of K lists of K numbers")
     unknown = sorted(set(data) - {"preferences", "reference", "responses"})
@@ -127,7 +143,7 @@ def read(path: Path) -> Problem:
 _KEYS = ("preferences", "reference", "responses")
 
 
-def _matrix(rows: Any, path: Path) -> Floats:
+def _matrix(rows: Any, path: str | Path) -> Floats:
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise UserError(f"{path}: `preferences` must be a list of lists of numbers")
     size = len(rows)
@@ -145,7 +161,7 @@ def _matrix(rows: Any, path: Path) -> Floats:
         raise UserError(f"{path}: {error}") from error
 
 
-def _reference(values: Any, size: int, path: Path) -> Floats:
+def _reference(values: Any, size: int, path: str | Path) -> Floats:
     if values is None:
         return np.full(size, 1 / size)
     if not isinstance(values, list) or len(values) != size:
@@ -319,17 +335,11 @@ def show(found: Played, plot: Path | None) -> None:
 # --- all --------------------------------------------------------------------------------------------------------------
 
 
-def compare(
-    problem: Problem,
-    beta: float,
-    step_size: float | None,
-    iterations: int,
-    samples: int | None,
-    seed: int,
-    as_json: bool,
-) -> None:
+def compared(
+    problem: Problem, beta: float, step_size: float | None, iterations: int, samples: int | None, seed: int
+) -> list[dict[str, Any]]:
     """Every method on the same game, each with its own step size unless one is given."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in (*BASELINES, *METHODS):
         found = one(problem, name, beta, step_size, iterations, samples, seed)
         arrived = np.flatnonzero(found.course.gaps < ALMOST)
@@ -347,6 +357,20 @@ def compare(
                 "policy": found.course.policies[-1].tolist(),
             }
         )
+    return rows
+
+
+def compare(
+    problem: Problem,
+    beta: float,
+    step_size: float | None,
+    iterations: int,
+    samples: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Play every method and print the comparison."""
+    rows = compared(problem, beta, step_size, iterations, samples, seed)
     if as_json:
         star = equilibrium(problem.preferences, problem.reference, beta)
         whole = {"method": "all", "beta": beta, "iterations": iterations, "responses": problem.responses}

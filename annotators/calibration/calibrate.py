@@ -112,12 +112,27 @@ def calibrate(path: Path, *, annotator: str = "", pairs: Path | None = None, gro
         return _of_row(path, annotator or "humans", pairs)
     if pairs is not None:
         raise UserError(f"{path} has the votes themselves; --pairs is for a row of an evaluators leaderboard")
-    votes = read_votes(path)
-    if annotator:
-        votes = votes[votes["annotator"].str.contains(annotator, regex=False)]
-        if votes.empty:
-            raise UserError(f"{path}: no annotator is called {annotator!r}")
-    return of_votes(votes, str(path), groups=groups)
+    return of_votes(of_annotator(read_votes(path), annotator, str(path)), str(path), groups=groups)
+
+
+def of_annotator(votes: pd.DataFrame, name: str, origin: str) -> pd.DataFrame:
+    """The votes of annotators whose name contains ``name``."""
+    found = votes[votes["annotator"].str.contains(name, regex=False)] if name else votes
+    if found.empty:
+        raise UserError(f"{origin}: no annotator is called {name!r}")
+    return found
+
+
+def check_name(out: Path) -> None:
+    """Refuse a file of another kind, before the work."""
+    if out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{out}: the crowd is written as .yaml")
+
+
+def write(found: Calibration, out: Path) -> None:
+    """The crowd as a file."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(found.yaml(), encoding="utf-8")
 
 
 def of_votes(votes: pd.DataFrame, origin: str, *, groups: int | None = None) -> Calibration:

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from farm import experiment
-from farm.dry_run import foresee, text
 from farm.errors import UserError
+from farm.forecast import foresee, text
 from farm.running import Run, Undertaking
 from tests.farm.table_world import EXPERIMENT, finish, same, start, write
 

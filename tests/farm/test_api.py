@@ -1,0 +1,175 @@
+"""Every command has a function in Python that gives what the command gives."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import farm
+from farm import api, cli
+from farm.errors import UserError
+
+MINE = {
+    "name": "mine",
+    "world": "matrix",
+    "sft": None,
+    "annotator": "person",
+    "reward_model": None,
+    "methods": {"dpo": {"use": "dpo", "learning_rate": 0.1, "epochs": 1}},
+    "judges": {"judge": "person"},
+    "sizes": {"pairs": 60, "evaluation": 8, "samples": 3},
+}
+CYCLE = [[0.5, 0.8, 0.1], [0.2, 0.5, 0.7], [0.9, 0.3, 0.5]]
+
+
+@pytest.fixture(scope="module")
+def told() -> CliRunner:
+    return CliRunner()
+
+
+def printed(told: CliRunner, *words: str) -> object:
+    """What a command prints with ``--json``."""
+    done = told.invoke(cli._application(), [*words, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_every_command_has_a_function() -> None:
+    other = {"config": "configuration", "list": "configs"}
+    commands = [c.name or c.callback.__name__ for c in cli._application().registered_commands if c.callback]
+    assert len(commands) >= 15
+    for name in commands:
+        assert callable(getattr(farm, other.get(name, name))), name
+    with pytest.raises(AttributeError, match="did you mean `validate`"):
+        farm.valdate
+
+
+def test_two_runs_their_state_and_their_comparison(tmp_path: Path, told: CliRunner) -> None:
+    one = farm.run(MINE, {"reporter": None}, out=tmp_path / "one")
+    two = farm.run(MINE, {"reporter": None, "methods.dpo.beta": 0.5}, out=tmp_path / "two")
+    state = farm.status(one.folder)
+    assert state["state"] == "finished"
+    assert state["stages"] == printed(told, "status", str(one.folder))["stages"]  # type: ignore[index]
+    found = farm.compare(one.folder, two.folder, out=tmp_path / "page.html")
+    assert found.settings_changed["setting"].tolist() == ["methods.dpo.beta"]
+    assert found.to_dict() == farm.compare(one.folder, two.folder).to_dict()
+    assert (tmp_path / "page.html").is_file()
+    with pytest.raises(UserError, match=r"ends in \.html"):
+        farm.compare(one.folder, two.folder, out=tmp_path / "page.pdf")
+
+    listed = farm.clean(0)
+    assert "stage dpo" in set(listed["what"])
+    assert (listed["bytes"] > 0).all()
+    assert len(farm.clean(0)) == len(listed)  # nothing was removed
+    assert len(farm.clean(1)) == 0
+    farm.clean(0, yes=True)
+    assert not len(farm.clean(0))
+    with pytest.raises(UserError, match="from 0 on"):
+        farm.clean(-1)
+
+
+def test_the_configuration_is_what_the_command_prints_and_runs_itself(tmp_path: Path, told: CliRunner) -> None:
+    shown = told.invoke(cli._application(), ["config", "pocket", "--seed", "4"], catch_exceptions=False).stdout
+    plain = farm.configuration("pocket", seed=4)
+    assert plain == yaml.safe_load(shown)
+    mine = farm.configuration(MINE, {"methods.dpo.beta": 0.3})
+    assert mine["methods"]["dpo"]["class"] == "reference_methods.dpo.DPO"
+    assert mine["methods"]["dpo"]["beta"] == 0.3
+    one, two = (farm.dry_run(plan) for plan in (mine, {**MINE, "methods": {"dpo": mine["methods"]["dpo"]}}))
+    assert [s["stage"] for s in one["stages"]] == [s["stage"] for s in two["stages"]]
+    with pytest.raises(UserError, match="did you mean `beta`"):
+        farm.configuration(MINE, {"methods.dpo.betta": 1})
+
+
+def test_what_there_is_and_what_the_machine_has(told: CliRunner) -> None:
+    table = farm.configs("worlds")
+    assert dict(zip(table["name"], table["about"], strict=True)) == printed(told, "list", "worlds")["worlds"]  # type: ignore[index]
+    assert set(farm.configs()["kind"]) >= {"annotators", "methods", "worlds", "experiments"}
+    assert farm.doctor() == printed(told, "doctor")
+
+
+def test_planning_a_study(told: CliRunner) -> None:
+    plan = farm.power(5, flip_rate=0.25)
+    assert plan.to_dict() == printed(told, "power", "--difference", "5", "--flip-rate", "0.25")
+    shown = farm.power(annotations=plan.annotations, flip_rate=0.25)
+    assert shown.difference == pytest.approx(0.05, abs=1e-4)
+    with pytest.raises(UserError, match="give either"):
+        farm.power()
+
+
+def votes(people: int, pairs: int, flip: float) -> pd.DataFrame:
+    draw = np.random.default_rng([people, pairs])
+    right = draw.integers(0, 2, pairs)
+    rows = [(p, w, 1 + int(right[p] ^ (draw.random() < flip))) for p in range(pairs) for w in range(people)]
+    table = pd.DataFrame(rows, columns=["pair", "annotator", "preference"])
+    table["annotator"] = "worker " + table["annotator"].astype(str)
+    table["instruction"] = "question " + table["pair"].astype(str)
+    return table.assign(output_1="one answer", output_2="a second answer").drop(columns="pair")
+
+
+def test_judging_the_judge_and_calibrating_a_crowd(tmp_path: Path, told: CliRunner) -> None:
+    people, judge = votes(4, 60, 0.2), votes(1, 60, 0.0)
+    for name, table in (("people", people), ("judge", judge)):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    files = tmp_path / "judge.csv", tmp_path / "people.csv"
+    found = farm.validate(*files, rounds=20)
+    words = ["validate", str(files[0]), "--human", str(files[1]), "--rounds", "20"]
+    assert found.to_dict() == printed(told, *words)
+    pd.testing.assert_frame_equal(farm.validate(judge, people, rounds=20).table(), found.table())
+    alone = farm.validate(judge.to_dict("records"))
+    assert type(alone).__name__ == "JudgeAlone"
+    with pytest.raises(UserError, match="no verdict of `nobody`"):
+        farm.validate(judge, annotator="nobody")
+
+    crowd = farm.calibrate(people, tmp_path / "crowd.yaml", groups=1)
+    assert 0.1 < crowd.flip < 0.3
+    assert crowd.to_dict()["groups"] == farm.calibrate(files[1], groups=1).to_dict()["groups"]
+    told_again = farm.annotate(judge.assign(generator_1="a", generator_2="b"), tmp_path / "crowd.yaml")
+    assert set(told_again["status"]) == {"ok"}
+    with pytest.raises(UserError, match=r"written as \.yaml"):
+        farm.calibrate(people, tmp_path / "crowd.json")
+    with pytest.raises(UserError, match="groups = 9"):
+        farm.calibrate(people, groups=9)
+
+
+def test_a_board_with_the_options_of_the_command(tmp_path: Path, told: CliRunner) -> None:
+    rows = [
+        {"instruction": f"q {i}", "output_1": "x", "output_2": "y", "generator_1": "base", "generator_2": model,
+         "annotator": who, "preference": 1.0 + ((i + k) % 3 > 0)}
+        for i in range(12) for k, model in enumerate(("a", "b")) for who in ("judge", "other")
+    ]  # fmt: skip
+    (tmp_path / "all.json").write_text(json.dumps(rows))
+    board = farm.leaderboard(tmp_path / "all.json", annotator="judge", rounds=50)
+    words = ["leaderboard", str(tmp_path / "all.json"), "--annotator", "judge", "--rounds", "50"]
+    assert board.to_dict("records") == printed(told, *words)["leaderboard"]  # type: ignore[index]
+    (tmp_path / "published.csv").write_text(board[["method", "win_rate"]].to_csv(index=False))
+    near = farm.leaderboard(tmp_path / "all.json", annotator="judge", rounds=50, published=tmp_path / "published.csv")
+    assert near.attrs["published"]["only_here"] == []
+    with pytest.raises(UserError, match="no row of annotator `nobody`"):
+        farm.leaderboard(tmp_path / "all.json", annotator="nobody")
+
+
+def test_games(tmp_path: Path, told: CliRunner) -> None:
+    (tmp_path / "cycle.json").write_text(json.dumps({"preferences": CYCLE, "reference": [0.5, 0.3, 0.2]}))
+    words = ["game", str(tmp_path / "cycle.json"), "--method", "egpo", "--iterations", "20"]
+    found = farm.game(np.array(CYCLE), "egpo", reference=np.array([0.5, 0.3, 0.2]), iterations=20)
+    assert found.plain() == printed(told, *words)
+    assert farm.game(tmp_path / "cycle.json", "egpo", iterations=20).plain() == found.plain()
+    everyone = farm.game({"preferences": CYCLE}, iterations=3, plot=None)
+    assert {"egpo", "reward_model_rlhf"} <= set(everyone["method"])
+    farm.game(CYCLE, "inpo", iterations=3, plot=tmp_path / "inpo.svg")
+    assert "<svg" in (tmp_path / "inpo.svg").read_text()
+    with pytest.raises(UserError, match="the game: `preferences` row 2 has 1 entries"):
+        farm.game([[0.5, 0.2], [0.8]])
+    with pytest.raises(UserError, match="goes with a matrix"):
+        farm.game({"preferences": CYCLE}, reference=[1, 0, 0])
+
+
+def test_no_module_hides_a_function() -> None:
+    """``from farm import status`` finds a module of that name before any function."""
+    for name in api.__all__:
+        assert getattr(farm, name) is getattr(api, name), name
