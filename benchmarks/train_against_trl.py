@@ -3,6 +3,7 @@
     python benchmarks/train_against_trl.py                              # a small Llama on this machine
     python benchmarks/train_against_trl.py --model FOLDER --bf16        # a real one, such as SmolLM2-135M-Instruct
     python benchmarks/train_against_trl.py --methods sft,dpo --steps 20
+    python benchmarks/train_against_trl.py --equal-curves               # the same rows in the same order, step by step
 
 TRL 1.16 and datasets must be importable (PYTHONPATH may name a folder that holds them). Each side of each method runs
 in a process of its own, whose peak memory is the system's count; the time is that of the whole training, from the first
@@ -11,9 +12,12 @@ batch to the last, with what it computes in advance (a reference, tokens) for ou
     sft, dpo, reward       steps a second; the mean loss of the first and the last quarter of one pass over the rows
     rloo, grpo, online_dpo iterations a second (sample, score, update); the mean reward of the first and the last third
 
-The rows of a pass are the same and their order is not, so losses agree in the mean and not step by step. The reward is
-a count of words, so that scoring costs nothing on either side. On a machine with other work the ratio of processor time
-("cpu") is steadier than that of wall time; with one thread they mean the same.
+The rows of a pass are the same and their order is not, so losses agree in the mean and not step by step. For that
+there is ``--equal-curves``, apart from any timing: TRL is given the rows of each of our optimizer steps, in our order,
+and the reward models start with one head; printed is by how much the losses of the steps differ, of sft, dpo and reward.
+
+The reward is a count of words, so that scoring costs nothing on either side. On a machine with other work the ratio of
+processor time ("cpu") is steadier than that of wall time; with one thread they mean the same.
 """
 
 from __future__ import annotations
@@ -30,6 +34,8 @@ from typing import Any
 
 import numpy as np
 
+FIXED = ("sft", "dpo", "reward")
+"""methods that learn from fixed rows"""
 METHODS = ("sft", "dpo", "reward", "rloo", "grpo", "online_dpo")
 GOALS = {"sft": 1.5, "dpo": 1.5, "reward": 1.5, "rloo": 3.0, "grpo": 3.0, "online_dpo": 3.0}
 WORDS = (
@@ -135,6 +141,8 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
         "grpo": GRPO(**sampled, beta=0.04),
         "online_dpo": OnlineDPO(prompts_per_step=a.batch // 2, samples_per_prompt=2, **online),
     }
+    if a.equal_curves:
+        write_down(Path(a.scratch) / method)
     lines: list[dict[str, float]] = []
     learning = Learning(
         seed=0,
@@ -150,8 +158,51 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
     started, worked = time.perf_counter(), time.process_time()
     methods[method].train(learning)
     seconds, cpu = time.perf_counter() - started, time.process_time() - worked
-    name = "loss" if method in ("sft", "dpo", "reward") else "gold"
+    name = "loss" if method in FIXED else "gold"
     return {"seconds": seconds, "cpu": cpu, "curve": [line[name] for line in lines if name in line]}
+
+
+def write_down(folder: Path) -> None:
+    """From now on a training on fixed rows leaves behind, in ``folder``, which rows each of its optimizer steps had
+    (rows.json) and with which head a reward model began (head.safetensors)."""
+    from safetensors.torch import save_file
+
+    from reference_methods.parts import descent, tuning
+
+    folder.mkdir(parents=True)
+    dealt, begun = descent.minibatches, tuning.Tuning.start_scorer
+
+    def minibatches(*given: Any, **more: Any) -> Any:
+        batches = dealt(*given, **more)
+        (folder / "rows.json").write_text(json.dumps([rows.tolist() for rows in batches]))
+        return batches
+
+    def start_scorer(self: Any, *given: Any) -> Any:
+        scorer: Any = begun(self, *given)
+        save_file({"weight": scorer.weight.detach().cpu().contiguous()}, folder / "head.safetensors")
+        return scorer
+
+    descent.minibatches, tuning.Tuning.start_scorer = minibatches, start_scorer  # type: ignore[method-assign]
+
+
+def follow(trainer: Any, method: str, folder: Path) -> list[float]:
+    """Make TRL's trainer take its rows as they stand and begin with our head; the list fills with each step's loss."""
+    from safetensors.torch import load_file
+    from torch.utils.data import SequentialSampler
+
+    if method == "reward":
+        trainer.model.score.weight.data.copy_(load_file(folder / "head.safetensors")["weight"])
+    trainer._get_train_sampler = lambda *_: SequentialSampler(trainer.train_dataset)
+    losses: list[float] = []
+    step = trainer.training_step
+
+    def training_step(*given: Any, **more: Any) -> Any:
+        loss = step(*given, **more)
+        losses.append(float(loss))
+        return loss
+
+    trainer.training_step = training_step
+    return losses
 
 
 def theirs(method: str, a: argparse.Namespace) -> dict[str, Any]:
@@ -166,8 +217,10 @@ def theirs(method: str, a: argparse.Namespace) -> dict[str, Any]:
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     rows = texts(a.steps * a.batch, 0)
+    if a.equal_curves:
+        rows = [rows[i] for step in json.loads((Path(a.scratch) / method / "rows.json").read_text()) for i in step]
     shared = {
-        "output_dir": os.path.join(a.scratch, method),
+        "output_dir": os.path.join(a.scratch, "trl", method),
         "per_device_train_batch_size": a.batch,
         "learning_rate": a.learning_rate,
         "lr_scheduler_type": "constant",
@@ -232,6 +285,7 @@ def theirs(method: str, a: argparse.Namespace) -> dict[str, Any]:
             missing_eos_penalty=None,
         )
         trainer = OnlineDPOTrainer(args=config, reward_funcs=reward, train_dataset=prompts, **given)
+    losses = follow(trainer, method, Path(a.scratch) / method) if a.equal_curves else []
     started, worked = time.perf_counter(), time.process_time()
     trainer.train()
     cpu = time.process_time() - worked
@@ -242,7 +296,7 @@ def theirs(method: str, a: argparse.Namespace) -> dict[str, Any]:
         for line in history
         if any(k in line for k in (name, "rewards/reward/mean", "objective/scores"))
     ]
-    return {"seconds": marks[-1] - started, "cpu": cpu, "curve": [float(x) for x in curve]}
+    return {"seconds": marks[-1] - started, "cpu": cpu, "curve": losses or [float(x) for x in curve]}
 
 
 def worker(side: str, method: str, a: argparse.Namespace) -> None:
@@ -274,6 +328,29 @@ def ends(curve: list[float], part: int) -> str:
     return f"{np.mean(curve[:size]):.3f} to {np.mean(curve[-size:]):.3f}" if curve else "none"
 
 
+def compare_curves(a: argparse.Namespace) -> None:
+    """Ours first, then TRL on the same rows step by step."""
+    print(f"{'method':8} {'steps':>5} {'largest difference':>19} {'mean':>10} {'mean loss':>10}   first and last step")
+    for method in a.methods.split(","):
+        if method not in FIXED:
+            print(f"{method:8} draws its own samples: no equal curves")
+            continue
+        own, trl = run("ours", method, a), run("trl", method, a)
+        if "error" in trl or "error" in own:
+            print(f"{method:8} failed: TRL {trl.get('error', 'ran')}; ours {own.get('error', 'ran')}", flush=True)
+            continue
+        mine, other = np.array(own["curve"]), np.array(trl["curve"])
+        if len(mine) != len(other):
+            print(f"{method:8} failed: {len(mine)} steps here and {len(other)} in TRL", flush=True)
+            continue
+        apart = np.abs(mine - other)
+        print(
+            f"{method:8} {len(mine):5} {apart.max():19.2e} {apart.mean():10.2e} {mine.mean():10.4f}   "
+            f"{mine[0]:.6f} to {mine[-1]:.6f}, TRL {other[0]:.6f} to {other[-1]:.6f}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="", help="a folder in Hugging Face format; a small Llama if omitted")
@@ -285,6 +362,7 @@ def main() -> None:
     parser.add_argument("--micro-batch-tokens", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "2")))
     parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16 on both sides")
+    parser.add_argument("--equal-curves", action="store_true", help="compare losses step by step instead of timing")
     parser.add_argument("--scratch", default="", help=argparse.SUPPRESS)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     a = parser.parse_args()
@@ -298,6 +376,9 @@ def main() -> None:
         if not a.model:
             a.model = str(Path(scratch) / "tiny")
             tiny(Path(a.model))
+        if a.equal_curves:
+            compare_curves(a)
+            return
         heads = f"{'ratio':>6} {'cpu':>6} {'goal':>5} {'memory MB':>15}   curves"
         print(f"{'method':11} {'TRL s/step':>11} {'ours':>7} {heads}")
         for method in a.methods.split(","):
@@ -305,7 +386,7 @@ def main() -> None:
             if "error" in trl or "error" in own:
                 print(f"{method:11} failed: TRL {trl.get('error', 'ran')}; ours {own.get('error', 'ran')}", flush=True)
                 continue
-            part = 4 if method in ("sft", "dpo", "reward") else 3
+            part = 4 if method in FIXED else 3
             wall, cpu = (trl[unit] / own[unit] for unit in ("seconds", "cpu"))
             print(
                 f"{method:11} {trl['seconds'] / a.steps:11.3f} {own['seconds'] / a.steps:7.3f} {wall:6.2f} {cpu:6.2f} "
