@@ -14,7 +14,7 @@ batch to the last, with what it computes in advance (a reference, tokens) for ou
 
 The rows of a pass are the same and their order is not, so losses agree in the mean and not step by step. For that
 there is ``--equal-curves``, apart from any timing: TRL is given the rows of each of our optimizer steps, in our order,
-and the reward models start with one head; printed is by how much the losses of the steps differ, of sft, dpo and reward.
+and the reward models start with one head; printed is by how much the losses of the steps differ (sft, dpo, reward).
 
 The reward is a count of words, so that scoring costs nothing on either side. On a machine with other work the ratio of
 processor time ("cpu") is steadier than that of wall time; with one thread they mean the same.
