@@ -22,6 +22,8 @@ class Estimate:
     seconds: float | None
     price: float | None
     """US dollars"""
+    same: bool = False
+    """they were made by the same spec in the same world"""
     gpu: bool = False
     """the stages it is compared with ran on a GPU"""
 
@@ -36,12 +38,12 @@ class Estimator:
                 self._by[place].append(facts)
 
     def __call__(self, node: Node) -> Estimate:
-        for place in _places(node.facts):
+        for closeness, place in enumerate(_places(node.facts)):
             if alike := self._by.get(place):
                 seconds = _scaled(((f["seconds"], f.get("units")) for f in alike), node.units)
                 prices = [(f["price"], f.get("verdicts")) for f in alike if "price" in f]
                 gpu = any(f.get("gpu") for f in alike)
-                return Estimate(seconds, _scaled(prices, node.units) if prices else None, gpu)
+                return Estimate(seconds, _scaled(prices, node.units) if prices else None, closeness == 0, gpu)
         return Estimate(None, None)
 
 

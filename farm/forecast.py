@@ -1,15 +1,21 @@
 """What a run would do: its stages done and to do, the verdicts it would ask for, and what they take and cost.
 
-Seconds and prices come from earlier stages like them (farm.estimate); where there is none, that is said, not guessed.
+Seconds and prices come from earlier stages like them (farm.estimate). Where there is none, a wing that knows the
+annotators tells their prices (farm.foreseen_prices), and GPU time is computed (farm.arithmetic); each is said to be so.
+What is left is said to be unknown, not guessed.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from farm import arithmetic
 from farm.errors import UserError
 from farm.estimate import Estimator, duration, total
 from farm.experiment import KINDS
+from farm.foreseen_prices import TYPICAL_INSTRUCTION, TYPICAL_OUTPUT, ForeseenPrices
+from farm.graph import Node
+from farm.plan import Plan
 from farm.running import Undertaking
 
 
@@ -25,11 +31,19 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
         graph = undertaking.graph()
     again = undertaking.again(graph)
     artifacts = undertaking.plans[0].artifacts
-    estimator = Estimator(artifacts.timings())
+    estimator, prices = Estimator(artifacts.timings()), ForeseenPrices()
+    plan_of = {key: plan for plan in undertaking.plans for key in plan.graph}
     rows: list[dict[str, Any]] = []
     for key, node in graph.items():
         done = key not in again and artifacts.done(node.name, key)
         estimate = estimator(node)
+        seconds, price, foreseen = estimate.seconds, estimate.price, None
+        if not done and node.kind in ("annotation", "judgement") and not estimate.same:
+            foreseen = prices(plan_of[key], node)
+            price = price if foreseen is None else foreseen["price"]
+        computed = not done and seconds is None and node.gpus > 0
+        if computed:
+            seconds = arithmetic.seconds(plan_of[key], node)
         rows.append(
             {
                 "stage": node.name,
@@ -37,8 +51,10 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
                 "seed": node.facts.get("seed"),
                 "done": done,
                 "verdicts": node.units if node.kind in ("annotation", "judgement") else 0,
-                "seconds": None if done else estimate.seconds,
-                "price": None if done else estimate.price,
+                "seconds": None if done else seconds,
+                "computed": computed and seconds is not None,
+                "price": None if done else price,
+                "questions": foreseen and {k: foreseen[k] for k in _COUNTED},
                 "gpu": estimate.gpu or node.gpus > 0,
             }
         )
@@ -47,6 +63,8 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
     gpu_seconds, _ = total(row["seconds"] for row in ahead if row["gpu"])
     asked = [row for row in ahead if row["verdicts"]]
     price, unpriced = total(row["price"] for row in asked)
+    questions = [row["questions"] for row in asked if row["questions"]]
+    learning = sorted({n.method for k, n in graph.items() if n.kind == "method" and n.method and _asks(plan_of[k], n)})
     return {
         "run": str(undertaking.folder),
         "variants": len(undertaking.plans),
@@ -58,11 +76,24 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
         "price": price,
         "verdicts_without_a_price": sum(row["verdicts"] for row in asked if row["price"] is None),
         "stages_without_a_price": unpriced,
+        "models": sorted({name for asked_of in questions for name in asked_of["models"]}),
+        "models_without_a_price": sorted({name for asked_of in questions for name in asked_of["unpriced"]}),
+        **{k: sum(asked_of[k] for asked_of in questions) for k in ("input_tokens", "output_tokens")},
+        "ask_while_they_learn": learning,
         "seconds": seconds,
         "stages_without_a_time": unknown,
+        "stages_computed": sum(row["computed"] for row in ahead),
         "gpu_hours": gpu_seconds / 3600,
         "workers": workers,
     }
+
+
+_COUNTED = ("questions", "input_tokens", "output_tokens", "models", "unpriced")
+
+
+def _asks(plan: Plan, node: Node) -> bool:
+    """Whether a method asks the annotator while it learns: how often, only it knows."""
+    return node.method is not None and "annotator" in plan.stages.method(node.method).needs
 
 
 def text(foreseen: dict[str, Any]) -> str:
@@ -78,7 +109,7 @@ def text(foreseen: dict[str, Any]) -> str:
         asked = [row for row in ahead if row["verdicts"]]
         out.append(
             f"{kind:<16}{len(of) - len(ahead):>8,}{len(ahead):>8,}{verdicts or '':>12}"
-            f"{_known(ahead, 'seconds', duration):>12}{_known(asked, 'price', '${:,.2f}'.format):>12}"
+            f"{_known(ahead, 'seconds', duration):>12}{_known(asked, 'price', _dollars):>12}"
         )
     for row in rows if len(rows) <= 60 else ():
         state = "done" if row["done"] else "to do"
@@ -88,9 +119,7 @@ def text(foreseen: dict[str, Any]) -> str:
         out.append(f"Nothing can be done before this is: {foreseen['absent']}")
     variants = f"{foreseen['variants']} variant{'s' * (foreseen['variants'] > 1)}"
     out.append(f"{foreseen['done']} stages are done and {foreseen['to_do']} to do, in {variants}.")
-    price = f"${foreseen['price']:,.2f}"
-    out.append(f"Verdicts to ask for: at most {foreseen['verdicts']:,}, for about {price}" + _unpriced(foreseen))
-    out.append(_time(foreseen))
+    out += [_verdicts(foreseen), _time(foreseen)]
     return "\n".join(out)
 
 
@@ -103,10 +132,30 @@ def _known(rows: list[dict[str, Any]], column: str, shown: Any) -> str:
     return str(shown(value)) + (" + ?" if unknown else "")
 
 
-def _unpriced(foreseen: dict[str, Any]) -> str:
-    if n := foreseen["verdicts_without_a_price"]:
-        return f"; of {n:,} the price is not known before such an annotator has been asked once."
-    return "."
+def _dollars(price: float) -> str:
+    return f"${price:,.2f}" if price else "free"
+
+
+def _verdicts(foreseen: dict[str, Any]) -> str:
+    said = f"Verdicts to ask for: at most {foreseen['verdicts']:,}"
+    if not foreseen["verdicts"]:
+        return "No verdict is asked for."
+    unknown = foreseen["verdicts_without_a_price"]
+    if unknown < foreseen["verdicts"]:
+        free = not foreseen["price"] and not foreseen["models"]
+        if free or foreseen["price"] or not unknown:
+            said += ", free: programs give them" if free else f", for about ${foreseen['price']:,.2f}"
+    if foreseen["models"]:
+        tokens = f"{foreseen['input_tokens']:,} tokens and at most {foreseen['output_tokens']:,} of answers"
+        texts = f", texts taken as {TYPICAL_INSTRUCTION} and {TYPICAL_OUTPUT} characters" if foreseen["absent"] else ""
+        said += f" ({', '.join(foreseen['models'])}: {tokens}{texts})"
+    if unpriced := foreseen["models_without_a_price"]:
+        said += f"; of {unknown:,} the price is not known, name {', '.join(unpriced)} in a file of prices (FARM_PRICES)"
+    elif unknown:
+        said += f"; of {unknown:,} the price is not known before such an annotator has been asked once"
+    if learning := foreseen["ask_while_they_learn"]:
+        said += f". Not counted: what {', '.join(learning)} ask while they learn"
+    return said + "."
 
 
 def _time(foreseen: dict[str, Any]) -> str:
@@ -119,5 +168,13 @@ def _time(foreseen: dict[str, Any]) -> str:
     gpu = f" ({foreseen['gpu_hours']:.1f} GPU hours)" if foreseen["gpu_hours"] else ""
     unknown = foreseen["stages_without_a_time"]
     rest = f"; {unknown} stages are like none on record" if unknown else ""
-    alone = f"Time, by earlier stages like them: {duration(foreseen['seconds'])}{gpu}"
+    computed = foreseen["stages_computed"]
+    if computed:
+        how = f"at {arithmetic.TRAINING:.0%} of {arithmetic.PEAK / 1e12:g} TFLOP/s in training"
+        assumed = f"{computed} GPU stages by the model's arithmetic, {how}, {arithmetic.SAMPLING:.0%} in sampling"
+        whose = "assumed" if computed == known else "by earlier stages like them, and assumed"
+        whose += f" for {assumed}"
+    else:
+        whose = "by earlier stages like them"
+    alone = f"Time, {whose}: {duration(foreseen['seconds'])}{gpu}"
     return alone + (spread if foreseen["workers"] > 1 else "") + rest + "."

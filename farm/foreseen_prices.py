@@ -1,0 +1,81 @@
+"""What verdicts will cost where no annotator like these was ever asked: a wing that knows its annotators says.
+
+It is announced through the entry points ``farm.prices``, so the ground imports no wing. The pairs themselves are not
+there yet, as a rule: the prompts are the world's own, the outputs as long as its demonstrations are.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from farm.errors import UserError
+from farm.graph import Node
+from farm.plan import Plan
+from farm.store import address
+
+SHOWN = 1000
+"""pairs that the estimate is made on, at most"""
+TYPICAL_INSTRUCTION, TYPICAL_OUTPUT = 160, 400
+"""characters, where the world's texts cannot be had; those of AlpacaFarm's evaluation set"""
+
+
+class ForeseenPrices:
+    """Prices of annotation and judgement stages; each annotator is looked at once."""
+
+    def __init__(self) -> None:
+        self._sayers = [entry.load() for entry in entry_points(group="farm.prices")]
+        self._known: dict[bytes, dict[str, Any] | None] = {}
+
+    def __call__(self, plan: Plan, node: Node) -> dict[str, Any] | None:
+        """``price`` of the whole stage, tokens, ``models``, ``unpriced``; None where nobody knows."""
+        role = "annotator" if node.kind == "annotation" else node.name.partition(" judges ")[0]
+        experiment, described = plan.experiment, plan.description
+        spec = described["annotator"] if role == "annotator" else described["judges"][role]
+        split = "train" if role == "annotator" else experiment.split
+        key = address(spec, described["world"], split, experiment.seed)
+        if key not in self._known:
+            self._known[key] = self._ask(plan, role, spec, split, min(node.units, SHOWN))
+        found = self._known[key]
+        if found is None:
+            return None
+        scale = node.units / found["shown"]
+        counted = {k: round(found[k] * scale) for k in ("questions", "input_tokens", "output_tokens")}
+        price = None if found["price"] is None else found["price"] * scale
+        return {**found, **counted, "price": price}
+
+    def _ask(self, plan: Plan, role: str, spec: Any, split: str, n: int) -> dict[str, Any] | None:
+        for say in self._sayers:
+            found = say(
+                spec, lambda: plan.stages.annotator(role), lambda: imagined(plan, split, n), plan.experiment.seed
+            )
+            if found is not None:
+                return {**found, "shown": n}
+        return None
+
+
+def imagined(plan: Plan, split: str, n: int) -> pd.DataFrame:
+    """Pairs like those there will be."""
+    try:
+        instructions = plan.stages.world.instructions(split)["instruction"].tolist()
+    except UserError:  # the data are not here; the dry run says so
+        instructions = [f"{i} ".ljust(TYPICAL_INSTRUCTION, "x") for i in range(n)]
+    try:
+        demonstrations = plan.stages.world.demonstrations(SHOWN)
+    except UserError:
+        demonstrations = None
+    lengths = [TYPICAL_OUTPUT] if demonstrations is None else demonstrations["output"].str.len().tolist()
+    rows = np.arange(n)
+    sized = np.resize(lengths, 2 * n)
+    return pd.DataFrame(
+        {
+            "instruction": np.resize(instructions, n),
+            "output_1": [f"a{i} ".ljust(k, "x") for i, k in zip(rows, sized[::2], strict=True)],
+            "output_2": [f"b{i} ".ljust(k, "x") for i, k in zip(rows, sized[1::2], strict=True)],
+            "generator_1": "one",
+            "generator_2": "two",
+        }
+    )

@@ -1,0 +1,133 @@
+"""`farm run --dry-run`: what verdicts cost that nobody was ever asked for, and GPU time that nobody measured."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from annotators.annotation_run import prepare
+from annotators.llm.foresee import foresee as foreseen_price
+from farm import arithmetic, config, experiment
+from farm.forecast import foresee, text
+from farm.formats import write_table
+from farm.protocols import Annotator
+from farm.running import Undertaking
+from tests.farm.table_world import finish, start, write
+
+LLM = "{class: annotators.llm.annotator.LLMAnnotator, model: openai/gpt-5.4}"
+FOREIGN = """
+class Oracle:
+    def annotate(self, pairs, *, seed, replicate=0):
+        raise AssertionError("a dry run asks nobody")
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FARM_PRICES", raising=False)
+    (tmp_path / "somebody_else.py").write_text(FOREIGN)
+    return write(tmp_path)
+
+
+def look(*settings: str) -> dict[str, object]:
+    return foresee(Undertaking(experiment.load("table.yaml", settings)), 1)
+
+
+def test_programs_are_free_and_said_to_be(here: Path) -> None:
+    found = look()
+    assert found["price"] == 0
+    assert found["verdicts_without_a_price"] == 0
+    assert "Verdicts to ask for: at most 900, free: programs give them." in text(found)
+    shown, _ = finish(start(here, "home", "--dry-run"))
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line and not line.startswith(" ")}
+    assert rows["annotation"][-1] == "free"
+    assert rows["judgement"][-1] == "free"
+
+
+def test_language_models_are_priced_by_table_and_tokens(here: Path) -> None:
+    found = look(f"judges.judge={LLM}")
+    assert found["models"] == ["openai/gpt-5.4"]
+    assert found["price"] == pytest.approx((found["input_tokens"] * 2.5 + found["output_tokens"] * 15) / 1e6, rel=0.01)
+    assert found["output_tokens"] == 300  # one token each, from three policies' hundred answers
+    assert "openai/gpt-5.4: " in text(found)
+    once = look(f"annotator={LLM}")
+    half = look(f"annotator={{class: annotators.noise.Flip, rate: 0.25, annotator: {LLM}}}")
+    assert 0.3 * once["price"] < half["price"] < 0.7 * once["price"]  # type: ignore[operator]
+
+
+def test_the_estimate_is_that_of_farm_annotate(here: Path) -> None:
+    pairs = pd.DataFrame(
+        {
+            "instruction": [f"question {i}" for i in range(30)],
+            "output_1": [f"{'a' * (i + 1)}" for i in range(30)],
+            "output_2": [f"{'b' * (2 * i + 1)}" for i in range(30)],
+        }
+    )
+    write_table(pairs, here / "pairs.json")
+    name = "alpaca_farm_pool"
+    spec = config.described(Annotator, name)
+    said = prepare(here / "pairs.json", name, here / "out.json", seed=5, order="given").plan()
+    built = prepare(here / "pairs.json", name, here / "out.json", seed=5, order="given")
+    found = foreseen_price(spec, lambda: built.annotator, lambda: built.pairs, 5)
+    assert found is not None
+    assert found["price"] == pytest.approx(said["cost_estimate"], abs=1e-6)
+    assert found["input_tokens"] == said["input_tokens"] > 0
+    assert found["models"] == said["models"]
+
+
+def test_what_nobody_knows_is_said_to_be_unknown(here: Path) -> None:
+    found = look("judges.judge={class: somebody_else.Oracle}")
+    assert found["verdicts_without_a_price"] == 300
+    assert "of 300 the price is not known before such an annotator has been asked once" in text(found)
+    found = look("judges.judge={class: annotators.llm.annotator.LLMAnnotator, model: openai/unheard}")
+    assert found["models_without_a_price"] == ["openai/unheard"]
+    assert "of 300 the price is not known, name openai/unheard in a file of prices (FARM_PRICES)" in text(found)
+
+
+def test_what_is_on_record_goes_before_what_is_computed(here: Path) -> None:
+    finish(start(here, "home", "--out", "run"))
+    found = look("methods.dpo.beta=0.7")
+    assert found["price"] == 0
+    judged = [s for s in found["stages"] if s["stage"] == "judge judges dpo"]  # type: ignore[attr-defined]
+    assert judged[0]["seconds"] is not None
+    assert judged[0]["questions"] is None  # looked up, not asked for
+
+
+def test_methods_that_ask_while_they_learn_are_named(here: Path) -> None:
+    found = look("methods.odpo={use: online_dpo, learning_rate: 0.1}")
+    assert found["ask_while_they_learn"] == ["odpo"]
+    assert "Not counted: what odpo ask while they learn" in text(found)
+
+
+def test_gpu_time_by_arithmetic(here: Path) -> None:
+    undertaking = Undertaking(experiment.load("alpaca_farm", ["world.data=nowhere"]))
+    found = foresee(undertaking, 1)
+    seconds = {s["stage"]: s["seconds"] for s in found["stages"]}
+    assert seconds["sft"] == pytest.approx(3 * 10_000 * 364 * 6 * 7e9 / (0.4 * 400e12))
+    assert seconds["pairs"] == pytest.approx(20_000 * 300 * 2 * 7e9 / (0.1 * 400e12))
+    assert seconds["best_of_n"] == 0
+    assert seconds["best_of_n answers"] > 8 * seconds["dpo answers"]
+    assert seconds["annotation"] is None
+    assert found["gpu_hours"] == pytest.approx(sum(s for s in seconds.values() if s is not None) / 3600)
+    assert found["stages_computed"] == 30
+    assert 1 < found["price"] < 30
+    assert "assumed for 30 GPU stages by the model's arithmetic" in text(found)
+    assert "texts taken as 160 and 400 characters" in text(found)
+    unknown = foresee(Undertaking(experiment.load("alpaca_farm", ["world.data=nowhere", "world.model=mine"])), 1)
+    assert unknown["gpu_hours"] == 0
+    assert unknown["stages_without_a_time"] == 45
+
+
+def test_the_size_of_a_model(tmp_path: Path) -> None:
+    import json
+
+    assert arithmetic.parameters("HuggingFaceTB/SmolLM2-135M-Instruct") == 135e6
+    assert arithmetic.parameters("huggyllama/llama-7b") == 7e9
+    assert arithmetic.parameters("Qwen/Qwen2.5-1.5B") == 1.5e9
+    assert arithmetic.parameters("gpt2") is None
+    smollm2 = {"hidden_size": 576, "num_hidden_layers": 30, "intermediate_size": 1536, "vocab_size": 49152}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3}
+    (tmp_path / "config.json").write_text(json.dumps({**smollm2, **heads}))
+    assert arithmetic.parameters(str(tmp_path)) == pytest.approx(134.5e6, rel=0.002)
