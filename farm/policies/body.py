@@ -102,9 +102,9 @@ class Body:
         return states_at(self._whole, self.vocabulary, samples, first, counts, self.device)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits [N, V], float32, of what :meth:`before_head` gave."""
+        """Logits [N, V], float32, of what :meth:`before_head` gave; a tensor that nobody else reads."""
         if not self._plain_head:
-            return states.float()
+            return states.to(torch.float32, copy=True)
         with self.autocast():
             logits: torch.Tensor = self.model.get_output_embeddings()(states)
         return logits.float()

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from farm import adapters, config, rng
 from farm.engines.llama import LlamaDecoder, is_plain_llama
@@ -25,13 +24,11 @@ from farm.policies import DESCRIPTOR, read_descriptor, write_descriptor
 from farm.policies.batches import check_lengths, response_ids, response_mask, unflatten
 from farm.policies.body import COMPUTE, Body
 from farm.policies.conversation import Conversation
+from farm.policies.likelihoods import chosen
 from farm.policies.tabular import occurrences
 from farm.protocols import Engine, Request, Samples
 
 Head = Literal["last", "last+sum"]
-
-LOGITS_AT_ONCE = 2**26
-"""Logits beyond this number are not kept for the backward pass but computed a second time."""
 
 
 class LanguageModelPolicy:
@@ -181,16 +178,8 @@ class LanguageModelPolicy:
         targets = response_ids(samples, self.body.device)
         mask = response_mask(samples.lengths(), self.body.device)
 
-        def chosen(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            logits = self._logits(states, temperature)
-            return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-
-        rows = max(1, LOGITS_AT_ONCE // self.body.vocabulary)
-        if len(targets) <= rows:
-            return unflatten(chosen(states, targets), mask), mask
-        cuts = range(0, len(targets), rows)
-        parts = [checkpoint(chosen, states[i : i + rows], targets[i : i + rows], use_reentrant=False) for i in cuts]
-        return unflatten(torch.cat(parts), mask), mask
+        flat = chosen(lambda part: self._logits(part, temperature), states, targets, self.body.vocabulary)
+        return unflatten(flat, mask), mask
 
     def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """As :meth:`farm.protocols.Policy.distributions`; a forbidden token has a log-probability of about -1e4."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from farm.errors import UserError
-from farm.policies import batches, language_model, load
+from farm.policies import batches, likelihoods, load
 from farm.policies.conversation import INSTRUCTION
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Policy, Samples
@@ -111,7 +111,7 @@ def test_neighbours_and_batches_change_nothing(policy: LanguageModelPolicy, monk
         alone, _ = policy.log_probabilities(samples.select([row]))
         torch.testing.assert_close(together[row, : alone.shape[1]], alone[0], atol=1e-4, rtol=1e-4)
     monkeypatch.setitem(batches.TOKENS, "cpu", 40)
-    monkeypatch.setattr(language_model, "LOGITS_AT_ONCE", 46 * 10)  # the head in small pieces, computed again backwards
+    monkeypatch.setattr(likelihoods, "LOGITS_AT_ONCE", 46 * 10)  # the head in small pieces, computed again backwards
     for p in policy.parameters():
         p.grad = None
     pieces, mask = policy.log_probabilities(samples)
