@@ -2,12 +2,17 @@
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from tests.farm.table_world import same
 
 FARM = Path(sys.executable).parent / "farm"
 SMALL = [
@@ -63,3 +68,34 @@ def test_every_learned_method_beats_sft_by_the_gold_judge(tmp_path: Path, seed: 
     assert (learned["gold_low"] > board.loc["sft", "gold_high"]).all()
     agreement = pd.read_json(tmp_path / "run" / "agreement.json").set_index(["first", "second"])
     assert agreement.loc[("judge", "gold"), "spearman"] >= 0.8
+
+
+@pytest.mark.slow
+def test_killed_twice_at_random_moments_it_comes_to_the_same_end(tmp_path: Path) -> None:
+    """SIGKILL anywhere: in the training of the world, of a method, or while a table is written."""
+    settings = [word for setting in SMALL for word in ("--set", setting)] + ["--only", "ppo,dpo"]
+    began = time.monotonic()
+    (tmp_path / "undisturbed").mkdir()
+    run(tmp_path / "undisturbed", *settings)
+    whole = time.monotonic() - began
+    place = tmp_path / "killed"
+    place.mkdir()
+    command = [FARM, "run", "pocket", "--out", "run", *settings]
+    environment = {**os.environ, "FARM_HOME": str(place / "home")}
+    chance, kills = random.Random(), []
+    for share in (0.6, 0.4):  # the second finds less left to do
+        moment = chance.uniform(0.1, share) * whole
+        process = subprocess.Popen(
+            command, cwd=place, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        try:
+            process.wait(moment)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills.append(round(moment, 1))
+    assert kills, "no kill came in time"
+    run(place, *settings)
+    same(place / "run", tmp_path / "undisturbed" / "run")
+    found = [s["found"] for s in json.loads((place / "run" / "costs.json").read_text())["stages"]]
+    print(f"killed after {kills} of {whole:.0f} s; {sum(found)} of {len(found)} stages were found again")
