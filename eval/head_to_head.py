@@ -65,6 +65,7 @@ class HeadToHead:
         wins, total, missing = self._wins(comparison, methods)
         tables["head_to_head"] = self._matrix(methods, wins, total, missing)
         tables["exploitability"] = self._exploitability(methods, wins, self._best_responses(comparison, methods))
+        tables["headlines"] = pd.DataFrame({"headline": [_headline(tables["exploitability"])]})
         return tables
 
     def _wins(self, comparison: Comparison, methods: list[str]) -> tuple[Floats, int, NDArray[np.int64]]:
@@ -182,6 +183,15 @@ class HeadToHead:
         reach = float(stats.t.ppf((1 + self.confidence) / 2, n - 1)) * error
         mean = float(there.mean())
         return mean, error, max(0.0, mean - reach), min(100.0, mean + reach), n
+
+
+def _headline(exploitability: pd.DataFrame) -> str:
+    best = exploitability.iloc[0]
+    bounds = f"[{best['gap_low']:.2f}, {best['gap_high']:.2f}]"
+    return (
+        f"Nearest to an equilibrium: {best['method']}, gap to the best answer {best['gap']:.2f} {bounds}; what beats "
+        f"it most is {best['strongest']}, in {best['win_rate']:.1f} %."
+    )
 
 
 def _answers(comparison: Comparison) -> dict[str, pd.DataFrame]:

@@ -16,6 +16,7 @@ Tables, besides those of the aggregator it stands on:
     and instructions); spearman, r_squared with _methods_low, _methods_high (other methods); expected_spearman: the mean
     of the Spearman correlations that errors as large as ours leave of two identical rankings, which is what limits it;
     published_spearman, published_r_squared
+``headlines``: the first row of it in sentences
 ``mismatches``: each two methods that the two numbers order differently
     first (better in simulation), second, simulated_difference, human_difference, each with _p; clear: both at 5 % after
     Holm over all pairs
@@ -98,10 +99,12 @@ class ValidationStudy:
         """All tables. Raises UserError where the sweep or the judges are not those of a validation."""
         found = Together.read(replication)
         cells = self._cells(found)
+        summary = self._summary(found, cells)
         return {
             **self.aggregator.aggregate(replication),
             "validation": self._validation(found, cells),
-            "validation_summary": self._summary(found, cells),
+            "validation_summary": summary,
+            "headlines": pd.DataFrame({"headline": [headline(summary)]}),
             "mismatches": self._mismatches(found, cells),
             "validation_costs": self._costs(replication),
             "published": published(),
@@ -243,6 +246,22 @@ class ValidationStudy:
                     }
                 )
         return pd.DataFrame(rows)
+
+
+def headline(summary: pd.DataFrame) -> str:
+    """What the validation comes to, in a few sentences."""
+    row = summary.iloc[0]
+
+    def shown(name: str) -> str:
+        return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+
+    said = (
+        f"The ranking in simulation against the ranking with people, {row['n_methods']} methods: Spearman "
+        f"{shown('spearman')}, R2 {shown('r_squared')}"
+    )
+    if np.isfinite(most := row["expected_spearman"]):
+        said += f". Two looks at one and the same ranking, as noisy as these, would agree to {most:.3f}"
+    return f"{said}. AlpacaFarm found {PUBLISHED_SPEARMAN:.2f} and {PUBLISHED_R_SQUARED:.2f} for its ten methods."
 
 
 def published() -> pd.DataFrame:

@@ -137,7 +137,8 @@ def run(
         rows = json.loads((finished.folder / "leaderboard.json").read_text())
         report = str(finished.report) if finished.report else None
         shown: dict[str, Any] = {"run": str(finished.folder), "report": report}
-        print(json.dumps({**shown, "leaderboard": rows, "failures": list(finished.failures)}, indent=1))
+        shown |= {"leaderboard": rows, "headlines": finished.headlines, "failures": list(finished.failures)}
+        print(json.dumps(shown, indent=1))
     else:
         _show(finished, study)
     if finished.failures:
@@ -155,6 +156,8 @@ def _show(finished: Run, study: Study) -> None:
         failed = [{"method": f["method"], "win rate": f"failed: {f['reason']}"[:60]} for f in finished.failures]
         board = pd.concat([board.astype(object), pd.DataFrame(failed)], ignore_index=True)
     print_table(board, f"{study.whole.name}{seed}")
+    for headline in finished.headlines:
+        print(f"{headline}\n")
     print(f"run folder  {finished.folder}")
     if finished.report:
         print(f"report      {finished.report}")

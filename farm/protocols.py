@@ -338,7 +338,8 @@ class Evaluator(Protocol):
 
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
         """Tables by name. "leaderboard" is required: one row a method, best first by the judge. "agreement", where
-        several roles judged, has the rank correlations between them."""
+        several roles judged, has the rank correlations between them; "headlines", where there is one, has sentences
+        (``headline``) that are shown below the leaderboard."""
 
 
 @dataclass(frozen=True)
@@ -357,7 +358,7 @@ class Aggregator(Protocol):
     """What several experiments say together: a sweep, or replicates."""
 
     def aggregate(self, replication: Replication) -> dict[str, pd.DataFrame]:
-        """Tables by name. "leaderboard" is one row for each method and setting."""
+        """Tables by name. "leaderboard" is one row for each method and setting; "headlines" as of an evaluator."""
 
 
 @runtime_checkable

@@ -46,6 +46,12 @@ class Run:
         return pd.read_json(path, orient="records", dtype={"method": str})
 
     @property
+    def headlines(self) -> list[str]:
+        """What the evaluator or aggregator says in sentences; often nothing."""
+        there = (self.folder / "headlines.json").is_file()
+        return [str(said) for said in self.table("headlines")["headline"]] if there else []
+
+    @property
     def report(self) -> Path | None:
         path = self.folder / "report.html"
         return path if path.is_file() else None

@@ -130,6 +130,8 @@ def test_the_validation_of_two_arms_that_agree(tmp_path: Path) -> None:
     assert summary["spearman_low"] <= summary["spearman"] <= summary["spearman_high"] <= 1
     assert summary["published_spearman"] == 0.98
     assert 0.8 < summary["expected_spearman"] <= 1
+    (said,) = tables["headlines"]["headline"]
+    assert f"{len(METHODS)} methods: Spearman {summary['spearman']:.3f} [" in said
     costs = tables["validation_costs"].set_index(["feedback", "purpose"])
     labels = 2 * len(METHODS) * 160
     assert costs.loc[("human", "training"), "price"] == 0.25 * labels
