@@ -12,13 +12,13 @@ Paper: Lu et al. (arXiv 2205.13636): K 5, beta 0.05, learning rate 1e-5, batch 1
 ``best_quantile_only`` is what AlpacaFarm (arXiv 2305.14387) runs: no tokens; each batch's best quantile alone is learnt
 from, and forgotten afterwards: online filtered fine-tuning with a KL. With beta 0 that is SuperHF (arXiv 2310.16763).
 Deviations: the tokens are words (``quantile_texts``) unless special tokens of the tokenizer are named; nothing is added
-to the vocabulary. A killed run starts anew: the pool is not in its checkpoints.
+to the vocabulary. The pool is in the checkpoints, so they grow with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -32,6 +32,7 @@ from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts import kl
 from reference_methods.parts.aggregation import Totals, aggregate
 from reference_methods.parts.batches import Rows, total_lengths
+from reference_methods.parts.checkpoints import packed, unpacked
 from reference_methods.parts.conditioning import ConditionedPolicy, controllable, with_prompts
 from reference_methods.parts.optimization import Loss, Metrics, Optimizer, accumulate
 from reference_methods.parts.rollouts import Online, Rollout, padded
@@ -70,8 +71,9 @@ class Quark(Online):
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)
         if not self.best_quantile_only:
-            policy, learning = controllable(policy, self.texts()), replace(learning, checkpoints=None)
-        writer, pool = ConditionedPolicy(policy, ""), _Pool()
+            policy = controllable(policy, self.texts())
+        writer = ConditionedPolicy(policy, "")
+        pool = _Pool(writer, self.texts())
         sampler: Policy = policy if self.best_quantile_only else writer
 
         def build(rollout: Rollout) -> tuple[Loss, Metrics]:
@@ -81,13 +83,13 @@ class Quark(Online):
                 plain, told = rollout.samples.select(best), rollout.samples.select(best)
             else:
                 pool.add(rollout.samples, scores)
-                writer.control = self.texts()[-1]
-                plain, told = pool.samples, pool.told(policy, self.texts())
+                plain, told = pool.samples, pool.told(policy)
             return _PoolLoss(plain, partial(self._loss, policy, learning.policy, plain, told)), {
                 "pool": float(len(plain))
             }
 
-        self.learn(sampler, [(policy.parameters(), self.learning_rate)], build, learning, "quark")
+        kept = None if self.best_quantile_only else pool
+        self.learn(sampler, [(policy.parameters(), self.learning_rate)], build, learning, "quark", kept)
         return sampler
 
     def improve(
@@ -144,23 +146,35 @@ def quantile_of(scores: NDArray[np.float64], quantiles: int) -> NDArray[np.int64
 
 @dataclass
 class _Pool:
-    """All that was written so far, with its scores."""
+    """All that was written so far, with its scores. From the second step on ``writer`` is asked for the best."""
 
+    writer: ConditionedPolicy
+    texts: list[str]
     parts: list[Samples] = field(default_factory=list)
     scores: list[NDArray[np.float64]] = field(default_factory=list)
 
     def add(self, samples: Samples, scores: NDArray[np.float64]) -> None:
         self.parts, self.scores = [*self.parts, samples], [*self.scores, scores]
+        self.writer.control = self.texts[-1]
 
     @property
     def samples(self) -> Samples:
         return Samples.concatenate(self.parts)
 
-    def told(self, policy: Policy, texts: list[str]) -> Samples:
+    def told(self, policy: Policy) -> Samples:
         """Every response under the text of its quantile among all."""
         samples = self.samples
-        quantile = quantile_of(np.concatenate(self.scores), len(texts))
-        return with_prompts(policy, samples, [texts[q] + p for q, p in zip(quantile, samples.prompts, strict=True)])
+        quantile = quantile_of(np.concatenate(self.scores), len(self.texts))
+        asked = [self.texts[q] + p for q, p in zip(quantile, samples.prompts, strict=True)]
+        return with_prompts(policy, samples, asked)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, for a checkpoint."""
+        return {"scores": torch.from_numpy(np.concatenate(self.scores)), **packed(self.samples)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.parts, self.scores = [], []
+        self.add(unpacked(state), state["scores"].numpy())
 
 
 @dataclass(frozen=True)

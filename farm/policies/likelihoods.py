@@ -52,20 +52,20 @@ class _Chosen(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        normaliser = torch.cat([part.logsumexp(-1) for part in logits.split(_rows(logits))])
+        normaliser = torch.cat([part.logsumexp(-1) for part in torch.split(logits, _rows(logits))])
         ctx.save_for_backward(logits, normaliser, targets)
         ctx.spent = False
         return logits.gather(1, targets[:, None])[:, 0] - normaliser
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         if ctx.spent:
             raise RuntimeError("log-probabilities take one backward pass: it turns their logits into the gradient")
         ctx.spent = True
         logits, normaliser, targets = ctx.saved_tensors
         rows = _rows(logits)
-        columns = (tensor.split(rows) for tensor in (logits, normaliser, gradient))
+        columns = (torch.split(tensor, rows) for tensor in (logits, normaliser, gradient))
         for part, norm, upstream in zip(*columns, strict=True):
             part.sub_(norm[:, None]).exp_().mul_(-upstream[:, None])
         logits.scatter_add_(1, targets[:, None], gradient[:, None].contiguous())

@@ -17,11 +17,13 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from farm import processes
 from farm.errors import UserError
-from farm.protocols import Learning
+from farm.protocols import Learning, Samples
 from reference_methods.parts.optimization import Metrics, Optimizer
 
 TENSORS, FACTS = "training.safetensors", "training.json"
@@ -35,6 +37,47 @@ class Kept(Protocol):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on as if ``state`` had just been given by :meth:`state`."""
+
+
+class Together:
+    """Several things to remember, each by its name; those that remember nothing may be among them."""
+
+    def __init__(self, **parts: object) -> None:
+        self._parts: dict[str, Any] = {name: part for name, part in parts.items() if hasattr(part, "restore")}
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{name}/{key}": value for name, part in self._parts.items() for key, value in part.state().items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        for name, part in self._parts.items():
+            start = len(name) + 1
+            part.restore({key[start:]: value for key, value in state.items() if key.startswith(f"{name}/")})
+
+
+def packed(samples: Samples) -> dict[str, Tensor]:
+    """Samples as tensors, which :func:`unpacked` reads back without loss: tokens one after the other, texts as JSON."""
+    words = json.dumps([samples.prompts, samples.outputs, samples.finish_reason]).encode()
+    out = {"texts": torch.from_numpy(np.frombuffer(words, np.uint8).copy())}
+    kinds: dict[str, tuple[list[Any], Any]] = {
+        "prompt": (samples.prompt_tokens, np.int32),
+        "response": (samples.response_tokens, np.int32),
+        "log_probabilities": (samples.log_probabilities, np.float32),
+    }
+    for name, (rows, kind) in kinds.items():
+        out[name] = torch.from_numpy(np.concatenate([np.zeros(0, kind), *rows]).astype(kind))
+        out[f"{name}_lengths"] = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    return out
+
+
+def unpacked(tensors: dict[str, Tensor]) -> Samples:
+    """What :func:`packed` was given."""
+    prompts, outputs, reasons = json.loads(tensors["texts"].numpy().tobytes())
+
+    def rows(name: str) -> list[Any]:
+        cuts = tensors[f"{name}_lengths"].numpy().cumsum()[:-1]
+        return [row.copy() for row in np.split(tensors[name].numpy(), cuts)] if prompts else []
+
+    return Samples(prompts, outputs, rows("prompt"), rows("response"), rows("log_probabilities"), reasons)
 
 
 class Checkpoints:

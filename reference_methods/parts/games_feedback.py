@@ -64,6 +64,13 @@ class ModelFeedback:
         logits = torch.cat(found)
         return np.asarray((logits if self.score else torch.sigmoid(logits)).numpy())
 
+    def state(self) -> dict[str, Tensor]:
+        """What it remembers, for a checkpoint."""
+        return {"counts": torch.tensor([self.queries])}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.queries = int(state["counts"])
+
 
 def _length(samples: Samples) -> int:
     return int(max(len(p) + len(r) for p, r in zip(samples.prompt_tokens, samples.response_tokens, strict=True)))
@@ -117,6 +124,20 @@ class AnnotatorFeedback:
         times = asked.groupby(asked).cumcount() + asked.map(self._asked).fillna(0).astype(int)
         self._asked.update(zip(asked, times + 1, strict=True))
         return np.asarray(times, dtype=np.int64)
+
+    def state(self) -> dict[str, Tensor]:
+        """What it remembers, for a checkpoint: the counts, and how often each pair was asked."""
+        pairs = np.fromiter(self._asked, np.uint64, len(self._asked)).view(np.int64)
+        return {
+            "counts": torch.tensor([self.queries, self.unanswered]),
+            "pairs": torch.from_numpy(pairs),
+            "times": torch.tensor(list(self._asked.values()), dtype=torch.int64),
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.queries, self.unanswered = state["counts"].tolist()
+        pairs = state["pairs"].numpy().view(np.uint64).tolist()
+        self._asked = dict(zip(pairs, state["times"].tolist(), strict=True))
 
     def _read(self, table: pd.DataFrame) -> NDArray[np.float64]:
         verdict = 2 - pd.to_numeric(table["preference"]).to_numpy(dtype=np.float64)

@@ -30,7 +30,7 @@ class GapProbe:
     max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        self._feedback = AnnotatorFeedback(self.annotator, self.seed, soft=True)
+        self.feedback = AnnotatorFeedback(self.annotator, self.seed, soft=True)
         self._theirs = self._write(self.reference, "gap/reference")
 
     def __call__(self, policy: Policy, step: int) -> float:
@@ -39,7 +39,7 @@ class GapProbe:
         prompts, n = len(self.prompts), self.samples
         place = np.arange(2 * prompts * n).reshape(2, prompts, n).transpose(1, 0, 2).reshape(prompts, 2 * n)
         first, second = np.triu_indices(2 * n, 1)
-        told = self._feedback(answers.select(place[:, first].ravel()), answers.select(place[:, second].ravel()))
+        told = self.feedback(answers.select(place[:, first].ravel()), answers.select(place[:, second].ravel()))
         told = told.reshape(prompts, len(first))
         wins = np.full((prompts, 2 * n, 2 * n), 0.5)
         wins[:, first, second], wins[:, second, first] = told, 1 - told

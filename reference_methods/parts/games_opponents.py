@@ -71,6 +71,15 @@ class Average:
         for mean, new in zip(self._policy.parameters(), self.learner.parameters(), strict=True):
             mean.lerp_(new, 1 - self.decay)
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """The average, for a checkpoint."""
+        return {str(i): parameter.detach() for i, parameter in enumerate(self._policy.parameters())}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        for i, parameter in enumerate(self._policy.parameters()):
+            parameter.copy_(state[str(i)])
+
 
 class Mixture:
     """The geometric mixture of the learner, weight 1 - share, and the reference, weight share, as they are now."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 from farm.errors import UserError
 from farm.protocols import Learning, Method, Policy, PreferenceModel, Samples
 from reference_methods.parts.batches import in_parts, index, prompt_stream
+from reference_methods.parts.checkpoints import Checkpoints, Together
 from reference_methods.parts.games_duels import Batch, Turn
 from reference_methods.parts.games_feedback import AnnotatorFeedback, Feedback, ModelFeedback
 from reference_methods.parts.games_gap import GapProbe
@@ -84,6 +85,8 @@ class Game:
     max_gradient_norm: float = 1.0
     micro_batch_tokens: int = 4096
     """most tokens, padding included, of one forward and backward pass; changes memory and speed, not the result"""
+    checkpoint_minutes: float = 10.0
+    """how often a long training leaves a checkpoint to go on from; 0 after every step"""
 
     def __post_init__(self) -> None:
         if self.beta < 0:
@@ -159,7 +162,11 @@ class Game:
         opponent = self.opponent(policy, learning.policy)
         learning.steps(self.steps)
         probe = self._probe(learning)
-        for step, batch in enumerate(self._batches(policy, learning, purpose)):
+        kept = Together(opponent=opponent, feedback=feedback, probe=probe.feedback if probe else None)
+        facts = self._facts(), learning.prompts["instruction"].tolist()
+        checkpoints = Checkpoints(learning, purpose, optimizer, self.checkpoint_minutes, facts, kept)
+        first = checkpoints.restore()
+        for step, batch in enumerate(self._batches(policy, learning, purpose, first), start=first):
             started = time.perf_counter()
             measured = {"gap": probe(policy, step)} if probe and step % self.gap_every == 0 else {}
             turn = Turn(self, policy, batch, feedback, optimizer, learning.seed, f"{purpose}/step {step}")
@@ -168,8 +175,17 @@ class Game:
             else:
                 metrics = turn(opponent.policy())
             opponent.update()
-            learning.log({"step": step, **metrics, **measured, **self._metrics(batch, feedback, learning, started)})
+            told = self._metrics(batch, feedback, learning, started)
+            checkpoints.log({"step": step, **metrics, **measured, **told})
+            checkpoints.after(step)
         return policy
+
+    def _facts(self) -> dict[str, Any]:
+        """The settings, by which a checkpoint knows that it belongs to this training."""
+        model: Any = self.preference_model
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain["preference_model"] = model.facts() if hasattr(model, "facts") else type(model).__name__
+        return {"method": type(self).__name__, **{k: v for k, v in plain.items() if k != "checkpoint_minutes"}}
 
     def _probe(self, learning: Learning) -> GapProbe | None:
         if not self.gap_every:
@@ -185,12 +201,14 @@ class Game:
             max_new_tokens=self.max_new_tokens,
         )
 
-    def _batches(self, policy: Policy, learning: Learning, purpose: str) -> Iterator[Batch]:
-        """What the learner, and where asked the reference, write to the prompts of each step."""
+    def _batches(self, policy: Policy, learning: Learning, purpose: str, first: int = 0) -> Iterator[Batch]:
+        """What the learner, and where asked the reference, write to the prompts of each step from the ``first``."""
         instructions = learning.prompts["instruction"].tolist()
         theirs = self.samples_per_prompt // 2 if self.reference_samples else 0
         stream = prompt_stream(instructions, self.prompts_per_step, self.steps, learning.seed, purpose)
         for step, prompts in enumerate(stream):
+            if step < first:
+                continue
             key = f"{purpose}/step {step}"
             parts = [self._sample(policy, prompts, self.samples_per_prompt - theirs, learning.seed, key)]
             if theirs:

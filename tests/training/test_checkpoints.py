@@ -7,16 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from farm.errors import UserError
 from farm.protocols import Learning
 from reference_methods.dpo import DPO
+from reference_methods.parts.checkpoints import packed, unpacked
 from reference_methods.ppo import PPO
+from reference_methods.quark import Quark
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT
+from tests.policies.conftest import PROMPTS, make_policy
 from tests.training.conftest import everything, numbers
 
 OFTEN = {"checkpoint_minutes": 0.0}
@@ -27,6 +31,7 @@ METHODS: dict[str, Any] = {
     "reward_model": RewardModel(epochs=2, batch_size=7, learning_rate=1e-2, calibration_samples=12, **OFTEN),
     "ppo": PPO(epochs=2, learning_rate=1e-2, value_learning_rate=1e-2, **ONLINE),
     "rloo": RLOO(learning_rate=1e-2, **ONLINE),
+    "quark": Quark(quantiles=3, learning_rate=1e-2, **ONLINE),
     "lora": RLOO(learning_rate=1e-2, tune="lora", lora_rank=2, **ONLINE),
 }
 TIMES = {"tokens_per_second"}
@@ -68,6 +73,23 @@ def test_stopped_twice_it_ends_where_an_undisturbed_run_ends(name: str, given: L
     assert torch.equal(numbers(learned), numbers(again))
     assert without_times(seen) == without_times(lines)
     assert [line["step"] for line in seen] == list(range(len(lines)))  # each once
+
+
+def test_packed_samples_come_back_as_they_were() -> None:
+    policy = make_policy()
+    samples = policy.sample(PROMPTS * 2, seed=1, purpose="pack", max_new_tokens=3)
+    odd = replace(samples, outputs=["\ud800 \n é", *samples.outputs[1:]])  # half a character, as a cut byte may give
+    for given in (odd, samples.select([0]), samples.select([])):
+        found = unpacked(packed(given))
+        assert (found.prompts, found.outputs, found.finish_reason) == (
+            given.prompts,
+            given.outputs,
+            given.finish_reason,
+        )
+        for name in ("prompt_tokens", "response_tokens", "log_probabilities"):
+            for one, other in zip(getattr(found, name), getattr(given, name), strict=True):
+                np.testing.assert_array_equal(one, other)
+                assert one.dtype == other.dtype
 
 
 def test_it_does_go_on_and_not_begin_again(given: Learning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
