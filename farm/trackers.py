@@ -40,7 +40,7 @@ def tracker(run: str) -> Iterator[Callable[[dict[str, float]], None]]:
         trackio = _load("trackio", "trackio")
         trackio.init(project=where, name=run)
         try:
-            yield lambda metrics: trackio.log(metrics)
+            yield lambda metrics: trackio.log(_named(metrics), step=_step(metrics))
         finally:
             trackio.finish()
     else:
@@ -48,10 +48,18 @@ def tracker(run: str) -> Iterator[Callable[[dict[str, float]], None]]:
 
 
 def _scalars(writer: Any, metrics: dict[str, float]) -> None:
-    for name, value in metrics.items():
-        if name != "step":
-            writer.add_scalar(name, value, int(metrics.get("step", 0)))
+    for name, value in _named(metrics).items():
+        writer.add_scalar(name, value, _step(metrics) or 0)
     writer.flush()
+
+
+def _named(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name != "step"}
+
+
+def _step(metrics: dict[str, float]) -> int | None:
+    """Where on the axis they belong; both writers take it beside the metrics, not among them."""
+    return int(metrics["step"]) if "step" in metrics else None
 
 
 def _load(module: str, package: str) -> Any:

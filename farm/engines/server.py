@@ -122,9 +122,15 @@ class _Connection:
             return False
         before = self._name
         self._adapters += 1
-        path, self._name = self._path() / f"adapter-{self._adapters % 2}", f"farm-adapter-{self._adapters}"
+        path = self._path() / f"adapter-{self._adapters % 2}"
+        # The folder's name is drawn, so no other run that the server knows has an adapter of this name.
+        self._name = f"{self._path().name}-{self._adapters}"
         adapters.save(model, path)
-        self._post("/v1/load_lora_adapter", {"lora_name": self._name, "lora_path": str(path)})
+        try:
+            self._post("/v1/load_lora_adapter", {"lora_name": self._name, "lora_path": str(path)})
+        except UserError:
+            self._name = before  # the next attempt hands it over again
+            raise
         if before != self._served:
             self._post("/v1/unload_lora_adapter", {"lora_name": before})
         self._adapter_stamp.put(own)
@@ -164,9 +170,10 @@ class _Connection:
         return Written([r[0] for r in rows_back], [r[1] for r in rows_back], [r[2] for r in rows_back], handed_over)
 
     def _post(self, path: str, body: dict[str, Any] | None) -> None:
-        self._ask(self._root + path, body or {})
+        """Tell the server something; what it says to that may be a sentence."""
+        self._ask(self._root + path, body or {}, read=False)
 
-    def _ask(self, url: str, body: dict[str, Any] | None = None) -> Any:
+    def _ask(self, url: str, body: dict[str, Any] | None = None, read: bool = True) -> Any:
         """The JSON answer; a connection that fails, or a server that is busy, is asked again after a while."""
         headers = {"Content-Type": "application/json"}
         if self._settings.key is not None:
@@ -179,7 +186,7 @@ class _Connection:
                 asked = urllib.request.Request(url, data, headers)  # noqa: S310 (http or https, checked above)
                 with urllib.request.urlopen(asked, timeout=self._settings.timeout) as answer:  # noqa: S310
                     text = answer.read()
-                return json.loads(text) if text.strip() else {}
+                return json.loads(text) if read else None
             except urllib.error.HTTPError as error:
                 reason = f"{error.code} {error.read()[:300].decode(errors='replace')}"
                 again = error.code in (408, 409, 429) or error.code >= 500

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import warnings
 
 import pytest
@@ -83,3 +85,18 @@ def test_tensorboard_gets_every_metric(monkeypatch, tmp_path):
     events = accumulator.EventAccumulator(str(tmp_path / "dpo"))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(0, 1.0), (1, 0.5)]
+
+
+def test_trackio_gets_every_metric_at_its_step(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    pytest.importorskip("trackio")
+    monkeypatch.setenv("FARM_TRACKER", "trackio:farm")
+    for run in ("dpo", "ppo"):
+        with tracker(run) as write:
+            write({"step": 3, "loss": 1.0})
+            write({"step": 7, "loss": 0.5})
+    with sqlite3.connect(tmp_path / "farm.db") as kept:
+        rows = kept.execute("select run_name, step, metrics from metrics order by id").fetchall()
+    assert [(run, step, json.loads(said)) for run, step, said in rows] == [
+        (run, step, {"loss": loss}) for run in ("dpo", "ppo") for step, loss in ((3, 1.0), (7, 0.5))
+    ]
