@@ -15,8 +15,9 @@ of each response makes long bad responses cheap.
 Variants, each a setting and a named configuration:
   dr_grpo  (arXiv 2503.20783)  no deviation, tokens summed and divided by a fixed horizon, beta 0
   dapo     (arXiv 2503.14476)  mean over all tokens of the batch, clip_high 0.28, no KL; groups whose rewards are all
-           equal are dropped (``drop_equal_groups``), and cut responses too (``drop_truncated``). DAPO refills the batch
-           with further prompts; here it is smaller then, and a batch without any left makes no update.
+           equal are dropped (``drop_equal_groups``), and cut responses too (``drop_truncated``); in their place further
+           prompts are sampled (``refills``; the paper goes on until the batch is full, its code up to 10 batches, here
+           a round asks for the missing groups alone). A batch without any left makes no update.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.protocols import Learning, Policy
@@ -35,6 +37,7 @@ from reference_methods.parts.aggregation import Aggregation, Totals, aggregate
 from reference_methods.parts.batches import Rows, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share
 from reference_methods.parts.optimization import Loss, Metrics, Optimizer
+from reference_methods.parts.refill import further_prompts, refilled
 from reference_methods.parts.rollouts import Online, Rollout
 
 
@@ -61,6 +64,8 @@ class GRPO(Online):
     """the fixed length of ``sequence_mean_token_sum_over_horizon``"""
     drop_equal_groups: bool = False
     """whether groups without a difference leave the batch, and its averages"""
+    refills: int = 0
+    """how often in a step, at most, further prompts are sampled in the place of groups without a difference"""
     drop_truncated: bool = False
     """whether responses that did not end by themselves leave the batch, after the advantages were computed"""
     epochs: int = 1
@@ -73,6 +78,8 @@ class GRPO(Online):
             raise ValueError("samples_per_prompt must be at least 2: a response is compared with its group")
         if self.aggregation == "sequence_mean_token_sum_over_horizon" and not self.horizon:
             raise ValueError("the aggregation over a horizon needs `horizon`, a number of tokens")
+        if self.refills < 0:
+            raise ValueError(f"refills cannot be {self.refills}; 0 is for none")
 
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)
@@ -80,13 +87,29 @@ class GRPO(Online):
         self.learn(policy, networks, partial(self._build, policy), learning, "grpo")
         return policy
 
+    def _rollout(self, policy: Policy, learning: Learning, purpose: str, step: int, prompts: list[str]) -> Rollout:
+        first = super()._rollout(policy, learning, purpose, step, prompts)
+        if not self.refills:
+            return first
+        instructions = learning.prompts["instruction"].tolist()
+
+        def sample(number: int, groups: int, asked: set[str]) -> Rollout:
+            key = f"{purpose}/refill {number}"
+            more = further_prompts(instructions, groups, asked, learning.seed, f"{key}/step {step}")
+            return super(GRPO, self)._rollout(policy, learning, key, step, more)
+
+        return refilled(first, self.samples_per_prompt, self.refills, lambda found: ~self._equal(found), sample)
+
     def _build(self, policy: Policy, rollout: Rollout) -> tuple[Loss, Metrics]:
         rewards = self._rewards(rollout)
         advantages = group_relative(rewards, self.samples_per_prompt, self.by_deviation, self.degrees_of_freedom)
         kept = self._kept(rollout)
         loss = partial(self._loss, policy, rollout.select(kept), advantages[index(kept, advantages)])
-        equal = same_in_group(rewards, self.samples_per_prompt)
-        return loss, {"equal_groups": float(equal.float().mean()), "used_share": len(kept) / len(rewards)}
+        sampled = rollout.everything or rollout
+        metrics = {"equal_groups": float(self._equal(sampled).mean()), "used_share": len(kept) / len(rewards)}
+        if self.refills:
+            metrics["refilled"] = len(sampled.samples) / len(rewards) - 1
+        return loss, metrics
 
     def improve(self, loss: Loss, optimizer: Optimizer, rollout: Rollout, seed: int, purpose: str) -> Metrics:
         """As :meth:`Online.improve`, on the responses that are kept; no update where none is."""
@@ -96,10 +119,14 @@ class GRPO(Online):
     def _rewards(self, rollout: Rollout) -> Tensor:
         return rollout.sequence_rewards(self.beta if self.kl_place == "reward" else 0.0, self.kl_estimator)
 
+    def _equal(self, rollout: Rollout) -> NDArray[np.bool_]:
+        """Whether a response's group has one reward in common, [B]."""
+        return np.asarray(same_in_group(self._rewards(rollout), self.samples_per_prompt).cpu().numpy())
+
     def _kept(self, rollout: Rollout) -> Rows:
         keep = np.ones(len(rollout.samples), dtype=bool)
         if self.drop_equal_groups:
-            keep &= ~same_in_group(self._rewards(rollout), self.samples_per_prompt).cpu().numpy()
+            keep &= ~self._equal(rollout)
         if self.drop_truncated:
             keep &= np.array([reason == "stop" for reason in rollout.samples.finish_reason])
         return np.flatnonzero(keep)

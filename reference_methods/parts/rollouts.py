@@ -66,6 +66,8 @@ class Rollout:
     """of the tokens, [B, T]: what corrects for a sampler that is not quite the policy; None where it is"""
     comparison: Metrics = field(default_factory=dict)
     """of the log-probabilities of sampler and trainer"""
+    everything: Rollout | None = None
+    """all that was sampled in the step, where this is a choice from it (``refill``)"""
 
     def token_weights(self) -> Tensor:
         """What multiplies the loss (or the advantage) of each token, [B, T]; ones where the policy sampled itself."""
@@ -102,7 +104,9 @@ class Rollout:
         return self.token_rewards(beta, estimator).sum(1)
 
     def metrics(self, learning: Learning) -> Metrics:
-        """Of the batch as it was sampled; call it after the update, so that the speed is that of the whole step."""
+        """Of all that was sampled; call it after the update, so that the speed is that of the whole step."""
+        if self.everything is not None:
+            return self.everything.metrics(learning)
         real = self.mask.sum().clamp(min=1)
         difference = kl.k1(self.log_probabilities, self.reference) * self.mask
         return {

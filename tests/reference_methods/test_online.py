@@ -22,6 +22,7 @@ from reference_methods.parts.aggregation import aggregate
 from reference_methods.parts.conditioning import ConditionedPolicy
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.pads import widened, with_pads
+from reference_methods.parts.refill import further_prompts
 from reference_methods.ppo import PPO
 from reference_methods.quark import Quark, quantile_of
 from reference_methods.raft import RAFT
@@ -118,6 +119,36 @@ def test_dropped_groups_leave_the_batch_and_its_averages():
     GRPO(drop_equal_groups=True, aggregation="token_mean", **settings).train(replace(given, log=record))
     assert all(m["used_share"] == pytest.approx(1 - m["equal_groups"]) for m in log)
     assert 0.3 < log[0]["equal_groups"] < 0.9
+
+
+def test_further_prompts_are_sampled_in_the_place_of_equal_groups():
+    given = learning(policy_of(REFERENCE), reward_model=scorer_of(np.array([0.0, 0.0, 1.0])))
+    log, record = recorder()
+    settings = {"steps": 3, "rollouts": 64, "samples_per_prompt": 2, "learning_rate": 0.01, "beta": 0.0}
+    full = GRPO(drop_equal_groups=True, refills=20, **settings)
+    full.train(replace(given, log=record))
+    for line in log:
+        assert line["used_share"] == 1 and line["refilled"] > 0.5
+        assert line["equal_groups"] == pytest.approx(1 - 1 / (1 + line["refilled"]))  # of all that was sampled
+    log, record = recorder()
+    replace(full, refills=1).train(replace(given, log=record))
+    assert all(0.3 < line["used_share"] < 1 and 0.3 < line["refilled"] < 0.9 for line in log)
+    log, record = recorder()
+    hopeless = replace(full, refills=3).train(replace(given, reward_model=scorer_of(np.zeros(3)), log=record))
+    assert np.array_equal(learned(hopeless), learned(policy_of(REFERENCE)))
+    assert log[0]["refilled"] == 3 and log[0]["used_share"] == 0
+    with pytest.raises(ValueError, match="refills"):
+        GRPO(refills=-1)
+
+
+def test_a_full_batch_is_not_refilled_and_new_prompts_come_first():
+    given = learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT))
+    settings = {"steps": 3, "rollouts": 64, "samples_per_prompt": 32, "learning_rate": 0.01}
+    assert np.array_equal(learned(GRPO(refills=5, **settings).train(given)), learned(GRPO(**settings).train(given)))
+    prompts = [f"prompt {i}" for i in range(6)]
+    found = further_prompts(prompts, 8, {"prompt 1", "prompt 4"}, 0, "refill")
+    assert set(found[:4]) == {"prompt 0", "prompt 2", "prompt 3", "prompt 5"}
+    assert set(found[4:6]) == {"prompt 1", "prompt 4"} and found[6:] == found[:2]
 
 
 def test_a_batch_with_nothing_to_learn_from_changes_nothing():
