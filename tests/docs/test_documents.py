@@ -12,10 +12,15 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FARM = Path(sys.executable).parent / "farm"
 
-TESTED = ["README.md", "docs/extending.md", "docs/annotators.md", "docs/experiments.md", "docs/evaluation.md"]
-SMALLER = {"farm run pocket": ["world.documents=640", "world.epochs=1", "sizes.demonstrations=96", "sizes.prompts=24"]}
-"""What is added to a command that would take minutes, as --set"""
-SMALLER["farm run pocket"] += ["sizes.pairs=96", "sizes.evaluation=8", "methods.ppo.steps=1", "methods.ppo.rollouts=16"]
+_DOCS = ("annotators", "evaluation", "experiments", "extending", "games")
+TESTED = ["README.md", *(f"docs/{name}.md" for name in _DOCS)]
+_SIZES = ["world.documents=640", "world.epochs=1", "sizes.demonstrations=96", "sizes.prompts=24", "sizes.pairs=96"]
+_SIZES += ["sizes.evaluation=8", "methods.ppo.steps=1", "methods.ppo.rollouts=16"]
+SMALLER = {
+    "farm run pocket": [word for size in _SIZES for word in ("--set", size)],
+    "farm game cycle.json --method all": ["--iterations", "20"],
+}
+"""What is added to a command that would take long"""
 
 
 def blocks(document: str) -> list[tuple[str, str, str]]:
@@ -35,7 +40,7 @@ def test_the_commands_of_a_document_run(document: str, tmp_path: Path, monkeypat
     for command in commands:
         words = shlex.split(command)
         assert words[0] in ("farm", "python")
-        words += [w for start, more in SMALLER.items() if command.startswith(start) for s in more for w in ("--set", s)]
+        words += [word for start, more in SMALLER.items() if command.startswith(start) for word in more]
         program = FARM if words[0] == "farm" else sys.executable
         done = subprocess.run([program, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
