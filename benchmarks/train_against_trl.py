@@ -16,6 +16,10 @@ The rows of a pass are the same and their order is not, so losses agree in the m
 there is ``--equal-curves``, apart from any timing: TRL is given the rows of each of our optimizer steps, in our order,
 and the reward models start with one head; printed is by how much the losses of the steps differ (sft, dpo, reward).
 
+A model that was never trained never ends an answer, so that all are cut at one length and nobody has anything to pad.
+``--fine-tune 40`` begins with so many steps of supervised fine-tuning on the rows: its answers end, early and late, as
+those of any policy that is worth improving do.
+
 The reward is a count of words, so that scoring costs nothing on either side. On a machine with other work the ratio of
 processor time ("cpu") is steadier than that of wall time; with one thread they mean the same.
 """
@@ -87,6 +91,24 @@ def tiny(folder: Path) -> None:
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     save_causal_lm(model, tokenizer, folder)
+
+
+def prepare(_: str, a: argparse.Namespace) -> dict[str, Any]:
+    """The model fine-tuned on other rows than those of the comparison, saved in the folder ``fine-tuned``."""
+    import pandas as pd
+
+    from farm.models import load_causal_lm
+    from farm.policies.language_model import LanguageModelPolicy
+    from farm.protocols import Learning
+    from reference_methods.sft import SFT
+
+    policy = LanguageModelPolicy(*load_causal_lm(a.model), template="{prompt}", max_new_tokens=a.new_tokens)
+    rows = pd.DataFrame(texts(a.fine_tune * a.batch, 1)).rename(columns={"prompt": "instruction", "chosen": "output"})
+    method = SFT(epochs=1, batch_size=a.batch, learning_rate=20 * a.learning_rate, warm_up=0.1)
+    learned: Any = method.train(Learning(seed=1, policy=policy, prompts=rows[["instruction"]], demonstrations=rows))
+    samples = learned.sample(rows["instruction"].tolist()[:64], seed=1, purpose="lengths")
+    learned.save(Path(a.scratch) / "fine-tuned")
+    return {"length": float(samples.lengths().mean()), "cut": float(np.mean(np.array(samples.finish_reason) != "stop"))}
 
 
 # --- one side of one method, in a process of its own ------------------------------------------------------------------
@@ -303,7 +325,7 @@ def worker(side: str, method: str, a: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(a.threads)
-    found = {"trl": theirs, "ours": ours}[side](method, a)
+    found = {"trl": theirs, "ours": ours, "prepare": prepare}[side](method, a)
     if torch.cuda.is_available():
         found["memory"] = torch.cuda.max_memory_allocated() / 1e6
     else:
@@ -363,6 +385,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "2")))
     parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16 on both sides")
     parser.add_argument("--equal-curves", action="store_true", help="compare losses step by step instead of timing")
+    parser.add_argument("--fine-tune", type=int, default=0, help="steps of fine-tuning before anything is compared")
     parser.add_argument("--scratch", default="", help=argparse.SUPPRESS)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     a = parser.parse_args()
@@ -376,6 +399,14 @@ def main() -> None:
         if not a.model:
             a.model = str(Path(scratch) / "tiny")
             tiny(Path(a.model))
+        if a.fine_tune:
+            done = run("prepare", "sft", a)
+            if "error" in done:
+                raise SystemExit(f"the fine-tuning failed: {done['error']}")
+            a.model = str(Path(scratch) / "fine-tuned")
+            print(
+                f"after {a.fine_tune} steps: answers of {done['length']:.0f} tokens, {done['cut']:.0%} cut", flush=True
+            )
         if a.equal_curves:
             compare_curves(a)
             return

@@ -65,7 +65,11 @@ class Tuning:
         """The plain settings, by which a checkpoint knows that it belongs to this training."""
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "checkpoint_minutes"}
         kinds = (str, int, float, bool, type(None))
-        return {"method": type(self).__name__, **{k: v for k, v in plain.items() if isinstance(v, kinds)}}
+
+        def is_plain(value: Any) -> bool:
+            return all(map(is_plain, value)) if isinstance(value, list | tuple) else isinstance(value, kinds)
+
+        return {"method": type(self).__name__, **{k: v for k, v in plain.items() if is_plain(v)}}
 
     def _changed(self, seed: int) -> dict[str, Any]:
         """The policy settings that differ from what the world's policy says."""
