@@ -124,7 +124,9 @@ def run(
     from farm import experiment as experiments
     from farm.running import Undertaking
 
-    study = experiments.load(experiment, settings or [], seed, only.split(",") if only else None)
+    study = experiments.load(
+        experiment, settings or [], seed, [name.strip() for name in only.split(",")] if only is not None else None
+    )
     undertaking = Undertaking(study, out, force or [])
     if dry_run:
         from farm.forecast import foresee
@@ -152,15 +154,29 @@ def _show(finished: Run, study: Study) -> None:
 
     seed = f", {len(study.variants)} variants" if study.plural else f", seed {study.variants[0].experiment.seed}"
     board = _compact(finished.leaderboard, [k for k in study.variants[0].labels if k != "seed"])
-    if not study.plural and finished.failures:
-        failed = [{"method": f["method"], "win rate": f"failed: {f['reason']}"[:60]} for f in finished.failures]
-        board = pd.concat([board.astype(object), pd.DataFrame(failed)], ignore_index=True)
+    if finished.failures:
+        board = pd.concat([board.astype(object), _failed(finished.failures, study, board)], ignore_index=True)
     print_table(board, f"{study.whole.name}{seed}")
     for headline in finished.headlines:
         print(f"{headline}\n")
     print(f"run folder  {finished.folder}")
     if finished.report:
         print(f"report      {finished.report}")
+
+
+def _failed(failures: Sequence[dict[str, Any]], study: Study, board: pd.DataFrame) -> pd.DataFrame:
+    """A row for each method that failed, in each setting, with the reason in the place of the win rate."""
+    import pandas as pd
+
+    labels = {variant.name: variant.labels for variant in study.variants}
+    place = "win_rate" if "win_rate" in board.columns else "failed"
+    rows: dict[str, dict[str, Any]] = {}
+    for failure in failures:
+        shown = {k.rpartition(".")[2]: v for k, v in labels.get(failure.get("variant", ""), {}).items()}
+        row = {k: v for k, v in shown.items() if k in board.columns}
+        row |= {"method": failure["method"] or "all methods", place: f"failed: {failure['reason']}"[:60]}
+        rows.setdefault(str(row), row)
+    return pd.DataFrame(list(rows.values()))
 
 
 def _said(failures: Sequence[dict[str, Any]], folder: Path) -> str:

@@ -59,6 +59,8 @@ class StatusFile:
         stage["time"] = time.time()
         if failure is not None:
             stage["reason"] = failure.reason
+            if failure.because is not None:
+                stage["state"] = "blocked"
         # Of few stages every change is written: the last one before a long stage would else stay unsaid until its end.
         if len(self._stages) <= _FEW or time.monotonic() - self._last > _EVERY:
             self.write()
@@ -150,7 +152,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     """What `farm status` prints."""
     stages = found["stages"]
     count = {
-        state: sum(s["state"] == state for s in stages) for state in ("done", "found", "running", "failed", "to do")
+        state: sum(s["state"] == state for s in stages)
+        for state in ("done", "found", "running", "failed", "blocked", "to do")
     }
     done = count["done"] + count["found"]
     end = found.get("ended") or time.time()
@@ -159,7 +162,9 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{found['name']}: {found['state']}"
         + ("" if found["state"] in ("finished", "running") else "; the same command goes on"),
         f"stages   {done} of {len(stages)} done ({count['found']} of them found), {count['running']} under way, "
-        f"{count['failed']} failed, {count['to do']} to do",
+        f"{count['failed']} failed, "
+        + (f"{count['blocked']} cannot be made without what failed, " if count["blocked"] else "")
+        + f"{count['to do']} to do",
         f"time     {duration(passed)}, {60 * count['done'] / passed:.1f} stages a minute",
     ]
     if found.get("seconds_left") is not None:

@@ -1,0 +1,126 @@
+"""What a person sees of `farm run`: some methods only, a stage made again, a method that failed."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from farm import cli
+from tests.farm.table_world import EXPERIMENT, finish, same, start, write
+
+Run = Callable[..., tuple[int, str, str]]
+BROKEN = {"class": "methods_for_test.Broken"}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "home"))
+    return write(tmp_path)
+
+
+@pytest.fixture
+def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`farm run table.yaml ...` in this process: status, output, error output."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["farm", "run", "table.yaml", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return call
+
+
+def made(said: str) -> set[str]:
+    """The stages that were made, by the lines of progress."""
+    lines = [line.rpartition(":")[0] for line in said.splitlines()]
+    return {
+        line for line in lines if line.startswith(("training", "answers", "sampling", "annotating")) or "judges" in line
+    }
+
+
+def methods(folder: Path) -> set[str]:
+    return set(pd.read_json(folder / "leaderboard.json")["method"])
+
+
+def test_only_and_force(place: Path, run: Run) -> None:
+    status, shown, said = run("--out", "few", "--only", "dpo")
+    assert status == 0
+    assert methods(place / "few") == {"sft", "dpo"}
+    assert "best_of_n" not in shown + said
+    assert "training best_of_n" not in made(said)
+
+    status, shown, said = run("--out", "all", "--only", "dpo, best_of_n")
+    assert status == 0
+    assert made(said) == {
+        "training best_of_n",
+        "answers of best_of_n",
+        "judge judges best_of_n",
+        "gold judges best_of_n",
+    }
+    assert methods(place / "all") == {"sft", "dpo", "best_of_n"}
+
+    status, shown, said = run("--out", "again", "--force", "dpo")
+    assert status == 0
+    assert made(said) == {"training dpo", "answers of dpo", "judge judges dpo", "gold judges dpo"}
+    same(place / "all", place / "again")
+
+    _, shown, _ = run("--force", "reward_model", "--dry-run")
+    ahead = {line[8:48].strip() for line in shown.splitlines() if line.startswith("  to do")}
+    assert {"reward model", "best_of_n answers", "judge judges dpo"} <= ahead
+    assert not ahead & {"pairs", "annotation", "dpo"}
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--only", "dpoo"), "--only dpoo: there is no such method; did you mean `dpo`"),
+        (("--only", ""), "--only : there is no such method; known: best_of_n, dpo"),
+        (("--force", "dop"), "--force dop: there is no such stage; did you mean `dpo`"),
+    ],
+)
+def test_a_slip_names_what_there_is(place: Path, run: Run, words: tuple[str, ...], complaint: str) -> None:
+    status, _, said = run(*words)
+    assert status == 2
+    assert complaint in said
+    assert not (place / "runs").exists()
+
+
+def test_a_failed_method_has_a_row_with_its_reason_and_is_tried_again(place: Path) -> None:
+    write(place, methods={"dpo": EXPERIMENT["methods"]["dpo"], "broken": BROKEN})
+    shown, said = finish(start(place, "home", "--out", "run"), status=1)
+    assert [line.split() for line in shown.splitlines() if "broken" in line] == [
+        "broken failed: RuntimeError: it was never going to work".split()
+    ]
+    assert shown.count("win rate") == 1
+    assert "broken failed: RuntimeError: it was never going to work; see run/failures.csv" in said
+    state, _ = finish(start(place, "home", "run", command="status"))
+    assert "1 failed, 3 cannot be made without what failed, 0 to do" in state
+    assert [line for line in state.splitlines() if line.startswith("failed")] == [
+        "failed   broken: RuntimeError: it was never going to work"
+    ]
+
+    # Mended: the same command makes what is lacking and nothing else.
+    source = (place / "methods_for_test.py").read_text()
+    mended = source.replace("raise RuntimeError(self.sentence)", "return learning.policy")
+    assert mended != source
+    (place / "methods_for_test.py").write_text(mended)
+    shown, said = finish(start(place, "home", "--out", "run"))
+    assert made(said) == {"training broken", "answers of broken", "judge judges broken", "gold judges broken"}
+    assert methods(place / "run") == {"sft", "dpo", "broken"}
+    assert not (place / "run" / "failures.csv").exists()
+
+
+def test_a_sweep_shows_in_which_setting_a_method_failed(place: Path, run: Run) -> None:
+    write(place, methods={"broken": BROKEN, "dpo": EXPERIMENT["methods"]["dpo"]}, sweep={"annotator.rate": [0.0, 0.25]})
+    status, shown, said = run("--out", "run")
+    assert status == 1
+    rows = [line.split() for line in shown.splitlines() if "broken" in line]
+    assert [row[:3] for row in rows] == [["0", "broken", "failed:"], ["0.25", "broken", "failed:"]]
+    assert "broken of rate=0.0,s1 and 1 more failed: RuntimeError" in said
+    assert len(json.loads((place / "run" / "failures.json").read_text())) == 2
