@@ -264,11 +264,13 @@ def import_class(path: str, role: type, origin: str, folder: Path | None = None)
 def _beside(module_name: str, folder: Path) -> types.ModuleType | None:
     if not (folder / (module_name.split(".")[0] + ".py")).is_file():
         return None
-    sys.path.insert(0, str(folder))
+    place = str(folder.resolve())  # Python remembers what a relative path meant where the process began
+    importlib.invalidate_caches()
+    sys.path.insert(0, place)
     try:
         return importlib.import_module(module_name)
     finally:
-        sys.path.remove(str(folder))
+        sys.path.remove(place)
 
 
 def _public(module: types.ModuleType) -> list[str]:
