@@ -1,13 +1,14 @@
 """Hidden states of a language model at chosen places of many sequences, without wasted work.
 
-Sequences are sorted by length and cut into batches of about equally long ones, padded on the right. Under causal
+Sequences are sorted by length and cut into batches of about equally long ones, padded on the right, at the places where
+that costs least: a batch costs its tokens, padding included, and something for being one more. Under causal
 attention a place never sees what stands to its right, so no attention mask is needed, the padding can be any token,
 and a row's result does not depend on its neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +21,10 @@ Lengths = NDArray[np.int64]
 TOKENS = {"cpu": 2048}
 """Padded tokens of a batch by device type: what fits a processor's cache is fastest there."""
 TOKENS_ELSEWHERE = 32768
+
+ONE_MORE = {"cpu": 64}
+"""What one more batch costs by device type, in tokens: the work that does not depend on its size."""
+ONE_MORE_ELSEWHERE = 4096
 
 
 def prompt_lengths(samples: Samples) -> Lengths:
@@ -64,7 +69,8 @@ def states_at(
     needed = first + counts  # what comes after the last place asked for cannot change it
     rows: list[NDArray[np.int64]] = []
     parts: list[torch.Tensor] = []
-    for batch in _batches(needed, TOKENS.get(device.type, TOKENS_ELSEWHERE)):
+    most, one_more = TOKENS.get(device.type, TOKENS_ELSEWHERE), ONE_MORE.get(device.type, ONE_MORE_ELSEWHERE)
+    for batch in cheapest_batches(needed, most, one_more):
         longest = int(needed[batch].max())
         ids = np.zeros((len(batch), longest), dtype=np.int64)
         for line, row in enumerate(batch):
@@ -82,15 +88,29 @@ def states_at(
     return torch.cat(parts)[torch.from_numpy(back).to(device)]
 
 
-def _batches(lengths: Lengths, tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Rows grouped by length, longest first, at most ``tokens`` padded tokens a group, without rows of length 0."""
+def cheapest_batches(lengths: Lengths, most: int, one_more: int) -> list[NDArray[np.int64]]:
+    """Rows in order of length, longest first, cut where the whole costs least; rows of length 0 are left out.
+
+    A batch has at most ``most`` tokens when padded to its longest row (but at least a row), and costs these tokens and
+    ``one_more``. The best cut of the first k rows is the best last batch after the best cut of the rows before it.
+    """
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
-    start = 0
-    while start < len(order):
-        size = max(1, tokens // int(lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
+    ordered, n = lengths[order].astype(np.int64), len(order)
+    cost = np.zeros(n + 1, dtype=np.int64)
+    last = np.zeros(n + 1, dtype=np.int64)
+    earliest = 0
+    for end in range(1, n + 1):
+        while earliest < end - 1 and ordered[earliest] * (end - earliest) > most:
+            earliest += 1
+        begin = np.arange(earliest, end)
+        found = cost[earliest:end] + ordered[earliest:end] * (end - begin) + one_more
+        cheapest = int(found.argmin())
+        cost[end], last[end] = found[cheapest], earliest + cheapest
+    cuts = [n]
+    while cuts[-1]:
+        cuts.append(int(last[cuts[-1]]))
+    return [order[start:end] for end, start in zip(cuts[-2::-1], cuts[:0:-1], strict=True)]
 
 
 def check_lengths(lengths: Sequence[int] | Lengths, context: int | None, prompts: Sequence[str], what: str) -> None:
