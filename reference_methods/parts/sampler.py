@@ -9,7 +9,7 @@ hold older weights. With d = log pi_trainer - log pi_engine of each sampled toke
     sampler_kl       mean of exp(d) - 1 - d: the KL from the engine to the trainer, a token
 
 In float32 two right computations differ by some 1e-5 nats a token. In bfloat16 each rounds to three digits in its own
-way: SmolLM2-135M has a mean exp |d| of about 1.06 from that alone, so there the alarm begins later.
+way: SmolLM2-135M has a mean exp |d| of 1.05 to 1.06 from that alone, so there the alarm begins later.
 
 The correction is truncated importance sampling: a token's loss is weighted by min(exp(d), cap). The weights have no
 gradient, and a cap of 2 to 3 keeps the variance bounded at the price of a small bias.
