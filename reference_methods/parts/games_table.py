@@ -173,7 +173,6 @@ def newton(loss: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 60
     """
     logits = start.clone()
     s, k = logits.shape
-    level = torch.ones(k, k, dtype=logits.dtype) / k  # a common shift of the logits changes nothing: give it curvature
     directions = torch.eye(k, dtype=logits.dtype)[:, None, :].expand(k, s, k)
     curvature = None
     for _ in range(iterations):
@@ -185,9 +184,14 @@ def newton(loss: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 60
         (rows,) = torch.autograd.grad(gradient, at, directions, is_grads_batched=True)
         gradient, value, hessian = gradient.detach(), value.detach(), rows.transpose(0, 1)
         curvature = hessian.diagonal(dim1=-2, dim2=-1).abs().clamp(min=1e-300)
-        values, vectors = torch.linalg.eigh(hessian + curvature.mean(-1)[:, None, None] * level)
-        inside = (vectors.transpose(-1, -2) @ gradient[..., None])[..., 0] / values.abs().clamp(min=1e-300)
-        step = -(vectors @ inside[..., None])[..., 0]
+        # In units in which every response has curvature 1: else those of probability 1e-12 drown in rounding.
+        unit = curvature.rsqrt()
+        # A shift of all logits alike changes nothing: it is given the curvature 1.
+        shift = torch.nn.functional.normalize(1 / unit, dim=-1)
+        scaled = hessian * unit[..., :, None] * unit[..., None, :] + shift[..., :, None] * shift[..., None, :]
+        values, vectors = torch.linalg.eigh(scaled)
+        inside = (vectors.transpose(-1, -2) @ (unit * gradient)[..., None])[..., 0] / values.abs().clamp(min=1e-300)
+        step = -unit * (vectors @ inside[..., None])[..., 0]
         step = step / (step.abs().amax(-1, keepdim=True) / 50).clamp(min=1)
         size = torch.ones(s, 1, dtype=logits.dtype)
         for _ in range(30):
