@@ -64,6 +64,7 @@ class AnnotationRun:
     """how the votes on each pair become one verdict (annotators/aggregation.py)"""
     active: Active | None = None
     """which of the pairs are asked about, round by round (annotators/active.py)"""
+    first_replicate: int = 0
 
     def plan(self) -> dict[str, Any]:
         """How much there is to do, without asking anyone."""
@@ -127,6 +128,12 @@ class AnnotationRun:
             "took_seconds": seconds,
         }
 
+    def table(self) -> pd.DataFrame:
+        """All verdicts, or one a pair where they are aggregated; nothing is written."""
+        with session(self.limits):
+            votes = pd.concat(list(self._annotated()), ignore_index=True)
+        return aggregation.aggregated(votes, self.aggregate) if self.aggregate else votes
+
     def _votes_path(self) -> Path:
         """Where the single verdicts go: the output, or beside it where that holds one verdict a pair."""
         return self.out.with_name(f"{self.out.stem}.votes{self.out.suffix}") if self.aggregate else self.out
@@ -143,7 +150,7 @@ class AnnotationRun:
             yield self._shown(partial(self.annotator.annotate, seed=self.seed, replicate=replicate), chunk)
 
     def _chunks(self) -> Iterator[tuple[int, pd.DataFrame]]:
-        for replicate in range(self.replicates):
+        for replicate in range(self.first_replicate, self.first_replicate + self.replicates):
             for start in range(0, len(self.pairs), CHUNK):
                 yield replicate, self.pairs.iloc[start : start + CHUNK]
 
@@ -185,18 +192,9 @@ def prepare(
     """
     if not str(out).endswith(SUFFIXES):
         raise UserError(f"{out}: the suffix tells the format; known: {', '.join(SUFFIXES)}")
-    if aggregate is not None and aggregate not in aggregation.WAYS:
-        raise UserError(f"there is no way to aggregate called `{aggregate}`; {nearest(aggregate, aggregation.WAYS)}")
+    check(aggregate, strategy, labels, replicates)
     if strategy is not None:
-        if strategy not in active.STRATEGIES:
-            raise UserError(f"there is no strategy `{strategy}`; {nearest(strategy, active.STRATEGIES)}")
-        if labels is None:
-            raise UserError("--active chooses what to ask, so say how much: --labels N")
-        if replicates > 1 or aggregate:
-            raise UserError("--active asks about each pair once: leave out --replicates and --aggregate")
         design = design or ("all" if against is None and "output" in read_table(pairs).columns else None)
-    elif labels is not None:
-        raise UserError("--labels is for --active: name a strategy")
     if out.resolve() in (pairs.resolve(), against and against.resolve()):
         raise UserError(f"{out}: the annotations would overwrite the pairs; name another file")
     table = unannotated(
@@ -211,11 +209,31 @@ def prepare(
         annotator = BothOrders(annotator)
     if store is not None and not keeps_answers(annotator):
         annotator = Cached(annotator, kept)
-    chooser = None
-    if strategy is not None and labels is not None and context.features is not None:
-        known = next(s for s in active.STRATEGIES if s == strategy)
-        chooser = Active(known, labels, rounds, context.features)
+    chooser = chooser_of(strategy, labels, rounds, context)
     return AnnotationRun(table, annotator, out, seed, order, replicates, limits or Limits(), aggregate, chooser)
+
+
+def check(aggregate: str | None, strategy: str | None, labels: int | None, replicates: int) -> None:
+    """Refuse ways, strategies and combinations that there are not, before anything is read."""
+    if aggregate is not None and aggregate not in aggregation.WAYS:
+        raise UserError(f"there is no way to aggregate called `{aggregate}`; {nearest(aggregate, aggregation.WAYS)}")
+    if strategy is not None:
+        if strategy not in active.STRATEGIES:
+            raise UserError(f"there is no strategy `{strategy}`; {nearest(strategy, active.STRATEGIES)}")
+        if labels is None:
+            raise UserError("--active chooses what to ask, so say how much: --labels N")
+        if replicates > 1 or aggregate:
+            raise UserError("--active asks about each pair once: leave out --replicates and --aggregate")
+    elif labels is not None:
+        raise UserError("--labels is for --active: name a strategy")
+
+
+def chooser_of(strategy: str | None, labels: int | None, rounds: int, context: Context) -> Active | None:
+    """How the next pairs are chosen; None where all are asked about."""
+    if strategy is None or labels is None or context.features is None:
+        return None
+    known = next(s for s in active.STRATEGIES if s == strategy)
+    return Active(known, labels, rounds, context.features)
 
 
 def context_for(world: str | None, store: Store) -> Context:

@@ -4,71 +4,139 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
-from annotators.annotation_run import context_for
+from annotators import designs
+from annotators.annotation_run import AnnotationRun, Order, check, chooser_of, context_for
 from annotators.both_orders import BothOrders
 from annotators.cached import Cached
-from annotators.wrapping import keeps_answers
+from annotators.feedback import run as feedback_run
+from annotators.feedback.roles import ROLES
+from annotators.llm.limits import Limits
+from annotators.wrapping import keeps_answers, unannotated
 from farm import config, formats
 from farm.api import spec_of
-from farm.errors import UserError
-from farm.protocols import Annotator
-from farm.records import in_random_order
+from farm.errors import UserError, nearest
+from farm.protocols import Annotator, Context
 from farm.store import Store, home
 from farm.votes.table import from_table
 
 if TYPE_CHECKING:
     from annotators.calibration.calibrate import Calibration
 
+Rows: TypeAlias = pd.DataFrame | Sequence[Mapping[str, Any]] | str | Path
+
 
 def annotate(
-    pairs: pd.DataFrame | Sequence[Mapping[str, Any]] | str | Path,
+    pairs: Rows,
     annotators: Any = "training",
     *,
+    kind: str = "pairs",
+    against: Rows | None = None,
+    design: str | None = None,
+    per_instruction: int = 1,
+    score: str = "score",
     seed: int = 0,
     replicate: int = 0,
-    order: str = "random",
+    replicates: int = 1,
+    order: Order = "random",
+    aggregate: str | None = None,
+    active: str | None = None,
+    labels: int | None = None,
+    rounds: int = 10,
     world: str | None = None,
     store: str | Path | None = None,
+    budget: float | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
     """Annotations of pairs, one row a pair in their order: ``preference`` in [1, 2], ``status``, ``price``, ...
 
     Args:
-        pairs: a table, rows or a file with ``instruction, output_1, output_2`` (generators are optional).
+        pairs: a table, rows or a file with ``instruction, output_1, output_2`` (generators are optional), or of outputs
+            (``instruction, output``) that are paired by a ``design``, or with the outputs ``against``.
         annotators: a name, a YAML file, a spec, a class with the settings as keywords, or an annotator.
+        kind: feedback on single outputs instead: "ratings", "reactions", "rankings" or "critiques".
+        replicates: verdicts on every pair, from ``replicate`` on; ``aggregate`` makes them one.
         order: "random" draws which output is shown first, "both" asks twice, "given" shows output_1 first.
+        active, labels, rounds: choose round by round what to ask about, as the command does.
         world: where the texts are from; any text if None.
         store: keep verdicts in this file and never ask twice.
+        budget: US dollars that are never exceeded.
         settings: changes to the annotators, ``rate=0.1``.
+
+    Raises:
+        UserError: for columns, kinds or combinations that there are not.
     """
-    if isinstance(pairs, (str, Path)):
-        table = formats.read_pairs(pairs)
-    else:
-        table = formats.merge_input(pairs.copy() if isinstance(pairs, pd.DataFrame) else pd.DataFrame(list(pairs)))
-        formats.require(table, ["instruction", "output_1", "output_2"], "the pairs")
-        for column in ("generator_1", "generator_2"):
-            if column not in table:
-                table[column] = ""
     kept = Store(store or home() / "store.sqlite")
-    chosen = annotators
-    if isinstance(annotators, (str, Path, dict, type)):
-        spec = spec_of(annotators, settings)
-        chosen = config.build(Annotator, spec, context_for(world, kept), "farm.annotate")
+    context = context_for(world, kept)
+    given = _table(pairs)
+    limits = Limits(budget=budget)
+    if kind != "pairs":
+        feedback_run.check(kind)
+        if design or aggregate or active or against is not None:
+            raise UserError(f"farm.annotate: `kind={kind}` has no pairs to design, aggregate or choose")
+        giver = _built(annotators, settings, ROLES[kind], context)
+        shown = feedback_run.shown(given, kind)
+        return feedback_run.FeedbackRun(kind, shown, giver, Path(), seed, replicates, limits).feedback()
+    check(aggregate, active, labels, replicates)
+    chosen = _built(annotators, settings, Annotator, context)
     if order == "both":
         chosen = BothOrders(chosen)
     if store is not None and not keeps_answers(chosen):
         chosen = Cached(chosen, kept)
-    if order == "random":
-        return in_random_order(lambda rows: chosen.annotate(rows, seed=seed, replicate=replicate), table, seed)
-    return chosen.annotate(table, seed=seed, replicate=replicate)
+    table = _paired(
+        given, against, design or ("all" if active and against is None else None), per_instruction, score, seed
+    )
+    run = AnnotationRun(
+        unannotated(table), chosen, Path(), seed, order, replicates, limits, aggregate,
+        chooser_of(active, labels, rounds, context), first_replicate=replicate,
+    )  # fmt: skip
+    return run.table()
+
+
+def _built(annotators: Any, settings: Mapping[str, Any], role: Any, context: Context) -> Any:
+    """The annotator that was named or described, or the one that was given."""
+    if isinstance(annotators, (str, Path, dict, type)):
+        return config.build(role, spec_of(annotators, settings), context, "farm.annotate")
+    return annotators
+
+
+def _table(rows: Rows) -> pd.DataFrame:
+    """Pairs or outputs, with the columns that each must have."""
+    if isinstance(rows, (str, Path)):
+        read = formats.read_outputs if "output" in formats.read_table(rows).columns else formats.read_pairs
+        return read(rows)
+    table = formats.merge_input(rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows)))
+    if "output" in table:
+        formats.require(table, ["instruction", "output"], "the outputs")
+        return table
+    formats.require(table, ["instruction", "output_1", "output_2"], "the pairs")
+    for column in ("generator_1", "generator_2"):
+        if column not in table:
+            table[column] = ""
+    return table
+
+
+def _paired(
+    given: pd.DataFrame, against: Rows | None, design: str | None, per_instruction: int, score: str, seed: int
+) -> pd.DataFrame:
+    """The pairs to ask about, by the rules of the command."""
+    if design is not None and design not in designs.DESIGNS:
+        raise UserError(f"there is no design `{design}`; {nearest(design, designs.DESIGNS)}")
+    if against is not None:
+        if design is not None:
+            raise UserError("two tables are compared head to head: leave out either the design or the second")
+        return designs.head_to_head(given, _table(against))
+    if "output" not in given:
+        return given
+    wanted = next(d for d in designs.DESIGNS if d == (design or "random"))
+    return designs.chosen(given, wanted, per_instruction=per_instruction, seed=seed, score=score)
 
 
 def calibrate(
-    votes: pd.DataFrame | Sequence[Mapping[str, Any]] | str | Path,
+    votes: Rows,
     out: str | Path | None = None,
     *,
     annotator: str = "",

@@ -30,6 +30,10 @@ def evaluate(
     *,
     judge: str | None = None,
     baseline: Table | None = None,
+    human: Table | None = None,
+    judge_settings: Sequence[str] = (),
+    store: str | Path | None = None,
+    fresh: bool = False,
     seed: int = 0,
     **settings: Any,
 ) -> Evaluation | dict[str, pd.DataFrame]:
@@ -38,13 +42,22 @@ def evaluate(
     Args:
         rows: annotations, or with ``judge`` and ``baseline`` outputs (``instruction, output, generator``): a table,
             rows or a file. A run folder gives the tables of its evaluator, by name.
+        human: people's annotations of some of the pairs: PPI++, and biases as judge minus human.
+        judge_settings, store, fresh: changes to the judge (``["temperature=0"]``), and where its verdicts are kept, as
+            the command's ``--set``, ``--store`` and ``--fresh``.
         settings: as in :func:`eval.evaluation.evaluate_table`: ``confidence``, ``by``, ``flip_rate``, ...
     """
     if isinstance(rows, (str, Path)) and Path(rows).is_dir():
         from eval.run_evaluation import evaluate_run
 
         return evaluate_run(Path(rows))
+    if human is not None:
+        settings["humans"] = formats.read_annotations(human) if isinstance(human, (str, Path)) else _read(human)
     if judge is None and baseline is None:
+        if judge_settings or store is not None or fresh:
+            raise UserError(
+                "`judge_settings`, `store` and `fresh` belong to a judge; annotations are taken as they are"
+            )
         table = read_files([Path(rows)]) if isinstance(rows, (str, Path)) else _read(rows)
         return evaluate_table(table, seed=seed, **settings)
     if judge is None or baseline is None:
@@ -52,7 +65,7 @@ def evaluate(
     with tempfile.TemporaryDirectory() as place:
         files = [_written(table, Path(place) / f"{name}.json") for name, table in (("own", rows), ("base", baseline))]
         pairs = judging.pairs(files[:1], files[1])
-    judged = judging.judge(pairs, judge, seed=seed)
+    judged = judging.judge(pairs, judge, settings=judge_settings, seed=seed, store=_path(store), fresh=fresh)
     return evaluate_table(judged.rows, seed=seed, **settings)
 
 

@@ -66,6 +66,11 @@ class FeedbackRun:
         facts = {"out": str(self.out), **summarise(self.kind, table), **questions(asked.tally)}
         return {**facts, "took_seconds": round(time.monotonic() - started, 2)}
 
+    def feedback(self) -> pd.DataFrame:
+        """All of it; nothing is written."""
+        with session(self.limits):
+            return pd.concat(list(self._given()), ignore_index=True)
+
     def _given(self) -> Any:
         verb = {"ratings": "rate", "reactions": "react", "rankings": "rank", "critiques": "critique"}[self.kind]
         ask = getattr(self.giver, verb)
@@ -79,21 +84,30 @@ def prepare(
     replicates: int = 1, world: str | None = None, settings: Sequence[str] = (), limits: Limits | None = None,
 ) -> FeedbackRun:  # fmt: skip
     """A run from what the command line says. Raises UserError for anything wrong."""
-    if kind not in ROLES:
-        raise UserError(f"there is no feedback `{kind}`; {nearest(kind, ['pairs', *ROLES])}")
+    check(kind)
     if not str(out).endswith(SUFFIXES):
         raise UserError(f"{out}: the suffix tells the format; known: {', '.join(SUFFIXES)}")
     if out.resolve() == path.resolve():
         raise UserError(f"{out}: the feedback would overwrite the outputs; name another file")
     pairs = "output_1" in read_table(path).columns
-    table = both_sides(read_pairs(path)) if pairs else read_outputs(path)
-    if kind == "rankings":
-        table = listed(table)
+    table = shown(read_pairs(path) if pairs else read_outputs(path), kind)
     yaml = config.find("annotators", annotators)
     spec = config.override(config.load_mapping(yaml), settings)
     kept = Store(store if store is not None else home() / "store.sqlite")
     giver: Any = config.build(ROLES[kind], spec, context_for(world, kept), str(yaml))
     return FeedbackRun(kind, table, giver, out, seed, replicates, limits or Limits())
+
+
+def check(kind: str) -> None:
+    """Refuse a kind of feedback that there is not."""
+    if kind not in ROLES:
+        raise UserError(f"there is no feedback `{kind}`; {nearest(kind, ['pairs', *ROLES])}")
+
+
+def shown(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """What is shown to who gives this feedback: outputs (both of a pair), or for rankings all of an instruction."""
+    outputs = both_sides(table) if "output_1" in table.columns else table
+    return listed(outputs) if kind == "rankings" else outputs
 
 
 def listed(outputs: pd.DataFrame) -> pd.DataFrame:

@@ -153,6 +153,27 @@ def test_a_board_with_the_options_of_the_command(tmp_path: Path, told: CliRunner
         farm.leaderboard(tmp_path / "all.json", annotator="nobody")
 
 
+def test_evaluating_as_the_command_does(tmp_path: Path, told: CliRunner) -> None:
+    base = [{"instruction": f"q {i}", "output": "one word", "generator": "base"} for i in range(20)]
+    mine = [{"instruction": f"q {i}", "output": "words " * (1 + i % 4), "generator": "mine"} for i in range(20)]
+    for name, rows in (("base", base), ("mine", mine)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    found = farm.evaluate(mine, judge="person", baseline=base, judge_settings=["temperature=0.5"], fresh=True, seed=2)
+    words = ["evaluate", str(tmp_path / "mine.json"), "--judge", "person", "--baseline", str(tmp_path / "base.json")]
+    said = printed(told, *words, "--set", "temperature=0.5", "--fresh", "--seed", "2")
+    assert json.loads(found.to_json()) == said  # type: ignore[union-attr]
+    people = farm.annotate(
+        pd.DataFrame(mine).rename(columns={"output": "output_2", "generator": "generator_2"}).assign(
+            output_1="one word", generator_1="base"
+        ), "person", order="given",
+    )  # fmt: skip
+    judged = people.assign(preference=people["preference"].to_numpy()[::-1])
+    with_people = farm.evaluate(judged, human=people.head(10))
+    assert json.loads(with_people.to_json()) != json.loads(farm.evaluate(judged).to_json())  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="belong to a judge"):
+        farm.evaluate(judged, fresh=True)
+
+
 def test_games(tmp_path: Path, told: CliRunner) -> None:
     (tmp_path / "cycle.json").write_text(json.dumps({"preferences": CYCLE, "reference": [0.5, 0.3, 0.2]}))
     words = ["game", str(tmp_path / "cycle.json"), "--method", "egpo", "--iterations", "20"]
@@ -173,3 +194,48 @@ def test_no_module_hides_a_function() -> None:
     """``from farm import status`` finds a module of that name before any function."""
     for name in api.__all__:
         assert getattr(farm, name) is getattr(api, name), name
+
+
+def test_annotating_as_the_command_does(tmp_path: Path, told: CliRunner) -> None:
+    """The same verdicts as `farm annotate` writes, for every way of asking."""
+    questions = [f"Name {n} fruits." for n in range(12)]
+    outputs = pd.DataFrame(
+        [
+            {"instruction": q, "output": " ".join(["fig"] * k), "generator": f"m{k}"}
+            for q in questions
+            for k in (1, 4, 9)
+        ]
+    )
+    pairs = pd.DataFrame({"instruction": questions, "output_1": "Fruit.", "output_2": "Apples and pears, and plums."})
+    for name, table in (("outputs", outputs), ("pairs", pairs)):
+        table.to_json(tmp_path / f"{name}.json", orient="records")
+    kinds = {"ratings": "rater", "reactions": "reactor", "rankings": "ranker", "critiques": "critic"}
+    asked: list[tuple[str, str, dict[str, object], list[str]]] = [
+        ("pairs", "training", {"replicates": 3, "aggregate": "majority"},
+         ["--replicates", "3", "--aggregate", "majority"]),
+        ("pairs", "person", {"order": "both"}, ["--both-orders"]),
+        ("outputs", "person", {"design": "all"}, ["--design", "all"]),
+        ("outputs", "person", {"active": "disagreement", "labels": 9, "rounds": 3},
+         ["--active", "disagreement", "--labels", "9", "--rounds", "3"]),
+        *(("outputs", name, {"kind": kind}, ["--kind", kind]) for kind, name in kinds.items()),
+    ]  # fmt: skip
+    for source, name, keywords, words in asked:
+        found = farm.annotate(pairs if source == "pairs" else outputs, name, seed=4, **keywords)
+        out = tmp_path / "out.parquet"
+        command = ["annotate", str(tmp_path / f"{source}.json"), "--annotators", name, "--seed", "4", "--out", str(out)]
+        printed(told, *command, *words)
+        written = pd.read_parquet(out)
+        shared = [c for c in written if c in found and c not in ("seconds", "outputs", "generators")]
+        assert {"status"} <= set(shared)
+        pd.testing.assert_frame_equal(found[shared], written[shared], check_dtype=False, obj=str(keywords))
+    base = outputs[outputs["generator"] == "m1"]
+    against = farm.annotate(outputs[outputs["generator"] == "m9"], "person", against=base)
+    assert set(against["generator_1"]) == {"m1"}
+    assert len(against) == 12
+    one = farm.annotate(pairs, "training", replicate=1)
+    two = farm.annotate(pairs, "training", replicates=2)
+    assert one["preference"].tolist() == two["preference"].tolist()[12:]
+    with pytest.raises(UserError, match="no feedback `rating`; did you mean `ratings`"):
+        farm.annotate(outputs, "rater", kind="rating")
+    with pytest.raises(UserError, match="no design `al`"):
+        farm.annotate(outputs, design="al")

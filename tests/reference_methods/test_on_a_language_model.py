@@ -138,6 +138,7 @@ METHODS: dict[str, Any] = {
         aggregation="token_mean",
         clip_high=0.28,
         drop_equal_groups=True,
+        refills=2,
         drop_truncated=True,
     ),
     "quark": Quark(steps=3, rollouts=16, quantiles=2, quantile_texts=["w30 ", "w31 "], learning_rate=1e-3),
