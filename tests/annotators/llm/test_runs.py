@@ -266,7 +266,9 @@ def test_progress_shows_rows_and_cost(priced: None, pairs: pd.DataFrame, store: 
         assert task.cost == pytest.approx(len(pairs) * 0.0012)
 
 
-def test_ctrl_c_keeps_what_is_done(pairs: pd.DataFrame, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_what_is_done(pairs: pd.DataFrame, store: Store, request: pytest.FixtureRequest) -> None:
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with it ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, was))
     with FaultServer(delay=0.05) as server, session(Limits(concurrency=4)) as run:
         annotator = LLMAnnotator("openai/judge", base_url=server.url, store=store)
         main = threading.main_thread().ident
