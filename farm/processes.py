@@ -3,7 +3,7 @@
 A loss of the methods is a sum of shares, divided by counts of the *whole* minibatch. So the sum of the
 processes' gradients is the gradient of the minibatch, whatever the number of processes: one process with a micro-batch
 of eight, eight micro-batches of one, and two processes follow the same path up to rounding. Every process holds the
-whole model (as in data-parallel training; sharded models are not supported) and takes the same optimizer step.
+whole model and takes the same optimizer step, or holds and steps its part alone (``farm.policies.sharding``).
 
 Started by ``accelerate launch`` or ``torchrun``; a single process pays nothing. Of ``farm run`` every process holds the
 experiment, and they go through its stages in step (``farm.scheduling.together``).
@@ -67,6 +67,15 @@ def add_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
         dist.all_reduce(flat)
         for gradient, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+
+def most(count: int) -> int:
+    """The largest of everybody's counts."""
+    if number() == 1:
+        return count
+    counts = torch.tensor([count], device=_device())
+    dist.all_reduce(counts, op=dist.ReduceOp.MAX)
+    return int(counts)
 
 
 def add_metrics(metrics: dict[str, float], names: Sequence[str]) -> dict[str, float]:

@@ -83,8 +83,7 @@ class GRPO(Online):
 
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)
-        networks = [(policy.parameters(), self.learning_rate)]
-        self.learn(policy, networks, partial(self._build, policy), learning, "grpo")
+        self.learn(policy, [(policy, self.learning_rate)], partial(self._build, policy), learning, "grpo")
         return policy
 
     def _rollout(self, policy: Policy, learning: Learning, purpose: str, step: int, prompts: list[str]) -> Rollout:

@@ -75,7 +75,7 @@ class KTO(Descent):
 
         self.descend(
             loss,
-            policy.parameters(),
+            policy,
             learning,
             "kto",
             ids=rng.combine(np.tile(pairs.ids, 2), rng.text_ids(samples.outputs)),

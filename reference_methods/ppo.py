@@ -41,7 +41,7 @@ from reference_methods.parts.batches import Rows, in_parts, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share, clipped_value
 from reference_methods.parts.optimization import Loss, Metrics
 from reference_methods.parts.pads import pad_token, widened, with_pads
-from reference_methods.parts.rollouts import Online, Rollout
+from reference_methods.parts.rollouts import Networks, Online, Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class PPO(Online):
             explained = explained_variance(targets.old_values, targets.returns, targets.mask)
             return partial(self._loss, policy, critic, rollout, targets), {"explained_variance": explained}
 
-        networks = [(policy.parameters(), self.learning_rate), (critic.parameters(), self.value_learning_rate)]
+        networks: Networks = [(policy, self.learning_rate), (critic, self.value_learning_rate)]
         self.learn(policy, networks, build, learning, "ppo")
         return policy
 

@@ -89,7 +89,7 @@ class Quark(Online):
             }
 
         kept = None if self.best_quantile_only else pool
-        self.learn(sampler, [(policy.parameters(), self.learning_rate)], build, learning, "quark", kept)
+        self.learn(sampler, [(policy, self.learning_rate)], build, learning, "quark", kept)
         return sampler
 
     def improve(
@@ -109,7 +109,7 @@ class Quark(Online):
         for update in range(self.epochs * self.minibatches):
             rows = rng.permutation(everyone, seed, f"{purpose}/update {update}")[:size]
             totals = Totals(float(len(rows)), float(tokens[rows].sum()))
-            metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens)
+            metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens, optimizer.in_step)
             steps.append(metrics | optimizer.step(metrics["loss"]))
         return {name: float(np.mean([metrics[name] for metrics in steps])) for name in steps[0]}
 

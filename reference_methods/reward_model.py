@@ -80,7 +80,7 @@ class RewardModel(Descent):
 
         steps = self.descend(
             loss,
-            scorer.parameters(),
+            scorer,
             learning,
             "reward_model",
             ids=pairs.ids,

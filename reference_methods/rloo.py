@@ -57,7 +57,7 @@ class RLOO(Online):
                 advantages = whiten(advantages, torch.ones_like(advantages, dtype=torch.bool), shift=False)
             return partial(self._loss, policy, rollout, advantages * rollout.sequence_weights()), {}
 
-        self.learn(policy, [(policy.parameters(), self.learning_rate)], build, learning, "rloo")
+        self.learn(policy, [(policy, self.learning_rate)], build, learning, "rloo")
         return policy
 
     def _loss(

@@ -66,7 +66,7 @@ class SFT(Descent):
 
         self.descend(
             loss,
-            policy.parameters(),
+            policy,
             learning,
             purpose,
             ids=rng.combine(rng.text_ids(samples.prompts), rng.text_ids(samples.outputs)),

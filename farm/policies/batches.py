@@ -56,12 +56,15 @@ def states_at(
     first: Lengths,
     counts: Lengths,
     device: torch.device,
+    passes: Callable[[int], int] | None = None,
 ) -> torch.Tensor:
     """The states at places ``first[i] .. first[i] + counts[i] - 1`` of sequence i (prompt and response), in row order.
 
     Args:
         body: token ids [b, t] to states [b, t, h] of a causal model, with h = ``width``.
         first, counts: [B]; every place lies in its sequence.
+        passes: how often ``body`` must be called, given how often it is needed; the rest are calls on one token, which
+            count for nothing.
 
     Returns:
         [N, h] with N the sum of ``counts``.
@@ -85,7 +88,10 @@ def states_at(
     if not parts:
         return torch.zeros(0, width, device=device)
     back = np.argsort(np.concatenate(rows), kind="stable")
-    return torch.cat(parts)[torch.from_numpy(back).to(device)]
+    found = torch.cat(parts)[torch.from_numpy(back).to(device)]
+    for _ in range(0 if passes is None else passes(len(parts)) - len(parts)):
+        found = found + 0 * body(torch.zeros(1, 1, dtype=torch.int64, device=device)).sum()
+    return found
 
 
 def cheapest_batches(lengths: Lengths, most: int, one_more: int) -> list[NDArray[np.int64]]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from farm import adapters
+from farm import adapters, processes
 from farm.policies.batches import Lengths, check_lengths, prompt_lengths, states_at
 from farm.protocols import Samples
+
+if TYPE_CHECKING:
+    from farm.policies.sharding import Spread
+
+Found = TypeVar("Found")
 
 COMPUTE = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -56,24 +61,50 @@ class Body:
             raise ValueError("either the last layers train (train_layers) or adapters (lora), not both")
         if lora is not None and not adapters.inside(model):
             adapters.add(model, **lora)
-        self.model = model.eval()
         self.train_layers, self.lora, self.gradient_checkpointing = train_layers, lora, gradient_checkpointing
         if gradient_checkpointing:
             if hasattr(model, "activation_checkpointing_enable"):  # its newer name
                 model.activation_checkpointing_enable({"use_reentrant": False})
             else:
                 model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.inner = model.base_model
         config = model.config.get_text_config()
         self.width: int = config.hidden_size
         self.vocabulary: int = config.vocab_size
         self.context: int | None = getattr(config, "max_position_embeddings", None)
-        self._trained = chosen(self.model, train_layers, lora is not None)
-        self.model.requires_grad_(False)
+        self._hold(model)
+        self._plain_head = self._head_is_plain()
+
+    def _hold(self, model: Any) -> None:
+        self.model, self.inner = model.eval(), model.base_model
+        self._spread: Spread | None = None
+        self._trained = chosen(model, self.train_layers, self.lora is not None)
+        model.requires_grad_(False)
         for parameter in self._trained:
             parameter.requires_grad_(True)
-        self._checkpointed = [m for m in self.model.modules() if getattr(m, "gradient_checkpointing", None) is True]
-        self._plain_head = self._head_is_plain()
+        self._checkpointed = [m for m in model.modules() if getattr(m, "gradient_checkpointing", None) is True]
+
+    def shard(self) -> None:
+        """Spread what trains over the processes (:mod:`farm.policies.sharding`); all must ask at once."""
+        if self._spread is None:
+            from farm.policies.sharding import Spread
+
+            self._spread = Spread(self.model, layers(self.model), self.device)
+            self._trained = [part for part, _ in self._spread.parts]
+
+    def unshard(self) -> None:
+        """Hold the whole model in every process again; all must ask at once."""
+        if self._spread is not None:
+            self._hold(self._spread.plain())
+
+    def run(self, compute: Callable[[], Found]) -> Found:
+        """``compute`` on the model: with gradient a pass of all processes together where the model is spread over
+        them, without one on the whole model. Whatever looks at the model runs in here."""
+        return compute() if self._spread is None else self._spread.run(compute)
+
+    def gather(self) -> None:
+        """See to it that the model is whole, for those who look at its weights without gradient."""
+        if self._spread is not None:
+            self._spread.gather()
 
     def _head_is_plain(self) -> bool:
         """Whether the logits are the output embedding of the last hidden state, with no scaling or capping after it."""
@@ -91,15 +122,19 @@ class Body:
     def hidden(self, samples: Samples, first: Lengths, counts: Lengths) -> torch.Tensor:
         """Last hidden states at these places, [N, h], as :func:`farm.policies.batches.states_at`."""
         check_lengths(prompt_lengths(samples) + samples.lengths(), self.context, samples.prompts, "a text")
-        return states_at(self._hidden, self.width, samples, first, counts, self.device)
+        return self.run(lambda: self._states(self._hidden, self.width, samples, first, counts))
 
     def before_head(self, samples: Samples) -> torch.Tensor:
-        """What :meth:`project` turns into the logits of every response token, [N, h]."""
+        """What :meth:`project` turns into the logits of every response token, [N, h]; both within :meth:`run`."""
         check_lengths(prompt_lengths(samples) + samples.lengths(), self.context, samples.prompts, "a text")
         first, counts = prompt_lengths(samples) - 1, samples.lengths()
         if self._plain_head:
-            return states_at(self._hidden, self.width, samples, first, counts, self.device)
-        return states_at(self._whole, self.vocabulary, samples, first, counts, self.device)
+            return self._states(self._hidden, self.width, samples, first, counts)
+        return self._states(self._whole, self.vocabulary, samples, first, counts)
+
+    def _states(self, body: Any, width: int, samples: Samples, first: Lengths, counts: Lengths) -> torch.Tensor:
+        in_step = processes.most if self._spread is not None and torch.is_grad_enabled() else None
+        return states_at(body, width, samples, first, counts, self.device, in_step)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """Logits [N, V], float32, of what :meth:`before_head` gave; a tensor that nobody else reads."""
@@ -158,12 +193,13 @@ class Body:
 
     def copy_model(self, train_layers: int | None, lora: dict[str, Any] | None) -> Any:
         """The model of :meth:`copy`, before adapters that it does not have yet are put in."""
+        model = self.model if self._spread is None else self._spread.plain()
         if self.lora is not None and lora != self.lora:  # other adapters, or none: these become part of the weights
-            return copy.deepcopy(adapters.plain(self.model))
+            return copy.deepcopy(adapters.plain(model))
         if lora is None and train_layers is None:
-            return copy.deepcopy(self.model)
-        trained = {id(p) for p in chosen(self.model, train_layers, lora is not None)}
-        return copy.deepcopy(self.model, {id(p): p for p in self.model.parameters() if id(p) not in trained})
+            return copy.deepcopy(model)
+        trained = {id(p) for p in chosen(model, train_layers, lora is not None)}
+        return copy.deepcopy(model, {id(p): p for p in model.parameters() if id(p) not in trained})
 
 
 def chosen(model: Any, train_layers: int | None, lora: bool) -> list[torch.nn.Parameter]:
@@ -172,9 +208,14 @@ def chosen(model: Any, train_layers: int | None, lora: bool) -> list[torch.nn.Pa
         return adapters.parameters(model)
     if train_layers is None:
         return list(model.parameters())
-    inner = model.base_model
-    layers = max((m for m in inner.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
-    if not 0 < train_layers <= len(layers):
-        raise ValueError(f"train_layers must be between 1 and {len(layers)}, not {train_layers}")
-    norms = [child for name, child in inner.named_children() if "norm" in name or name.startswith("ln")]
-    return [p for module in [*layers[-train_layers:], *norms] for p in module.parameters()]
+    stack = layers(model)
+    if not 0 < train_layers <= len(stack):
+        raise ValueError(f"train_layers must be between 1 and {len(stack)}, not {train_layers}")
+    norms = [child for name, child in model.base_model.named_children() if "norm" in name or name.startswith("ln")]
+    return [p for module in [*stack[-train_layers:], *norms] for p in module.parameters()]
+
+
+def layers(model: Any) -> list[torch.nn.Module]:
+    """The transformer's layers, first to last: the longest list of modules in it."""
+    stacks = [list(m) for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
+    return max(stacks, key=len)

@@ -129,6 +129,7 @@ class LanguageModelPolicy:
         """
         if temperature < 0:
             raise ValueError("the temperature must not be negative")
+        self.body.gather()
         tokens = self.conversation.prompts(prompts)
         lengths = np.array([len(t) for t in tokens], dtype=np.int64)
         limits = np.full(len(tokens), max_new_tokens or self.settings["max_new_tokens"], dtype=np.int64)
@@ -174,17 +175,19 @@ class LanguageModelPolicy:
             UserError: for a row longer than the model's context.
         """
         _positive(temperature)
-        states = self.body.before_head(samples)
         targets = response_ids(samples, self.body.device)
         mask = response_mask(samples.lengths(), self.body.device)
 
-        flat = chosen(lambda part: self._logits(part, temperature), states, targets, self.body.vocabulary)
-        return unflatten(flat, mask), mask
+        def compute() -> torch.Tensor:
+            states = self.body.before_head(samples)
+            return chosen(lambda part: self._logits(part, temperature), states, targets, self.body.vocabulary)
+
+        return unflatten(self.body.run(compute), mask), mask
 
     def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """As :meth:`farm.protocols.Policy.distributions`; a forbidden token has a log-probability of about -1e4."""
         _positive(temperature)
-        logits = self._logits(self.body.before_head(samples), temperature)
+        logits = self.body.run(lambda: self._logits(self.body.before_head(samples), temperature))
         mask = response_mask(samples.lengths(), self.body.device)
         return unflatten(torch.log_softmax(logits, dim=-1), mask), mask
 
@@ -222,6 +225,13 @@ class LanguageModelPolicy:
             settings["engine"] = None
         model = self.body.copy_model(settings["train_layers"], settings["lora"])
         return LanguageModelPolicy(model, self.tokenizer, **settings)
+
+    def shard(self) -> None:
+        """Spread what trains over the processes; :meth:`unshard` ends it. All must ask at once."""
+        self.body.shard()
+
+    def unshard(self) -> None:
+        self.body.unshard()
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         return self.body.parameters(with_head=True)

@@ -114,6 +114,13 @@ class LanguageModelScorer:
         body = self.body.copy(**changed)
         return LanguageModelScorer(body, self.tokenizer, self.head, self.weight, self.bias, self.mean, self.scale)
 
+    def shard(self) -> None:
+        """Spread what trains of the body over the processes; :meth:`unshard` ends it. All must ask at once."""
+        self.body.shard()
+
+    def unshard(self) -> None:
+        self.body.unshard()
+
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         yield from self.body.parameters(with_head=False)
         yield self.weight

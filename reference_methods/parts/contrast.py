@@ -84,7 +84,7 @@ class Contrast(Descent):
 
         self.descend(
             loss,
-            policy.parameters(),
+            policy,
             learning,
             purpose,
             ids=pairs.ids,

@@ -7,9 +7,9 @@ The order of the rows is decided before the first step, so where a training stop
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,12 @@ from reference_methods.parts.batches import Lengths, Rows, minibatches
 from reference_methods.parts.checkpoints import Checkpoints, Kept
 from reference_methods.parts.optimization import Loss, Optimizer, Schedule, accumulate
 from reference_methods.parts.tuning import Tuning
+
+
+class Trained(Protocol):
+    """A policy, a scorer or a preference model."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,7 @@ class Descent(Tuning):
     def descend(
         self,
         loss: Loss,
-        parameters: Iterable[torch.nn.Parameter],
+        network: Trained,
         learning: Learning,
         purpose: str,
         *,
@@ -58,6 +64,7 @@ class Descent(Tuning):
         """One optimizer step a minibatch, its gradient summed over micro-batches, its metrics logged.
 
         Args:
+            network: what trains.
             ids: what decides the order of the rows, [n].
             lengths: what each row costs to compute, in tokens, [n].
             response_tokens: the tokens each row has in the loss, [n].
@@ -74,35 +81,36 @@ class Descent(Tuning):
             RuntimeError: it is not; then the policy and its reference do not agree where they must.
         """
         batches = minibatches(ids, lengths, self.batch_size, self.epochs, learning.seed, purpose)
-        optimizer = Optimizer(
-            [(parameters, self.learning_rate)],
-            steps=len(batches),
-            schedule=self.schedule,
-            warm_up=self.warm_up,
-            max_gradient_norm=self.max_gradient_norm,
-            purpose=purpose,
-        )
         learning.steps(len(batches))
         weight = np.ones(len(lengths)) if weights is None else weights
-        checkpoints = Checkpoints(
-            learning, purpose, optimizer, self.checkpoint_minutes, (self.facts(), len(batches), ids.tobytes()), kept
-        )
-        first = checkpoints.restore()
-        for step, rows in enumerate(batches[first:], start=first):
-            started = time.perf_counter()
-            totals = Totals(float(weight[rows].sum()), float((weight * response_tokens)[rows].sum()))
-            if prepare is not None:
-                prepare(rows)
-            metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens)
-            if step == 0 and first_loss is not None and abs(metrics["loss"] - first_loss) > 1e-3:
-                raise RuntimeError(
-                    f"{purpose}: the loss starts at {metrics['loss']:.4f} instead of {first_loss:.4f}: before training "
-                    "the policy and the reference give different log-probabilities"
-                )
-            metrics |= optimizer.step(metrics["loss"])
-            metrics["tokens_per_second"] = float(lengths[rows].sum()) / (time.perf_counter() - started)
-            checkpoints.log({"step": step, **metrics})
-            checkpoints.after(step)
+        with self.spread([network]):
+            optimizer = Optimizer(
+                [(network.parameters(), self.learning_rate)],
+                steps=len(batches),
+                schedule=self.schedule,
+                warm_up=self.warm_up,
+                max_gradient_norm=self.max_gradient_norm,
+                purpose=purpose,
+            )
+            checkpoints = Checkpoints(
+                learning, purpose, optimizer, self.checkpoint_minutes, (self.facts(), len(batches), ids.tobytes()), kept
+            )
+            first = checkpoints.restore()
+            for step, rows in enumerate(batches[first:], start=first):
+                started = time.perf_counter()
+                totals = Totals(float(weight[rows].sum()), float((weight * response_tokens)[rows].sum()))
+                if prepare is not None:
+                    prepare(rows)
+                metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens, optimizer.in_step)
+                if step == 0 and first_loss is not None and abs(metrics["loss"] - first_loss) > 1e-3:
+                    raise RuntimeError(
+                        f"{purpose}: the loss starts at {metrics['loss']:.4f} instead of {first_loss:.4f}: before "
+                        "training the policy and the reference give different log-probabilities"
+                    )
+                metrics |= optimizer.step(metrics["loss"])
+                metrics["tokens_per_second"] = float(lengths[rows].sum()) / (time.perf_counter() - started)
+                checkpoints.log({"step": step, **metrics})
+                checkpoints.after(step)
         return len(batches)
 
 

@@ -73,7 +73,7 @@ class PreferenceFit(Descent):
 
         steps = self.descend(
             loss,
-            model.parameters(),
+            model,
             learning,
             purpose,
             ids=pairs.ids,

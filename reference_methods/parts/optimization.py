@@ -1,14 +1,17 @@
 """The optimizer of every method: AdamW with a schedule, a clip of the gradient's norm, and an alarm.
 
 Where several processes train together (``processes``), each accumulates its share of the gradient, and a step adds the
-shares up first: the norm that is clipped, and the loss that is looked at, are those of the whole minibatch.
+shares up first: the norm that is clipped, and the loss that is looked at, are those of the whole minibatch. Of
+parameters that are spread over the processes (``farm.policies.sharding``) each steps its own part, and holds its
+moments alone.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -58,7 +61,9 @@ class Optimizer:
         epsilon: float = 1e-8,
     ) -> None:
         """``networks``: (parameters, peak learning rate); ``steps``: optimizer steps in all."""
-        self._groups = [[p for p in parameters if p.requires_grad] for parameters, _ in networks]
+        self._given = [[p for p in parameters if p.requires_grad] for parameters, _ in networks]
+        self._groups = [[s.own_part(p) if (s := _spread(p)) else p for p in given] for given in self._given]
+        self._spreads = list({id(s): s for group in self._given for s in map(_spread, group) if s}.values())
         self._peaks = [peak for _, peak in networks]
         self._adam = torch.optim.AdamW(
             [{"params": group, "lr": peak} for group, peak in zip(self._groups, self._peaks, strict=True)],
@@ -76,9 +81,9 @@ class Optimizer:
         Raises:
             UserError: the loss or a gradient is not finite; nothing has been applied.
         """
-        for parameters in self._groups:
-            processes.add_gradients(parameters)
-        norms = [float(clip_grad_norm_(group, self._max_norm)) for group in self._groups]
+        for spread in self._spreads:
+            spread.drop()
+        norms = [self._gradients(given, own) for given, own in zip(self._given, self._groups, strict=True)]
         if not all(math.isfinite(x) for x in (loss, *norms)):
             raise UserError(
                 f"{self._purpose}: the loss or its gradient is not finite at update {self.steps_taken} (loss {loss:g}, "
@@ -89,17 +94,46 @@ class Optimizer:
             group["lr"] = peak * share
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
+        for parameter in itertools.chain(*self._given):
+            parameter.grad = None
         self.steps_taken += 1
         return {"learning_rate": self._peaks[0] * share, "gradient_norm": norms[0]}
 
+    @property
+    def in_step(self) -> bool:
+        """Whether parameters are spread over processes, which then must make equally many passes."""
+        return bool(self._spreads)
+
+    def _gradients(self, given: list[torch.nn.Parameter], own: list[torch.nn.Parameter]) -> float:
+        """Add the processes' gradients up, clip them, and return their norm before."""
+        if all(part is parameter for parameter, part in zip(given, own, strict=True)):
+            processes.add_gradients(own)
+            return float(clip_grad_norm_(own, self._max_norm))
+        processes.add_gradients([part for parameter, part in zip(given, own, strict=True) if part is parameter])
+        squares = torch.zeros(2, dtype=torch.float64, device=own[0].device)  # of spread and of whole parameters
+        for parameter, part in zip(given, own, strict=True):
+            if part is not parameter:
+                part.grad = None if parameter.grad is None else parameter.grad.to_local()  # type: ignore[attr-defined]
+            if part.grad is not None:
+                squares[int(part is parameter)] += part.grad.double().square().sum()
+        norm = float((processes.added(squares[:1]) + squares[1:]).sqrt())
+        factor = min(1.0, self._max_norm / (norm + 1e-6))
+        if factor < 1:
+            for part in own:
+                if part.grad is not None:
+                    part.grad.mul_(factor)
+        return norm
+
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters and the moments, by name: with ``steps_taken`` all that the next step depends on."""
+        """The parameters and the moments, by name: with ``steps_taken`` all that the next step depends on. Where
+        parameters are spread over processes, they are gathered, in which all must take part."""
         out = {}
-        for g, group in enumerate(self._groups):
-            for i, parameter in enumerate(group):
-                out[f"{g}/{i}/value"] = parameter.detach()
-                for name, moment in self._adam.state.get(parameter, {}).items():
-                    out[f"{g}/{i}/{name}"] = moment
+        for g, (given, group) in enumerate(zip(self._given, self._groups, strict=True)):
+            for i, (parameter, part) in enumerate(zip(given, group, strict=True)):
+                spread = _spread(parameter)
+                for name, tensor in {"value": part.detach(), **self._adam.state.get(part, {})}.items():
+                    whole = spread is None or name == "step"
+                    out[f"{g}/{i}/{name}"] = tensor if whole else spread.gathered(tensor, parameter).cpu()
         return out
 
     @torch.no_grad()
@@ -109,32 +143,51 @@ class Optimizer:
         Raises:
             UserError: they are of networks of another shape.
         """
-        for g, group in enumerate(self._groups):
-            for i, parameter in enumerate(group):
+        for spread in self._spreads:
+            spread.drop()
+        for g, (given, group) in enumerate(zip(self._given, self._groups, strict=True)):
+            for i, (parameter, part) in enumerate(zip(given, group, strict=True)):
                 own = f"{g}/{i}/"
                 found = {name[len(own) :]: tensor for name, tensor in tensors.items() if name.startswith(own)}
                 value = found.pop("value", None)
                 if value is None or value.shape != parameter.shape:
                     raise UserError(f"{self._purpose}: the checkpoint is of another model; delete it to start afresh")
-                parameter.copy_(value)
-                self._adam.state[parameter] = {
-                    name: moment.clone() if name == "step" else moment.to(parameter.device, copy=True)
+                spread = _spread(parameter)
+                if spread is not None:
+                    found = {n: t if n == "step" else spread.part_of(t, parameter) for n, t in found.items()}
+                    value = spread.part_of(value, parameter)
+                part.copy_(value)
+                self._adam.state[part] = {
+                    name: moment.clone() if name == "step" else moment.to(part.device, copy=True)
                     for name, moment in found.items()
                 }
 
 
-def accumulate(loss: Loss, rows: Rows, totals: Totals, lengths: Lengths, micro_batch_tokens: int) -> Metrics:
+def _spread(parameter: Tensor) -> Any:
+    """The ``farm.policies.sharding.Spread`` that a parameter belongs to; None where it is whole."""
+    return getattr(parameter, "spread", None)
+
+
+def accumulate(
+    loss: Loss, rows: Rows, totals: Totals, lengths: Lengths, micro_batch_tokens: int, in_step: bool = False
+) -> Metrics:
     """Add the gradient of a minibatch's loss to the parameters, and return the loss and the other metrics.
 
-    Of several processes each adds the gradient of its share of the rows; the metrics are those of all rows.
+    Of several processes each adds the gradient of its share of the rows; the metrics are those of all rows. With
+    ``in_step`` every process makes equally many passes, some of them for nothing.
 
     Raises:
         UserError: the memory does not suffice for a micro-batch.
     """
     metrics: Metrics = {"loss": 0.0}
-    for part in micro_batches(processes.share(rows), lengths, micro_batch_tokens):
+    parts = micro_batches(processes.share(rows), lengths, micro_batch_tokens)
+    passes = processes.most(len(parts)) if in_step else len(parts)
+    for number, part in enumerate(parts + [rows[:1]] * (passes - len(parts))):
         with memory.explained(f"a micro-batch of {len(part)} rows of at most {int(lengths[part].max())} tokens"):
             value, shares = loss(part, totals)
+            if number >= len(parts):
+                (0 * value).backward()  # type: ignore[no-untyped-call]
+                continue
             value.backward()  # type: ignore[no-untyped-call]
         for name, share in {"loss": value, **shares}.items():
             metrics[name] = metrics.get(name, 0.0) + float(share.detach())

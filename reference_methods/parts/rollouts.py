@@ -12,7 +12,7 @@ run the ratio must be 1 to rounding, which is checked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,8 +39,8 @@ from reference_methods.parts.optimization import Loss, Metrics, Optimizer, Sched
 from reference_methods.parts.sampler import alarm_of, compare, correction, samples_elsewhere
 from reference_methods.parts.tuning import Tuning
 
-Networks = Sequence[tuple[Iterable[torch.nn.Parameter], float]]
-"""Parameters and their peak learning rate, the policy's first."""
+Networks = Sequence[tuple[Policy | Scorer, float]]
+"""What trains, each with its peak learning rate, the policy first."""
 
 COMPARED = 1024
 """A policy that samples itself is compared with what it drew on so many tokens a step: a check, and almost free."""
@@ -186,15 +186,16 @@ class Online(Tuning):
                 metrics "update_kl", the KL from the policy that sampled, and "clip_fraction".
             kept: what the method remembers from step to step, besides the networks.
         """
-        optimizer = self.optimizer(networks, purpose)
         facts = self.facts(), learning.prompts["instruction"].tolist()
-        checkpoints = Checkpoints(learning, purpose, optimizer, self.checkpoint_minutes, facts, kept)
         learning.steps(self.steps)
-        for rollout in self._rollouts(policy, learning, purpose, checkpoints.restore()):
-            loss, metrics = build(rollout)
-            update = self.improve(loss, optimizer, rollout, learning.seed, f"{purpose}/step {rollout.step}")
-            checkpoints.log({"step": rollout.step, **rollout.metrics(learning), **update, **metrics})
-            checkpoints.after(rollout.step)
+        with self.spread(network for network, _ in networks):
+            optimizer = self.optimizer(networks, purpose)
+            checkpoints = Checkpoints(learning, purpose, optimizer, self.checkpoint_minutes, facts, kept)
+            for rollout in self._rollouts(policy, learning, purpose, checkpoints.restore()):
+                loss, metrics = build(rollout)
+                update = self.improve(loss, optimizer, rollout, learning.seed, f"{purpose}/step {rollout.step}")
+                checkpoints.log({"step": rollout.step, **rollout.metrics(learning), **update, **metrics})
+                checkpoints.after(rollout.step)
 
     def roll_out(self, policy: Policy, learning: Learning, purpose: str) -> Iterator[Rollout]:
         """A batch of scored samples a step, of the policy as it is then; for a loop of one's own."""
@@ -266,7 +267,7 @@ class Online(Tuning):
 
     def optimizer(self, networks: Networks, purpose: str) -> Optimizer:
         return Optimizer(
-            networks,
+            [(network.parameters(), peak) for network, peak in networks],
             steps=self.steps * self.epochs * self.minibatches,
             schedule=self.schedule,
             warm_up=self.warm_up,
@@ -289,7 +290,7 @@ class Online(Tuning):
         steps = []
         for rows in minibatches(ids, lengths, size, self.epochs, seed, purpose, bucket=1):
             totals = Totals(float(len(rows)), float(tokens[rows].sum()))
-            metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens)
+            metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens, optimizer.in_step)
             if optimizer.steps_taken == 0 and max(metrics["update_kl"], metrics["clip_fraction"]) > self.same:
                 raise RuntimeError(
                     f"{purpose}: before the first update the probability ratio must be 1 and nothing clipped, but the "

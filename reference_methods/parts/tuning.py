@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
@@ -27,6 +29,9 @@ class Tuning:
     gradient_checkpointing: bool = False
     """compute each layer's activations a second time in the backward pass instead of keeping them: less memory, a third
     more computing"""
+    shard: bool = False
+    """of several processes each holds a part of what trains, with its gradients and moments (FSDP), and the whole model
+    only to sample and score; a single process holds everything anyway"""
     checkpoint_minutes: float = 10.0
     """how often a long training leaves a checkpoint to go on from; 0 after every step"""
 
@@ -61,9 +66,21 @@ class Tuning:
             model = scorer.with_settings(**changed)
         return model.copy(zero_head=True)
 
+    @contextmanager
+    def spread(self, networks: Iterable[Any]) -> Iterator[None]:
+        """Within, these policies and scorers are spread over the processes, if ``shard`` says so."""
+        several = list(networks) if self.shard and processes.number() > 1 else []
+        for network in several:
+            if not hasattr(network, "shard"):
+                raise UserError(f"shard: true is for language models, not for a {type(network).__name__}")
+            network.shard()
+        yield
+        for network in several:
+            network.unshard()
+
     def facts(self) -> dict[str, Any]:
         """The plain settings, by which a checkpoint knows that it belongs to this training."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "checkpoint_minutes"}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("checkpoint_minutes", "shard")}
         kinds = (str, int, float, bool, type(None))
 
         def is_plain(value: Any) -> bool:

@@ -16,7 +16,8 @@ from tests.training import together
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["sft", "dpo", "rloo", "ppo"]
-VARIANTS = {"whole": (1, 10**6), "accumulated": (1, 1), "two processes": (2, 40)}
+VARIANTS = {"whole": (1, 10**6), "accumulated": (1, 1), "two processes": (2, 40), "sharded": (2, 40)}
+MORE = {"sharded": ["shard=true"]}
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +30,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             continue
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        script = [str(together.__file__), str(out[name]), ",".join(NAMES), str(tokens)]
+        script = [str(together.__file__), str(out[name]), ",".join(NAMES), str(tokens), *MORE.get(name, [])]
         done = subprocess.run([*launcher, *script], env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
     return out
 
 
-@pytest.mark.parametrize("variant", ["accumulated", "two processes"])
+@pytest.mark.parametrize("variant", ["accumulated", "two processes", "sharded"])
 @pytest.mark.parametrize("method", NAMES)
 def test_the_trajectory_is_the_same(trained: dict[str, Path], method: str, variant: str) -> None:
     whole = trained["whole"] / "rank0"

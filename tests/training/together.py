@@ -1,6 +1,6 @@
 """Run by ``test_processes`` under torchrun: train, and leave what was learned and logged in a folder.
 
-python together.py FOLDER METHOD MICRO_BATCH_TOKENS
+python together.py FOLDER METHOD MICRO_BATCH_TOKENS [SETTING=VALUE ...]
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tests.policies.conftest import PROMPTS, small_model, word_tokenizer
 from tests.training.conftest import everything, numbers
 
 
-def methods(micro_batch_tokens: int) -> dict[str, Any]:
+def methods(micro_batch_tokens: int, **more: Any) -> dict[str, Any]:
     online = {"steps": 2, "rollouts": 12, "minibatches": 2, "learning_rate": 1e-4, "missing_eos_reward": None}
-    shared = {"micro_batch_tokens": micro_batch_tokens, "max_gradient_norm": 0.5}
+    shared = {"micro_batch_tokens": micro_batch_tokens, "max_gradient_norm": 0.5, **more}
     return {
         "sft": SFT(epochs=1, batch_size=8, learning_rate=1e-3, **shared),
         "dpo": DPO(epochs=1, batch_size=8, learning_rate=1e-3, **shared),
@@ -36,14 +36,14 @@ def methods(micro_batch_tokens: int) -> dict[str, Any]:
     }
 
 
-def main(folder: Path, names: list[str], micro_batch_tokens: int) -> None:
+def main(folder: Path, names: list[str], micro_batch_tokens: int, **more: Any) -> None:
     torch.set_num_threads(1)
     processes.start()
     policy = LanguageModelPolicy(small_model().double(), word_tokenizer(), template="{prompt}", max_new_tokens=12)
     given = everything(policy)
     for name in names:
         lines: list[dict[str, float]] = []
-        learned = methods(micro_batch_tokens)[name].train(replace(given, log=lines.append))
+        learned = methods(micro_batch_tokens, **more)[name].train(replace(given, log=lines.append))
         out = folder / f"rank{processes.rank()}"
         out.mkdir(parents=True, exist_ok=True)
         save_file({"parameters": numbers(learned)}, out / f"{name}.safetensors")
@@ -68,4 +68,5 @@ def stopped(given: Any, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2].split(","), int(sys.argv[3]))
+    settings = {name: json.loads(value) for name, value in (text.split("=") for text in sys.argv[4:])}
+    main(Path(sys.argv[1]), sys.argv[2].split(","), int(sys.argv[3]), **settings)

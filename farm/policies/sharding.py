@@ -1,0 +1,137 @@
+"""A language model spread over the processes that train together: fully sharded data parallel (arXiv 2304.11277).
+
+Each process holds its part of every trained parameter, of the gradient and of the optimizer's moments. In a training
+pass the parameters of one layer at a time are gathered, used, and dropped; gradients are added up over the processes,
+each of which keeps its part. This is torch's ``fully_shard``; what is added here is what a policy asks of it:
+
+* *One root.* The logits are computed apart from the layers, so a pass is any computation on the model: it runs inside a
+  module of our own, which holds whatever is not in a layer (embeddings, the last norm) for as long as the pass needs.
+* *Whole at times.* Sampling, and every pass without gradient, happens on gathered parameters: each process works alone
+  on its share, in its own time. They are gathered at the first such pass after an update, in which all processes must
+  take part, and dropped at the next pass with gradient.
+* *In step.* A pass with gradient exchanges parameters, so every process must make equally many: who has less to do
+  makes empty ones (:func:`farm.policies.batches.states_at`, ``accumulate`` of the methods).
+* *Frozen parameters stay whole*, because they are shared with the policy that this one was made from.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from farm import processes
+
+Found = TypeVar("Found")
+
+
+class _Root(torch.nn.Module):
+    """The module in whose forward pass every computation on the model runs."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, compute: Callable[[], Found]) -> Found:
+        return compute()
+
+
+class Spread:
+    """``model`` with what trains in it spread over the processes, in place; all processes must ask at once.
+
+    Args:
+        model: a transformers model whose trained parameters require a gradient.
+        layers: its layers, each gathered by itself.
+    """
+
+    def __init__(self, model: Any, layers: Iterable[torch.nn.Module], device: torch.device) -> None:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        frozen = {p for p in model.parameters() if not p.requires_grad}
+        self._blanks = {id(p): torch.nn.Parameter(torch.empty_like(p, device="meta")) for p in trained}
+        self._frozen: dict[int, Any] = {id(p): p for p in frozen}
+        self._blank_model = copy.deepcopy(model, {**self._frozen, **self._blanks})
+        order = [self._blanks[id(p)] for p in trained]
+        names = {id(p): name for name, p in model.named_parameters()}
+        mesh = init_device_mesh(device.type, (processes.number(),))
+        for layer in layers:
+            if any(p.requires_grad for p in layer.parameters()):
+                fully_shard(layer, mesh=mesh, ignored_params=frozen)
+        root = _Root(model)
+        self._root: Any = fully_shard(root, mesh=mesh, ignored_params=frozen)
+        self._modules: list[Any] = [m for m in root.modules() if isinstance(m, FSDPModule)]
+        for module in self._modules:
+            module.set_gradient_divide_factor(1.0)  # a loss's shares add up to the loss
+        now = dict(model.named_parameters())
+        self.parts: list[tuple[Any, torch.nn.Parameter]] = []
+        """each trained parameter, spread, and its place in the blank model"""
+        for blank, parameter in zip(order, trained, strict=True):
+            part: Any = now[names[id(parameter)]]
+            part.spread = self  # by which an optimizer knows it
+            self.parts.append((part, blank))
+        run: Any = self._root
+        run(lambda: None)  # the first to run is the root for good
+        self._whole = True
+        self.drop()
+
+    def gather(self) -> None:
+        """Every process holds the whole model from now on, to compute without gradient; all must ask at once."""
+        if self._whole:
+            return
+        for module in self._modules:
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+        self._whole = True
+
+    def drop(self) -> None:
+        """Every process holds its part alone from now on."""
+        if not self._whole:
+            return
+        for module in self._modules:
+            module.set_reshard_after_forward(module is not self._root, recurse=False)
+            module.reshard()
+        self._whole = False
+
+    def run(self, compute: Callable[[], Found]) -> Found:
+        """``compute`` on the model. Every process must ask, with or without gradient alike."""
+        if torch.is_grad_enabled():
+            self.drop()
+            found: Found = self._root(compute)
+            return found
+        self.gather()
+        return compute()
+
+    @torch.no_grad()
+    def plain(self) -> Any:
+        """A model of one's own, whole and as any other; the frozen parameters are shared. All must ask at once."""
+        filled: dict[int, Any] = dict(self._frozen)
+        for part, blank in self.parts:
+            filled[id(blank)] = torch.nn.Parameter(part.detach().full_tensor().clone())
+        return copy.deepcopy(self._blank_model, filled)
+
+    @staticmethod
+    def own_part(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+        """What this process holds of one of ``parts``, as a parameter that shares its memory."""
+        assert isinstance(parameter, DTensor)
+        own: DTensor = parameter.detach()  # type: ignore[assignment]
+        return torch.nn.Parameter(own.to_local())
+
+    @staticmethod
+    def gathered(part: Tensor, parameter: Tensor) -> Tensor:
+        """``part``, a number for each of those that this process holds of ``parameter``, for all of them. All must ask
+        at once."""
+        assert isinstance(parameter, DTensor)
+        mesh, places = parameter.device_mesh, parameter.placements
+        spread = DTensor.from_local(part, mesh, places, shape=parameter.shape, stride=parameter.stride())
+        return spread.full_tensor()
+
+    @staticmethod
+    def part_of(tensor: Tensor, parameter: Tensor) -> Tensor:
+        """What this process holds of ``tensor``, which every process has, spread as ``parameter``; all must ask."""
+        assert isinstance(parameter, DTensor)
+        return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements).to_local()
