@@ -1,0 +1,118 @@
+"""Run by ``test_sharding`` under torchrun, two processes: policies spread over them.
+
+python spread.py FOLDER
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from farm import processes
+from farm.errors import UserError
+from farm.policies.language_model import LanguageModelPolicy
+from reference_methods.dpo import DPO
+from reference_methods.parts.optimization import Optimizer
+from reference_methods.quark import Quark
+from reference_methods.reward_model import RewardModel
+from reference_methods.rloo import RLOO
+from tests.policies.conftest import PROMPTS, small_model, word_tokenizer
+from tests.training.conftest import everything, numbers
+
+SHARED: dict[str, Any] = {"learning_rate": 1e-3, "micro_batch_tokens": 40}
+ONLINE = {"rollouts": 12, "minibatches": 2, "missing_eos_reward": None, **SHARED}
+KINDS: dict[str, Any] = {
+    "lora": DPO(epochs=1, batch_size=7, tune="lora", lora_rank=2, shard=True, **SHARED),
+    "last layers": DPO(epochs=1, batch_size=7, tune="last_layers", last_layers=1, shard=True, **SHARED),
+    "recomputed": DPO(epochs=1, batch_size=7, gradient_checkpointing=True, shard=True, **SHARED),
+    "reward model": RewardModel(epochs=1, batch_size=7, head="last+sum", shard=True, **SHARED),
+    "quark": Quark(steps=2, quantiles=3, beta=0.1, shard=True, **ONLINE),
+}
+RESUMED = RLOO(steps=3, shard=True, checkpoint_minutes=0.0, **ONLINE)
+
+
+def new_policy(tied: bool = True) -> LanguageModelPolicy:
+    model = small_model().double()
+    if not tied:
+        model.lm_head.weight = torch.nn.Parameter(model.model.embed_tokens.weight.detach() + 0.01)
+    return LanguageModelPolicy(model, word_tokenizer(), template="{prompt}", max_new_tokens=12)
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    processes.start()
+    given, own = everything(new_policy()), folder / f"rank{processes.rank()}"
+    own.mkdir(parents=True)
+    for name, method in KINDS.items():
+        save_file({"parameters": numbers(method.train(given))}, own / f"{name}.safetensors")
+    facts = {f"tied {tied}": anatomy(new_policy(tied), given) for tied in (False, True)}
+    (own / "facts.json").write_text(json.dumps(facts))
+    stop_and_resume(given, folder, own)
+    processes.wait()
+
+
+def anatomy(policy: LanguageModelPolicy, given: Any) -> dict[str, Any]:
+    """What a process holds of a spread policy, and whether it is the policy that it was and will be."""
+    before = policy.copy()
+    policy.shard()
+    optimizer = Optimizer(
+        [(policy.parameters(), 1e-2)], steps=1, schedule="constant", warm_up=0, max_gradient_norm=1.0, purpose="test"
+    )
+    samples = before.sample(PROMPTS, seed=1, purpose="test")
+    policy.sample(PROMPTS[: processes.rank()], seed=1, purpose="test")  # the first process has nothing to sample
+    with torch.no_grad():
+        same = torch.equal(policy.log_probabilities(samples)[0], before.log_probabilities(samples)[0])
+    some = samples.select(range(len(samples) if processes.is_first() else 1))  # unequally much to do
+    policy.log_probabilities(some)[0].sum().backward()
+    optimizer.step(0.0)
+    held = [part for _, part in zip(policy.parameters(), optimizer._groups[0], strict=True)]
+    moments = sum(m.numel() for p in held for n, m in optimizer._adam.state[p].items() if n != "step")
+    with torch.no_grad():
+        moved = (policy.log_probabilities(samples)[0] - before.log_probabilities(samples)[0]).abs().max()
+        spread = policy.log_probabilities(samples)[0]
+    copied = policy.copy()
+    policy.unshard()
+    with torch.no_grad():
+        back = torch.equal(policy.log_probabilities(samples)[0], spread)
+        again = torch.equal(copied.log_probabilities(samples)[0], spread)
+    return {
+        "all": sum(p.numel() for p in before.parameters()),
+        "held": sum(p.numel() for p in held),
+        "moments": moments,
+        "whole again": sum(p.numel() for p in policy.parameters()),
+        "tied": policy.model.lm_head.weight is policy.model.model.embed_tokens.weight,
+        "same": same,
+        "moved": float(moved),
+        "back": back,
+        "copied": again,
+    }
+
+
+def stop_and_resume(given: Any, folder: Path, own: Path) -> None:
+    """An alarm after the second step; a copy of the checkpoint for one process; then the training goes on."""
+
+    def log(metrics: dict[str, float]) -> None:
+        if metrics["step"] == 2:
+            raise UserError("an alarm")
+
+    checkpoints = folder / "checkpoints"
+    with contextlib.suppress(UserError):
+        RESUMED.train(replace(given, log=log, checkpoints=checkpoints))
+    processes.wait()
+    if processes.is_first():
+        shutil.copytree(checkpoints, folder / "for one")
+    save_file(
+        {"parameters": numbers(RESUMED.train(replace(given, checkpoints=checkpoints)))}, own / "resumed.safetensors"
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,83 @@
+"""Policies spread over two processes (FSDP on gloo): what each holds, and that nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from farm.errors import UserError
+from farm.policies.tabular import TabularPolicy
+from reference_methods.parts.tuning import Tuning
+from tests.training import spread
+from tests.training.conftest import everything, numbers
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("spread")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, str(spread.__file__), str(out)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def given() -> Any:
+    torch.set_num_threads(1)
+    return everything(spread.new_policy())
+
+
+@pytest.mark.parametrize("name", spread.KINDS)
+def test_what_is_learned_is_what_one_process_learns(folder: Path, given: Any, name: str) -> None:
+    expected = numbers(spread.KINDS[name].train(given)).numpy()
+    start = numbers(given.policy).numpy()
+    assert expected.shape != start.shape or np.abs(expected - start).max() > 1e-4
+    for rank in (0, 1):
+        found = load_file(folder / f"rank{rank}" / f"{name}.safetensors")["parameters"]
+        assert np.abs(found - expected).max() < 2e-6, name
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_each_process_holds_half(folder: Path, tied: bool) -> None:
+    facts = [json.loads((folder / f"rank{rank}" / "facts.json").read_text())[f"tied {tied}"] for rank in (0, 1)]
+    assert sum(f["held"] for f in facts) == facts[0]["all"]
+    for fact in facts:
+        assert 0.4 * fact["all"] < fact["held"] < 0.6 * fact["all"]
+        assert fact["moments"] == 2 * fact["held"]
+        assert fact["whole again"] == fact["all"]
+        assert fact["same"] and fact["back"] and fact["copied"] and fact["moved"] > 1e-3
+        assert fact["tied"] == tied
+
+
+def test_a_checkpoint_is_whole(folder: Path, given: Any) -> None:
+    """Stopped and resumed, by two processes or by one, a spread training ends where an undisturbed one ends."""
+    expected = numbers(spread.RESUMED.train(given)).numpy()
+    for rank in (0, 1):
+        found = load_file(folder / f"rank{rank}" / "resumed.safetensors")["parameters"]
+        assert np.abs(found - expected).max() < 2e-6
+    lines: list[dict[str, float]] = []
+    alone = spread.RESUMED.train(replace(given, checkpoints=folder / "for one", log=lines.append))
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert np.abs(numbers(alone).numpy() - expected).max() < 2e-6
+
+
+def test_a_table_cannot_be_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farm.processes.number", lambda: 2)
+    table = TabularPolicy(["a"], ["x", "y"])
+    with pytest.raises(UserError, match="shard: true is for language models"), Tuning(shard=True).spread([table]):
+        pass
