@@ -67,6 +67,7 @@ class Spread:
         self._modules: list[Any] = [m for m in root.modules() if isinstance(m, FSDPModule)]
         for module in self._modules:
             module.set_gradient_divide_factor(1.0)  # a loss's shares add up to the loss
+            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
         now = dict(model.named_parameters())
         self.parts: list[tuple[Any, torch.nn.Parameter]] = []
         """each trained parameter, spread, and its place in the blank model"""

@@ -39,8 +39,8 @@ KINDS: dict[str, Any] = {
 RESUMED = RLOO(steps=3, shard=True, checkpoint_minutes=0.0, **ONLINE)
 
 
-def new_policy(tied: bool = True) -> LanguageModelPolicy:
-    model = small_model().double()
+def new_policy(tied: bool = True, dtype: torch.dtype = torch.float64) -> LanguageModelPolicy:
+    model = small_model().to(dtype)
     if not tied:
         model.lm_head.weight = torch.nn.Parameter(model.model.embed_tokens.weight.detach() + 0.01)
     return LanguageModelPolicy(model, word_tokenizer(), template="{prompt}", max_new_tokens=12)
@@ -53,13 +53,17 @@ def main(folder: Path) -> None:
     own.mkdir(parents=True)
     for name, method in KINDS.items():
         save_file({"parameters": numbers(method.train(given))}, own / f"{name}.safetensors")
-    facts = {f"tied {tied}": anatomy(new_policy(tied), given) for tied in (False, True)}
+    facts = {
+        "float32": anatomy(new_policy(dtype=torch.float32)),
+        "tied": anatomy(new_policy()),
+        "untied": anatomy(new_policy(tied=False)),
+    }
     (own / "facts.json").write_text(json.dumps(facts))
     stop_and_resume(given, folder, own)
     processes.wait()
 
 
-def anatomy(policy: LanguageModelPolicy, given: Any) -> dict[str, Any]:
+def anatomy(policy: LanguageModelPolicy) -> dict[str, Any]:
     """What a process holds of a spread policy, and whether it is the policy that it was and will be."""
     before = policy.copy()
     policy.shard()
