@@ -73,7 +73,9 @@ def states_at(
     rows: list[NDArray[np.int64]] = []
     parts: list[torch.Tensor] = []
     most, one_more = TOKENS.get(device.type, TOKENS_ELSEWHERE), ONE_MORE.get(device.type, ONE_MORE_ELSEWHERE)
-    for batch in cheapest_batches(needed, most, one_more):
+    batches = cheapest_batches(needed, most, one_more)
+    idle = 0 if passes is None else passes(len(batches)) - len(batches)
+    for batch in batches:
         longest = int(needed[batch].max())
         ids = np.zeros((len(batch), longest), dtype=np.int64)
         for line, row in enumerate(batch):
@@ -89,7 +91,7 @@ def states_at(
         return torch.zeros(0, width, device=device)
     back = np.argsort(np.concatenate(rows), kind="stable")
     found = torch.cat(parts)[torch.from_numpy(back).to(device)]
-    for _ in range(0 if passes is None else passes(len(parts)) - len(parts)):
+    for _ in range(idle):
         found = found + 0 * body(torch.zeros(1, 1, dtype=torch.int64, device=device)).sum()
     return found
 
