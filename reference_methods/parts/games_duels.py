@@ -22,10 +22,13 @@ from reference_methods.parts.games_feedback import Feedback
 from reference_methods.parts.games_losses import Play
 from reference_methods.parts.games_opponents import RestorableOptimizer
 from reference_methods.parts.optimization import Metrics, accumulate
-from reference_methods.parts.sampler import alarm_of, compare
+from reference_methods.parts.sampler import alarm_of, compare, keeps_likelihoods
 
 if TYPE_CHECKING:
     from reference_methods.parts.games_training import Game
+
+SAME = 1e-3
+"""nats a token: a policy that samples with its own code in 32 bits is nearer to itself than this"""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,12 @@ class Turn:
             own = np.flatnonzero(np.arange(len(flat)) % n < n - self.batch.from_reference)
             there = index(own, tokens)
             self.compared.update(self._compare(samples.select(own), tokens.detach()[there], mask[there]))
+            apart = self.compared["sampler_kl"]
+            if self.optimizer.steps_taken == 0 and keeps_likelihoods(self.policy) and not apart <= SAME:
+                raise RuntimeError(
+                    f"{self.purpose}: before the first update the policy that samples and the one that trains are "
+                    f"{apart:.4f} nats a token apart: sampling and training give different log-probabilities"
+                )
         log_probabilities = tokens.sum(1).view(-1, n)
         part = play.select(index(rows, log_probabilities))
         losses = self.game.loss(log_probabilities, part)

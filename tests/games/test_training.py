@@ -301,6 +301,21 @@ def test_sampler_and_trainer_are_compared_without_a_pass_of_their_own() -> None:
     assert all(1 <= line["sampler_error"] < 1.001 for line in lines)
 
 
+def test_a_sampler_that_is_not_the_policy_is_noticed_before_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples of the policy's own code that come with other log-probabilities, as after a wrong hand-over."""
+    policy, prompts = make_policy(), pd.DataFrame({"instruction": PROMPTS})
+    sample = type(policy).sample
+
+    def wrong(self: Any, *given: Any, **settings: Any) -> Any:
+        found = sample(self, *given, **settings)
+        return replace(found, log_probabilities=[values - 0.1 for values in found.log_probabilities])
+
+    monkeypatch.setattr(type(policy), "sample", wrong)
+    learning = Learning(1, policy, prompts, annotator=LikesAWord())
+    with pytest.warns(UserWarning, match="sampler_error"), pytest.raises(RuntimeError, match="nats a token apart"):
+        OnlineDPO(**SMALL).train(learning)
+
+
 def test_micro_batches_change_nothing_on_a_language_model() -> None:
     policy = make_policy()
     prompts = pd.DataFrame({"instruction": PROMPTS})

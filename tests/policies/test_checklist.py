@@ -143,6 +143,9 @@ def test_v3_the_loop_takes_the_trainers_log_probabilities_and_weights_the_tokens
     policy = make_policy()
     policy.engine = Elsewhere(0.02)
     assert samples_elsewhere(policy) and not samples_elsewhere(make_policy())
+    assert samples_elsewhere(ConditionedPolicy(policy, "")) and not samples_elsewhere(
+        ConditionedPolicy(make_policy(), "")
+    )
     given = replace(everything(make_policy()), policy=policy)
     method = RLOO(**ONLINE)
     (rollout,) = method.roll_out(policy, given, "look")
