@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -142,31 +143,44 @@ def test_online_steps_sampled_by_vllm(name: str, tune: Any) -> None:
     assert abs(lines[0]["kl"]) < 1e-3 and any(abs(line["kl"]) > 1e-3 for line in lines[1:])
 
 
-def test_a_real_server(tmp_path: Path) -> None:
-    """vLLM's server in a process of its own: greedy agreement, log-probabilities, hand-over through the folder."""
-    policy = make_policy()
-    policy.save(tmp_path / "tiny")
+@contextlib.contextmanager
+def real_server(folder: Path, *flags: str, **environment: str) -> Iterator[str]:
+    """vLLM's server with the small model in a process of its own; its url."""
+    make_policy().save(folder / "tiny")
     from farm.engines.weights import write_model
 
-    write_model(policy.model, tmp_path / "served", merge=True)
-    environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    write_model(make_policy().model, folder / "served", merge=True)
+    quiet = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     port = 18473
-    flags = ["--dtype", "float32", "--enforce-eager", "--logprobs-mode", "processed_logprobs", "--port", str(port)]
-    flags += ["--tokenizer", str(tmp_path / "tiny"), "--kv-cache-memory-bytes", str(2**28), "--host", "127.0.0.1"]
-    flags += ["--served-model-name", "tiny", "--generation-config", "vllm"]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tmp_path / "served"), *flags]
-    log = (tmp_path / "server.log").open("w")
-    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    common = ["--dtype", "float32", "--enforce-eager", "--logprobs-mode", "processed_logprobs", "--port", str(port)]
+    common += ["--tokenizer", str(folder / "tiny"), "--kv-cache-memory-bytes", str(2**28), "--host", "127.0.0.1"]
+    common += ["--served-model-name", "tiny", "--generation-config", "vllm"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "served")]
+    log = (folder / "server.log").open("w")
+    server = subprocess.Popen(
+        [*command, *common, *flags], env={**os.environ, **quiet, **environment}, stdout=log, stderr=log
+    )
     try:
         url = f"http://127.0.0.1:{port}"
         for _ in range(600):
-            assert server.poll() is None, (tmp_path / "server.log").read_text()[-3000:]
+            assert server.poll() is None, (folder / "server.log").read_text()[-3000:]
             try:
                 urllib.request.urlopen(f"{url}/health", timeout=2).close()
                 break
             except OSError:
                 time.sleep(0.5)
-        served = policy.with_settings(engine=Server(f"{url}/v1", folder=str(tmp_path / "weights")))
+        yield f"{url}/v1"
+    finally:
+        disconnect()
+        server.terminate()
+        server.wait(60)
+        log.close()
+
+
+def test_a_real_server(tmp_path: Path) -> None:
+    """Greedy agreement, log-probabilities, hand-over through the folder."""
+    with real_server(tmp_path, VLLM_SERVER_DEV_MODE="1") as url:
+        served = make_policy().with_settings(engine=Server(url, folder=str(tmp_path / "weights")))
         greedy = served.sample(PROMPTS, seed=0, purpose="t", temperature=0)
         assert rows(greedy) == rows(make_policy().sample(PROMPTS, seed=0, purpose="t", temperature=0))
         samples = served.sample(PROMPTS * 4, seed=0, purpose="t", temperature=0.8)
@@ -174,11 +188,27 @@ def test_a_real_server(tmp_path: Path) -> None:
         perturb(served)
         after = served.sample(PROMPTS * 4, seed=0, purpose="t", temperature=0.8)
         assert rows(after) != rows(samples) and largest_gap(served, after, 0.8) < TOLERANCE
-    finally:
-        disconnect()
-        server.terminate()
-        server.wait(60)
-        log.close()
+
+
+def test_adapters_reach_a_real_server(tmp_path: Path) -> None:
+    """Adapters that train travel alone, update after update, and the SFT policy is the model without them."""
+    from reference_methods.rloo import RLOO
+
+    flags = ["--enable-lora", "--max-lora-rank", "8"]
+    with real_server(tmp_path, *flags, VLLM_ALLOW_RUNTIME_LORA_UPDATING="1") as url:
+        engine = Server(url, hand_over="adapter", folder=str(tmp_path / "weights"))
+        policy = make_policy().with_settings(engine=engine)
+        plain = policy.sample(PROMPTS * 4, seed=0, purpose="t")
+        lines, log = recorder()
+        prompts, scorer = pd.DataFrame({"instruction": PROMPTS}), make_policy().scorer(0)
+        given = Learning(seed=3, policy=policy, prompts=prompts, reward_model=scorer, log=log)
+        settings = {"steps": 3, "rollouts": 24, "learning_rate": 1e-2, "missing_eos_reward": None}
+        learned = RLOO(tune="lora", lora_rank=4, **settings).train(given)
+        assert all(line["sampler_gap"] < TOLERANCE and line["sampler_error"] < 1.01 for line in lines)
+        assert abs(lines[0]["kl"]) < 1e-3 and any(abs(line["kl"]) > 1e-3 for line in lines[1:])
+        after = learned.sample(PROMPTS * 4, seed=0, purpose="t")
+        assert rows(after) != rows(plain) and largest_gap(learned, after) < TOLERANCE
+        assert rows(policy.sample(PROMPTS * 4, seed=0, purpose="t")) == rows(plain)
 
 
 def test_settings_that_cannot_work_are_named() -> None:
