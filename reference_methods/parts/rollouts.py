@@ -4,9 +4,9 @@ A step is: *sample* a batch of responses, *label* them with their scores, *build
 methods differ), and *update*: a few gradient steps on the batch. :meth:`Online.learn` is that loop.
 
 Where the policy samples itself, the log-probabilities it drew with are the denominator of the ratio, so sampling costs
-no second pass. Where another engine samples for it (vLLM, a server), the trainer computes them once more, and
-:mod:`reference_methods.parts.sampler` compares the two and corrects for the difference. Before the first update of a
-run the ratio must be 1 to rounding, which is checked.
+no second pass. Where another engine samples for it (vLLM, a server), or in 16 bits, where rounding alone would clip,
+the trainer computes them once more, and :mod:`reference_methods.parts.sampler` compares the two and corrects for the
+difference. Before the first update of a run the ratio must be 1 to rounding, which is checked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from reference_methods.parts.batches import (
 )
 from reference_methods.parts.checkpoints import Checkpoints, Kept
 from reference_methods.parts.optimization import Loss, Metrics, Optimizer, Schedule, accumulate
-from reference_methods.parts.sampler import alarm_of, compare, correction, samples_elsewhere
+from reference_methods.parts.sampler import alarm_of, compare, correction, in_16_bits, samples_elsewhere
 from reference_methods.parts.tuning import Tuning
 
 Networks = Sequence[tuple[Policy | Scorer, float]]
@@ -152,13 +152,13 @@ class Online(Tuning):
     max_gradient_norm: float = 1.0
     adam_epsilon: float = 1e-5
     same: float = 1e-3
-    """nats, or a share of tokens, below which sampling and training count as one policy before the first update; in
-    bfloat16 they round differently and need some 1e-2. (The mean ratio would not tell: it is 1 for any policy.)"""
+    """nats a token, or a share of them, below which sampling and training count as one policy before the first update;
+    in bfloat16 they round differently and need some 1e-2. (The mean ratio would not tell: it is 1 for any policy.)"""
     micro_batch_tokens: int = 4096
     """most tokens, padding included, of one forward and backward pass; changes memory and speed, not the result"""
     importance_cap: float | None = 2.0
-    """where another engine samples, each token's loss is weighted by pi_trainer / pi_engine, at most this (truncated
-    importance sampling); None for no correction"""
+    """where another engine samples, or in 16 bits, each token's loss is weighted by pi_trainer / pi_sampler, at most
+    this (truncated importance sampling); None for no correction"""
 
     def __post_init__(self) -> None:
         if self.rollouts % self.samples_per_prompt or self.rollouts % self.minibatches:
@@ -231,9 +231,10 @@ class Online(Tuning):
         return self._compared(rollout, policy, purpose)
 
     def _compared(self, rollout: Rollout, policy: Policy, purpose: str) -> Rollout:
-        """The rollout with what the trainer makes of it: of all of it where another engine sampled, else of a part."""
+        """The rollout with what the trainer makes of it: of all of it where what was drawn with is not what the
+        trainer computes, else of a part."""
         sampled, mask, alarm = rollout.log_probabilities, rollout.mask, alarm_of(policy)
-        if not samples_elsewhere(policy):
+        if not (samples_elsewhere(policy) or in_16_bits(policy)):
             lengths = total_lengths(rollout.samples)
             some = micro_batches(np.arange(len(lengths)), lengths, min(COMPARED, self.micro_batch_tokens))[0]
             trained = self._log_probabilities(policy, rollout.samples.select(some), together=False)
@@ -243,7 +244,7 @@ class Online(Tuning):
         comparison = compare(trained, sampled, mask, alarm)
         if rollout.step == 0 and not comparison["sampler_kl"] <= self.same:
             raise RuntimeError(
-                f"{purpose}: before the first update the engine that samples and the policy that trains are "
+                f"{purpose}: before the first update what samples and the policy that trains are "
                 f"{comparison['sampler_kl']:.4f} nats a token apart (`same` allows {self.same:g}): other weights, "
                 "another temperature, a cut distribution (top_k, top_p) or another precision"
             )
