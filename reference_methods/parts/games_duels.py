@@ -22,13 +22,10 @@ from reference_methods.parts.games_feedback import Feedback
 from reference_methods.parts.games_losses import Play
 from reference_methods.parts.games_opponents import RestorableOptimizer
 from reference_methods.parts.optimization import Metrics, accumulate
-from reference_methods.parts.sampler import alarm_of, compare, keeps_likelihoods
+from reference_methods.parts.sampler import SAME, alarm_of, compare, keeps_likelihoods
 
 if TYPE_CHECKING:
     from reference_methods.parts.games_training import Game
-
-SAME = 1e-3
-"""nats a token: a policy that samples with its own code in 32 bits is nearer to itself than this"""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,15 @@ from reference_methods.parts.batches import (
 )
 from reference_methods.parts.checkpoints import Checkpoints, Kept
 from reference_methods.parts.optimization import Loss, Metrics, Optimizer, Schedule, accumulate
-from reference_methods.parts.sampler import alarm_of, compare, correction, in_16_bits, samples_elsewhere
+from reference_methods.parts.sampler import (
+    SAME,
+    SAME_IN_16_BITS,
+    alarm_of,
+    compare,
+    correction,
+    in_16_bits,
+    samples_elsewhere,
+)
 from reference_methods.parts.tuning import Tuning
 
 Networks = Sequence[tuple[Policy | Scorer, float]]
@@ -66,6 +74,8 @@ class Rollout:
     """of the tokens, [B, T]: what corrects for a sampler that is not quite the policy; None where it is"""
     comparison: Metrics = field(default_factory=dict)
     """of the log-probabilities of sampler and trainer"""
+    same: float = SAME
+    """below which the two count as one policy"""
     everything: Rollout | None = None
     """all that was sampled in the step, where this is a choice from it (``refill``)"""
 
@@ -151,9 +161,10 @@ class Online(Tuning):
     """share of the optimizer steps over which the learning rate rises"""
     max_gradient_norm: float = 1.0
     adam_epsilon: float = 1e-5
-    same: float = 1e-3
+    same: float | None = None
     """nats a token, or a share of them, below which sampling and training count as one policy before the first update;
-    in bfloat16 they round differently and need some 1e-2. (The mean ratio would not tell: it is 1 for any policy.)"""
+    left out, 1e-3, and 1e-2 in 16 bits, where they round differently. (The mean ratio would not tell: it is 1 for any
+    policy.)"""
     micro_batch_tokens: int = 4096
     """most tokens, padding included, of one forward and backward pass; changes memory and speed, not the result"""
     importance_cap: float | None = 2.0
@@ -227,7 +238,8 @@ class Online(Tuning):
         reference = self._log_probabilities(learning.policy, samples)
         sampled, mask = padded(samples.log_probabilities, like=reference)
         scores = self._scores(learning.reward_model, samples)
-        rollout = Rollout(samples, mask, sampled, reference, scores, started, step)
+        same = self.same if self.same is not None else SAME_IN_16_BITS if in_16_bits(policy) else SAME
+        rollout = Rollout(samples, mask, sampled, reference, scores, started, step, same=same)
         return self._compared(rollout, policy, purpose)
 
     def _compared(self, rollout: Rollout, policy: Policy, purpose: str) -> Rollout:
@@ -242,10 +254,10 @@ class Online(Tuning):
             return replace(rollout, comparison=compare(trained, sampled[some, :width], mask[some, :width], alarm))
         trained = self._log_probabilities(policy, rollout.samples)
         comparison = compare(trained, sampled, mask, alarm)
-        if rollout.step == 0 and not comparison["sampler_kl"] <= self.same:
+        if rollout.step == 0 and not comparison["sampler_kl"] <= rollout.same:
             raise RuntimeError(
                 f"{purpose}: before the first update what samples and the policy that trains are "
-                f"{comparison['sampler_kl']:.4f} nats a token apart (`same` allows {self.same:g}): other weights, "
+                f"{comparison['sampler_kl']:.4f} nats a token apart (`same` allows {rollout.same:g}): other weights, "
                 "another temperature, a cut distribution (top_k, top_p) or another precision"
             )
         weights, cut = correction(trained, sampled, mask, self.importance_cap)
@@ -292,7 +304,7 @@ class Online(Tuning):
         for rows in minibatches(ids, lengths, size, self.epochs, seed, purpose, bucket=1):
             totals = Totals(float(len(rows)), float(tokens[rows].sum()))
             metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens, optimizer.in_step)
-            if optimizer.steps_taken == 0 and max(metrics["update_kl"], metrics["clip_fraction"]) > self.same:
+            if optimizer.steps_taken == 0 and max(metrics["update_kl"], metrics["clip_fraction"]) > rollout.same:
                 raise RuntimeError(
                     f"{purpose}: before the first update the probability ratio must be 1 and nothing clipped, but the "
                     f"policies that sampled and that trains are {metrics['update_kl']:.4f} nats apart and "

@@ -29,6 +29,9 @@ from reference_methods.parts.optimization import Metrics
 ALARM, ALARM_IN_16_BITS = 1.05, 1.2
 """``sampler_error`` beyond which a warning is given"""
 
+SAME, SAME_IN_16_BITS = 1e-3, 1e-2
+"""nats a token below which a sampler and a trainer count as one policy"""
+
 
 def samples_elsewhere(policy: Policy) -> bool:
     """Whether another engine than the policy's own code draws its samples."""

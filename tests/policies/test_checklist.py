@@ -170,7 +170,7 @@ def test_v3_in_16_bits_the_ratio_is_one_though_the_sampler_rounds_otherwise() ->
     torch.testing.assert_close(rollout.log_probabilities, trained, atol=1e-2, rtol=1e-2)
     assert rollout.weights is not None and rollout.comparison["sampler_gap"] > 1e-3  # they do round otherwise
     lines: list[dict[str, float]] = []
-    RLOO(**{**ONLINE, "same": 1e-2, "minibatches": 1}).train(replace(given, log=lines.append))
+    RLOO(**{**ONLINE, "minibatches": 1}).train(replace(given, log=lines.append))
     assert lines[0]["update_kl"] < 1e-4 and lines[0]["kl"] == pytest.approx(0, abs=1e-2)
 
 
