@@ -44,16 +44,19 @@ def game(
         UserError: for a matrix that is no game, or a method that plays none.
     """
     from reference_methods import game_command as playing
+    from reference_methods.parts import games_problem
     from reference_methods.parts.games_picture import draw
 
     if isinstance(preferences, (str, Path, Mapping)) and reference is not None:
         raise UserError("farm.game: `reference` goes with a matrix; a file or a mapping says its own")
     if isinstance(preferences, (str, Path)):
-        problem = playing.read(Path(preferences))
+        problem = games_problem.read(Path(preferences))
     elif isinstance(preferences, Mapping):
-        problem = playing.problem({k: _plain(v) for k, v in preferences.items()}, "the game")
+        problem = games_problem.problem({k: _plain(v) for k, v in preferences.items()}, "the game")
     else:
-        problem = playing.problem({"preferences": _plain(preferences), "reference": _plain(reference)}, "the game")
+        problem = games_problem.problem(
+            {"preferences": _plain(preferences), "reference": _plain(reference)}, "the game"
+        )
     playing.check_strengths(beta, step_size)
     if iterations < 1 or (samples is not None and samples < 1):
         raise UserError("farm.game: `iterations` and `samples` are at least 1")

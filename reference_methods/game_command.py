@@ -16,7 +16,6 @@ from rich.table import Table as Shown
 from farm import config, progress
 from farm.errors import UserError, nearest
 from farm.protocols import Method
-from farm.worlds.matrix import checked
 from reference_methods.parts.games import (
     Floats,
     best_response,
@@ -27,6 +26,7 @@ from reference_methods.parts.games import (
     softmax,
 )
 from reference_methods.parts.games_picture import SUFFIXES, Course, draw
+from reference_methods.parts.games_problem import Problem, read
 from reference_methods.parts.games_table import Table, play
 from reference_methods.parts.games_training import Game
 
@@ -54,17 +54,6 @@ ALMOST = 1e-8
 """the duality gap that counts as arrived, in the comparison"""
 
 MOST_HISTORY = 1000
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What the file says."""
-
-    preferences: Floats
-    """[K, K]"""
-    reference: Floats
-    """[K]"""
-    responses: list[str]
 
 
 def run(
@@ -103,75 +92,16 @@ def run(
 
 def check_strengths(beta: float | None, step_size: float | None) -> None:
     """Refuse what is no strength of a KL, or no size of a step."""
-    for name, value in (("--beta", beta), ("--step-size", step_size)):
-        if value is not None and not (math.isfinite(value) and (value >= 0 if name == "--beta" else value > 0)):
-            raise UserError(f"{name} {value:g}: it must be a {'number from 0 on' if name == '--beta' else 'positive'}")
+    if beta is not None and not (math.isfinite(beta) and beta >= 0):
+        raise UserError(f"beta {beta:g}: the strength of a KL is a number from 0 on")
+    if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
+        raise UserError(f"step size {step_size:g}: it must be positive")
 
 
 def check_picture(path: Path) -> None:
     """Refuse a name that says no format."""
     if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--plot {path}: pictures are written as {', '.join(SUFFIXES)}")
-
-
-def read(path: Path) -> Problem:
-    """The game in a JSON file. Raises UserError naming the cell, entry or key that is wrong."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error})") from error
-    return problem(data, str(path))
-
-
-def problem(data: Any, path: str | Path) -> Problem:
-    """The game in what such a file holds; ``path`` is where it is from, for complaints."""
-    if not isinstance(data, dict) or "preferences" not in data:
-        raise UserError(f"{path}: expected an object with `preferences`, a list of K lists of K numbers")
-    unknown = sorted(set(data) - {"preferences", "reference", "responses"})
-    if unknown:
-        raise UserError(f"{path}: unknown key `{unknown[0]}`; {nearest(unknown[0], _KEYS)}")
-    matrix = _matrix(data["preferences"], path)
-    size = len(matrix)
-    responses = data.get("responses") or [f"response {i + 1}" for i in range(size)]
-    if not isinstance(responses, list) or len(responses) != size:
-        raise UserError(f"{path}: `responses` must be a list of {size} texts, one for each row of `preferences`")
-    return Problem(matrix, _reference(data.get("reference"), size, path), [str(r) for r in responses])
-
-
-_KEYS = ("preferences", "reference", "responses")
-
-
-def _matrix(rows: Any, path: str | Path) -> Floats:
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise UserError(f"{path}: `preferences` must be a list of lists of numbers")
-    size = len(rows)
-    if size < 2:
-        raise UserError(f"{path}: `preferences` must have at least 2 rows, not {size}")
-    for i, row in enumerate(rows):
-        if len(row) != size:
-            raise UserError(f"{path}: `preferences` row {i + 1} has {len(row)} entries for {size} rows")
-        for j, value in enumerate(row):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise UserError(f"{path}: `preferences` row {i + 1}, column {j + 1}: {value!r} is not a number")
-    try:
-        return checked(np.asarray(rows, dtype=np.float64))
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def _reference(values: Any, size: int, path: str | Path) -> Floats:
-    if values is None:
-        return np.full(size, 1 / size)
-    if not isinstance(values, list) or len(values) != size:
-        raise UserError(f"{path}: `reference` must be a list of {size} probabilities")
-    for i, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-            raise UserError(f"{path}: `reference` entry {i + 1}: {value!r} is not a positive probability")
-    if abs(sum(values) - 1) > 1e-6:
-        raise UserError(f"{path}: `reference` adds to {sum(values):g}, not to 1")
-    return np.asarray(values, dtype=np.float64) / sum(values)
+        raise UserError(f"plot {path}: pictures are written as {', '.join(SUFFIXES)}")
 
 
 def _duels(samples: str) -> int | None:
