@@ -38,6 +38,8 @@ class RunFolder:
     pairwise: pd.DataFrame
     head_to_head: pd.DataFrame
     exploitability: pd.DataFrame
+    headlines: pd.DataFrame
+    """sentences (``headline``) that an evaluator puts first"""
     outputs: pd.DataFrame
     preferences: pd.DataFrame
     judged: dict[str, pd.DataFrame]
@@ -68,6 +70,7 @@ class RunFolder:
             pairwise=_table(run / "pairwise.json", run / "pairwise.csv"),
             head_to_head=_table(run / "head_to_head.json", run / "head_to_head.csv"),
             exploitability=_table(run / "exploitability.json", run / "exploitability.csv"),
+            headlines=_table(run / "headlines.json", run / "headlines.csv"),
             outputs=_table(run / "tables" / "outputs.parquet"),
             preferences=_table(run / "tables" / "preferences.parquet"),
             judged=_judged(run / "tables"),

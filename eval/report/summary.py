@@ -12,7 +12,7 @@ def sentences(run: RunFolder) -> list[str]:
     """One plain paragraph."""
     said = [_compared(run)]
     if "win_rate" in run.leaderboard and len(run.leaderboard):
-        said += [_first(run), *_truth(run)]
+        said += [_first(run), *(str(text) for text in run.headlines.get("headline", [])), *_truth(run)]
         percent = wording.number(100 * run.confidence, 0 if abs(100 * run.confidence % 1) < 1e-9 else 1)
         said.append(
             f"Brackets are {percent}{wording.THIN}% intervals; answers to the same instruction count as dependent."

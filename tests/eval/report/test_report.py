@@ -270,6 +270,16 @@ def test_times_add_up(make_run: Callable[..., Path]) -> None:
     assert section["stages"] == len(seconds) and section["reused"] == 1
 
 
+def test_what_an_evaluator_puts_first_is_said_after_the_first_place(make_run: Callable[..., Path]) -> None:
+    """In a game the highest win rate against the baseline is not the answer."""
+    run = make_run()
+    said = [{"headline": "Nearest to an equilibrium: <b>nash_md</b>."}]
+    (run / "headlines.json").write_text(json.dumps(said))
+    sentences = summary.sentences(RunFolder.read(run))
+    assert "comes first" in sentences[1] and sentences[2] == said[0]["headline"]
+    assert "&lt;b&gt;nash_md&lt;/b&gt;" in _written(run)
+
+
 def test_the_summary_names_who_does_not_beat_the_baseline(make_run: Callable[..., Path]) -> None:
     methods = {"sft": (0.0, 0.0, 0.0, 1), "good": (1.2, 1.0, 2.0, 1), "bad": (-1.0, 1.0, 2.0, 1)}
     said = " ".join(summary.sentences(RunFolder.read(make_run(methods=methods, instructions=60))))
