@@ -61,11 +61,21 @@ def weight(linear: Any) -> Tensor:
     return (base.float() + turned).to(base.dtype)
 
 
+def tensors(model: Any) -> dict[str, Tensor]:
+    """What a saved model has, by name. (``state_dict`` would take apart a model that is spread over processes.)"""
+    out = {name: p.detach() for name, p in model.named_parameters(remove_duplicate=False)}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                out[f"{prefix}.{name}" if prefix else name] = buffer
+    return out
+
+
 def merged(model: Any) -> dict[str, Tensor]:
     """The model's tensors under the names they have without adapters, which are merged into the weights."""
     layers = inside(model)
     out = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors(model).items():
         if ".lora_" in name:
             continue
         owner = name.rpartition(".base_layer.")[0]

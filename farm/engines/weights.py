@@ -86,7 +86,7 @@ def write_model(model: Any, folder: Path, merge: bool) -> None:
     if merge or not adapters.inside(model):
         tensors = adapters.merged(model)
     else:
-        tensors = {n.replace(".base_layer.", "."): t for n, t in model.state_dict().items() if ".lora_" not in n}
+        tensors = {n.replace(".base_layer.", "."): t for n, t in adapters.tensors(model).items() if ".lora_" not in n}
     # vLLM's reload_weights does not follow a tie between input and output embedding: it is told of none.
     config = model.config.to_dict() | {"architectures": [type(model).__name__], "tie_word_embeddings": False}
     config |= {"dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}

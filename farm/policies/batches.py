@@ -87,10 +87,10 @@ def states_at(
         states = body(torch.from_numpy(ids).to(device))
         parts.append(states.flatten(0, 1)[torch.from_numpy(np.flatnonzero(wanted)).to(device)])
         rows.append(np.repeat(batch, counts[batch]))
-    if not parts:
-        return torch.zeros(0, width, device=device)
-    back = np.argsort(np.concatenate(rows), kind="stable")
-    found = torch.cat(parts)[torch.from_numpy(back).to(device)]
+    found = torch.zeros(0, width, device=device)
+    if parts:
+        back = np.argsort(np.concatenate(rows), kind="stable")
+        found = torch.cat(parts)[torch.from_numpy(back).to(device)]
     for _ in range(idle):
         found = found + 0 * body(torch.zeros(1, 1, dtype=torch.int64, device=device)).sum()
     return found

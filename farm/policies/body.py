@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,6 +82,9 @@ class Body:
         model.requires_grad_(False)
         for parameter in self._trained:
             parameter.requires_grad_(True)
+        inside = {id(p) for p in self.inner.parameters()}
+        head = {id(p) for p in model.get_output_embeddings().parameters()} - inside
+        self._of_head = [id(p) in head for p in self._trained]
         self._checkpointed = [m for m in model.modules() if getattr(m, "gradient_checkpointing", None) is True]
 
     def shard(self) -> None:
@@ -88,18 +92,26 @@ class Body:
         if self._spread is None:
             from farm.policies.sharding import Spread
 
-            self._spread = Spread(self.model, layers(self.model), self.device)
+            self._spread = Spread(self.model, self._trained, layers(self.model), self.device)
             self._trained = [part for part, _ in self._spread.parts]
 
     def unshard(self) -> None:
         """Hold the whole model in every process again; all must ask at once."""
         if self._spread is not None:
             self._hold(self._spread.plain())
+            gc.collect()  # the parts are in circles of references
 
     def run(self, compute: Callable[[], Found]) -> Found:
         """``compute`` on the model: with gradient a pass of all processes together where the model is spread over
         them, without one on the whole model. Whatever looks at the model runs in here."""
         return compute() if self._spread is None else self._spread.run(compute)
+
+    def check_whole(self) -> None:
+        """Refuse to be saved while spread: the other processes would not know."""
+        if self._spread is not None:
+            raise RuntimeError(
+                "a model that is spread over processes cannot be saved; call unshard in all of them first"
+            )
 
     def gather(self) -> None:
         """See to it that the model is whole, for those who look at its weights without gradient."""
@@ -168,10 +180,7 @@ class Body:
 
     def parameters(self, with_head: bool) -> Iterator[torch.nn.Parameter]:
         """What trains, as chosen at construction; ``with_head`` adds an output embedding of its own."""
-        head = {id(p) for p in self.model.get_output_embeddings().parameters()} - {
-            id(p) for p in self.inner.parameters()
-        }
-        yield from (p for p in self._trained if with_head or id(p) not in head)
+        yield from (p for p, of_head in zip(self._trained, self._of_head, strict=True) if with_head or not of_head)
 
     def settings(self) -> dict[str, Any]:
         """The arguments of the constructor besides the model."""
@@ -216,6 +225,7 @@ def chosen(model: Any, train_layers: int | None, lora: bool) -> list[torch.nn.Pa
 
 
 def layers(model: Any) -> list[torch.nn.Module]:
-    """The transformer's layers, first to last: the longest list of modules in it."""
-    stacks = [list(m) for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
-    return max(stacks, key=len)
+    """The transformer's layers, first to last: the longest list of modules that is in no other list."""
+    stacks = {n: m for n, m in model.base_model.named_modules() if isinstance(m, torch.nn.ModuleList)}
+    outer = [list(m) for n, m in stacks.items() if not any(n.startswith(f"{other}.") for other in stacks)]
+    return max(outer, key=len)

@@ -239,6 +239,7 @@ class LanguageModelPolicy:
     def save(self, folder: Path) -> None:
         """Model, config and tokenizer in Hugging Face format, adapters merged (and once more by themselves, in the
         folder ``adapter``), and the settings beside them."""
+        self.body.check_whole()
         settings = {**self.settings, "lora": None}
         if self.engine != Transformers(self.settings["rows_at_once"]):
             settings["engine"] = engine_spec(self.engine)

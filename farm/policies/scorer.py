@@ -130,6 +130,7 @@ class LanguageModelScorer:
         """The body in Hugging Face format, the head and its calibration beside it."""
         from safetensors.torch import save_file
 
+        self.body.check_whole()
         settings = {
             "head": self.head,
             "mean": self.mean,

@@ -12,12 +12,15 @@ each of which keeps its part. This is torch's ``fully_shard``; what is added her
 * *In step.* A pass with gradient exchanges parameters, so every process must make equally many: who has less to do
   makes empty ones (:func:`farm.policies.batches.states_at`, ``accumulate`` of the methods).
 * *Frozen parameters stay whole*, because they are shared with the policy that this one was made from.
+
+Where matrix products are in bfloat16 over float32 weights, the copies of the weights that autocast makes are kept for
+the backward pass as they are without sharding; gradient checkpointing drops them.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +30,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from farm import processes
+from farm.errors import UserError
 
 Found = TypeVar("Found")
 
@@ -46,12 +50,23 @@ class Spread:
     """``model`` with what trains in it spread over the processes, in place; all processes must ask at once.
 
     Args:
-        model: a transformers model whose trained parameters require a gradient.
+        model: a transformers model.
+        trained: its parameters that require a gradient, in the order of ``parts``.
         layers: its layers, each gathered by itself.
+
+    Raises:
+        UserError: torch is too old.
     """
 
-    def __init__(self, model: Any, layers: Iterable[torch.nn.Module], device: torch.device) -> None:
-        trained = [p for p in model.parameters() if p.requires_grad]
+    def __init__(
+        self,
+        model: Any,
+        trained: Sequence[torch.nn.Parameter],
+        layers: Iterable[torch.nn.Module],
+        device: torch.device,
+    ) -> None:
+        if not hasattr(FSDPModule, "reset_iter_state"):
+            raise UserError(f"shard: true needs torch 2.13 or later, and this is {torch.__version__}; update torch")
         frozen = {p for p in model.parameters() if not p.requires_grad}
         self._blanks = {id(p): torch.nn.Parameter(torch.empty_like(p, device="meta")) for p in trained}
         self._frozen: dict[int, Any] = {id(p): p for p in frozen}
@@ -95,7 +110,8 @@ class Spread:
             return
         for module in self._modules:
             module.set_reshard_after_forward(module is not self._root, recurse=False)
-            module.reshard()
+        # Passes on the whole model are each process's own: what torch would foresee from them must be forgotten.
+        self._root.reset_iter_state()
         self._whole = False
 
     def run(self, compute: Callable[[], Found]) -> Found:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from farm import processes
 from farm.protocols import Policy, Samples
 from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import Rows, index, minibatches, total_lengths
@@ -78,6 +79,8 @@ class Turn:
                 lengths,
                 self.game.micro_batch_tokens,
             )
+            if self.optimizer.steps_taken == 0:
+                self._same()
             done.append(metrics | self.optimizer.step(metrics["loss"]))
         return {name: float(np.mean([m[name] for m in done])) for name in done[0]} | self.compared
 
@@ -90,12 +93,6 @@ class Turn:
             own = np.flatnonzero(np.arange(len(flat)) % n < n - self.batch.from_reference)
             there = index(own, tokens)
             self.compared.update(self._compare(samples.select(own), tokens.detach()[there], mask[there]))
-            apart = self.compared["sampler_kl"]
-            if self.optimizer.steps_taken == 0 and keeps_likelihoods(self.policy) and not apart <= SAME:
-                raise RuntimeError(
-                    f"{self.purpose}: before the first update the policy that samples and the one that trains are "
-                    f"{apart:.4f} nats a token apart: sampling and training give different log-probabilities"
-                )
         log_probabilities = tokens.sum(1).view(-1, n)
         part = play.select(index(rows, log_probabilities))
         losses = self.game.loss(log_probabilities, part)
@@ -103,6 +100,15 @@ class Turn:
             "win_rate": (part.weights * part.wins).sum() / totals.sequences,
             "drift": (log_probabilities.detach() - part.start).abs().mean(1).sum() / totals.sequences,
         }
+
+    def _same(self) -> None:
+        """Raise, in all processes, if in any of them the policy that sampled is not the one that trains."""
+        apart = self.compared.get("sampler_kl", 0.0) if keeps_likelihoods(self.policy) else 0.0
+        if processes.add_metrics({"processes": float(not apart <= SAME)}, ["processes"])["processes"]:
+            raise RuntimeError(
+                f"{self.purpose}: before the first update the policy that samples and the one that trains are "
+                f"{apart:.4f} nats a token apart: sampling and training give different log-probabilities"
+            )
 
     def _compare(self, samples: Samples, trained: Tensor, mask: Tensor) -> Metrics:
         drawn = torch.zeros(mask.shape)

@@ -115,7 +115,7 @@ class Optimizer:
             if part is not parameter:
                 part.grad = None if parameter.grad is None else parameter.grad.to_local()  # type: ignore[attr-defined]
             if part.grad is not None:
-                squares[int(part is parameter)] += part.grad.double().square().sum()
+                squares[int(part is parameter)] += torch.linalg.vector_norm(part.grad, dtype=torch.float64) ** 2
         norm = float((processes.added(squares[:1]) + squares[1:]).sqrt())
         factor = min(1.0, self._max_norm / (norm + 1e-6))
         if factor < 1:
@@ -125,15 +125,19 @@ class Optimizer:
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
-        """The parameters and the moments, by name: with ``steps_taken`` all that the next step depends on. Where
-        parameters are spread over processes, they are gathered, in which all must take part."""
+        """The parameters and the moments, by name: with ``steps_taken`` all that the next step depends on. What is
+        spread over processes is gathered, in which all must take part; the first has it, in the processor's memory."""
         out = {}
         for g, (given, group) in enumerate(zip(self._given, self._groups, strict=True)):
             for i, (parameter, part) in enumerate(zip(given, group, strict=True)):
                 spread = _spread(parameter)
                 for name, tensor in {"value": part.detach(), **self._adam.state.get(part, {})}.items():
-                    whole = spread is None or name == "step"
-                    out[f"{g}/{i}/{name}"] = tensor if whole else spread.gathered(tensor, parameter).cpu()
+                    if spread is not None and name != "step":
+                        tensor = spread.gathered(tensor, parameter)
+                        if not processes.is_first():
+                            continue
+                        tensor = tensor.cpu()
+                    out[f"{g}/{i}/{name}"] = tensor
         return out
 
     @torch.no_grad()
@@ -157,10 +161,7 @@ class Optimizer:
                     found = {n: t if n == "step" else spread.part_of(t, parameter) for n, t in found.items()}
                     value = spread.part_of(value, parameter)
                 part.copy_(value)
-                self._adam.state[part] = {
-                    name: moment.clone() if name == "step" else moment.to(part.device, copy=True)
-                    for name, moment in found.items()
-                }
+                self._adam.state[part] = {name: moment.to(part.device, copy=True) for name, moment in found.items()}
 
 
 def _spread(parameter: Tensor) -> Any:

@@ -68,11 +68,14 @@ class Tuning:
 
     @contextmanager
     def spread(self, networks: Iterable[Any]) -> Iterator[None]:
-        """Within, these policies and scorers are spread over the processes, if ``shard`` says so."""
+        """Within, these policies and scorers are spread over the processes, if ``shard`` says so; an error leaves them
+        so, for to gather them takes all processes."""
         several = list(networks) if self.shard and processes.number() > 1 else []
         for network in several:
             if not hasattr(network, "shard"):
-                raise UserError(f"shard: true is for language models, not for a {type(network).__name__}")
+                what = "policies and reward models that are language models"
+                raise UserError(f"shard: true is for {what}, not for a {type(network).__name__}")
+        for network in several:
             network.shard()
         yield
         for network in several:

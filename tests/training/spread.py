@@ -9,14 +9,17 @@ import contextlib
 import json
 import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from farm import processes
+from farm.engines.sampling import TransformersDecoder
+from farm.engines.weights import write_model
 from farm.errors import UserError
 from farm.policies import batches
 from farm.policies.language_model import LanguageModelPolicy
@@ -75,8 +78,15 @@ def anatomy(policy: LanguageModelPolicy) -> dict[str, Any]:
     )
     samples = before.sample(PROMPTS, seed=1, purpose="test")
     policy.sample(PROMPTS[: processes.rank()], seed=1, purpose="test")  # the first process has nothing to sample
-    with torch.no_grad():
-        same = torch.equal(policy.log_probabilities(samples)[0], before.log_probabilities(samples)[0])
+    same = True
+    if not processes.is_first():  # passes without gradient are each process's own
+        folder = Path(tempfile.mkdtemp())
+        write_model(policy.model, folder, merge=True)  # as for a server
+        given = load_file(folder / "model.safetensors")
+        shutil.rmtree(folder)
+        with torch.no_grad():
+            same = torch.equal(policy.log_probabilities(samples)[0], before.log_probabilities(samples)[0])
+        same &= all(torch.equal(given[name], value) for name, value in before.model.named_parameters())
     some = samples.select(range(len(samples) if processes.is_first() else 1))  # unequally much to do
     policy.log_probabilities(some)[0].sum().backward()
     optimizer.step(0.0)
@@ -85,6 +95,10 @@ def anatomy(policy: LanguageModelPolicy) -> dict[str, Any]:
     with torch.no_grad():
         moved = (policy.log_probabilities(samples)[0] - before.log_probabilities(samples)[0]).abs().max()
         spread = policy.log_probabilities(samples)[0]
+    own = policy.sample(PROMPTS, seed=1, purpose="test", temperature=0).outputs
+    policy.decoder = lambda: TransformersDecoder(policy.model, policy.forbidden, policy.body.autocast)  # type: ignore
+    general = policy.sample(PROMPTS, seed=1, purpose="test", temperature=0).outputs
+    del policy.decoder
     copied = policy.copy()
     policy.unshard()
     with torch.no_grad():
@@ -97,6 +111,7 @@ def anatomy(policy: LanguageModelPolicy) -> dict[str, Any]:
         "whole again": sum(p.numel() for p in policy.parameters()),
         "tied": policy.model.lm_head.weight is policy.model.model.embed_tokens.weight,
         "same": same,
+        "written": own == general,
         "moved": float(moved),
         "back": back,
         "copied": again,

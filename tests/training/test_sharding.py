@@ -45,8 +45,8 @@ def given() -> Any:
 @pytest.mark.parametrize("name", spread.KINDS)
 def test_what_is_learned_is_what_one_process_learns(folder: Path, given: Any, name: str) -> None:
     expected = numbers(spread.KINDS[name].train(given)).numpy()
-    start = numbers(given.policy).numpy()
-    assert expected.shape != start.shape or np.abs(expected - start).max() > 1e-4
+    untrained = numbers(replace(spread.KINDS[name], learning_rate=0.0).train(given)).numpy()
+    assert np.abs(expected - untrained).max() > 1e-4
     for rank in (0, 1):
         found = load_file(folder / f"rank{rank}" / f"{name}.safetensors")["parameters"]
         assert np.abs(found - expected).max() < 2e-6, name
@@ -60,7 +60,7 @@ def test_each_process_holds_half(folder: Path, kind: str) -> None:
         assert 0.4 * fact["all"] < fact["held"] < 0.6 * fact["all"]
         assert fact["moments"] == 2 * fact["held"]
         assert fact["whole again"] == fact["all"]
-        assert fact["same"] and fact["back"] and fact["copied"] and fact["moved"] > 1e-3
+        assert fact["same"] and fact["written"] and fact["back"] and fact["copied"] and fact["moved"] > 1e-3
         assert fact["tied"] == (kind != "untied")
 
 
@@ -79,5 +79,8 @@ def test_a_checkpoint_is_whole(folder: Path, given: Any) -> None:
 def test_a_table_cannot_be_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("farm.processes.number", lambda: 2)
     table = TabularPolicy(["a"], ["x", "y"])
-    with pytest.raises(UserError, match="shard: true is for language models"), Tuning(shard=True).spread([table]):
+    with (
+        pytest.raises(UserError, match="shard: true is for .* not for a TabularPolicy"),
+        Tuning(shard=True).spread([table]),
+    ):
         pass
