@@ -80,7 +80,7 @@ def test_a_table_cannot_be_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("farm.processes.number", lambda: 2)
     table = TabularPolicy(["a"], ["x", "y"])
     with (
-        pytest.raises(UserError, match="shard: true is for .* not for a TabularPolicy"),
+        pytest.raises(UserError, match=r"shard: true is for .* not for a TabularPolicy"),
         Tuning(shard=True).spread([table]),
     ):
         pass
