@@ -41,6 +41,7 @@ KINDS: dict[str, Any] = {
     "reward model": RewardModel(epochs=1, batch_size=7, head="last+sum", centring=0.1, shard=True, **SHARED),
     "quark": Quark(steps=2, quantiles=3, beta=0.1, shard=True, **ONLINE),
 }
+IN_16_BITS = DPO(epochs=1, batch_size=7, shard=True, **SHARED)
 RESUMED = RLOO(steps=3, shard=True, checkpoint_minutes=0.0, **ONLINE)
 
 
@@ -51,6 +52,10 @@ def new_policy(tied: bool = True, dtype: torch.dtype = torch.float64) -> Languag
     return LanguageModelPolicy(model, word_tokenizer(), template="{prompt}", max_new_tokens=12)
 
 
+def in_16_bits() -> LanguageModelPolicy:
+    return new_policy(dtype=torch.float32).with_settings(compute_dtype="bfloat16")
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     batches.TOKENS["cpu"], batches.ONE_MORE["cpu"] = 30, 1  # a micro-batch takes several passes, here more, there fewer
@@ -59,6 +64,7 @@ def main(folder: Path) -> None:
     own.mkdir(parents=True)
     for name, method in KINDS.items():
         save_file({"parameters": numbers(method.train(given))}, own / f"{name}.safetensors")
+    save_file({"parameters": numbers(IN_16_BITS.train(everything(in_16_bits())))}, own / "in 16 bits.safetensors")
     facts = {
         "float32": anatomy(new_policy(dtype=torch.float32)),
         "tied": anatomy(new_policy()),

@@ -52,6 +52,16 @@ def test_what_is_learned_is_what_one_process_learns(folder: Path, given: Any, na
         assert np.abs(found - expected).max() < 2e-6, name
 
 
+def test_in_16_bits_it_differs_by_rounding(folder: Path) -> None:
+    """Adam turns the rounding of a small gradient into a step of full size, so only the mean is small."""
+    given = everything(spread.in_16_bits())
+    expected, start = numbers(spread.IN_16_BITS.train(given)), numbers(given.policy)
+    moved = float((expected - start).abs().mean())
+    for rank in (0, 1):
+        found = load_file(folder / f"rank{rank}" / "in 16 bits.safetensors")["parameters"]
+        assert np.abs(found - expected.numpy()).mean() < 0.1 * moved
+
+
 @pytest.mark.parametrize("kind", ["float32", "tied", "untied"])
 def test_each_process_holds_half(folder: Path, kind: str) -> None:
     facts = [json.loads((folder / f"rank{rank}" / "facts.json").read_text())[kind] for rank in (0, 1)]
