@@ -68,10 +68,10 @@ class Spread:
         if not hasattr(FSDPModule, "reset_iter_state"):
             raise UserError(f"shard: true needs torch 2.13 or later, and this is {torch.__version__}; update torch")
         frozen = {p for p in model.parameters() if not p.requires_grad}
-        self._blanks = {id(p): torch.nn.Parameter(torch.empty_like(p, device="meta")) for p in trained}
+        blanks = [torch.nn.Parameter(torch.empty_like(p, device="meta")) for p in trained]
         self._frozen: dict[int, Any] = {id(p): p for p in frozen}
-        self._blank_model = copy.deepcopy(model, {**self._frozen, **self._blanks})
-        order = [self._blanks[id(p)] for p in trained]
+        places = {id(p): blank for p, blank in zip(trained, blanks, strict=True)}
+        self._blank_model = copy.deepcopy(model, {**self._frozen, **places})
         names = {id(p): name for name, p in model.named_parameters()}
         mesh = init_device_mesh(device.type, (processes.number(),))
         for layer in layers:
@@ -86,7 +86,7 @@ class Spread:
         now = dict(model.named_parameters())
         self.parts: list[tuple[Any, torch.nn.Parameter]] = []
         """each trained parameter, spread, and its place in the blank model"""
-        for blank, parameter in zip(order, trained, strict=True):
+        for blank, parameter in zip(blanks, trained, strict=True):
             part: Any = now[names[id(parameter)]]
             part.spread = self  # by which an optimizer knows it
             self.parts.append((part, blank))

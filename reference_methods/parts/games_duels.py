@@ -23,7 +23,7 @@ from reference_methods.parts.games_feedback import Feedback
 from reference_methods.parts.games_losses import Play
 from reference_methods.parts.games_opponents import RestorableOptimizer
 from reference_methods.parts.optimization import Metrics, accumulate
-from reference_methods.parts.sampler import SAME, alarm_of, compare, keeps_likelihoods
+from reference_methods.parts.sampler import alarm_of, compare, keeps_likelihoods, same_of
 
 if TYPE_CHECKING:
     from reference_methods.parts.games_training import Game
@@ -104,7 +104,7 @@ class Turn:
     def _same(self) -> None:
         """Raise, in all processes, if in any of them the policy that sampled is not the one that trains."""
         apart = self.compared.get("sampler_kl", 0.0) if keeps_likelihoods(self.policy) else 0.0
-        if processes.add_metrics({"processes": float(not apart <= SAME)}, ["processes"])["processes"]:
+        if processes.add_metrics({"processes": float(not apart <= same_of(self.policy))}, ["processes"])["processes"]:
             raise RuntimeError(
                 f"{self.purpose}: before the first update the policy that samples and the one that trains are "
                 f"{apart:.4f} nats a token apart: sampling and training give different log-probabilities"

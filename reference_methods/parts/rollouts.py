@@ -38,11 +38,11 @@ from reference_methods.parts.checkpoints import Checkpoints, Kept
 from reference_methods.parts.optimization import Loss, Metrics, Optimizer, Schedule, accumulate
 from reference_methods.parts.sampler import (
     SAME,
-    SAME_IN_16_BITS,
     alarm_of,
     compare,
     correction,
     in_16_bits,
+    same_of,
     samples_elsewhere,
 )
 from reference_methods.parts.tuning import Tuning
@@ -238,7 +238,7 @@ class Online(Tuning):
         reference = self._log_probabilities(learning.policy, samples)
         sampled, mask = padded(samples.log_probabilities, like=reference)
         scores = self._scores(learning.reward_model, samples)
-        same = self.same if self.same is not None else SAME_IN_16_BITS if in_16_bits(policy) else SAME
+        same = same_of(policy) if self.same is None else self.same
         rollout = Rollout(samples, mask, sampled, reference, scores, started, step, same=same)
         return self._compared(rollout, policy, purpose)
 

@@ -65,6 +65,11 @@ def alarm_of(policy: Policy) -> float:
     return ALARM_IN_16_BITS if in_16_bits(policy) else ALARM
 
 
+def same_of(policy: Policy) -> float:
+    """The ``sampler_kl`` below which sampler and trainer are one policy, at the precision in which it computes."""
+    return SAME_IN_16_BITS if in_16_bits(policy) else SAME
+
+
 @torch.no_grad()
 def compare(trained: Tensor, sampled: Tensor, mask: Tensor, alarm: float = ALARM) -> Metrics:
     """The four numbers, of log-probabilities [B, T] of the same tokens; an error above ``alarm`` warns."""
