@@ -81,7 +81,9 @@ class Stepping:
         for step in range(done, self.steps):
             time.sleep(self.seconds)
             learning.log({"step": step})
-            mark.write_text(str(step + 1))
+            written = mark.with_suffix(".new")
+            written.write_text(str(step + 1))
+            written.replace(mark)  # a kill leaves the old count or the new one
         return learning.policy
 '''
 

@@ -185,7 +185,6 @@ def test_checkpoints_outlive_a_kill_and_go_with_the_stage(tmp_path: Path) -> Non
     artifacts = tmp_path / "home" / "artifacts"
     while process.poll() is None and not list(artifacts.glob("slow-*.partial/checkpoints/steps")):
         time.sleep(0.01)
-    time.sleep(0.3)
     process.kill()
     process.communicate()
     done = int(next(artifacts.glob("slow-*.partial/checkpoints/steps")).read_text())
