@@ -23,6 +23,7 @@ from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import in_parts, log_likelihoods, prompt_stream
 from reference_methods.parts.descent import part_of
+from reference_methods.parts.optimization import Schedule
 from reference_methods.parts.rollouts import sample_metrics
 from reference_methods.sft import SFT
 
@@ -43,7 +44,7 @@ class RAFT(SFT):
     temperature: float = 1.0
     epochs: int = 1
     batch_size: int = 64
-    schedule: str = "constant"  # type: ignore[assignment]
+    schedule: Schedule = "constant"
     warm_up: float = 0.0
 
     def train(self, learning: Learning) -> Policy:

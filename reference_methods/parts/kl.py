@@ -51,4 +51,6 @@ def full(distributions: Tensor, reference: Tensor) -> Tensor:
 def in_reward(estimator: InReward, log_probabilities: Tensor, reference: Tensor) -> Tensor:
     """What the coefficient beta multiplies in the reward of each token, [B, T], without gradient."""
     difference = k1(log_probabilities, reference).detach()
+    if estimator not in ("k1", "k1_clamped"):
+        raise ValueError(f"no estimator {estimator!r} goes into a reward; k1 and k1_clamped do")
     return difference.clamp(min=0) if estimator == "k1_clamped" else difference

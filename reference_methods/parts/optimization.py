@@ -43,7 +43,9 @@ def rate(schedule: Schedule, step: int, steps: int, warm_up: float) -> float:
         return 1 - done
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * done))
-    return 1.0
+    if schedule == "constant":
+        return 1.0
+    raise ValueError(f"unknown schedule {schedule!r}")
 
 
 class Optimizer:

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm import rng
+from farm import config, rng
 from farm.errors import UserError
-from farm.protocols import Samples
+from farm.protocols import Method, Samples
+from reference_methods.parts import kl
 from reference_methods.parts.batches import in_parts, micro_batches, minibatches, prompt_stream
 from reference_methods.parts.optimization import Optimizer, rate
 from reference_methods.parts.preferences import Preferences, agreement
@@ -106,6 +107,15 @@ def test_schedules():
     assert [rate("cosine", k, 4, 0.0) for k in range(4)] == pytest.approx(
         [1, 0.5 * (1 + math.sqrt(0.5)), 0.5, 0.5 * (1 - math.sqrt(0.5))]
     )
+
+
+def test_a_name_that_is_not_known_is_refused_and_not_taken_for_another():
+    with pytest.raises(ValueError, match="unknown schedule 'cosin'"):
+        rate("cosin", 1, 4, 0.0)
+    with pytest.raises(ValueError, match="no estimator 'k3'"):
+        kl.in_reward("k3", torch.zeros(1), torch.zeros(1))
+    with pytest.raises(UserError, match="`schedule` = 'banana' is wrong"):
+        config.build(Method, {"use": "raft", "schedule": "banana"}, origin="a test")
 
 
 def test_each_network_has_its_own_rate_and_clip():
