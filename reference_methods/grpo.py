@@ -78,6 +78,10 @@ class GRPO(Online):
             raise ValueError("samples_per_prompt must be at least 2: a response is compared with its group")
         if self.aggregation == "sequence_mean_token_sum_over_horizon" and not self.horizon:
             raise ValueError("the aggregation over a horizon needs `horizon`, a number of tokens")
+        if self.kl_place not in ("loss", "reward"):
+            raise ValueError(f"kl_place is loss or reward, not {self.kl_place!r}")
+        if self.kl_place == "loss" and self.kl_estimator != "k1":
+            raise ValueError("kl_estimator is for kl_place: reward; the KL in the loss is k3")
         if self.refills < 0:
             raise ValueError(f"refills cannot be {self.refills}; 0 is for none")
 

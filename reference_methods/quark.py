@@ -57,8 +57,10 @@ class Quark(Online):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.quantiles < 2:
-            raise ValueError("there must be at least 2 quantiles")
+        if not 2 <= self.quantiles <= self.rollouts:
+            raise ValueError(f"there must be at least 2 quantiles, and no more than rollouts, not {self.quantiles}")
+        if self.kl_estimator != "k1":
+            raise ValueError("the KL of Quark is exact, in its loss; kl_estimator is for a KL in the reward")
         if self.quantile_texts is not None and len(set(self.quantile_texts)) != self.quantiles:
             raise ValueError(f"quantile_texts must be {self.quantiles} different texts, one a quantile, worst first")
 

@@ -159,6 +159,15 @@ def test_a_batch_with_nothing_to_learn_from_changes_nothing():
     assert log[0]["equal_groups"] == 1 and log[0]["used_share"] == 0
 
 
+def test_a_kl_setting_that_would_be_ignored_is_refused():
+    with pytest.raises(ValueError, match="kl_place is loss or reward"):
+        GRPO(kl_place="rewards")
+    with pytest.raises(ValueError, match="kl_estimator is for kl_place: reward"):
+        GRPO(kl_estimator="k1_clamped")
+    with pytest.raises(ValueError, match="kl_estimator is for a KL in the reward"):
+        Quark(kl_estimator="k1_clamped")
+
+
 def test_a_wider_upper_clip_lets_ratios_rise_further():
     from reference_methods.parts.losses import clipped_policy_gradient
 
@@ -175,6 +184,13 @@ def test_quantiles_are_of_equal_size_and_in_order():
     found = quantile_of(scores, 5)
     assert np.bincount(found).tolist() == [10] * 5
     assert all(scores[found == k].max() <= scores[found == k + 1].min() for k in range(4))
+
+
+def test_more_quantiles_than_responses_are_refused():
+    """The best of them would be empty, and nothing would ever be learnt."""
+    with pytest.raises(ValueError, match="no more than rollouts"):
+        Quark(rollouts=4, quantiles=5)
+    assert quantile_of(np.arange(5.0), 5).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_quark_orders_its_tokens_by_reward_and_answers_under_the_best():
