@@ -11,7 +11,8 @@ Paper: Ethayarajh et al. (arXiv 2402.01306), eqs. 7 and 8: beta 0.1, weights wit
 4/3; 1 and 1 here, for every pair gives one desirable response, its preferred one, and one that is not.
 Deviations: a tie is half of each. y' is the response to the next prompt in an order fixed for the run (so that its
 reference log-probability is computed once), not the next in the batch; it is cut to the longest text of the data. The
-mean is over the whole minibatch, however it is cut to fit into memory.
+mean is over the whole minibatch, however it is cut to fit into memory. Where all pairs are of one prompt, y' is the
+response of another pair.
 """
 
 from __future__ import annotations
@@ -54,10 +55,11 @@ class KTO(Descent):
         desirable = torch.as_tensor(np.concatenate([pairs.p_first, 1 - pairs.p_first]))
         others = mismatched(pairs, learning.seed)
         reference, elsewhere = (self._log_likelihoods(learning.policy, texts) for texts in (samples, others))
-        point = torch.zeros(())
+        point, likes = torch.zeros(()), 0.0
 
         def prepare(rows: Rows) -> None:
-            nonlocal point
+            nonlocal point, likes
+            likes = float(desirable[rows].sum())
             ratio = self._log_likelihoods(policy, others.select(rows)) - elsewhere[index(rows, elsewhere)]
             point = ratio.mean().clamp(min=0)
 
@@ -68,8 +70,8 @@ class KTO(Descent):
             losses = prospect(value, liked, self.weight_desirable, self.weight_undesirable)
             return losses.sum() / totals.sequences, {
                 "accuracy": (0.5 + 0.5 * torch.sign(value.detach()) * torch.sign(liked - 0.5)).sum() / totals.sequences,
-                "chosen_log_ratio": 2 * (liked * ratio).sum() / totals.sequences,
-                "rejected_log_ratio": 2 * ((1 - liked) * ratio).sum() / totals.sequences,
+                "chosen_log_ratio": (liked * ratio).sum() / max(likes, 1e-9),
+                "rejected_log_ratio": ((1 - liked) * ratio).sum() / max(totals.sequences - likes, 1e-9),
                 "reference_point": point * len(rows) / totals.sequences,
             }
 
@@ -90,11 +92,18 @@ class KTO(Descent):
 
 
 def mismatched(pairs: Preferences, seed: int) -> Samples:
-    """For each response, first sides then second, its prompt with a response to another: 2 n samples."""
+    """For each response, first sides then second, its prompt with a response to another: 2 n samples.
+
+    The response is to the same prompt only where more than half of all pairs are of that prompt.
+    """
     ids = rng.combine(pairs.ids, rng.text_ids(pairs.first.outputs))  # both orders of a pair are told apart
     order = rng.permutation(ids, seed, "kto/others")
+    prompts = rng.text_ids(pairs.first.prompts)[order]
+    _, first, prompt, counts = np.unique(prompts, return_index=True, return_inverse=True, return_counts=True)
+    order = order[np.argsort(first[prompt], kind="stable")]  # the pairs of a prompt together
+    longest = int(counts.max())  # as many pairs further on stands another prompt
     partner = np.empty_like(order)
-    partner[order] = np.roll(order, -1)
+    partner[order] = np.roll(order, -longest if longest < len(order) else -1)
     samples = Samples.concatenate([pairs.first, pairs.second])
     theirs = Samples.concatenate([pairs.first.select(partner), pairs.second.select(partner)])
     room = int(total_lengths(samples).max())

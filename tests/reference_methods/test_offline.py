@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -119,16 +120,48 @@ def test_kto_learns_which_responses_are_liked():
     assert log[0]["reference_point"] == 0 and all(m["reference_point"] >= 0 for m in log)
 
 
-def test_kto_compares_with_responses_to_other_prompts():
-    tables = [all_pairs(ONE_PAIR, np.array([[0, 1], [0, 0]]), prompt=f"prompt {i}") for i in range(6)]
-    policy = policy_of(np.tile([0.5, 0.5], (6, 1)), prompts=6)
-    import pandas as pd
+@pytest.mark.parametrize("counts", [[1] * 6, [4, 1, 2, 3, 1], [3, 3]], ids=str)
+def test_kto_compares_with_responses_to_other_prompts(counts):
+    """Every prompt has responses of its own, and as many pairs as ``counts`` says."""
+    asked = [f"prompt {i}" for i, count in enumerate(counts) for _ in range(count)]
+    k = 2 * len(asked)
+    pairs = pd.DataFrame(
+        {
+            "instruction": asked,
+            "output_1": [f"response {2 * j}" for j in range(len(asked))],
+            "output_2": [f"response {2 * j + 1}" for j in range(len(asked))],
+            "preference": 1.0,
+        }
+    )
+    policy = policy_of(np.full((len(counts), k), 1 / k), prompts=len(counts))
+    known = Preferences.read(learning(policy, prompts=len(counts), preferences=pairs))
+    found = mismatched(known, seed=1)
+    assert found.prompts == asked * 2
+    assert [int(t[0]) for t in found.prompt_tokens] == [int(t[0]) for t in known.first.prompt_tokens] * 2
+    assert sorted(found.outputs) == sorted(known.first.outputs + known.second.outputs)  # each serves once
+    answered = dict(zip(known.first.outputs + known.second.outputs, asked * 2, strict=True))
+    assert all(answered[output] != prompt for output, prompt in zip(found.outputs, found.prompts, strict=True))
 
-    pairs = Preferences.read(learning(policy, prompts=6, preferences=pd.concat(tables, ignore_index=True)))
+
+def test_kto_on_one_prompt_compares_with_the_other_pairs():
+    pairs = Preferences.read(learning(policy_of(REFERENCE), preferences=all_pairs(CYCLE)))
     found = mismatched(pairs, seed=1)
-    assert found.prompts == pairs.first.prompts * 2
-    assert [int(t[0]) for t in found.prompt_tokens] == [int(t[0]) for t in pairs.first.prompt_tokens] * 2
-    assert sorted(found.outputs) == sorted(pairs.first.outputs + pairs.second.outputs)
+    own = pairs.first.outputs + pairs.second.outputs
+    assert sorted(found.outputs) == sorted(own) and found.outputs != own
+
+
+def test_ktos_log_ratios_are_means_of_the_liked_and_of_the_others():
+    """A batch of one response has it on one side alone: its log ratio follows from the loss, 1 - sigma(beta (h - z0))."""
+    log, record = recorder()
+    pairs = all_pairs(ONE_PAIR, np.array([[0, 1], [0, 0]]))
+    given = replace(learning(policy_of([0.5, 0.5]), preferences=pairs), log=record)
+    KTO(beta=1.0, epochs=6, batch_size=1, learning_rate=0.2, schedule="constant", warm_up=0).train(given)
+    for line in log[1:]:
+        value = math.log(1 / line["loss"] - 1)
+        liked, other = line["reference_point"] + value, line["reference_point"] - value
+        assert line["chosen_log_ratio"] == pytest.approx(liked if line["chosen_log_ratio"] else 0, abs=1e-5)
+        assert line["rejected_log_ratio"] == pytest.approx(other if line["rejected_log_ratio"] else 0, abs=1e-5)
+        assert (line["chosen_log_ratio"] == 0) != (line["rejected_log_ratio"] == 0)
 
 
 # --- SLiC ----------------------------------------------------------------------------------------------------------
