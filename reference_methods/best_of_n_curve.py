@@ -38,6 +38,11 @@ class BestOfNCurve(BestOfN):
     """M, the samples of each; n is 1, 2, 4, ... up to it"""
     temperature: float = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prompts < 1 or self.candidates < 1:
+            raise ValueError("prompts and candidates must be at least 1")
+
     def train(self, learning: Learning) -> Policy:
         if not len(learning.prompts):
             raise UserError("best_of_n_curve: there are no prompts to sample for")
@@ -57,7 +62,9 @@ class BestOfNCurve(BestOfN):
             }
             if gold is not None:
                 best = expected_best(gold, rewards, n)
-                line |= {"gold": _mean(best), "gold_error": float(best.std(ddof=1) / math.sqrt(len(best)))}
+                line["gold"] = _mean(best)
+                if len(best) > 1:
+                    line["gold_error"] = float(best.std(ddof=1) / math.sqrt(len(best)))
             learning.log(line)
         return policy
 

@@ -14,6 +14,7 @@ penalty to the ranking, r(x, y) - beta (log pi_k(y|x) - log pi_ref(y|x)) (its se
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -21,7 +22,7 @@ import torch
 
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples
-from reference_methods.parts.batches import in_parts, log_likelihoods, prompt_stream
+from reference_methods.parts.batches import in_parts, prompt_stream
 from reference_methods.parts.descent import part_of
 from reference_methods.parts.optimization import Schedule
 from reference_methods.parts.rollouts import sample_metrics
@@ -42,10 +43,15 @@ class RAFT(SFT):
     beta: float = 0.0
     """the weight of the log ratio to the SFT policy in the ranking"""
     temperature: float = 1.0
+    """of the samples, and of the log-probabilities in their log ratio; what is imitated is learnt at 1"""
     epochs: int = 1
     batch_size: int = 64
     schedule: Schedule = "constant"
     warm_up: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.temperature <= 0:
+            raise ValueError("n must be at least 1, and the temperature positive: the best are chosen among samples")
 
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None or not len(learning.prompts):
@@ -79,9 +85,12 @@ class RAFT(SFT):
         return policy
 
     def _log_ratio(self, policy: Policy, reference: Policy, samples: Samples) -> torch.Tensor:
-        """log policy - log reference of whole responses, [B]."""
+        """log policy - log reference of whole responses at the temperature of the samples, [B]."""
+
+        def compute(writer: Policy, part: Samples) -> torch.Tensor:
+            return writer.log_probabilities(part, self.temperature)[0].sum(1)
+
         ours, theirs = (
-            in_parts(lambda part, writer=writer: log_likelihoods(writer, part), samples, self.micro_batch_tokens)  # type: ignore[misc]
-            for writer in (policy, reference)
+            in_parts(partial(compute, writer), samples, self.micro_batch_tokens) for writer in (policy, reference)
         )
         return ours - theirs

@@ -15,6 +15,7 @@ from farm.policies import load
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Samples
 from reference_methods.best_of_n_curve import BestOfNCurve, expected_best
+from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.feedme import FeedME
 from reference_methods.grpo import GRPO
 from reference_methods.parts.advantages import group_relative, leave_one_out, same_in_group
@@ -228,6 +229,26 @@ def test_the_stages_of_raft_compound():
     assert log[0]["kl"] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_kl_of_raft_is_that_of_the_policy_at_the_temperature_it_samples_at():
+    start = policy_of(np.tile(REFERENCE, (40, 1)), prompts=40)
+    given = learning(start, prompts=40, reward_model=scorer_of(BANDIT, prompts=40))
+    log, record = recorder()
+    settings = {"n": 2, "stages": 2, "prompts": 4000, "epochs": 20, "batch_size": 10_000, "learning_rate": 0.05}
+    method = RAFT(temperature=0.5, **settings)
+    method.train(replace(given, log=record))
+    once = replace(method, stages=1).train(given)  # the policy that the second stage samples
+    ours, theirs = (policy.log_table(0.5).detach() for policy in (once, start))
+    exact = float((ours.exp() * (ours - theirs)).sum(1).mean())
+    assert exact > 0.05
+    assert log[21]["kl"] == pytest.approx(exact, rel=0.05)
+
+
+@pytest.mark.parametrize("method", [RAFT, ExpertIteration])
+def test_the_best_of_no_samples_is_refused(method):
+    with pytest.raises(ValueError, match="at least 1"):
+        method(n=0)
+
+
 # --- reward conditioning -------------------------------------------------------------------------------------------
 
 
@@ -342,3 +363,12 @@ def test_the_curve_is_the_known_law_of_best_of_n():
         assert line["reward"] == pytest.approx(law @ BANDIT, abs=0.02)
         assert line["gold"] == pytest.approx(law @ worth, abs=0.06)
     assert log[2]["kl"] == pytest.approx(0.636, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_curve_of_a_single_prompt_has_no_standard_error():
+    log, record = recorder()
+    given = learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT), gold=lambda samples: np.ones(len(samples)))
+    BestOfNCurve(prompts=1, candidates=4).train(replace(given, log=record))
+    assert [line["gold"] for line in log] == pytest.approx([1, 1, 1])
+    assert not any("gold_error" in line for line in log)
