@@ -18,6 +18,7 @@ from farm.errors import UserError
 from farm.protocols import Learning, Policy
 from reference_methods.best_of_n import BestOfNPolicy
 from reference_methods.parts.batches import prompt_stream
+from reference_methods.parts.checkpoints import tell
 from reference_methods.parts.descent import part_of
 from reference_methods.parts.rollouts import sample_metrics
 from reference_methods.sft import SFT
@@ -53,7 +54,7 @@ class ExpertIteration(SFT):
             purpose = f"expert_iteration/round {k}"
             experts = BestOfNPolicy(policy, learning.reward_model, self.n, self.micro_batch_tokens)
             best = experts.sample(prompts, seed=learning.seed, purpose=purpose, temperature=self.temperature)
-            learning.log({"step": k * round_steps, **sample_metrics(best, learning)})
+            tell(learning.log, {"step": k * round_steps, **sample_metrics(best, learning)})
             policy = self.start(learning)
             self.imitate(policy, best, part_of(learning, k * round_steps + 1), purpose)
         return policy

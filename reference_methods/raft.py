@@ -23,6 +23,7 @@ import torch
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import in_parts, prompt_stream
+from reference_methods.parts.checkpoints import tell
 from reference_methods.parts.descent import part_of
 from reference_methods.parts.optimization import Schedule
 from reference_methods.parts.rollouts import sample_metrics
@@ -72,13 +73,14 @@ class RAFT(SFT):
             scores = in_parts(learning.reward_model.scores, samples, self.micro_batch_tokens)
             ratio = self._log_ratio(policy, learning.policy, samples)
             best = (scores - self.beta * ratio).view(-1, self.n).argmax(1).cpu().numpy()
-            learning.log(
+            tell(
+                learning.log,
                 {
                     "step": first,
                     "reward": float(scores.mean()),
                     "kl": float(ratio.mean()),
                     **sample_metrics(samples, learning),
-                }
+                },
             )
             chosen = samples.select(np.arange(len(best)) * self.n + best)
             self.imitate(policy, chosen, part_of(learning, first + 1), purpose)

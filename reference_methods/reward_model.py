@@ -30,6 +30,7 @@ from farm.errors import UserError
 from farm.protocols import Learning, Scorer
 from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import Rows, in_parts, prompt_stream
+from reference_methods.parts.checkpoints import tell
 from reference_methods.parts.descent import Descent
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.preferences import Preferences, agreement
@@ -90,7 +91,7 @@ class RewardModel(Descent):
         if self.calibration_samples:
             self._standardise(scorer, learning)
         if np.any(held_out.p_first != 0.5):
-            learning.log({"step": steps, **self._held_out(scorer, held_out)})
+            tell(learning.log, {"step": steps, **self._held_out(scorer, held_out)})
         return scorer
 
     def _standardise(self, scorer: Scorer, learning: Learning) -> None:

@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,6 +81,21 @@ def unpacked(tensors: dict[str, Tensor]) -> Samples:
     return Samples(prompts, outputs, rows("prompt"), rows("response"), rows("log_probabilities"), reasons)
 
 
+def tell(log: Callable[[Metrics], None], metrics: Metrics) -> None:
+    """Log, in the first process alone. Whoever reads the log may stop the training, in all processes: all must ask."""
+    stop: UserError | None = None
+    if processes.is_first():
+        try:
+            log(metrics)
+        except UserError as error:
+            stop = error
+    told = processes.from_first(str(stop or "").encode())
+    if stop is not None:
+        raise stop
+    if told:
+        raise UserError(told.decode())
+
+
 class Checkpoints:
     """What a training leaves behind now and then, and finds again.
 
@@ -129,20 +145,10 @@ class Checkpoints:
         return int(facts["step"])
 
     def log(self, metrics: Metrics) -> None:
-        """Log a step's metrics, and remember them. Whoever reads the log may stop the training, in all processes."""
+        """Log a step's metrics, and remember them; see :func:`tell`."""
         if self._folder is not None:
             self._lines.append(metrics)
-        stop: UserError | None = None
-        if processes.is_first():
-            try:
-                self._log(metrics)
-            except UserError as error:
-                stop = error
-        told = processes.from_first(str(stop or "").encode())
-        if stop is not None:
-            raise stop
-        if told:
-            raise UserError(told.decode())
+        tell(self._log, metrics)
 
     def after(self, step: int) -> None:
         """A step is over: save if it is time to."""

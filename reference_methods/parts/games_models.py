@@ -25,6 +25,7 @@ from farm.policies.tabular import TabularPolicy
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import Rows, micro_batches
+from reference_methods.parts.checkpoints import tell
 from reference_methods.parts.descent import Descent
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.preferences import Preferences, agreement
@@ -89,9 +90,8 @@ class PreferenceFit(Descent):
                     part = held_out.select(rows)
                     logits[torch.from_numpy(rows)] = model.logits(part.first, part.second).float().cpu()
             right = agreement(logits, torch.from_numpy(held_out.p_first))[torch.from_numpy(decided)]
-            learning.log(
-                {"step": steps, "held_out_accuracy": float(right.mean()), "held_out_pairs": float(decided.sum())}
-            )
+            accuracy, count = float(right.mean()), float(decided.sum())
+            tell(learning.log, {"step": steps, "held_out_accuracy": accuracy, "held_out_pairs": count})
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------

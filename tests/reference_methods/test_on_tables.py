@@ -381,6 +381,14 @@ def test_steps_are_announced_once_and_then_logged(name):
     assert all(math.isfinite(value) for m in log for value in m.values())
 
 
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"best_of_n"}))
+def test_of_several_processes_only_the_first_logs(name, monkeypatch):
+    log, record = recorder()
+    monkeypatch.setattr("farm.processes.is_first", lambda: False)
+    METHODS[name].train(replace(everything(), log=record))
+    assert log == []
+
+
 def test_a_loss_that_is_not_finite_stops_the_training():
     broken = policy_of(REFERENCE)
     broken.logits.data[0, 0] = float("nan")
