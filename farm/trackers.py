@@ -15,20 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import UserError
+from farm.scheduling import together
 
 VARIABLE = "FARM_TRACKER"
 
 
 @contextmanager
 def tracker(run: str) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Give a function that writes the metrics of a step of the training ``run``; it does nothing where none was asked.
+    """Give a function that writes the metrics of a step of the training ``run``; it does nothing where none was asked,
+    and in the processes beside the first.
 
     Raises:
         UserError: the tracker asked for is unknown or not installed.
     """
     asked = os.environ.get(VARIABLE, "")
     kind, _, where = asked.partition(":")
-    if not asked:
+    if not asked or together.follows():
         yield lambda metrics: None
     elif kind == "tensorboard" and where:
         writer = _load("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(Path(where) / run))

@@ -100,3 +100,12 @@ def test_trackio_gets_every_metric_at_its_step(monkeypatch, tmp_path):
     assert [(run, step, json.loads(said)) for run, step, said in rows] == [
         (run, step, {"loss": loss}) for run in ("dpo", "ppo") for step, loss in ((3, 1.0), (7, 0.5))
     ]
+
+
+def test_of_several_processes_only_the_first_writes_to_a_tracker(tmp_path, monkeypatch):
+    monkeypatch.setenv("FARM_TRACKER", f"tensorboard:{tmp_path}")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with tracker("ppo") as track:
+        track({"step": 0, "loss": 1.0})
+    assert list(tmp_path.iterdir()) == []
