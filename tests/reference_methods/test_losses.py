@@ -54,6 +54,12 @@ def test_conservative_loss_mixes_both_labels():
     same(bradley_terry(margin, one, 0.2).sum(), mixed.sum(), margin)
 
 
+def test_a_soft_label_is_a_sure_one_smoothed():
+    margin = draw(8).requires_grad_()
+    one = torch.ones(8, dtype=torch.float64)
+    same(bradley_terry(margin, 0.7 * one).sum(), bradley_terry(margin, one, 0.3).sum(), margin)
+
+
 @given(finite, st.floats(0, 1), st.floats(0, 0.45))
 def test_robust_loss_under_flips_is_the_loss_of_clean_labels(margin, p, flip):
     m, label = torch.tensor([margin], dtype=torch.float64, requires_grad=True), torch.tensor([p], dtype=torch.float64)

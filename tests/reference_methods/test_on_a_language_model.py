@@ -23,7 +23,9 @@ from reference_methods.grpo import GRPO
 from reference_methods.ipo import IPO
 from reference_methods.kto import KTO
 from reference_methods.orpo import ORPO
+from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import in_parts, log_likelihoods
+from reference_methods.parts.conditioning import with_prompts
 from reference_methods.ppo import PPO
 from reference_methods.quark import Quark
 from reference_methods.raft import RAFT
@@ -256,6 +258,88 @@ def test_a_response_that_does_not_end_gets_the_fixed_reward(given, start):
     assert log[0]["truncated_share"] > 0
     expected = -3.0 * log[0]["truncated_share"]  # what ends at once has none of the word
     assert log[0]["reward"] == pytest.approx(expected)
+
+
+def test_alpaca_farms_ppo_is_its_code_pads_and_all(given, start):
+    """Its `_shape_reward`, `_estimate_advantage` and `compute_loss`, line by line on [B, T] tensors full of pads."""
+    method = PPO(
+        steps=1, rollouts=16, max_new_tokens=12, beta=0.3, lam=0.9, value_coefficient=0.1, faithful="alpaca_farm"
+    )
+    policy, critic = SFT(batch_size=8, learning_rate=1e-2).train(given), start.scorer(4)
+    (rollout,) = method.roll_out(policy, given, "look")
+    width, lengths = 12, rollout.samples.lengths()
+    assert lengths.min() < 8 and float((rollout.log_probabilities - rollout.reference).abs().max()) > 0.1
+
+    def wide(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.cat([tensor, tensor.new_zeros(len(tensor), width - tensor.shape[1])], 1)
+
+    def whiten(values: torch.Tensor, shift_mean: bool) -> torch.Tensor:
+        mean, std = values.mean(), values.std(unbiased=False)
+        whitened = (values - mean) / (std + 1e-8)
+        return whitened if shift_mean else whitened + mean
+
+    old = wide(rollout.log_probabilities)
+    shaped = -0.3 * torch.clamp(old - wide(rollout.reference), min=0.0)
+    shaped[range(16), lengths - 1] += rollout.scores
+    shaped = whiten(shaped, shift_mean=False)
+    padded = replace(
+        rollout.samples,
+        response_tokens=[
+            np.concatenate([t, np.full(width - len(t), start.tokenizer.pad_token_id)]).astype(np.int32)
+            for t in rollout.samples.response_tokens
+        ],
+    )
+    values = critic.values(padded).detach()
+    last, reversed_advantages = torch.zeros(16), []
+    for t in reversed(range(width)):
+        following = values[:, t + 1] if t < width - 1 else 0.0
+        last = shaped[:, t] + following - values[:, t] + 0.9 * last
+        reversed_advantages.append(last)
+    advantages = torch.stack(reversed_advantages[::-1], 1)
+    returns, advantages = advantages + values, whiten(advantages, shift_mean=True)
+
+    targets = method._as_alpaca_farm(critic, rollout)
+    for found, expected in (
+        (targets.log_probabilities, old),
+        (targets.old_values, values),
+        (targets.returns, returns),
+        (targets.advantages, advantages),
+    ):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+    moved, moved_critic = METHODS["sft"].train(given), critic.copy()
+    with torch.no_grad():
+        moved_critic.bias += 0.3
+    rows = np.array([3, 1, 8, 10])
+    ratio = (wide(moved.log_probabilities(rollout.samples)[0].detach()) - old).exp()[rows]
+    a, g, v, new = advantages[rows], returns[rows], values[rows], values[rows] + 0.3
+    policy_loss = torch.maximum(-a * ratio, -a * ratio.clamp(0.8, 1.2)).mean()
+    value_loss = 0.5 * torch.maximum((new - g) ** 2, (torch.clamp(new, v - 0.2, v + 0.2) - g) ** 2).mean()
+    totals = Totals(4.0, float(lengths[rows].sum()))
+    loss, metrics = method._loss(moved, moved_critic, rollout, targets, rows, totals)
+    assert float(ratio.max()) > 1.2
+    assert metrics["policy_loss"].item() == pytest.approx(policy_loss.item(), abs=1e-5)
+    assert loss.item() == pytest.approx((policy_loss + 0.1 * value_loss).item(), abs=1e-5)
+
+
+def test_quarks_loss_by_hand(given, start):
+    """-log pi(y | q, x) + beta KL(pi(. | q, x) || pi_ref(. | x)) - entropy H: the reference sees no text of a quantile,
+    the KL is that from the policy, and means are over the tokens of the minibatch."""
+    method = Quark(beta=0.7, entropy=0.2, quantiles=2, quantile_texts=["w30 ", "w31 "], rollouts=8)
+    policy, rows = METHODS["sft"].train(given), np.array([0, 3, 5])
+    samples = start.sample(PROMPTS * 2, seed=4, purpose="quark")
+    told = with_prompts(policy, samples, ["w31 " + prompt for prompt in samples.prompts])
+    totals = Totals(3.0, float(samples.lengths()[rows].sum()))
+    loss, metrics = method._loss(policy, start, samples, told, rows, totals)
+    expected = []
+    for row in rows:
+        p = policy.distributions(told.select([row]))[0][0]
+        q = start.distributions(samples.select([row]))[0][0]
+        chosen = p[range(len(p)), samples.response_tokens[row]]
+        expected.append((-chosen + 0.7 * (p.exp() * (p - q)).sum(-1) + 0.2 * (p.exp() * p).sum(-1)).detach())
+    assert len({len(tokens) for tokens in expected}) > 1
+    assert loss.item() == pytest.approx(torch.cat(expected).mean().item(), abs=1e-5)
+    assert metrics["token_kl"].item() > 1e-3
 
 
 @pytest.mark.slow
