@@ -151,7 +151,7 @@ def test_kto_on_one_prompt_compares_with_the_other_pairs():
 
 
 def test_ktos_log_ratios_are_means_of_the_liked_and_of_the_others():
-    """A batch of one response has it on one side alone: its log ratio follows from the loss, 1 - sigma(beta (h - z0))."""
+    """A batch of one response has one side alone, and its log ratio follows from the loss, 1 - sigma(beta (h - z0))."""
     log, record = recorder()
     pairs = all_pairs(ONE_PAIR, np.array([[0, 1], [0, 0]]))
     given = replace(learning(policy_of([0.5, 0.5]), preferences=pairs), log=record)

@@ -322,10 +322,34 @@ def test_alpaca_farms_ppo_is_its_code_pads_and_all(given, start):
     assert loss.item() == pytest.approx((policy_loss + 0.1 * value_loss).item(), abs=1e-5)
 
 
+def test_ppo_looks_as_far_ahead_as_lambda_and_gamma_say(given, start):
+    method = PPO(steps=1, rollouts=8, gamma=0.9, lam=0.5)
+    critic = start.scorer(4)
+    (rollout,) = method.roll_out(SFT(batch_size=8, learning_rate=1e-2).train(given), given, "look")
+    targets = method._targets(critic, rollout)
+    row = int(rollout.samples.lengths().argmax())
+    values, rewards = critic.values(rollout.samples)[row].tolist(), rollout.token_rewards(method.beta, "k1")[row]
+    ahead, expected = 0.0, []
+    for t in reversed(range(len(values))):
+        following = values[t + 1] if t + 1 < len(values) else 0.0
+        ahead = float(rewards[t]) + 0.9 * following - values[t] + 0.9 * 0.5 * ahead
+        expected.append(ahead + values[t])
+    assert len(values) > 3
+    assert targets.returns[row].tolist() == pytest.approx(expected[::-1], abs=1e-5)
+
+
+def test_cut_responses_leave_the_batch_where_asked(given, start):
+    log, record = recorder()
+    method = GRPO(steps=1, rollouts=24, samples_per_prompt=4, max_new_tokens=3, drop_truncated=True)
+    method.train(replace(given, policy=start, log=record))
+    assert 0 < log[0]["truncated_share"] < 1
+    assert log[0]["used_share"] == pytest.approx(1 - log[0]["truncated_share"])
+
+
 def test_quarks_loss_by_hand(given, start):
     """-log pi(y | q, x) + beta KL(pi(. | q, x) || pi_ref(. | x)) - entropy H: the reference sees no text of a quantile,
     the KL is that from the policy, and means are over the tokens of the minibatch."""
-    method = Quark(beta=0.7, entropy=0.2, quantiles=2, quantile_texts=["w30 ", "w31 "], rollouts=8)
+    method = Quark(beta=0.7, entropy=0.2, quantiles=2, quantile_texts=["w30 ", "w31 "], rollouts=8, temperature=0.8)
     policy, rows = METHODS["sft"].train(given), np.array([0, 3, 5])
     samples = start.sample(PROMPTS * 2, seed=4, purpose="quark")
     told = with_prompts(policy, samples, ["w31 " + prompt for prompt in samples.prompts])
@@ -333,8 +357,8 @@ def test_quarks_loss_by_hand(given, start):
     loss, metrics = method._loss(policy, start, samples, told, rows, totals)
     expected = []
     for row in rows:
-        p = policy.distributions(told.select([row]))[0][0]
-        q = start.distributions(samples.select([row]))[0][0]
+        p = policy.distributions(told.select([row]), 0.8)[0][0]
+        q = start.distributions(samples.select([row]), 0.8)[0][0]
         chosen = p[range(len(p)), samples.response_tokens[row]]
         expected.append((-chosen + 0.7 * (p.exp() * (p - q)).sum(-1) + 0.2 * (p.exp() * p).sum(-1)).detach())
     assert len({len(tokens) for tokens in expected}) > 1

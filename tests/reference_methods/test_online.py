@@ -229,6 +229,17 @@ def test_the_stages_of_raft_compound():
     assert log[0]["kl"] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_penalty_of_raft_holds_its_ranking_at_the_reference():
+    start = policy_of(np.tile(REFERENCE, (40, 1)), prompts=40)
+    given = learning(start, prompts=40, reward_model=scorer_of(BANDIT, prompts=40))
+    settings = {"n": 4, "stages": 5, "prompts": 800, "epochs": 20, "batch_size": 10_000, "learning_rate": 0.05}
+    free, held = (
+        RAFT(beta=beta, **settings).train(given).probabilities().mean(0).detach().numpy() for beta in (0.0, 10.0)
+    )
+    assert free[2] > 0.9
+    assert distance(held, REFERENCE) < 0.5 * distance(free, REFERENCE)
+
+
 def test_the_kl_of_raft_is_that_of_the_policy_at_the_temperature_it_samples_at():
     start = policy_of(np.tile(REFERENCE, (40, 1)), prompts=40)
     given = learning(start, prompts=40, reward_model=scorer_of(BANDIT, prompts=40))

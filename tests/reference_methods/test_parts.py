@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +16,16 @@ from hypothesis import strategies as st
 from farm import config, rng
 from farm.errors import UserError
 from farm.protocols import Method, Samples
+from reference_methods.grpo import GRPO
 from reference_methods.parts import kl
+from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import in_parts, micro_batches, minibatches, prompt_stream
 from reference_methods.parts.optimization import Optimizer, rate
 from reference_methods.parts.preferences import Preferences, agreement
 from reference_methods.parts.rollouts import Online, Rollout, padded
-from tests.reference_methods.tables import REFERENCE, all_pairs, bradley_terry, learning, policy_of
+from reference_methods.ppo import PPO
+from reference_methods.rloo import RLOO
+from tests.reference_methods.tables import REFERENCE, all_pairs, bradley_terry, learning, policy_of, scorer_of
 
 IDS = rng.text_ids([f"row {i}" for i in range(100)])
 LENGTHS = np.random.default_rng(0).integers(1, 60, 100)
@@ -212,6 +218,34 @@ def test_what_is_said_of_a_rollout():
     assert found["kl"] == pytest.approx((-0.5 - 1) / 2)
     assert found["entropy"] == pytest.approx((1 + 2 + 0.5 + 3) / 4)
     assert (found["length"], found["truncated_share"], found["gold"]) == (2, 0, 2.5)
+
+
+def test_the_weight_of_a_response_is_the_mean_of_its_tokens_weights():
+    weighted = replace(rollout(), weights=torch.tensor([[2.0, 0.5, 0.2], [1.5, 9.0, 9.0]]))
+    assert weighted.sequence_weights().tolist() == pytest.approx([0.9, 1.5])
+    assert rollout().sequence_weights().tolist() == [1, 1] and rollout().token_weights().tolist() == [[1] * 3] * 2
+
+
+@pytest.mark.parametrize("method", [PPO(beta=0.3), RLOO(beta=0.3), GRPO(beta=0.3)], ids=lambda m: type(m).__name__)
+def test_importance_weights_multiply_what_each_response_adds_to_the_loss(method, monkeypatch):
+    """Once, and neither the baseline nor the whitening: the loss of a batch is the mean of weight times share."""
+    built: list[Any] = []
+    monkeypatch.setattr(Online, "learn", lambda self, policy, networks, build, *rest: built.append(build))
+    start = policy_of(REFERENCE)
+    given = learning(start, reward_model=scorer_of([0.0, 0.5, 1.0]))
+    small = replace(method, steps=1, rollouts=16, samples_per_prompt=4)
+    small.train(given)
+    (sampled,) = small.roll_out(policy_of([0.2, 0.5, 0.3]), given, "look")
+    weights = torch.linspace(0.2, 2.0, 16, dtype=torch.float64)[:, None]
+
+    def policy_loss(found: Rollout, rows: np.ndarray) -> float:
+        loss, shares = built[0](found)[0](rows, Totals(float(len(rows)), float(len(rows))))
+        return float(shares.get("policy_loss", loss).detach())
+
+    each = np.array([policy_loss(sampled, np.array([row])) for row in range(16)])
+    assert np.ptp(each) > 0.1
+    whole = policy_loss(replace(sampled, weights=weights), np.arange(16))
+    assert whole == pytest.approx(float((weights[:, 0].numpy() * each).mean()))
 
 
 @pytest.mark.parametrize(
