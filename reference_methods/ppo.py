@@ -18,9 +18,9 @@ k1_clamped`` is AlpacaFarm's, and has another optimum); rewards are not whitened
 them; lambda is 0.95, not 1; the value network is clipped and stepped apart from the policy, so that under Adam its loss
 needs no coefficient. The reward model is standardised, so beta is in units of its spread on SFT samples.
 ``faithful: alpaca_farm`` brings its quirks back (``alpaca_farm_ppo`` has its numbers too): the clamped KL, and every
-response padded to the full length with the pads in all means and whitenings, in the returns and in the value loss;
-rewards are whitened with their mean put back. Two things remain ours: the pads are seen by later pads, and each
-network's gradient is clipped by itself.
+response padded to ``max_new_tokens`` (where that is omitted, to the longest of the batch) with the pads in all means
+and whitenings, in the returns and in the value loss; rewards are whitened with their mean put back. Two things remain
+ours: the pads are seen by later pads, and each network's gradient is clipped by itself. It uses no importance weights.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ not see the token. The first batch is sampled without a token. No policy gradien
 Paper: Lu et al. (arXiv 2205.13636): K 5, beta 0.05, learning rate 1e-5, batch 128; in its code entropy 0.06.
 ``best_quantile_only`` is what AlpacaFarm (arXiv 2305.14387) runs: no tokens; each batch's best quantile alone is learnt
 from, and forgotten afterwards: online filtered fine-tuning with a KL. With beta 0 that is SuperHF (arXiv 2310.16763).
-Deviations: the tokens are words (``quantile_texts``) unless special tokens of the tokenizer are named; nothing is added
-to the vocabulary. The pool is in the checkpoints, so they grow with it.
+Deviations: AlpacaFarm divides the sum over tokens by all places, padding included, which scales the whole loss. The
+tokens are words (``quantile_texts``) unless special tokens of the tokenizer are named; nothing is added to the
+vocabulary. The pool is in the checkpoints, so they grow with it.
 """
 
 from __future__ import annotations
