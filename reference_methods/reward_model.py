@@ -111,8 +111,8 @@ class RewardModel(Descent):
         scorer.calibrate(mean, deviation)
 
     def _held_out(self, scorer: Scorer, pairs: Preferences) -> dict[str, float]:
-        first = in_parts(scorer.scores, pairs.first, self.micro_batch_tokens)
-        second = in_parts(scorer.scores, pairs.second, self.micro_batch_tokens)
+        both = pairs.both(np.arange(len(pairs)))
+        first, second = in_parts(scorer.scores, both, self.micro_batch_tokens).chunk(2)
         label = torch.as_tensor(pairs.p_first).to(first)
         return {
             "held_out_accuracy": float(agreement(first - second, label)[label != 0.5].mean()),

@@ -1,6 +1,7 @@
 """Hidden states of a language model at chosen places of many sequences, without wasted work.
 
-Sequences are sorted by length and cut into batches of about equally long ones, padded on the right, at the places where
+Rows with the same prompt become one sequence where that is cheaper (:mod:`farm.policies.trees`). Sequences are sorted
+by length and cut into batches of about equally long ones, padded on the right, at the places where
 that costs least: a batch costs its tokens, padding included, and something for being one more. Under causal
 attention a place never sees what stands to its right, so no attention mask is needed, the padding can be any token,
 and a row's result does not depend on its neighbours.
@@ -9,14 +10,14 @@ and a row's result does not depend on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from farm.policies.trees import Lengths, Rows, planted, same_prompts
 from farm.protocols import Samples
-
-Lengths = NDArray[np.int64]
 
 TOKENS = {"cpu": 2048}
 """Padded tokens of a batch by device type: what fits a processor's cache is fastest there."""
@@ -49,22 +50,33 @@ def unflatten(flat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return out.masked_scatter(mask if flat.dim() == 1 else mask[..., None], flat)
 
 
+class Causal(Protocol):
+    """A causal model: token ids [b, t] to states [b, t, h]."""
+
+    def __call__(
+        self, ids: torch.Tensor, positions: torch.Tensor | None = None, branches: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Of trees ``positions`` and ``branches`` are given for each token, int64 [b, t]."""
+
+
 def states_at(
-    body: Callable[[torch.Tensor], torch.Tensor],
+    body: Causal,
     width: int,
     samples: Samples,
     first: Lengths,
     counts: Lengths,
     device: torch.device,
     passes: Callable[[int], int] | None = None,
+    trees_of: int | None = None,
 ) -> torch.Tensor:
     """The states at places ``first[i] .. first[i] + counts[i] - 1`` of sequence i (prompt and response), in row order.
 
     Args:
-        body: token ids [b, t] to states [b, t, h] of a causal model, with h = ``width``.
+        body: gives states of ``width`` numbers.
         first, counts: [B]; every place lies in its sequence.
         passes: how often ``body`` must be called, given how often it is needed; the rest are calls on one token, which
             count for nothing.
+        trees_of: the width of the model, if it can compute trees; None where each row is computed by itself.
 
     Returns:
         [N, h] with N the sum of ``counts``.
@@ -73,20 +85,17 @@ def states_at(
     rows: list[NDArray[np.int64]] = []
     parts: list[torch.Tensor] = []
     most, one_more = TOKENS.get(device.type, TOKENS_ELSEWHERE), ONE_MORE.get(device.type, ONE_MORE_ELSEWHERE)
-    batches = cheapest_batches(needed, most, one_more)
+    trees, lengths = _trees(samples, needed, trees_of)
+    batches = cheapest_batches(lengths, most, one_more)
     idle = 0 if passes is None else passes(len(batches)) - len(batches)
     for batch in batches:
-        longest = int(needed[batch].max())
-        ids = np.zeros((len(batch), longest), dtype=np.int64)
-        for line, row in enumerate(batch):
-            prompt, response = samples.prompt_tokens[row], samples.response_tokens[row]
-            ids[line, : len(prompt)] = prompt[:longest]
-            ids[line, len(prompt) : needed[row]] = response[: needed[row] - len(prompt)]
-        places = np.arange(longest)
-        wanted = (places >= first[batch, None]) & (places < needed[batch, None])
-        states = body(torch.from_numpy(ids).to(device))
-        parts.append(states.flatten(0, 1)[torch.from_numpy(np.flatnonzero(wanted)).to(device)])
-        rows.append(np.repeat(batch, counts[batch]))
+        block = _Block([trees[i] for i in batch], int(lengths[batch].max()))
+        for line, tree in enumerate(block.trees):
+            block.write(line, tree, samples, needed)
+        states = body(*block.tensors(device))
+        places = [block.places(row, int(first[row]), int(counts[row])) for row in block.start]
+        parts.append(states.flatten(0, 1)[torch.from_numpy(np.concatenate(places)).to(device)])
+        rows.append(np.repeat(list(block.start), counts[list(block.start)]))
     found = torch.zeros(0, width, device=device)
     if parts:
         back = np.argsort(np.concatenate(rows), kind="stable")
@@ -94,6 +103,53 @@ def states_at(
     for _ in range(idle):
         found = found + 0 * body(torch.zeros(1, 1, dtype=torch.int64, device=device)).sum()
     return found
+
+
+def _trees(samples: Samples, needed: Lengths, trees_of: int | None) -> tuple[list[Rows], Lengths]:
+    """Which rows are computed as one sequence, and how long that is."""
+    prompts = prompt_lengths(samples)
+    if trees_of is None:
+        return list(np.arange(len(needed))[:, None]), needed
+    responses = np.maximum(needed - prompts, 0)
+    trees = planted(same_prompts(samples.prompt_tokens), prompts, responses, trees_of)
+    lengths = [min(prompts[tree[0]], needed[tree].max()) + responses[tree].sum() for tree in trees]
+    return trees, np.array(lengths, dtype=np.int64)
+
+
+class _Block:
+    """The token ids of a few sequences, padded on the right to one length, and where each row stands in them."""
+
+    def __init__(self, trees: list[Rows], longest: int) -> None:
+        self.trees, self.longest = trees, longest
+        shape = len(trees), longest
+        self.ids, self.positions, self.branches = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+        self.start: dict[int, tuple[int, int, int]] = {}
+        """of each row: where its sequence begins in the flattened block, the length of its prompt, and how far its
+        response stands behind that"""
+
+    def write(self, line: int, tree: Rows, samples: Samples, needed: Lengths) -> None:
+        prompt = samples.prompt_tokens[tree[0]][: needed[tree].max()]
+        self.ids[line, : len(prompt)] = prompt
+        self.positions[line, : len(prompt)] = np.arange(len(prompt))
+        place = len(prompt)
+        for branch, row in enumerate(tree, start=1):
+            self.start[int(row)] = line * self.longest, len(prompt), place - len(prompt)
+            response = samples.response_tokens[row][: max(0, needed[row] - len(prompt))]
+            here = slice(place, place + len(response))
+            self.ids[line, here], self.branches[line, here] = response, branch
+            self.positions[line, here] = len(prompt) + np.arange(len(response))
+            place += len(response)
+
+    def places(self, row: int, first: int, count: int) -> NDArray[np.int64]:
+        """Where the states of a row's places are in the flattened block."""
+        begin, prompt, behind = self.start[row]
+        place = np.arange(first, first + count)
+        return begin + place + behind * (place >= prompt)
+
+    def tensors(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """What the model is called with: plain sequences need neither positions nor branches."""
+        given = [self.ids] if all(len(tree) == 1 for tree in self.trees) else [self.ids, self.positions, self.branches]
+        return tuple(torch.from_numpy(array).to(device) for array in given)
 
 
 def cheapest_batches(lengths: Lengths, most: int, one_more: int) -> list[NDArray[np.int64]]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from farm import adapters, processes
-from farm.policies.batches import Lengths, check_lengths, prompt_lengths, states_at
+from farm.policies.batches import check_lengths, prompt_lengths, states_at
+from farm.policies.trees import Lengths, computes_trees, mask_of
 from farm.protocols import Samples
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Body:
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         self._hold(model)
         self._plain_head = self._head_is_plain()
+        self._trees_of = self.width if computes_trees(self.inner, config) else None
 
     def _hold(self, model: Any) -> None:
         self.model, self.inner = model.eval(), model.base_model
@@ -146,7 +148,7 @@ class Body:
 
     def _states(self, body: Any, width: int, samples: Samples, first: Lengths, counts: Lengths) -> torch.Tensor:
         in_step = processes.most if self._spread is not None and torch.is_grad_enabled() else None
-        return states_at(body, width, samples, first, counts, self.device, in_step)
+        return states_at(body, width, samples, first, counts, self.device, in_step, self._trees_of)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """Logits [N, V], float32, of what :meth:`before_head` gave; a tensor that nobody else reads."""
@@ -156,15 +158,27 @@ class Body:
             logits: torch.Tensor = self.model.get_output_embeddings()(states)
         return logits.float()
 
-    def _hidden(self, ids: torch.Tensor) -> torch.Tensor:
+    def _hidden(
+        self, ids: torch.Tensor, positions: torch.Tensor | None = None, branches: torch.Tensor | None = None
+    ) -> torch.Tensor:
         with self.autocast(), self._checkpointing():
-            states: torch.Tensor = self.inner(input_ids=ids, use_cache=False).last_hidden_state
+            states: torch.Tensor = self.inner(**self._inputs(ids, positions, branches)).last_hidden_state
         return states
 
-    def _whole(self, ids: torch.Tensor) -> torch.Tensor:
+    def _whole(
+        self, ids: torch.Tensor, positions: torch.Tensor | None = None, branches: torch.Tensor | None = None
+    ) -> torch.Tensor:
         with self.autocast(), self._checkpointing():
-            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits
+            logits: torch.Tensor = self.model(**self._inputs(ids, positions, branches)).logits
         return logits
+
+    def _inputs(
+        self, ids: torch.Tensor, positions: torch.Tensor | None, branches: torch.Tensor | None
+    ) -> dict[str, Any]:
+        given: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+        if branches is None:
+            return given
+        return {**given, "position_ids": positions, "attention_mask": mask_of(branches, self.model.dtype)}
 
     @contextlib.contextmanager
     def _checkpointing(self) -> Iterator[None]:

@@ -16,10 +16,11 @@ import torch
 from farm import adapters, rng
 from farm.models import load_causal_lm, save_causal_lm
 from farm.policies import read_descriptor, write_descriptor
-from farm.policies.batches import Lengths, prompt_lengths, response_mask, unflatten
+from farm.policies.batches import prompt_lengths, response_mask, unflatten
 from farm.policies.body import Body
 from farm.policies.language_model import Head
 from farm.policies.tabular import calibrated
+from farm.policies.trees import Lengths
 from farm.protocols import Samples
 
 HEAD = "head.safetensors"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from farm import memory, processes, rng
+from farm.policies.trees import same_prompts
 from farm.protocols import Policy, Samples
 from farm.rng import Ids
 
@@ -51,14 +52,34 @@ def minibatches(
     return batches
 
 
-def micro_batches(rows: Rows, lengths: Lengths, tokens: int) -> list[Rows]:
-    """``rows`` cut by length so that each part, padded to its longest, has at most ``tokens`` (but at least a row)."""
+def micro_batches(rows: Rows, lengths: Lengths, tokens: int, prompts: Rows | None = None) -> list[Rows]:
+    """``rows`` cut by length so that each part, padded to its longest, has at most ``tokens`` (but at least a row).
+
+    With ``prompts``, a number for each prompt [n], rows with the same one stay together, so that a model computes their
+    prompt once (``farm.policies.trees``); a part then has at most ``tokens`` without any padding.
+    """
+    if prompts is not None:
+        return _by_prompt(rows, lengths, tokens, prompts)
     ordered = rows[np.argsort(-lengths[rows], kind="stable")]
     parts, start = [], 0
     while start < len(ordered):
         fitting = max(1, tokens // max(1, int(lengths[ordered[start]])))
         parts.append(ordered[start : start + fitting])
         start += fitting
+    return parts
+
+
+def _by_prompt(rows: Rows, lengths: Lengths, tokens: int, prompts: Rows) -> list[Rows]:
+    group = prompts[rows]
+    longest = np.zeros(int(prompts.max(initial=0)) + 1, dtype=np.int64)
+    np.maximum.at(longest, group, lengths[rows])
+    ordered = rows[np.lexsort((-lengths[rows], group, -longest[group]))]
+    until = np.cumsum(lengths[ordered])
+    parts, start, before = [], 0, 0
+    while start < len(ordered):
+        end = max(start + 1, int(np.searchsorted(until, before + tokens, side="right")))
+        parts.append(ordered[start:end])
+        start, before = end, int(until[end - 1])
     return parts
 
 
@@ -77,8 +98,8 @@ def in_parts(compute: Callable[[Samples], Tensor], samples: Samples, tokens: int
 
     ``together`` shares the work among the processes that train, all of which must then ask; else each does it all.
     """
-    lengths = total_lengths(samples)
-    parts = micro_batches(np.arange(len(samples)), lengths, tokens)
+    everyone = np.arange(len(samples))
+    parts = micro_batches(everyone, total_lengths(samples), tokens, same_prompts(samples.prompt_tokens))
     alone = not together or len(parts) < processes.number()
     if not alone:
         parts = parts[processes.rank() :: processes.number()]

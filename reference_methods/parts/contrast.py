@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,8 +109,5 @@ class Contrast(Descent):
         }
 
     def _reference(self, policy: Policy, pairs: Preferences) -> Tensor:
-        sides = (
-            in_parts(lambda part: log_likelihoods(policy, part), side, self.micro_batch_tokens)
-            for side in (pairs.first, pairs.second)
-        )
-        return torch.stack(list(sides))
+        both = pairs.both(np.arange(len(pairs)))
+        return in_parts(lambda part: log_likelihoods(policy, part), both, self.micro_batch_tokens).view(2, -1)

@@ -36,7 +36,7 @@ class Batch:
     prompts: list[str]
     samples: Samples
     start: Tensor
-    """[S, n]"""
+    """of the learner before the step, [S, n]; where one pass is made on the batch, that pass puts them here"""
     reference: Tensor
     """[S, n]"""
     from_reference: int
@@ -79,10 +79,17 @@ class Turn:
                 lengths,
                 self.game.micro_batch_tokens,
             )
+            if self._fills_start:
+                processes.added(self.batch.start)  # each has filled in its share
             if self.optimizer.steps_taken == 0:
                 self._same()
             done.append(metrics | self.optimizer.step(metrics["loss"]))
         return {name: float(np.mean([m[name] for m in done])) for name in done[0]} | self.compared
+
+    @property
+    def _fills_start(self) -> bool:
+        """Whether this is the one pass on the batch, or the first of the two of an extragradient."""
+        return self.game.one_pass and len(self.calls) == 1
 
     def _loss(self, play: Play, rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
         n = self.batch.n
@@ -94,6 +101,8 @@ class Turn:
             there = index(own, tokens)
             self.compared.update(self._compare(samples.select(own), tokens.detach()[there], mask[there]))
         log_probabilities = tokens.sum(1).view(-1, n)
+        if self._fills_start:
+            self.batch.start[index(rows, self.batch.start)] = log_probabilities.detach().to(self.batch.start)
         part = play.select(index(rows, log_probabilities))
         losses = self.game.loss(log_probabilities, part)
         return losses.sum() / totals.sequences, {

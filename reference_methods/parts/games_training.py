@@ -125,6 +125,11 @@ class Game:
         most = 1 / self.beta if self.beta else math.inf  # beyond it a step would overshoot the reference
         return self, min(self.table_step, most) if step_size is None else step_size
 
+    @property
+    def one_pass(self) -> bool:
+        """Whether a step is one update on its whole batch: before it, the learner is the policy that sampled."""
+        return self.epochs * self.minibatches == 1
+
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     @property
@@ -215,7 +220,10 @@ class Game:
                 parts.append(self._sample(learning.policy, prompts, theirs, learning.seed, f"{key}/reference"))
             samples = _interleave(parts, len(prompts))
             is_theirs = np.arange(len(samples)) % self.samples_per_prompt >= self.samples_per_prompt - theirs
-            start = self._likelihoods(policy, samples, ~is_theirs)
+            if self.one_pass:  # which then has them, and costs no pass of its own
+                start = torch.zeros(len(samples), device=next(policy.parameters()).device)
+            else:
+                start = self._likelihoods(policy, samples, ~is_theirs)
             reference = self._likelihoods(learning.policy, samples, is_theirs)
             shape = len(prompts), self.samples_per_prompt
             yield Batch(prompts, samples, start.view(shape), reference.view(shape), theirs)

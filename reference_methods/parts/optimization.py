@@ -172,18 +172,25 @@ def _spread(parameter: Tensor) -> Any:
 
 
 def accumulate(
-    loss: Loss, rows: Rows, totals: Totals, lengths: Lengths, micro_batch_tokens: int, in_step: bool = False
+    loss: Loss,
+    rows: Rows,
+    totals: Totals,
+    lengths: Lengths,
+    micro_batch_tokens: int,
+    in_step: bool = False,
+    prompts: Rows | None = None,
 ) -> Metrics:
     """Add the gradient of a minibatch's loss to the parameters, and return the loss and the other metrics.
 
     Of several processes each adds the gradient of its share of the rows; the metrics are those of all rows. With
-    ``in_step`` every process makes equally many passes, some of them for nothing.
+    ``in_step`` every process makes equally many passes, some of them for nothing. With ``prompts``, a number for each
+    row's prompt, rows with the same one are computed together where they can be.
 
     Raises:
         UserError: the memory does not suffice for a micro-batch.
     """
     metrics: Metrics = {"loss": 0.0}
-    parts = micro_batches(processes.share(rows), lengths, micro_batch_tokens)
+    parts = micro_batches(processes.share(rows), lengths, micro_batch_tokens, prompts)
     passes = processes.most(len(parts)) if in_step else len(parts)
     for number, part in enumerate(parts + [rows[:1]] * (passes - len(parts))):
         with memory.explained(f"a micro-batch of {len(part)} rows of at most {int(lengths[part].max())} tokens"):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from farm import processes
 from farm.errors import UserError
+from farm.policies.trees import same_prompts
 from farm.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.parts import kl
 from reference_methods.parts.aggregation import Totals
@@ -299,11 +300,12 @@ class Online(Tuning):
         """
         lengths, tokens = total_lengths(rollout.samples), rollout.samples.lengths()
         ids = np.arange(len(rollout.samples), dtype=np.uint64)
+        prompts = same_prompts(rollout.samples.prompt_tokens)
         size = -(-len(rollout.samples) // self.minibatches)
         steps = []
         for rows in minibatches(ids, lengths, size, self.epochs, seed, purpose, bucket=1):
             totals = Totals(float(len(rows)), float(tokens[rows].sum()))
-            metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens, optimizer.in_step)
+            metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens, optimizer.in_step, prompts)
             if optimizer.steps_taken == 0 and max(metrics["update_kl"], metrics["clip_fraction"]) > rollout.same:
                 raise RuntimeError(
                     f"{purpose}: before the first update the probability ratio must be 1 and nothing clipped, but the "

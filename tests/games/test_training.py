@@ -272,7 +272,7 @@ def test_likelihoods_that_came_with_the_samples_are_those_of_a_pass_over_them(te
         for parameter in reference.parameters():
             parameter.mul_(1.1)
     for game in (OnlineDPO(**SMALL, temperature=temperature), XPO(**SMALL, temperature=temperature)):
-        few = replace(game, steps=1, prompts_per_step=6)
+        few = replace(game, steps=1, prompts_per_step=6, minibatches=2)
         (batch,) = few._batches(policy, Learning(1, reference, prompts), "likelihoods")
         assert batch.from_reference == (2 if game.reference_samples else 0)
         for found, whose in ((batch.start, policy), (batch.reference, reference)):
@@ -283,12 +283,30 @@ def test_likelihoods_that_came_with_the_samples_are_those_of_a_pass_over_them(te
 
 def test_samples_of_a_cut_distribution_are_passed_over_again() -> None:
     policy, prompts = make_policy().with_settings(top_k=3), pd.DataFrame({"instruction": PROMPTS})
-    (batch,) = OnlineDPO(steps=1, prompts_per_step=6)._batches(policy, Learning(1, policy, prompts), "cut")
+    (batch,) = OnlineDPO(steps=1, prompts_per_step=6, epochs=2)._batches(policy, Learning(1, policy, prompts), "cut")
     with torch.no_grad():
         expected = policy.log_probabilities(batch.samples)[0].sum(1)
     torch.testing.assert_close(batch.start.reshape(-1), expected, atol=1e-4, rtol=1e-5)
     drawn = torch.tensor([float(values.sum()) for values in batch.samples.log_probabilities])
     assert (drawn - expected).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("game", [SPPO(), XPO(), INPO(), EGPO()], ids=lambda game: type(game).__name__)
+def test_the_only_pass_on_a_batch_also_tells_where_it_started(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = replace(game, steps=2, prompts_per_step=6, learning_rate=1e-3, micro_batch_tokens=100)
+    ends, logs = [], []
+    for one_pass in (True, False):
+        assert few.one_pass
+        monkeypatch.setattr(Game, "one_pass", property(lambda self, one_pass=one_pass: one_pass))
+        lines: list[dict[str, float]] = []
+        learning = Learning(
+            1, make_policy(), pd.DataFrame({"instruction": PROMPTS}), annotator=LikesAWord(), log=lines.append
+        )
+        ends.append(torch.cat([p.detach().reshape(-1) for p in few.train(learning).parameters()]))
+        logs.append([[line[name] for name in ("loss", "kl", "win_rate")] for line in lines])
+        monkeypatch.undo()
+    torch.testing.assert_close(ends[0], ends[1], atol=2e-5, rtol=1e-3)
+    np.testing.assert_allclose(logs[0], logs[1], atol=1e-5, rtol=1e-4)
 
 
 def test_sampler_and_trainer_are_compared_without_a_pass_of_their_own() -> None:

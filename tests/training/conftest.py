@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from farm.protocols import Learning, Samples
+from farm.records import annotation_table
 from tests.policies.conftest import PROMPTS, make_policy
 
 
@@ -31,8 +32,17 @@ def pair_table(policy: Any, pairs: int) -> pd.DataFrame:
     return table
 
 
+class LikesLength:
+    """An annotator that prefers the longer text."""
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        longer = (pairs["output_1"].str.len() - pairs["output_2"].str.len()).to_numpy()
+        preference = np.select([longer > 0, longer < 0], [1.0, 2.0], 1.5)
+        return annotation_table(pairs, "length", preference, 2 - preference, seed=seed)
+
+
 def everything(policy: Any = None, **given: Any) -> Learning:
-    """Demonstrations, preferences and a reward model that has an opinion, all from ``policy``."""
+    """Demonstrations, preferences, an annotator, and a reward model that has an opinion, all from ``policy``."""
     policy = policy or make_policy()
     samples = policy.sample(PROMPTS * 4, seed=9, purpose="demonstrations")
     reward_model = policy.scorer(2)
@@ -45,6 +55,7 @@ def everything(policy: Any = None, **given: Any) -> Learning:
             "demonstrations": pd.DataFrame({"instruction": samples.prompts, "output": samples.outputs}),
             "preferences": pair_table(policy, 24),
             "reward_model": reward_model,
+            "annotator": LikesLength(),
             **given,
         }
     )

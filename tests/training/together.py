@@ -21,6 +21,7 @@ from reference_methods.dpo import DPO
 from reference_methods.ppo import PPO
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT
+from reference_methods.sppo import SPPO
 from tests.policies.conftest import PROMPTS, small_model, word_tokenizer
 from tests.training.conftest import everything, numbers
 
@@ -33,6 +34,7 @@ def methods(micro_batch_tokens: int, **more: Any) -> dict[str, Any]:
         "dpo": DPO(epochs=1, batch_size=8, learning_rate=1e-3, **shared),
         "rloo": RLOO(**online, **shared),
         "ppo": PPO(value_learning_rate=1e-3, **online, **shared),
+        **({} if more else {"sppo": SPPO(steps=2, prompts_per_step=6, learning_rate=1e-4, **shared)}),
     }
 
 
