@@ -17,7 +17,7 @@ from typing import ClassVar
 from farm.errors import UserError
 from farm.protocols import Learning, Policy
 from reference_methods.best_of_n import BestOfNPolicy
-from reference_methods.parts.batches import prompt_stream
+from reference_methods.parts.batches import prompt_stream, sampled
 from reference_methods.parts.checkpoints import tell
 from reference_methods.parts.descent import part_of
 from reference_methods.parts.rollouts import sample_metrics
@@ -38,6 +38,7 @@ class ExpertIteration(SFT):
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.n < 1:
             raise ValueError(f"n is a number of responses, at least 1, not {self.n}")
 
@@ -53,7 +54,7 @@ class ExpertIteration(SFT):
         for k, prompts in enumerate(streams):
             purpose = f"expert_iteration/round {k}"
             experts = BestOfNPolicy(policy, learning.reward_model, self.n, self.micro_batch_tokens)
-            best = experts.sample(prompts, seed=learning.seed, purpose=purpose, temperature=self.temperature)
+            best = sampled(experts, prompts, seed=learning.seed, purpose=purpose, temperature=self.temperature)
             tell(learning.log, {"step": k * round_steps, **sample_metrics(best, learning)})
             policy = self.start(learning)
             self.imitate(policy, best, part_of(learning, k * round_steps + 1), purpose)

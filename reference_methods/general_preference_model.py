@@ -37,6 +37,7 @@ class GeneralPreferenceModel(PreferenceFit):
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.planes < 1:
             raise ValueError(f"planes must be at least 1, not {self.planes}")
         if self.temperature <= 0:

@@ -47,6 +47,7 @@ class GenerativePreferenceModel(PreferenceFit):
     verdicts: tuple[str, str] = ("A", "B")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in ("{instruction}", "{first}", "{second}"):
             if field not in self.question:
                 raise ValueError(f"question must contain {field}")

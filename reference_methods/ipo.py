@@ -33,6 +33,7 @@ class IPO(Contrast):
     learning_rate: float = 1e-6
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.tau > 0:
             raise ValueError(f"tau is the strength of an anchor and must be above 0, not {self.tau}")
 

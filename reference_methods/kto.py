@@ -88,7 +88,7 @@ class KTO(Descent):
         return policy
 
     def _log_likelihoods(self, policy: Policy, samples: Samples) -> Tensor:
-        return in_parts(lambda part: log_likelihoods(policy, part), samples, self.micro_batch_tokens)
+        return in_parts(lambda part: log_likelihoods(policy, part), samples, self.micro_batch_tokens, together=True)
 
 
 def mismatched(pairs: Preferences, seed: int) -> Samples:

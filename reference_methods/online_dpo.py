@@ -6,7 +6,9 @@ With preferences of a utility u it leads to pi_ref exp(u / beta). Where they are
 implicit Bradley-Terry model agrees on average with the labels of its own samples: not the equilibrium of the game, but
 far better than a reward model fitted once.
 
-Paper: Guo et al. (arXiv 2402.04792): beta 0.1, two samples, the SFT policy as reference throughout.
+Paper: Guo et al. (arXiv 2402.04792): beta 0.1, two samples, the SFT policy as reference throughout. Deviation: four
+samples a prompt, each in two duels. A response that was cut at the length limit loses to one that ended, in place of
+the penalty that its implementations take from the score (``cut_responses_lose: false`` leaves it to the annotator).
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from reference_methods.parts.games_training import Game
 class OnlineDPO(Game):
     learns_from_pairs: ClassVar[bool] = True
     table_step: ClassVar[float] = 1.0
+
+    cut_responses_lose: bool = True
 
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:
         margin = self.beta * (log_probabilities - play.reference)

@@ -22,7 +22,7 @@ import torch
 
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples
-from reference_methods.parts.batches import in_parts, prompt_stream
+from reference_methods.parts.batches import in_parts, prompt_stream, sampled
 from reference_methods.parts.checkpoints import tell
 from reference_methods.parts.descent import part_of
 from reference_methods.parts.optimization import Schedule
@@ -51,6 +51,7 @@ class RAFT(SFT):
     warm_up: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.n < 1 or self.temperature <= 0:
             raise ValueError("n must be at least 1, and the temperature positive: the best are chosen among samples")
 
@@ -64,13 +65,14 @@ class RAFT(SFT):
         streams = prompt_stream(instructions, self.prompts, self.stages, learning.seed, "raft")
         for k, prompts in enumerate(streams):
             purpose, first = f"raft/stage {k}", k * stage_steps
-            samples = policy.sample(
+            samples = sampled(
+                policy,
                 [prompt for prompt in prompts for _ in range(self.n)],
                 seed=learning.seed,
                 purpose=purpose,
                 temperature=self.temperature,
             )
-            scores = in_parts(learning.reward_model.scores, samples, self.micro_batch_tokens)
+            scores = in_parts(learning.reward_model.scores, samples, self.micro_batch_tokens, together=True)
             ratio = self._log_ratio(policy, learning.policy, samples)
             best = (scores - self.beta * ratio).view(-1, self.n).argmax(1).cpu().numpy()
             tell(
@@ -93,6 +95,7 @@ class RAFT(SFT):
             return writer.log_probabilities(part, self.temperature)[0].sum(1)
 
         ours, theirs = (
-            in_parts(partial(compute, writer), samples, self.micro_batch_tokens) for writer in (policy, reference)
+            in_parts(partial(compute, writer), samples, self.micro_batch_tokens, together=True)
+            for writer in (policy, reference)
         )
         return ours - theirs

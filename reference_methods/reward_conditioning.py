@@ -36,6 +36,7 @@ class RewardConditioning(SFT):
     bad: str = "Bad answer. "
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.good == self.bad:
             raise ValueError("good and bad must be different texts")
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from farm.errors import UserError
 from farm.protocols import Learning, Scorer
 from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import Rows, in_parts, prompt_stream
+from reference_methods.parts.batches import Rows, in_parts, prompt_stream, sampled
 from reference_methods.parts.checkpoints import tell
 from reference_methods.parts.descent import Descent
 from reference_methods.parts.losses import bradley_terry
@@ -100,8 +100,8 @@ class RewardModel(Descent):
         purpose = "reward_model/calibration"
         instructions = learning.prompts["instruction"].tolist()
         (prompts,) = prompt_stream(instructions, self.calibration_samples, 1, learning.seed, purpose)
-        samples = learning.policy.sample(prompts, seed=learning.seed, purpose=purpose)
-        scores = in_parts(scorer.scores, samples, self.micro_batch_tokens).double()
+        samples = sampled(learning.policy, prompts, seed=learning.seed, purpose=purpose)
+        scores = in_parts(scorer.scores, samples, self.micro_batch_tokens, together=True).double()
         mean, deviation = float(scores.mean()), float(scores.std(unbiased=False))
         if not deviation > 1e-6:
             raise UserError(
@@ -112,7 +112,7 @@ class RewardModel(Descent):
 
     def _held_out(self, scorer: Scorer, pairs: Preferences) -> dict[str, float]:
         both = pairs.both(np.arange(len(pairs)))
-        first, second = in_parts(scorer.scores, both, self.micro_batch_tokens).chunk(2)
+        first, second = in_parts(scorer.scores, both, self.micro_batch_tokens, together=True).chunk(2)
         label = torch.as_tensor(pairs.p_first).to(first)
         return {
             "held_out_accuracy": float(agreement(first - second, label)[label != 0.5].mean()),

@@ -88,7 +88,8 @@ def whiten(values: Tensor, mask: Tensor, shift: bool = True, floor: float = 1e-3
 
 @torch.no_grad()
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
-    """1 - Var(G - V) / Var(G) over real places: 1 is a perfect value model, 0 no better than a constant."""
+    """1 - Var(G - V) / Var(G) over real places: 1 is a perfect value model, 0 no better than a constant, and 0 where
+    the returns do not vary."""
     target, error = returns[mask], (returns - values)[mask]
     spread = float(target.var(unbiased=False))
-    return 1 - float(error.var(unbiased=False)) / spread if spread > 0 else float("nan")
+    return 1 - float(error.var(unbiased=False)) / spread if spread > 0 else 0.0

@@ -92,6 +92,27 @@ def prompt_stream(prompts: Sequence[str], size: int, steps: int, seed: int, purp
         yield [prompts[i] for i in order[step * size : (step + 1) * size]]
 
 
+def sampled(
+    policy: Policy,
+    prompts: Sequence[str],
+    *,
+    seed: int,
+    purpose: str,
+    temperature: float = 1.0,
+    max_new_tokens: int | None = None,
+) -> Samples:
+    """What ``policy`` answers to these prompts: of the processes that train each samples a share, and all have all."""
+    mine = processes.by_prompt(prompts)
+    samples = policy.sample(
+        [prompts[i] for i in mine],
+        seed=seed,
+        purpose=purpose,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+    )
+    return processes.all_samples(samples, mine, len(prompts))
+
+
 @torch.no_grad()
 def in_parts(compute: Callable[[Samples], Tensor], samples: Samples, tokens: int, together: bool = False) -> Tensor:
     """``compute`` on micro-batches of ``samples``, without gradient: [B] or, padded with zeros, [B, T].

@@ -119,7 +119,7 @@ class Checkpoints:
     ) -> None:
         self._log, self._optimizer, self._kept, self._purpose = learning.log, optimizer, kept, purpose
         self._seconds, self._last, self._lines = 60 * minutes, time.monotonic(), list[Metrics]()
-        self._mark = hashlib.blake2b(repr((purpose, learning.seed, fingerprint)).encode(), digest_size=16).hexdigest()
+        self._mark = "" if learning.checkpoints is None else _mark(purpose, learning, fingerprint)
         safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in purpose)
         self._folder = None if learning.checkpoints is None else learning.checkpoints / safe
 
@@ -193,6 +193,20 @@ class Checkpoints:
                     shutil.rmtree(other, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _mark(purpose: str, learning: Learning, fingerprint: Any) -> str:
+    """A digest of what a training starts from: its settings, the labels, and the networks it is given, of which some
+    numbers of each parameter are looked at."""
+    digest = hashlib.blake2b(repr((purpose, learning.seed, fingerprint)).encode(), digest_size=16)
+    if learning.preferences is not None and "preference" in learning.preferences:
+        digest.update(learning.preferences["preference"].astype(float).to_numpy().tobytes())
+    for network in (learning.policy, learning.reward_model):
+        if network is not None and hasattr(network, "parameters"):
+            for parameter in network.parameters():
+                some = parameter.detach().reshape(-1)[:: max(1, parameter.numel() // 16)]
+                digest.update(some.cpu().double().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _newest(folder: Path) -> Path | None:

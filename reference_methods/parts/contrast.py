@@ -110,4 +110,4 @@ class Contrast(Descent):
 
     def _reference(self, policy: Policy, pairs: Preferences) -> Tensor:
         both = pairs.both(np.arange(len(pairs)))
-        return in_parts(lambda part: log_likelihoods(policy, part), both, self.micro_batch_tokens).view(2, -1)
+        return in_parts(lambda part: log_likelihoods(policy, part), both, self.micro_batch_tokens, True).view(2, -1)

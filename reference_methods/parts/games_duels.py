@@ -152,7 +152,7 @@ class Turn:
         rows = np.arange(s)[:, None] * n
         a, b = (rows + first).reshape(-1), (rows + second).reshape(-1)
         samples = self.batch.samples
-        answers = self.feedback(samples.select(a), samples.select(b))
+        answers = self._verdicts(samples.select(a), samples.select(b))
         table = np.zeros((s, n, n))
         answered = np.zeros((s, n, n))
         prompt = np.repeat(np.arange(s), len(first))
@@ -163,6 +163,17 @@ class Turn:
             table[prompt[there], x[there], y[there]] = values[there]
             answered[prompt[there], x[there], y[there]] = 1
         return torch.from_numpy(table), torch.from_numpy(answered)
+
+    def _verdicts(self, first: Samples, second: Samples) -> NDArray[np.float64]:
+        """P(first > second), or the score, of each pair; NaN where no verdict came."""
+        if not self.game.cut_responses_lose:
+            return self.feedback(first, second)
+        ended = np.array([[reason == "stop" for reason in side.finish_reason] for side in (first, second)])
+        verdicts = ended[0].astype(np.float64)
+        open_ones = np.flatnonzero(ended[0] == ended[1])
+        if len(open_ones):
+            verdicts[open_ones] = self.feedback(first.select(open_ones), second.select(open_ones))
+        return verdicts
 
     def _schedule(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Who meets whom in a group of n, each pair at most once."""
@@ -183,7 +194,7 @@ class Turn:
         key = f"{self.purpose}/opponent {len(self.calls)}"
         rivals = self.game._sample(opponent, self.batch.prompts, n * duels, self.seed, key)
         own = self.batch.samples.select(np.repeat(np.arange(s * n), duels))
-        verdicts = torch.from_numpy(self.feedback(own, rivals).reshape(s, n, duels))
+        verdicts = torch.from_numpy(self._verdicts(own, rivals).reshape(s, n, duels))
         answers = (~verdicts.isnan()).sum(2)
         return verdicts.nansum(2) / answers.clamp(min=1), answers
 

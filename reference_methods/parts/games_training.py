@@ -22,7 +22,7 @@ from torch import Tensor
 
 from farm.errors import UserError
 from farm.protocols import Learning, Method, Policy, PreferenceModel, Samples
-from reference_methods.parts.batches import in_parts, index, prompt_stream
+from reference_methods.parts.batches import in_parts, index, prompt_stream, sampled
 from reference_methods.parts.checkpoints import Checkpoints, Together
 from reference_methods.parts.games_duels import Batch, Turn
 from reference_methods.parts.games_feedback import AnnotatorFeedback, Feedback, ModelFeedback
@@ -69,6 +69,8 @@ class Game:
     preference_model: Method | None = None
     """what gives the preference model that then decides the duels, not the annotator: a method that fits one to the
     annotated pairs, ``shared_preference`` for the experiment's own, or ``reward_preference``"""
+    cut_responses_lose: bool = False
+    """whether a response that did not end by itself loses its duels with those that did, without being asked for"""
     gap_every: int = 0
     """steps between two measurements of the gap to the best answer (``games_gap``), on the annotator; 0 for none"""
     gap_prompts: int = 32
@@ -97,8 +99,12 @@ class Game:
             raise ValueError("samples_per_prompt must be even: half of them come from the reference")
         if not 1 <= self.duels < self.samples_per_prompt:
             raise ValueError(f"duels must be at least 1 and below samples_per_prompt ({self.samples_per_prompt})")
+        if self.cut_responses_lose and self.uses_scores:
+            raise ValueError("cut_responses_lose is for verdicts; this method learns from scores")
         if self.temperature <= 0:
             raise ValueError("the temperature must be positive: a method that learns from samples needs chance")
+        if min(self.prompts_per_step, self.minibatches, self.epochs) < 1:
+            raise ValueError("prompts_per_step, minibatches and epochs must be at least 1")
         if self.prompts_per_step % self.minibatches:
             raise ValueError("prompts_per_step must be a multiple of minibatches")
 
@@ -229,7 +235,8 @@ class Game:
             yield Batch(prompts, samples, start.view(shape), reference.view(shape), theirs)
 
     def _sample(self, policy: Policy, prompts: list[str], n: int, seed: int, purpose: str) -> Samples:
-        return policy.sample(
+        return sampled(
+            policy,
             [prompt for prompt in prompts for _ in range(n)],
             seed=seed,
             purpose=purpose,
@@ -251,7 +258,7 @@ class Game:
         def compute(part: Samples) -> Tensor:
             return policy.log_probabilities(part, self.temperature)[0].sum(1)
 
-        others = in_parts(compute, samples.select(~own), self.micro_batch_tokens)
+        others = in_parts(compute, samples.select(~own), self.micro_batch_tokens, together=True)
         found = found.to(others)
         found[index(np.flatnonzero(~own), found)] = others
         return found

@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm import processes
 from farm.errors import UserError
 from farm.policies.trees import same_prompts
 from farm.protocols import Learning, Policy, Samples, Scorer
@@ -33,6 +32,7 @@ from reference_methods.parts.batches import (
     micro_batches,
     minibatches,
     prompt_stream,
+    sampled,
     total_lengths,
 )
 from reference_methods.parts.checkpoints import Checkpoints, Kept
@@ -173,6 +173,8 @@ class Online(Tuning):
     this (truncated importance sampling); None for no correction"""
 
     def __post_init__(self) -> None:
+        if min(self.rollouts, self.samples_per_prompt, self.minibatches, self.epochs) < 1:
+            raise ValueError("rollouts, samples_per_prompt, minibatches and epochs must be at least 1")
         if self.rollouts % self.samples_per_prompt or self.rollouts % self.minibatches:
             raise ValueError(
                 f"rollouts ({self.rollouts}) must be a multiple of samples_per_prompt ({self.samples_per_prompt}) "
@@ -227,41 +229,40 @@ class Online(Tuning):
         assert learning.reward_model is not None
         started = time.perf_counter()
         asked = [prompt for prompt in prompts for _ in range(self.samples_per_prompt)]
-        mine = processes.by_prompt(asked)
-        samples = policy.sample(
-            [asked[i] for i in mine],
+        samples = sampled(
+            policy,
+            asked,
             seed=learning.seed,
             purpose=f"{purpose}/step {step}",
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,
         )
-        samples = processes.all_samples(samples, mine, len(asked))
         reference = self._log_probabilities(learning.policy, samples)
-        sampled, mask = padded(samples.log_probabilities, like=reference)
+        drawn, mask = padded(samples.log_probabilities, like=reference)
         scores = self._scores(learning.reward_model, samples)
         same = same_of(policy) if self.same is None else self.same
-        rollout = Rollout(samples, mask, sampled, reference, scores, started, step, same=same)
+        rollout = Rollout(samples, mask, drawn, reference, scores, started, step, same=same)
         return self._compared(rollout, policy, purpose)
 
     def _compared(self, rollout: Rollout, policy: Policy, purpose: str) -> Rollout:
         """The rollout with what the trainer makes of it: of all of it where what was drawn with is not what the
         trainer computes, else of a part."""
-        sampled, mask, alarm = rollout.log_probabilities, rollout.mask, alarm_of(policy)
+        drawn, mask, alarm = rollout.log_probabilities, rollout.mask, alarm_of(policy)
         if not (samples_elsewhere(policy) or in_16_bits(policy)):
             lengths = total_lengths(rollout.samples)
             some = micro_batches(np.arange(len(lengths)), lengths, min(COMPARED, self.micro_batch_tokens))[0]
             trained = self._log_probabilities(policy, rollout.samples.select(some), together=False)
             width = trained.shape[1]
-            return replace(rollout, comparison=compare(trained, sampled[some, :width], mask[some, :width], alarm))
+            return replace(rollout, comparison=compare(trained, drawn[some, :width], mask[some, :width], alarm))
         trained = self._log_probabilities(policy, rollout.samples)
-        comparison = compare(trained, sampled, mask, alarm)
+        comparison = compare(trained, drawn, mask, alarm)
         if rollout.step == 0 and not comparison["sampler_kl"] <= rollout.same:
             raise RuntimeError(
                 f"{purpose}: before the first update what samples and the policy that trains are "
                 f"{comparison['sampler_kl']:.4f} nats a token apart (`same` allows {rollout.same:g}): other weights, "
                 "another temperature, a cut distribution (top_k, top_p) or another precision"
             )
-        weights, cut = correction(trained, sampled, mask, self.importance_cap)
+        weights, cut = correction(trained, drawn, mask, self.importance_cap)
         return replace(
             rollout, log_probabilities=trained, weights=weights, comparison={**comparison, "importance_cut": cut}
         )

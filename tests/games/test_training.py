@@ -291,6 +291,30 @@ def test_samples_of_a_cut_distribution_are_passed_over_again() -> None:
     assert (drawn - expected).abs().max() > 0.1
 
 
+def test_a_cut_response_loses_to_one_that_ended() -> None:
+    """Whatever the annotator says, who is asked of the other duels alone."""
+
+    @dataclass
+    class LikesCut:
+        asked: int = 0
+
+        def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+            self.asked += len(pairs)
+            return annotation_table(pairs, "cut", np.full(len(pairs), 1.5), np.full(len(pairs), 0.5), seed=seed)
+
+    prompts, found = pd.DataFrame({"instruction": PROMPTS}), {}
+    for lose in (True, False):
+        annotator, lines = LikesCut(), list[dict[str, float]]()
+        game = OnlineDPO(steps=6, prompts_per_step=12, learning_rate=3e-2, cut_responses_lose=lose, max_new_tokens=6)
+        learned = game.train(Learning(1, make_policy(), prompts, annotator=annotator, log=lines.append))
+        samples = learned.sample(PROMPTS * 20, seed=9, purpose="look", max_new_tokens=6)
+        found[lose] = float(np.mean([reason != "stop" for reason in samples.finish_reason]))
+        assert annotator.asked == lines[-1]["queries"]
+    assert found[True] < found[False] - 0.1
+    with pytest.raises(ValueError, match="scores"):
+        GPO(cut_responses_lose=True)
+
+
 @pytest.mark.parametrize("game", [SPPO(), XPO(), INPO(), EGPO()], ids=lambda game: type(game).__name__)
 def test_the_only_pass_on_a_batch_also_tells_where_it_started(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
     few = replace(game, steps=2, prompts_per_step=6, learning_rate=1e-3, micro_batch_tokens=100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,12 @@ from farm.policies import load
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Samples
 from reference_methods.best_of_n_curve import BestOfNCurve, expected_best
+from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.feedme import FeedME
 from reference_methods.grpo import GRPO
+from reference_methods.ipo import IPO
+from reference_methods.online_dpo import OnlineDPO
 from reference_methods.parts.advantages import group_relative, leave_one_out, same_in_group
 from reference_methods.parts.aggregation import aggregate
 from reference_methods.parts.conditioning import ConditionedPolicy
@@ -29,6 +33,7 @@ from reference_methods.quark import Quark, quantile_of
 from reference_methods.raft import RAFT
 from reference_methods.reward_conditioning import RewardConditioning
 from reference_methods.reward_model import RewardModel
+from reference_methods.rloo import RLOO
 from tests.reference_methods.tables import (
     REFERENCE,
     all_pairs,
@@ -383,3 +388,19 @@ def test_the_curve_of_a_single_prompt_has_no_standard_error():
     BestOfNCurve(prompts=1, candidates=4).train(replace(given, log=record))
     assert [line["gold"] for line in log] == pytest.approx([1, 1, 1])
     assert not any("gold_error" in line for line in log)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (RLOO, {"minibatches": 0}),
+        (RLOO, {"epochs": 0}),
+        (PPO, {"samples_per_prompt": 0}),
+        (DPO, {"batch_size": 0}),
+        (IPO, {"batch_size": 0}),
+        (OnlineDPO, {"minibatches": 0}),
+    ],
+)
+def test_numbers_that_leave_nothing_to_do_are_refused(method: Any, settings: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        method(**settings)

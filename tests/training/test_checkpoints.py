@@ -14,9 +14,11 @@ import torch
 from farm.errors import UserError
 from farm.protocols import Learning
 from reference_methods.dpo import DPO
+from reference_methods.kto import KTO
 from reference_methods.parts.checkpoints import packed, unpacked
 from reference_methods.ppo import PPO
 from reference_methods.quark import Quark
+from reference_methods.raft import RAFT
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT
@@ -32,6 +34,8 @@ METHODS: dict[str, Any] = {
     "ppo": PPO(epochs=2, learning_rate=1e-2, value_learning_rate=1e-2, **ONLINE),
     "rloo": RLOO(learning_rate=1e-2, **ONLINE),
     "quark": Quark(quantiles=3, learning_rate=1e-2, **ONLINE),
+    "kto": KTO(epochs=2, batch_size=11, learning_rate=1e-2, **OFTEN),
+    "raft": RAFT(stages=2, prompts=5, n=3, epochs=1, batch_size=4, learning_rate=1e-2, **OFTEN),
     "lora": RLOO(learning_rate=1e-2, tune="lora", lora_rank=2, **ONLINE),
 }
 TIMES = {"tokens_per_second"}
@@ -127,6 +131,19 @@ def test_another_training_is_not_gone_on_with(given: Learning, tmp_path: Path) -
     with pytest.raises(UserError, match="another training; delete"):
         run(other, given, tmp_path)
     run(replace(METHODS["sft"], checkpoint_minutes=5.0), given, tmp_path)  # how often is no part of what
+
+
+def test_other_labels_or_another_start_is_another_training(given: Learning, tmp_path: Path) -> None:
+    assert given.preferences is not None
+    relabelled = given.preferences.assign(preference=3 - given.preferences["preference"])
+    moved = make_policy()
+    with torch.no_grad():
+        next(iter(moved.parameters())).add_(1e-3)
+    for name, changed in (("dpo", {"preferences": relabelled}), ("rloo", {"policy": moved})):
+        run(METHODS[name], given, tmp_path)
+        with pytest.raises(UserError, match="another training; delete"):
+            run(METHODS[name], replace(given, **changed), tmp_path)
+    run(METHODS["dpo"], replace(given, preferences=given.preferences.copy()), tmp_path)
 
 
 def test_a_damaged_checkpoint_is_named(given: Learning, tmp_path: Path) -> None:
