@@ -16,19 +16,24 @@ needs ``if __name__ == "__main__":``).
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from farm import adapters, processes, rng
+from farm.engines import children
 from farm.engines.weights import Folder, Stamp, base_parameters, write_model
 from farm.errors import UserError, need
 from farm.protocols import Request, Writer, Written
+
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True)
@@ -69,15 +74,31 @@ class VLLM:
                 "engine vllm: under torchrun or accelerate launch every process would start one on the same "
                 "accelerator; use `engine: server`"
             )
-        running = _running_for(self, writer)
         if self.context is not None:
             needed = max(len(p) + int(limit) for p, limit in zip(request.prompts, request.limits, strict=True))
             if needed > self.context:
                 raise UserError(
                     f"engine vllm: `context` is {self.context} tokens, but prompt and response need {needed}; raise it"
                 )
-        handed_over = running.hand_over(writer.model)
-        return running.write(request, handed_over)
+        running = _running_for(self, writer)
+        try:
+            return running.write(writer.model, request)
+        except BaseException:
+            # What was under way would come out among the next answers, and which weights it has is not known.
+            running.close()
+            _RUNNING.pop(running_key(self, writer), None)
+            raise
+
+
+def check_whole(tokens: NDArray[np.int32], reason: str, limit: int, ends: frozenset[int], who: str) -> None:
+    """Refuse a response that neither reached its limit nor ended by one of its own end tokens."""
+    if reason == "stop" and len(tokens) and int(tokens[-1]) in ends:
+        return
+    if reason != "length" or len(tokens) != limit:
+        raise UserError(
+            f"{who} gave {len(tokens)} tokens of {limit} and ended them for the reason {reason!r}: its own limits (of "
+            "context or of tokens), or end tokens that the policy does not have, cut responses"
+        )
 
 
 def seeds(request: Request) -> NDArray[np.int64]:
@@ -94,35 +115,43 @@ class _Running:
         self._alone = settings.lora_rank > 0
         self._folder, self._stamp, self._adapter_stamp = Folder(), Stamp(), Stamp()
         self._adapters, self._adapter = 0, None
-        write_model(model, self._folder.path / "model", merge=not self._alone)
-        self._llm = _started(settings, writer, str(self._folder.path / "model"))
-        self._fresh = True
-        self._put(model)
+        with self._written(model) as folder, children.that_end_with_us() as self._over:
+            self._llm = _started(settings, writer, str(folder))
+        self._told = True  # of new weights, and nothing was written since
+
+    @contextlib.contextmanager
+    def _written(self, model: Any) -> Iterator[Path]:
+        """A folder with the weights, to be read within: their memory is dear."""
+        folder = self._folder.path / "model"
+        write_model(model, folder, merge=not self._alone)
+        try:
+            yield folder
+        finally:
+            (folder / "model.safetensors").unlink()
+        self._stamp.put(self._weights(model))
 
     def _weights(self, model: Any) -> list[Any]:
         return base_parameters(model) if self._alone else list(model.parameters())
 
-    def _put(self, model: Any) -> None:
-        self._stamp.put(self._weights(model))
-
-    def hand_over(self, model: Any) -> bool:
-        """Bring vLLM to the model's weights as they are now; whether it took anything."""
-        changed, self._fresh = self._fresh, False
+    def _hand_over(self, model: Any) -> None:
+        """Bring vLLM to the model's weights as they are now."""
         if not self._stamp.is_current(self._weights(model)):
-            write_model(model, self._folder.path / "model", merge=not self._alone)
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(self._folder.path / "model")})
-            self._llm.reset_prefix_cache()
-            self._put(model)
-            changed = True
-        return self._hand_over_adapter(model) or changed
+            with self._written(model) as folder:
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+                if not self._llm.reset_prefix_cache():
+                    raise RuntimeError("vLLM cannot empty its cache of prompts, which the old weights made")
+            self._adapter_stamp, self._told = Stamp(), True
+        if self._alone:
+            self._hand_over_adapter(model)
 
-    def _hand_over_adapter(self, model: Any) -> bool:
-        if not self._alone or not adapters.inside(model):
-            changed, self._adapter = self._adapter is not None, None
-            return changed
+    def _hand_over_adapter(self, model: Any) -> None:
+        if not adapters.inside(model):
+            self._told |= self._adapter is not None
+            self._adapter = None
+            return
         own = adapters.parameters(model)
         if self._adapter is not None and self._adapter_stamp.is_current(own):
-            return False
+            return
         from vllm.lora.request import LoRARequest
 
         self._adapters += 1  # a name of its own each time: vLLM's cache of prompts is kept by name
@@ -130,11 +159,13 @@ class _Running:
         adapters.save(model, path)
         self._adapter = LoRARequest(f"adapter {self._adapters}", self._adapters, str(path))
         self._adapter_stamp.put(own)
-        return True
+        self._told = True
 
-    def write(self, request: Request, handed_over: bool) -> Written:
+    def write(self, model: Any, request: Request) -> Written:
+        """Responses under the model's weights as they are now."""
         from vllm import SamplingParams
 
+        self._hand_over(model)
         bias = dict.fromkeys(request.forbidden, -100.0) or None
         parameters = [
             SamplingParams(
@@ -156,11 +187,13 @@ class _Running:
         answers = self._llm.generate(prompts, parameters, use_tqdm=False, lora_request=self._adapter)
         if request.progress:
             request.progress(len(answers))
-        return written([a.outputs[0] for a in answers], request, handed_over)
+        told, self._told = self._told, False
+        return written([a.outputs[0] for a in answers], request, told)
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
+        self._over()
         self._folder.close()
 
 
@@ -168,7 +201,8 @@ def written(outputs: Sequence[Any], request: Request, handed_over: bool) -> Writ
     """vLLM's completions as ours: it names the sampled token first at each place."""
     tokens = [np.asarray(output.token_ids, np.int32) for output in outputs]
     chosen = []
-    for own, output in zip(tokens, outputs, strict=True):
+    for own, output, limit in zip(tokens, outputs, request.limits, strict=True):
+        check_whole(own, str(output.finish_reason), int(limit), request.ends, "engine vllm")
         flat = output.logprobs
         starts = np.asarray(flat.start_indices, np.int64)
         if request.temperature == 0:
@@ -177,7 +211,7 @@ def written(outputs: Sequence[Any], request: Request, handed_over: bool) -> Writ
         if not np.array_equal(np.asarray(flat.token_ids, np.int64)[starts], own):
             raise RuntimeError("vLLM's log-probabilities are not those of the tokens that it sampled")
         chosen.append(np.asarray(flat.logprobs, np.float32)[starts])
-    return Written(tokens, chosen, ["stop" if o.finish_reason == "stop" else "length" for o in outputs], handed_over)
+    return Written(tokens, chosen, [str(o.finish_reason) for o in outputs], handed_over)
 
 
 _RUNNING: dict[str, _Running] = {}
@@ -221,7 +255,11 @@ def _started(settings: VLLM, writer: Writer, folder: str) -> Any:
     if cache is None and current_platform.is_cpu() and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         cache = 1.0
     dtype = writer.compute_dtype or str(next(writer.model.parameters()).dtype).removeprefix("torch.")
-    more = {"enable_lora": True, "max_lora_rank": settings.lora_rank, "max_loras": 1} if settings.lora_rank else {}
+    more = {}
+    if settings.lora_rank:
+        # vLLM makes room for ranks of certain sizes only.
+        room = next((rank for rank in LORA_RANKS if rank >= settings.lora_rank), settings.lora_rank)
+        more = {"enable_lora": True, "max_lora_rank": room, "max_loras": 1}
     try:
         return LLM(
             folder,
@@ -236,6 +274,7 @@ def _started(settings: VLLM, writer: Writer, folder: str) -> Any:
             enforce_eager=settings.eager,
             tensor_parallel_size=settings.tensor_parallel,
             enable_prefix_caching=True,
+            use_tqdm_on_load=False,
             **more,
             **(settings.options or {}),
         )

@@ -7,16 +7,22 @@ processes, and nothing is unpickled. A model of 135 million parameters takes 0.6
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from farm import adapters
+from farm.store import address, home
+
+PREFIX = "farm-weights-"
 
 
 class Stamp:
@@ -53,8 +59,16 @@ def _sums(tensors: list[torch.nn.Parameter]) -> list[float]:
     return [float(x) for x in torch.stack([*plain, *squares]).tolist()]
 
 
+def fingerprint(tensors: list[torch.nn.Parameter]) -> str:
+    """What tells these values from others, in any process: a digest of the tensors' sums."""
+    return address(_sums(tensors)).hex()
+
+
 class Folder:
     """A folder in memory for hand-overs, removed with the object or at the end of the process.
+
+    A process that is killed removes nothing, and what it leaves would fill the memory. So each folder of this machine
+    has a locked file in it, and whoever makes one removes those whose lock is free.
 
     Args:
         root: where it is made; by default the memory of this machine, or its folder for temporary files.
@@ -62,15 +76,78 @@ class Folder:
 
     def __init__(self, root: Path | None = None) -> None:
         memory = Path("/dev/shm")  # noqa: S108 (a folder of our own with a drawn name is made below it)
-        if root is None and memory.is_dir() and os.access(memory, os.W_OK):
-            root = memory
-        if root is not None:
-            root.mkdir(parents=True, exist_ok=True)
-        self.path = Path(tempfile.mkdtemp(prefix="farm-weights-", dir=root))
-        self._end = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        own = root is None
+        if root is None:
+            root = memory if memory.is_dir() and os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+        root.mkdir(parents=True, exist_ok=True)
+        if own:
+            _remove_orphans(root)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+        lock = (self.path / "lock.new").open("w")
+        with contextlib.suppress(OSError):  # a shared folder's file system may know no locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.replace(self.path / "lock.new", self.path / "lock")  # never there without its owner's hold
+        self._end = weakref.finalize(self, _end, self.path, lock)
 
     def close(self) -> None:
         self._end()
+
+
+def _end(path: Path, lock: Any) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    lock.close()
+
+
+def _remove_orphans(root: Path) -> None:
+    """The folders below ``root`` whose processes are gone."""
+    for lock in root.glob(f"{PREFIX}*/lock"):
+        with contextlib.suppress(OSError), lock.open("a") as file:  # another user's, or held
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+
+
+class Held:
+    """Which weights a server holds, as all processes of this user know it, so that runs at one server do not meet.
+
+    Whoever samples has a share in a lock, and whoever hands weights over has it alone: nobody's responses come from the
+    weights of another, and processes that train together hand the same weights over once.
+
+    Args:
+        server: what names it, such as its address.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._path = home() / "servers" / address(server).hex()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def using(self, weights: str, anew: bool, hand_over: Callable[[], None]) -> Iterator[bool]:
+        """Sample within: the server holds ``weights`` (a :func:`fingerprint`). Gives whether they were handed over,
+        which they are where it is not known to hold them, or ``anew``."""
+        handed_over = False
+        with self._path.open("a+") as file:
+            while True:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                if not anew and _read(file) == weights:
+                    break
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if anew or _read(file) != weights:
+                    _write(file, "")  # while it is under way, and where it fails, nobody knows
+                    hand_over()
+                    _write(file, weights)
+                    anew, handed_over = False, True
+            yield handed_over
+
+
+def _read(file: Any) -> str:
+    file.seek(0)
+    return str(file.read())
+
+
+def _write(file: Any, text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
 
 
 def base_parameters(model: Any) -> list[torch.nn.Parameter]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from farm import processes
+from farm.engines import vllm, weights
 from farm.engines.vllm import VLLM, running_key
 from farm.engines.weights import Folder, Stamp, base_parameters, write_model
 from farm.errors import UserError
@@ -66,6 +69,51 @@ def test_folders_go_with_their_owner() -> None:
     assert path.is_dir()
     folder.close()
     assert not path.exists()
+
+
+def test_what_a_killed_process_leaves_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(weights.os, "access", lambda *_: False)  # so the folders are not in this machine's memory
+    script = f"""
+import os, sys
+from pathlib import Path
+from farm.engines import vllm, weights
+weights.tempfile.gettempdir, weights.os.access = (lambda: {str(tmp_path)!r}), (lambda *_: False)
+folder = weights.Folder()
+print(folder.path, flush=True)
+sys.stdin.readline()
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        theirs = Path(other.stdout.readline().strip())
+        first = Folder()
+        assert theirs.parent == first.path.parent == tmp_path and theirs.is_dir()
+        other.kill()
+        other.wait()
+    second = Folder()
+    assert first.path.is_dir() and second.path.is_dir() and not theirs.exists()
+    first.close(), second.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_vllm_that_was_interrupted_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would go on with what was asked for before, and give it with the next answers."""
+
+    class Interrupted:
+        closed = False
+
+        def write(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            self.closed = True
+
+    policy, running = make_policy(engine=VLLM()), Interrupted()
+    monkeypatch.setattr(vllm, "_RUNNING", {running_key(VLLM(), policy): running})
+    with pytest.raises(KeyboardInterrupt):
+        policy.sample(PROMPTS, seed=0, purpose="t")
+    assert running.closed and not vllm._RUNNING
 
 
 def test_policies_of_one_architecture_share_a_vllm(tmp_path: Path) -> None:

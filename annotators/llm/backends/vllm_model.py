@@ -9,6 +9,7 @@ from typing import Any
 from annotators.llm.backends.openai_server import TOP
 from annotators.llm.backends.together import Together
 from annotators.llm.completion import Completion, Request
+from farm.engines import children
 from farm.errors import need
 
 
@@ -23,7 +24,8 @@ class VLLMModel:
         except ImportError as error:
             raise need("vllm", "vllm", f"model vllm/{name}") from error
         self._vllm = vllm
-        self._engine = vllm.LLM(model=name, seed=0, disable_log_stats=True)
+        with children.that_end_with_us():
+            self._engine = vllm.LLM(model=name, seed=0, disable_log_stats=True)
         self._name = name
         self._together = Together(self._answer, self.concurrency)
 
