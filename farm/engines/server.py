@@ -7,17 +7,25 @@ tokens, of the distribution that was sampled from: vLLM's does with ``--logprobs
 reach it through a folder that both machines see (``folder``):
 
     reload     vLLM's ``reload_weights``; the server runs in development mode (VLLM_SERVER_DEV_MODE=1)
-    adapter    adapters alone; the server runs with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
+    adapter    adapters alone; the server runs with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1. Weights that
+               are not its own, as a saved policy's with the adapters merged, need development mode besides
     none       never: for a policy that is sampled and not trained
+
+What a server holds is noted for all processes of this user, which take turns where they need different weights.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import http.client
 import json
 import os
+import shutil
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,8 +34,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from farm import adapters
-from farm.engines.vllm import seeds
-from farm.engines.weights import Folder, Stamp, base_parameters, write_model
+from farm.engines.vllm import check_whole, seeds
+from farm.engines.weights import Folder, Held, Stamp, base_parameters, fingerprint, write_model
 from farm.errors import UserError
 from farm.protocols import Request, Writer, Written
 
@@ -71,9 +79,15 @@ class Server:
         """
         if not request.prompts:
             return Written([], [], [])
-        connection = _connection_for(self)
-        handed_over = connection.bring_up_to_date(writer.model)
-        return connection.write(request, handed_over)
+        return _connection_for(self).write(writer.model, request)
+
+
+class _Refused(UserError):
+    """The server answers with an error of HTTP, or (0) not at all."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class _Connection:
@@ -85,69 +99,140 @@ class _Connection:
         self._api = settings.url.rstrip("/")
         self._served = settings.model or self._only_model()
         self._name = self._served
-        self._stamp, self._adapter_stamp, self._adapters = Stamp(), Stamp(), 0
-        self._given = False
+        self._held = Held(self._root)
+        self._first: str | None = None  # the fingerprint of the weights that it was first sampled with
+        self._adapter_stamp, self._adapters = Stamp(), 0
+        self._adapter: str | None = None  # the one that the server was given last
+        self._known = False  # what it holds
+        self._told = False  # of new weights, and nothing was written since
         self._folder: Folder | None = None
 
     def _only_model(self) -> str:
-        names = [str(model["id"]) for model in self._ask(f"{self._api}/models")["data"]]
+        listed = self._ask(f"{self._api}/models") or {"data": []}
+        names = [str(model["id"]) for model in listed["data"] if not model.get("parent")]  # adapters have one
         if len(names) != 1:
             raise UserError(f"{self._api} serves {len(names)} models ({', '.join(names)[:200]}); name one as `model`")
         return names[0]
 
-    def bring_up_to_date(self, model: Any) -> bool:
-        how = self._settings.hand_over
-        base = base_parameters(model) if how == "adapter" else list(model.parameters())
-        changed = not self._stamp.is_current(base)
-        if changed and self._given and how != "reload":
-            raise UserError(
-                f"engine server: the weights have changed and `hand_over: {how}` cannot follow; use `hand_over: reload`"
-            )
-        if changed and how == "reload":
-            folder = self._path() / "model"
-            write_model(model, folder, merge=True)
-            self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
-            self._post("/reset_prefix_cache", None)
-        if changed:
-            self._stamp.put(base)
-        self._given = True
-        return (how == "adapter" and self._hand_over_adapter(model)) or changed
+    def write(self, model: Any, request: Request) -> Written:
+        """Responses under the model's weights as they are now."""
+        with self._with_weights(model):
+            found = self._write(request)
+            told, self._told = self._told, False
+        return Written(*found, handed_over=told)
 
-    def _hand_over_adapter(self, model: Any) -> bool:
+    @contextlib.contextmanager
+    def _with_weights(self, model: Any) -> Iterator[None]:
+        """Within, the server writes for this model."""
+        how = self._settings.hand_over
+        alone = how == "adapter"
+        weights = fingerprint(base_parameters(model) if alone else list(model.parameters()))
+        if how == "none":
+            self._take_as_they_are(weights)
+            yield
+            return
+        with self._held.using(weights, not self._known, lambda: self._hand_over(model, weights)) as handed_over:
+            self._known = True
+            self._told |= handed_over
+            if alone:
+                self._hand_over_adapter(model)
+            yield
+
+    def _hand_over(self, model: Any, weights: str) -> None:
+        alone = self._settings.hand_over == "adapter"
+        if alone and not self._takes_weights():
+            self._take_as_they_are(weights)
+            return
+        folder = self._path() / "model"
+        write_model(model, folder, merge=not alone)
+        try:
+            self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # it has been read, and its memory is dear
+        self._adapter_stamp = Stamp()  # the server may have dropped it
+        self._reset_prefix_cache()
+
+    def _takes_weights(self) -> bool:
+        """Whether the server is in development mode."""
+        try:
+            self._reset_prefix_cache()
+        except _Refused as error:
+            if error.code == 404:
+                return False
+            raise
+        return True
+
+    def _take_as_they_are(self, weights: str) -> None:
+        """Of a server whose weights nobody can change the first ones asked for are thought to be its own, and looked at
+        as after a hand-over."""
+        if self._first is None:
+            self._first, self._told = weights, True
+        if self._first != weights:
+            raise UserError(
+                f"engine server: these are not the weights that {self._root} was first sampled with, and it cannot be "
+                f"given others (a saved policy has its adapters merged). With `hand_over: {self._settings.hand_over}` "
+                "it takes "
+                + ("none" if self._settings.hand_over == "none" else "adapters alone")
+                + "; use `reload`, or "
+                "start it with VLLM_SERVER_DEV_MODE=1 besides"
+            )
+
+    def _reset_prefix_cache(self) -> None:
+        """Have what the old weights made of prompts forgotten; a server that is busy with some says that it cannot."""
+        for attempt in range(ATTEMPTS):
+            answer = self._ask(f"{self._root}/reset_prefix_cache", {})
+            if answer is None or answer.get("success", True):
+                return
+            if attempt < ATTEMPTS - 1:
+                time.sleep(0.2 * 4**attempt)
+        raise UserError(
+            f"engine server: {self._root} is busy with requests of others and cannot empty its cache of prompts, which "
+            "the old weights made; while it is trained with, nobody else should use it"
+        )
+
+    def _hand_over_adapter(self, model: Any) -> None:
         if not adapters.inside(model):
-            changed, self._name = self._name != self._served, self._served
-            return changed
+            self._told |= self._name != self._served
+            self._name = self._served
+            return
         own = adapters.parameters(model)
-        if self._name != self._served and self._adapter_stamp.is_current(own):
-            return False
-        before = self._name
+        if self._adapter is not None and self._adapter_stamp.is_current(own):
+            self._told |= self._name != self._adapter
+            self._name = self._adapter
+            return
         self._adapters += 1
         path = self._path() / f"adapter-{self._adapters % 2}"
         # The folder's name is drawn, so no other run that the server knows has an adapter of this name.
-        self._name = f"{self._path().name}-{self._adapters}"
+        name = f"{self._path().name}-{self._adapters}"
         adapters.save(model, path)
-        try:
-            self._post("/v1/load_lora_adapter", {"lora_name": self._name, "lora_path": str(path)})
-        except UserError:
-            self._name = before  # the next attempt hands it over again
-            raise
-        if before != self._served:
-            self._post("/v1/unload_lora_adapter", {"lora_name": before})
+        self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        before, self._adapter, self._name, self._told = self._adapter, name, name, True
         self._adapter_stamp.put(own)
-        return True
+        if before is not None:
+            self._post("/v1/unload_lora_adapter", {"lora_name": before})
 
-    def _path(self) -> Path:
-        if self._folder is None:
-            self._folder = Folder(Path(self._settings.folder) if self._settings.folder else None)
-        return self._folder.path
+    def close(self) -> None:
+        """Take what was given back: the adapter, and the folder."""
+        if self._adapter is not None:
+            with contextlib.suppress(UserError):  # the server may have gone before
+                self._ask(f"{self._root}/v1/unload_lora_adapter", {"lora_name": self._adapter}, False, last=True)
+            self._adapter = None
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
 
-    def write(self, request: Request, handed_over: bool) -> Written:
+    def _write(self, request: Request) -> tuple[list[Any], list[Any], list[str]]:
         rows = zip(request.prompts, request.limits, seeds(request), strict=True)
+        # Whatever is not said here is as the model's own generation_config.json has it.
         shared = {
             "model": self._name,
             "temperature": request.temperature,
             "top_p": request.top_p,
-            **({"top_k": request.top_k} if request.top_k else {}),
+            "top_k": request.top_k or -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
             "logprobs": 0,
             "n": 1,
             "stop_token_ids": sorted(request.ends),
@@ -161,41 +246,50 @@ class _Connection:
         def one(body: dict[str, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], str]:
             answer = self._ask(f"{self._api}/completions", body)
             found = _read(answer, self._api, request.temperature == 0)
+            check_whole(found[0], found[2], body["max_tokens"], request.ends, f"engine server: {self._api}")
             if request.progress:
                 request.progress(1)
             return found
 
         with ThreadPoolExecutor(self._settings.parallel) as threads:
             rows_back = list(threads.map(one, bodies))
-        return Written([r[0] for r in rows_back], [r[1] for r in rows_back], [r[2] for r in rows_back], handed_over)
+        return [r[0] for r in rows_back], [r[1] for r in rows_back], [r[2] for r in rows_back]
 
-    def _post(self, path: str, body: dict[str, Any] | None) -> None:
+    def _path(self) -> Path:
+        if self._folder is None:
+            self._folder = Folder(Path(self._settings.folder) if self._settings.folder else None)
+        return self._folder.path
+
+    def _post(self, path: str, body: dict[str, Any]) -> None:
         """Tell the server something; what it says to that may be a sentence."""
-        self._ask(self._root + path, body or {}, read=False)
+        self._ask(self._root + path, body, read=False)
 
-    def _ask(self, url: str, body: dict[str, Any] | None = None, read: bool = True) -> Any:
-        """The JSON answer; a connection that fails, or a server that is busy, is asked again after a while."""
+    def _ask(self, url: str, body: dict[str, Any] | None = None, read: bool = True, last: bool = False) -> Any:
+        """The JSON answer; a connection that fails, or a server that is busy, is asked again after a while, but for the
+        ``last`` thing that is asked of it."""
+        attempts, timeout = (1, 5.0) if last else (ATTEMPTS, self._settings.timeout)
         headers = {"Content-Type": "application/json"}
         if self._settings.key is not None:
             if self._settings.key not in os.environ:
                 raise UserError(f"engine server: the environment variable {self._settings.key} is not set")
             headers["Authorization"] = f"Bearer {os.environ[self._settings.key]}"
         data = None if body is None else json.dumps(body).encode()
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             try:
                 asked = urllib.request.Request(url, data, headers)  # noqa: S310 (http or https, checked above)
-                with urllib.request.urlopen(asked, timeout=self._settings.timeout) as answer:  # noqa: S310
+                with urllib.request.urlopen(asked, timeout=timeout) as answer:  # noqa: S310
                     text = answer.read()
-                return json.loads(text) if read else None
+                return json.loads(text) if read and text else None
             except urllib.error.HTTPError as error:
-                reason = f"{error.code} {error.read()[:300].decode(errors='replace')}"
-                again = error.code in (408, 409, 429) or error.code >= 500
+                code = error.code
+                reason = f"{code} {error.read()[:300].decode(errors='replace')}"
+                again = code in (408, 409, 429) or code >= 500
             except ValueError as error:  # not JSON
-                reason, again = f"no JSON ({error})", False
-            except OSError as error:
-                reason, again = str(error), True
-            if not again or attempt == ATTEMPTS - 1:
-                raise UserError(f"engine server: {url} does not answer as it should: {reason}")
+                code, reason, again = 200, f"no JSON ({error})", False
+            except (OSError, http.client.HTTPException) as error:  # the second where an answer breaks off
+                code, reason, again = 0, str(error) or type(error).__name__, True
+            if not again or attempt == attempts - 1:
+                raise _Refused(f"engine server: {url} does not answer as it should: {reason}", code)
             time.sleep(0.2 * 4**attempt)
         raise AssertionError
 
@@ -212,8 +306,7 @@ def _read(answer: Any, url: str, greedy: bool) -> tuple[np.ndarray[Any, Any], np
         raise UserError(
             f"engine server: {url} does not return token ids with their log-probabilities ({error}); vLLM's server does"
         ) from error
-    reason = "stop" if choice.get("finish_reason") == "stop" else "length"
-    return tokens, np.zeros_like(chosen) if greedy else chosen, reason
+    return tokens, np.zeros_like(chosen) if greedy else chosen, str(choice.get("finish_reason"))
 
 
 _CONNECTIONS: dict[str, _Connection] = {}
@@ -222,10 +315,14 @@ _CONNECTIONS: dict[str, _Connection] = {}
 def _connection_for(settings: Server) -> _Connection:
     key = json.dumps(asdict(settings), sort_keys=True)
     if key not in _CONNECTIONS:
+        if not _CONNECTIONS:
+            atexit.register(disconnect)
         _CONNECTIONS[key] = _Connection(settings)
     return _CONNECTIONS[key]
 
 
 def disconnect() -> None:
-    """Forget every server and what it was given."""
+    """Forget every server, and take back what it was given."""
+    for connection in _CONNECTIONS.values():
+        connection.close()
     _CONNECTIONS.clear()

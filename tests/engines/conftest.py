@@ -56,6 +56,11 @@ class Loopback:
         self.policy, self.asked, self.deaf = make_policy(), [], deaf
         self.busy = 0  # so many answers are "try again"
         self.plain = False  # without token ids
+        self.development = True
+        self.broken = 0  # so many answers break off
+        self.cut = 0  # so many tokens are missing from each answer
+        self.held = False  # the cache of prompts cannot be emptied
+        self.models: list[dict[str, Any]] = [{"id": "tiny", "parent": None}]
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -63,7 +68,7 @@ class Loopback:
                 pass
 
             def do_GET(self) -> None:
-                self._answer({"data": [{"id": "tiny"}]})
+                self._answer({"data": outer.models})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -72,12 +77,16 @@ class Loopback:
                     outer.busy -= 1
                     self.send_error(503)
                     return
-                if self.path == "/v1/completions":
+                if not (self.path.startswith("/v1/") or outer.development):
+                    self.send_error(404)
+                elif self.path == "/v1/completions":
                     self._answer(outer.complete(body))
                 elif self.path == "/collective_rpc" and body["method"] == "reload_weights" and not outer.deaf:
                     outer.reload(Path(body["kwargs"]["weights_path"]))
                     self._answer({})
-                elif self.path in ("/reset_prefix_cache", "/collective_rpc"):
+                elif self.path == "/reset_prefix_cache":
+                    self._answer({"success": not outer.held})
+                elif self.path == "/collective_rpc":
                     self._answer({})
                 else:
                     self.send_error(404)
@@ -87,6 +96,9 @@ class Loopback:
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
+                if outer.broken > 0:
+                    outer.broken -= 1
+                    text = text[: len(text) // 2]
                 self.wfile.write(text)
 
         self.lock = threading.Lock()
@@ -117,8 +129,9 @@ class Loopback:
             written = policy.engine.write(policy, request)
         choice: dict[str, Any] = {"text": "", "finish_reason": written.finish_reason[0]}
         if not self.plain:
-            choice["token_ids"] = written.tokens[0].tolist()
-            choice["logprobs"] = {"token_logprobs": written.log_probabilities[0].astype(float).tolist()}
+            left = len(written.tokens[0]) - self.cut
+            choice["token_ids"] = written.tokens[0][:left].tolist()
+            choice["logprobs"] = {"token_logprobs": written.log_probabilities[0][:left].astype(float).tolist()}
         return {"choices": [choice]}
 
 
@@ -128,8 +141,8 @@ def loopback() -> Iterator[Loopback]:
 
     server = Loopback()
     yield server
-    server.server.shutdown()
     disconnect()
+    server.server.shutdown()
 
 
 @pytest.fixture

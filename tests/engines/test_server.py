@@ -11,7 +11,7 @@ import pytest
 
 from farm import config
 from farm.engines import server as module
-from farm.engines.server import Server
+from farm.engines.server import Server, disconnect
 from farm.engines.transformers import Transformers
 from farm.errors import UserError
 from farm.policies import load
@@ -77,6 +77,71 @@ def test_a_server_that_keeps_its_old_weights_is_found_out(loopback: Loopback) ->
         policy.sample(PROMPTS, seed=0, purpose="t")
 
 
+def test_weights_that_were_not_looked_at_are_looked_at_the_next_time(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    policy = served(loopback)
+    policy.sample(PROMPTS, seed=0, purpose="t")
+    perturb(policy, size=2.0)
+    loopback.deaf = True  # it says that it took them, and keeps the old ones
+    loopback.plain = True
+    with pytest.raises(UserError, match="token ids"):  # so that nothing is written after the hand-over
+        policy.sample(PROMPTS, seed=0, purpose="t")
+    loopback.plain = False
+    with pytest.raises(RuntimeError, match="does not hold these weights"):
+        policy.sample(PROMPTS, seed=0, purpose="t")
+
+
+def test_two_runs_at_one_server_do_not_write_with_each_others_weights(loopback: Loopback) -> None:
+    """Engines of different settings are to the server what engines of two processes are."""
+    first, second = served(loopback), served(loopback, timeout=60.0)
+    perturb(second)
+    for seed in range(3):
+        for policy in (first, second):
+            assert largest_gap(policy, policy.sample(PROMPTS, seed=seed, purpose="t")) < 1e-4
+
+
+def test_processes_with_the_same_weights_hand_them_over_once(loopback: Loopback) -> None:
+    first, second = served(loopback), served(loopback, timeout=60.0)
+    for policy in (first, second):  # at first nobody knows
+        policy.sample(PROMPTS, seed=0, purpose="t")
+    before = len([path for path, _ in loopback.asked if path == "/collective_rpc"])
+    for policy in (first, second):
+        perturb(policy)
+        assert largest_gap(policy, policy.sample(PROMPTS, seed=0, purpose="t")) < 1e-4
+    assert len([path for path, _ in loopback.asked if path == "/collective_rpc"]) == before + 1
+
+
+def test_weights_are_not_kept_once_the_server_has_them(loopback: Loopback, tmp_path: Path) -> None:
+    policy = served(loopback, folder=str(tmp_path / "weights"))
+    policy.sample(PROMPTS, seed=0, purpose="t")
+    assert not list((tmp_path / "weights").rglob("*.safetensors"))
+    disconnect()
+    assert not list((tmp_path / "weights").iterdir())
+
+
+def test_a_cache_of_prompts_that_cannot_be_emptied_is_said(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    loopback.held = True
+    with pytest.raises(UserError, match="cache of prompts"):
+        served(loopback).sample(PROMPTS, seed=0, purpose="t")
+
+
+def test_the_servers_own_defaults_do_not_count(loopback: Loopback) -> None:
+    """vLLM takes what a request does not say from the model's generation_config.json."""
+    served(loopback).sample(PROMPTS, seed=0, purpose="t")
+    body = loopback.asked[-1][1]
+    neutral = {"top_k": -1, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+    assert body.items() >= (neutral | {"presence_penalty": 0.0, "frequency_penalty": 0.0}).items()
+
+
+def test_responses_that_the_server_cut_are_refused(loopback: Loopback) -> None:
+    loopback.cut = 1
+    with pytest.raises(UserError, match="cut responses"):
+        served(loopback).sample(PROMPTS, seed=0, purpose="t")
+
+
 def test_without_a_way_to_hand_over_training_is_refused(loopback: Loopback) -> None:
     policy = served(loopback, hand_over="none")
     policy.sample(PROMPTS, seed=0, purpose="t")
@@ -96,6 +161,8 @@ def test_what_goes_wrong_is_said(loopback: Loopback, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     loopback.busy = 2
     assert len(served(loopback).sample(PROMPTS, seed=0, purpose="t")) == 6  # asked again
+    loopback.broken = 2
+    assert len(served(loopback).sample(PROMPTS, seed=0, purpose="t")) == 6
     loopback.busy = 100
     with pytest.raises(UserError, match="503"):
         served(loopback).sample(PROMPTS, seed=0, purpose="t")

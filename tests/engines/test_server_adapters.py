@@ -14,6 +14,7 @@ import torch
 from farm.engines import server as module
 from farm.engines.server import Server, disconnect
 from farm.errors import UserError
+from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from tests.engines.conftest import Loopback, largest_gap, make_policy, perturb
 from tests.policies.conftest import PROMPTS
@@ -27,6 +28,7 @@ class AdapterServer(Loopback):
     def __init__(self) -> None:
         super().__init__()
         self.base, self.adapters, self.folders = self.policy, {}, []
+        self.development = False
         self.refuses = ""
         outer = self
 
@@ -56,13 +58,19 @@ class AdapterServer(Loopback):
             return 400, f"The lora adapter '{name}' has already been loaded."
         assert {"adapter_config.json", "adapter_model.safetensors"} <= {p.name for p in folder.iterdir()}
         self.folders.append(folder)
-        found = peft.PeftModel.from_pretrained(make_policy().model, str(folder))
+        found = peft.PeftModel.from_pretrained(self.base.copy().model, str(folder))
         self.adapters[name] = LanguageModelPolicy(found.merge_and_unload(), self.base.tokenizer, **self.base.settings)
+        self.models.append({"id": name, "parent": "tiny"})
         return 200, f"Success: LoRA adapter '{name}' added successfully."
+
+    def reload(self, folder: Path) -> None:
+        self.policy = self.base
+        super().reload(folder)
 
     def unload(self, body: dict[str, Any]) -> tuple[int, str]:
         if self.adapters.pop(body["lora_name"], None) is None:
             return 404, f"The lora adapter '{body['lora_name']}' cannot be found."
+        self.models = [model for model in self.models if model["id"] != body["lora_name"]]
         return 200, f"Success: LoRA adapter '{body['lora_name']}' removed successfully."
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -78,8 +86,8 @@ class AdapterServer(Loopback):
 def loopback() -> Iterator[AdapterServer]:
     server = AdapterServer()
     yield server
-    server.server.shutdown()
     disconnect()
+    server.server.shutdown()
 
 
 def rows(samples: Any) -> list[list[int]]:
@@ -121,9 +129,23 @@ def test_an_adapter_that_has_not_changed_is_not_handed_over_again(loopback: Adap
     assert loopback.told("/v1/completions")[-1]["model"] == "tiny"
 
 
+def test_the_sft_policy_in_between_leaves_the_adapter_where_it_is(loopback: AdapterServer) -> None:
+    policy = tuned(loopback)
+    plain = make_policy().with_settings(engine=policy.engine)
+    for seed in (1, 2, 3):
+        perturb(policy, seed)
+        for _ in range(2):
+            assert largest_gap(policy, policy.sample(PROMPTS, seed=0, purpose="t")) < 1e-4
+            assert largest_gap(plain, plain.sample(PROMPTS, seed=0, purpose="t")) < 1e-4
+    assert len(loopback.told("/v1/load_lora_adapter")) == 3
+    assert len(loopback.adapters) == 1
+    disconnect()
+    assert not loopback.adapters
+
+
 def test_two_runs_at_one_server_do_not_meet(loopback: AdapterServer) -> None:
     tuned(loopback).sample(PROMPTS, seed=0, purpose="t")
-    disconnect()  # as another process would begin, while the server still has the first one's adapter
+    module._CONNECTIONS.clear()  # as another process would begin, the first one killed, its adapter still there
     policy = tuned(loopback)
     perturb(policy)
     assert largest_gap(policy, policy.sample(PROMPTS, seed=0, purpose="t")) < 1e-4
@@ -149,5 +171,25 @@ def test_a_base_model_that_changes_cannot_follow_as_an_adapter(loopback: Adapter
     policy.sample(PROMPTS, seed=0, purpose="t")
     with torch.no_grad():
         policy.model.get_input_embeddings().weight.mul_(2)
-    with pytest.raises(UserError, match="`hand_over: adapter` cannot follow"):
+    with pytest.raises(UserError, match="VLLM_SERVER_DEV_MODE=1 besides"):
         policy.sample(PROMPTS, seed=0, purpose="t")
+
+
+def test_a_saved_policy_is_sampled_by_a_server_in_development_mode(loopback: AdapterServer, tmp_path: Path) -> None:
+    """An experiment trains adapters and answers with the saved policy, which has them merged."""
+    loopback.development = True
+    policy = tuned(loopback)
+    perturb(policy)
+    assert largest_gap(policy, policy.sample(PROMPTS, seed=0, purpose="t")) < 1e-4
+    policy.save(tmp_path / "saved")
+    saved = load(tmp_path / "saved")
+    for one in (saved, policy, saved, make_policy().with_settings(engine=policy.engine)):
+        assert largest_gap(one, one.sample(PROMPTS, seed=0, purpose="t")) < 1e-4  # type: ignore[arg-type]
+
+
+def test_the_same_weights_read_once_more_are_the_same(loopback: AdapterServer) -> None:
+    """Every stage of an experiment reads the SFT policy from its files."""
+    for seed in (0, 1):
+        policy = tuned(loopback)
+        perturb(policy, seed)
+        assert largest_gap(policy, policy.sample(PROMPTS, seed=0, purpose="t")) < 1e-4
