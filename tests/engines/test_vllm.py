@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from farm.engines import server
 from farm.engines.server import Server, disconnect
+from farm.errors import UserError
+from farm.policies import load
 from farm.protocols import Learning
 from tests.engines.conftest import largest_gap, make_policy, perturb
 from tests.policies.conftest import PROMPTS
@@ -38,7 +42,8 @@ def _vllm() -> Iterator[None]:
 def with_vllm(**settings: Any) -> Any:
     from farm.engines.vllm import VLLM
 
-    return make_policy(engine=VLLM(cache_gigabytes=0.25, lora_rank=8), **settings)
+    # vLLM knows no rank of 4: it is given room for 8.
+    return make_policy(engine=VLLM(cache_gigabytes=0.25, lora_rank=4), **settings)
 
 
 def rows(samples: Any) -> list[list[int]]:
@@ -89,6 +94,10 @@ def test_new_weights_are_handed_over() -> None:
         after = policy.sample(PROMPTS * 3, seed=0, purpose="t")
         assert rows(after) != rows(before) and largest_gap(policy, after) < TOLERANCE
         before = after
+    from farm.engines.vllm import _RUNNING
+
+    (running,) = _RUNNING.values()
+    assert not list(running._folder.path.rglob("*.safetensors"))  # their memory is free again
     other = with_vllm()  # shares the engine, which then takes its weights
     assert largest_gap(other, other.sample(PROMPTS, seed=0, purpose="t")) < TOLERANCE
     assert largest_gap(policy, policy.sample(PROMPTS, seed=0, purpose="t")) < TOLERANCE
@@ -98,7 +107,7 @@ def test_adapters_are_handed_over_alone_and_merged() -> None:
     from farm.engines.vllm import VLLM
 
     base = with_vllm()
-    for rank in (8, 0):
+    for rank in (4, 0):
         policy = base.with_settings(
             lora={"rank": 4, "alpha": 8.0, "seed": 0}, engine=VLLM(cache_gigabytes=0.25, lora_rank=rank)
         )
@@ -150,20 +159,23 @@ def real_server(folder: Path, *flags: str, **environment: str) -> Iterator[str]:
     from farm.engines.weights import write_model
 
     write_model(make_policy().model, folder / "served", merge=True)
+    # What the model recommends for its use is not what a policy is sampled with.
+    recommended = {"repetition_penalty": 1.5, "top_k": 3, "temperature": 0.3, "min_p": 0.2}
+    (folder / "served" / "generation_config.json").write_text(json.dumps(recommended))
     quiet = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     port = 18473
     common = ["--dtype", "float32", "--enforce-eager", "--logprobs-mode", "processed_logprobs", "--port", str(port)]
     common += ["--tokenizer", str(folder / "tiny"), "--kv-cache-memory-bytes", str(2**28), "--host", "127.0.0.1"]
-    common += ["--served-model-name", "tiny", "--generation-config", "vllm"]
+    common += ["--served-model-name", "tiny"]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "served")]
     log = (folder / "server.log").open("w")
-    server = subprocess.Popen(
+    process = subprocess.Popen(
         [*command, *common, *flags], env={**os.environ, **quiet, **environment}, stdout=log, stderr=log
     )
     try:
         url = f"http://127.0.0.1:{port}"
         for _ in range(600):
-            assert server.poll() is None, (folder / "server.log").read_text()[-3000:]
+            assert process.poll() is None, (folder / "server.log").read_text()[-3000:]
             try:
                 urllib.request.urlopen(f"{url}/health", timeout=2).close()
                 break
@@ -172,8 +184,8 @@ def real_server(folder: Path, *flags: str, **environment: str) -> Iterator[str]:
         yield f"{url}/v1"
     finally:
         disconnect()
-        server.terminate()
-        server.wait(60)
+        process.terminate()
+        process.wait(60)
         log.close()
 
 
@@ -191,11 +203,13 @@ def test_a_real_server(tmp_path: Path) -> None:
 
 
 def test_adapters_reach_a_real_server(tmp_path: Path) -> None:
-    """Adapters that train travel alone, update after update, and the SFT policy is the model without them."""
+    """Adapters that train travel alone, update after update, and the SFT policy is the model without them. A saved
+    policy, with its adapters merged, is sampled too, and a second run does not mind what the first left."""
     from reference_methods.rloo import RLOO
 
     flags = ["--enable-lora", "--max-lora-rank", "8"]
-    with real_server(tmp_path, *flags, VLLM_ALLOW_RUNTIME_LORA_UPDATING="1") as url:
+    allowed = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_SERVER_DEV_MODE": "1"}
+    with real_server(tmp_path, *flags, **allowed) as url:
         engine = Server(url, hand_over="adapter", folder=str(tmp_path / "weights"))
         policy = make_policy().with_settings(engine=engine)
         plain = policy.sample(PROMPTS * 4, seed=0, purpose="t")
@@ -209,12 +223,23 @@ def test_adapters_reach_a_real_server(tmp_path: Path) -> None:
         after = learned.sample(PROMPTS * 4, seed=0, purpose="t")
         assert rows(after) != rows(plain) and largest_gap(learned, after) < TOLERANCE
         assert rows(policy.sample(PROMPTS * 4, seed=0, purpose="t")) == rows(plain)
+        learned.save(tmp_path / "saved")
+        server._CONNECTIONS.clear()  # as if the program had been killed
+        for one in (load(tmp_path / "saved"), learned, policy):
+            assert largest_gap(one, one.sample(PROMPTS, seed=1, purpose="t")) < TOLERANCE  # type: ignore[arg-type]
+
+
+def test_a_server_with_a_shorter_window_is_found_out(tmp_path: Path) -> None:
+    flags = ["--max-model-len", "16"]
+    with real_server(tmp_path, *flags, VLLM_SERVER_DEV_MODE="1") as url:
+        policy = make_policy(max_new_tokens=15).with_settings(engine=Server(url, folder=str(tmp_path / "weights")))
+        with pytest.raises(UserError, match="cut responses"):
+            policy.sample(PROMPTS * 4, seed=0, purpose="t")
 
 
 def test_settings_that_cannot_work_are_named() -> None:
     from farm.engines.vllm import VLLM
-    from farm.errors import UserError
 
-    policy = make_policy(engine=VLLM(cache_gigabytes=0.25, lora_rank=8, context=8))
+    policy = make_policy(engine=VLLM(cache_gigabytes=0.25, lora_rank=4, context=8))
     with pytest.raises(UserError, match="`context` is 8 tokens"):
         policy.sample(PROMPTS, seed=0, purpose="t")
