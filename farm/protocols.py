@@ -226,6 +226,9 @@ class Engine(Protocol):
     def write(self, writer: Writer, request: Request) -> Written:
         """Responses under the writer's weights as they are now, which are handed over first where they have changed."""
 
+    def forget(self, writer: Writer) -> None:
+        """Nothing is known of the weights that the engine holds: the next responses follow a hand-over."""
+
 
 @runtime_checkable
 class Annotator(Protocol):

@@ -81,6 +81,12 @@ class Server:
             return Written([], [], [])
         return _connection_for(self).write(writer.model, request)
 
+    def forget(self, writer: Writer) -> None:  # noqa: ARG002
+        """Weights are handed over before the next responses, whatever the server is thought to hold."""
+        connection = _CONNECTIONS.pop(json.dumps(asdict(self), sort_keys=True), None)
+        if connection is not None:
+            connection.close()
+
 
 class _Refused(UserError):
     """The server answers with an error of HTTP, or (0) not at all."""

@@ -29,3 +29,6 @@ class Transformers:
     def write(self, writer: Writer, request: Request) -> Written:
         with torch.inference_mode():
             return write(writer.decoder(), request, self.rows_at_once, next(writer.model.parameters()).device)
+
+    def forget(self, writer: Writer) -> None:
+        """It holds none of its own."""

@@ -85,9 +85,14 @@ class VLLM:
             return running.write(writer.model, request)
         except BaseException:
             # What was under way would come out among the next answers, and which weights it has is not known.
-            running.close()
-            _RUNNING.pop(running_key(self, writer), None)
+            self.forget(writer)
             raise
+
+    def forget(self, writer: Writer) -> None:
+        """The next responses are those of a vLLM that is started afresh."""
+        running = _RUNNING.pop(running_key(self, writer), None)
+        if running is not None:
+            running.close()
 
 
 def check_whole(tokens: NDArray[np.int32], reason: str, limit: int, ends: frozenset[int], who: str) -> None:

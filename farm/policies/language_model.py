@@ -152,7 +152,11 @@ class LanguageModelPolicy:
         )
         written = self.engine.write(self, request)
         if written.handed_over:
-            check_hand_over(self, request)
+            try:
+                check_hand_over(self, request)
+            except BaseException:
+                self.engine.forget(self)  # or the next samples would be drawn with these weights, and not looked at
+                raise
         return Samples(
             prompts=list(prompts),
             outputs=self.conversation.texts(written.tokens),
