@@ -1,14 +1,32 @@
 """Progress of anything longer than two seconds: rate, cost so far and time left, on the error stream.
 
-On a terminal a live bar; elsewhere one line when a task ends, so that logs stay readable. ``quiet()`` silences it.
+On a terminal a live bar, and below it what there is to say, such as the numbers of a training. Elsewhere a line when a
+task ends, and of a long one a line now and then, ever more seldom, so that logs stay readable. ``quiet()`` silences it.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+
+PAUSE, SHARE = 30.0, 0.1
+"""where there is no terminal, a task says a line after so many seconds, and after this share of its time so far"""
+_LIVE = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "held_out_accuracy": "held-out accuracy",
+    "reward": "reward",
+    "gold": "gold",
+    "kl": "kl",
+    "win_rate": "win rate",
+    "length": "length",
+    "truncated_share": "truncated",
+    "tokens_per_second": "tokens/s",
+}
+"""metrics of a training that are shown while it runs, and how they are called there; the first ones matter most, for a
+narrow terminal cuts the last"""
 
 _quiet = False
 _said: set[str] = set()
@@ -33,6 +51,16 @@ def note(sentence: str) -> None:
         print(f"farm: {sentence}", file=sys.stderr, flush=True)
 
 
+def numbers(metrics: Mapping[str, float]) -> str:
+    """The few metrics of a training that are worth watching, on one line."""
+
+    def short(value: float) -> str:
+        size = abs(value)
+        return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 100 else f"{value:,.0f}"
+
+    return "  ".join(f"{shown} {short(metrics[name])}" for name, shown in _LIVE.items() if name in metrics)
+
+
 class Task:
     """One piece of work under way."""
 
@@ -55,9 +83,12 @@ class Task:
         self.total = total
         self._render()
 
+    def said(self) -> str:
+        """What there is to say besides how much is done; often nothing."""
+        return "  ".join(x for x in (f"${self.cost:,.2f}" if self.cost else "", self.note) if x)
+
     def _render(self) -> None:
-        cost = f"${self.cost:,.2f}" if self.cost else ""
-        self._show(self.done, self.total, "  ".join(x for x in (cost, self.note) if x))
+        self._show(self.done, self.total, self.said())
 
 
 @contextmanager
@@ -83,35 +114,62 @@ def _shown(description: str, total: int) -> Iterator[Task]:
     elif sys.stderr.isatty():
         yield from _live(description, total)
     else:
-        started = time.monotonic()
-        work = Task(lambda done, total, note: None)
-        work.total = total
-        yield work
-        seconds = time.monotonic() - started
-        cost = f", ${work.cost:,.2f}" if work.cost else ""
-        print(f"{description}: {seconds:.1f} s{cost}", file=sys.stderr, flush=True)
+        yield from _lines(description, total)
+
+
+def _lines(description: str, total: int) -> Iterator[Task]:
+    """For whatever is not a terminal."""
+    started = last = time.monotonic()
+
+    def say(*parts: str) -> None:
+        print(f"{description}: {', '.join(part for part in parts if part)}", file=sys.stderr, flush=True)
+
+    def show(done: int, total: int, note: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= max(PAUSE, SHARE * (now - started)):
+            last = now
+            say(f"{done:,} of {total:,}" if total else f"{done:,}", note)
+
+    work = Task(show)
+    work.total = total
+    yield work
+    say(f"{time.monotonic() - started:.1f} s", work.said())
 
 
 def _live(description: str, total: int) -> Iterator[Task]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.console import Console, RenderableType
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Task as Row
     from rich.text import Text
+
+    class Count(ProgressColumn):
+        def render(self, task: Row) -> Text:
+            done = f"{task.completed:,.0f}"
+            return Text(f"{done} of {task.total:,.0f}" if task.total else done if task.completed else "")
 
     class Rate(ProgressColumn):
         def render(self, task: Row) -> Text:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f}/s" if speed and speed >= 10 else f"{speed:.1f}/s" if speed else "")
 
+    class Lines(Progress):
+        """A line for the bar, and one below for what is said, which beside it would not fit into 80 columns."""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for row in self.tasks:
+                if row.fields["note"]:
+                    yield Text(f"  {row.fields['note']}", no_wrap=True, overflow="ellipsis")
+
     columns = (
-        TextColumn("{task.description:<34}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TextColumn("{task.description:<30}"),
+        BarColumn(bar_width=16),
+        Count(),
         Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as bar:
+    with Lines(*columns, console=Console(stderr=True), refresh_per_second=5) as bar:
         row = bar.add_task(description, total=total or None, note="")
         work = Task(lambda done, total, note: bar.update(row, completed=done, total=total or None, note=note))
         work.total = total

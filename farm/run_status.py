@@ -175,5 +175,7 @@ def lines(found: dict[str, Any]) -> list[str]:
             of = f" of {told['total']}" if told.get("total") else ""
             steps = f"  {told['done']}{of}" if told else ""
             out.append(f"now      {stage['name']}{steps}, for {duration(time.time() - stage['time'])}")
+            if told.get("note"):
+                out.append(f"         {told['note']}")
     out += [f"failed   {s['name']}: {s['reason']}" for s in stages if s["state"] == "failed"]
     return out

@@ -227,6 +227,7 @@ class Stages:
     def _learn(self, name: str, method: Method, learning: Learning, place: Place) -> Facts | None:
         """Train, with a live display, and save what was learned and its metrics."""
         lines: list[str] = []
+        latest: dict[str, float] = {}  # what is logged in some steps only is shown until it is logged again
         told, alarms = _Telling(place.told), Alarms(name)
         with progress.task(f"training {name}") as work, trackers.tracker(name) as track:
 
@@ -234,9 +235,10 @@ class Stages:
                 lines.append(json.dumps({"method": name, **metrics}))
                 track(metrics)
                 alarms(metrics)
-                shown = [f"{k} {metrics[k]:.3g}" for k in ("loss", "reward", "gold", "kl") if k in metrics]
-                work.advance(1, note=" ".join(shown))
-                told.advance(1)
+                latest.update(metrics)
+                shown = progress.numbers(latest)
+                work.advance(1, note=shown)
+                told.advance(1, shown)
 
             def expect(total: int) -> None:
                 work.expect(total)
@@ -279,14 +281,15 @@ class _Telling:
         self.file, self.total, self.done = file, total, 0
         self._last = time.monotonic()
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int, note: str = "") -> None:
         self.done += count
         if self.file is None or time.monotonic() - self._last < 1:
             return
         self._last = time.monotonic()
         beside = self.file.with_suffix(".new")
         try:
-            beside.write_text(json.dumps({"done": self.done, "total": self.total, "time": time.time()}))
+            told = {"done": self.done, "total": self.total, "time": time.time(), "note": note}
+            beside.write_text(json.dumps(told))
             os.replace(beside, self.file)
         except OSError:  # what is only shown must not stop what is made
             return
