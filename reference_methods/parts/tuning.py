@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -10,6 +11,25 @@ from typing import Any, Literal, cast
 from farm import processes
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Scorer
+
+_COUNTS = (
+    "last_layers",
+    "lora_rank",
+    "epochs",
+    "batch_size",
+    "micro_batch_tokens",
+    "minibatches",
+    "rollouts",
+    "samples_per_prompt",
+    "max_new_tokens",
+    "n",
+    "stages",
+    "rounds",
+    "prompts",
+)
+"""settings that must be 1 or more where a method has them"""
+_NOT_NEGATIVE = ("steps", "learning_rate", "value_learning_rate", "beta", "checkpoint_minutes", "calibration_samples")
+"""settings that must be a finite number from 0 on where a method has them"""
 
 Tune = Literal["full", "lora", "last_layers"]
 
@@ -34,6 +54,23 @@ class Tuning:
     only to sample and score; a single process holds everything anyway"""
     checkpoint_minutes: float = 10.0
     """how often a long training leaves a checkpoint to go on from; 0 after every step"""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing, before anything is made. Whoever overrides this calls it first."""
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float):
+                continue
+            if name in _COUNTS and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+            if name in _NOT_NEGATIVE and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number from 0 on, not {value}")
+            if name == "warm_up" and not 0 <= value <= 1:
+                raise ValueError(f"warm_up is a share of the steps, between 0 and 1, not {value}")
+            if name == "max_gradient_norm" and not value > 0:
+                raise ValueError(f"max_gradient_norm must be above 0, not {value}; .inf clips nothing")
+            if name == "label_smoothing" and not 0 <= value < 0.5:
+                raise ValueError(f"label_smoothing is a share from 0 to below one half, not {value}")
 
     def start(self, learning: Learning) -> Policy:
         """A copy of the SFT policy in which what is to be trained trains."""

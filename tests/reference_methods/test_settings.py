@@ -1,0 +1,48 @@
+"""Settings that mean nothing are refused when a method is described, before anything is sampled or trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reference_methods.dpo import DPO
+from reference_methods.expert_iteration import ExpertIteration
+from reference_methods.ipo import IPO
+from reference_methods.kto import KTO
+from reference_methods.raft import RAFT
+from reference_methods.reward_conditioning import RewardConditioning
+from reference_methods.reward_model import RewardModel
+from reference_methods.sft import SFT
+from reference_methods.simpo import SimPO
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "complaint"),
+    [
+        (DPO, {"learning_rate": -1.0}, "learning_rate must be a finite number from 0 on, not -1.0"),
+        (DPO, {"learning_rate": float("nan")}, "learning_rate must be a finite number from 0 on, not nan"),
+        (DPO, {"beta": -0.1}, "beta must be a finite number from 0 on, not -0.1"),
+        (DPO, {"label_smoothing": 0.7}, "label_smoothing is a share from 0 to below one half, not 0.7"),
+        (SimPO, {"label_smoothing": -0.1}, "label_smoothing is a share from 0 to below one half, not -0.1"),
+        (KTO, {"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        (IPO, {"epochs": 0}, "epochs must be at least 1, not 0"),
+        (RewardConditioning, {"micro_batch_tokens": 0}, "micro_batch_tokens must be at least 1, not 0"),
+        (RewardModel, {"calibration_samples": -1}, "calibration_samples must be a finite number from 0 on, not -1"),
+        (SFT, {"warm_up": 2.0}, "warm_up is a share of the steps, between 0 and 1, not 2.0"),
+        (SFT, {"max_gradient_norm": 0.0}, "max_gradient_norm must be above 0, not 0.0"),
+        (SFT, {"tune": "lora", "lora_rank": 0}, "lora_rank must be at least 1, not 0"),
+        (SFT, {"tune": "last_layers", "last_layers": 0}, "last_layers must be at least 1, not 0"),
+        (ExpertIteration, {"n": 0}, "n must be at least 1, not 0"),
+        (ExpertIteration, {"prompts": 0}, "prompts must be at least 1, not 0"),
+        (RAFT, {"stages": 0}, "stages must be at least 1, not 0"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused(method: Any, settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        method(**settings)
+
+
+def test_the_borders_are_allowed() -> None:
+    DPO(learning_rate=0.0, beta=0.0, warm_up=1.0, label_smoothing=0.0, max_gradient_norm=float("inf"))
+    ExpertIteration(prompts=None, checkpoint_minutes=0.0)
