@@ -1,7 +1,8 @@
 """Alarms while a method learns: told the metrics of each step, they warn, and stop a training that cannot recover.
 
     not finite        a metric that is NaN or infinite stops the training; a warning where it is only a diagnostic
-    KL                above 50 nats a response a warning; above 500 it stops
+    KL                above 50 nats a response a warning; above 500 it stops; likewise a method that learns from pairs
+                      where the preferred responses have become so many nats less likely than under the SFT policy
     no ending         every response of a step met the length limit: a warning (short limits may be meant)
     equal groups      every group of a step had equal rewards, so nothing was learnt: a warning; ten in a row stop it
 
@@ -15,7 +16,7 @@ import math
 import warnings
 from dataclasses import dataclass, field
 
-from farm.errors import UserError
+from farm.errors import Alarm, UserError
 
 KL_WARNS, KL_STOPS = 50.0, 500.0
 """nats a response"""
@@ -60,6 +61,18 @@ class Alarms:
             self._warn(
                 "kl", f"the KL to the SFT policy is {divergence:.0f} nats at step {step:g}; beta may be too small"
             )
+        lost = -metrics.get("chosen_log_ratio", 0.0)
+        if lost > KL_STOPS:
+            raise UserError(
+                f"{self.name}: at step {step:g} the preferred responses have become {lost:.0f} nats less likely than "
+                "under the SFT policy, which has run away; raise beta or lower the learning rate"
+            )
+        if lost > KL_WARNS:
+            self._warn(
+                "chosen_log_ratio",
+                f"at step {step:g} the preferred responses have become {lost:.0f} nats less likely than under the SFT "
+                "policy; the learning rate may be too large",
+            )
         for metric, said in _NOTHING_LEARNT.items():
             if metric in metrics:
                 self._count(metric, metrics[metric] >= 1, said, step)
@@ -74,4 +87,4 @@ class Alarms:
     def _warn(self, kind: str, said: str) -> None:
         if kind not in self._given:
             self._given.add(kind)
-            warnings.warn(f"{self.name}: {said}", stacklevel=3)
+            warnings.warn(f"{self.name}: {said}", Alarm, stacklevel=3)

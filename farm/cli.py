@@ -16,7 +16,7 @@ import typer
 
 import farm
 from farm import commands
-from farm.errors import UserError
+from farm.errors import UserError, show_alarms_plainly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +66,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     status = 0
+    show_alarms_plainly()
     try:
         result = _application()(args=arguments, prog_name="farm", standalone_mode=False)
         status = result if isinstance(result, int) else 0

@@ -1,8 +1,30 @@
 """The one exception for a user's mistake: a sentence that names the file, key or row, and what to do."""
 
+from __future__ import annotations
+
+import warnings
+
 
 class UserError(Exception):
     """A mistake the user can mend. The command line prints it as one sentence and exits with status 2."""
+
+
+class Alarm(UserWarning):
+    """Something that may spoil what is being made, as one sentence. The command line shows it as that."""
+
+
+def show_alarms_plainly() -> None:
+    """From now on an alarm is shown as its sentence, without the file and the line of code that gave it."""
+    whole = warnings.formatwarning
+
+    def formatted(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if issubclass(category, Alarm):
+            return f"farm: warning: {message}\n"
+        return whole(message, category, filename, lineno, line)
+
+    warnings.formatwarning = formatted
 
 
 def nearest(word: str, known: object) -> str:

@@ -10,6 +10,7 @@ import time
 from multiprocessing.connection import Connection
 
 from farm import progress
+from farm.errors import show_alarms_plainly
 from farm.scheduling.perform import perform
 
 
@@ -17,6 +18,7 @@ def main() -> None:
     """Serve until the other side is gone."""
     link, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us decides
+    show_alarms_plainly()
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     with progress.quiet():
         while True:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from farm.errors import Alarm
 from farm.protocols import Policy
 from reference_methods.parts.optimization import Metrics
 
@@ -81,6 +82,7 @@ def compare(trained: Tensor, sampled: Tensor, mask: Tensor, alarm: float = ALARM
         warnings.warn(
             f"the log-probabilities of sampler and trainer differ by a factor of {error:.3f} on average "
             f"(sampler_error, alarm above {alarm}): the sampler may hold old weights, or compute at another precision",
+            Alarm,
             stacklevel=2,
         )
     return {

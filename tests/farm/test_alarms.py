@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from farm.alarms import PATIENCE, Alarms
-from farm.errors import UserError
+from farm.errors import Alarm, UserError, show_alarms_plainly
 from farm.trackers import tracker
 
 
@@ -41,6 +41,29 @@ def test_a_kl_that_runs_away_warns_once_and_then_stops():
         alarms({"step": 2, "kl": 70.0})
     with pytest.raises(UserError, match="run away"):
         alarms({"step": 3, "kl": 600.0})
+
+
+def test_preferred_responses_that_are_lost_warn_and_then_stop():
+    alarms = Alarms("dpo")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alarms({"step": 0, "chosen_log_ratio": -40.0, "rejected_log_ratio": -400.0})  # the margin may lie there
+    with pytest.warns(Alarm, match="60 nats less likely"):
+        alarms({"step": 1, "chosen_log_ratio": -60.0})
+    with pytest.raises(UserError, match="at step 2 the preferred responses have become 780 nats less likely"):
+        alarms({"step": 2, "chosen_log_ratio": -780.0})
+
+
+def test_on_the_command_line_an_alarm_is_its_sentence_and_other_warnings_are_as_ever(monkeypatch):
+    before = warnings.formatwarning
+    monkeypatch.setattr(warnings, "formatwarning", before)
+    show_alarms_plainly()
+    with pytest.warns(Alarm) as told:
+        Alarms("ppo")({"step": 1, "kl": 60.0})
+    shown = [warnings.formatwarning(w.message, w.category, w.filename, w.lineno) for w in told]
+    assert shown == ["farm: warning: ppo: the KL to the SFT policy is 60 nats at step 1; beta may be too small\n"]
+    other = UserWarning("of a library"), UserWarning, "library.py", 3
+    assert warnings.formatwarning(*other) == before(*other)
 
 
 def test_groups_without_a_difference_stop_in_the_end():
