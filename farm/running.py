@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from farm import config, progress, rng, run_folder
+from farm import config, progress, rng, run_folder, trackers
 from farm.artifacts import Stage
 from farm.errors import UserError, nearest
 from farm.experiment import BASELINE, Study, folder_name
@@ -98,6 +98,7 @@ class Undertaking:
         if together.follows():
             together.follow(self.graph(), self.plans[0].artifacts, self._force)
         run_folder.check(self.folder)
+        trackers.check()
         for plan in self.plans:
             plan.check()
         aggregator, reporter = self._parts()

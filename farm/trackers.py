@@ -20,6 +20,19 @@ from farm.scheduling import together
 VARIABLE = "FARM_TRACKER"
 
 
+def check() -> None:
+    """Refuse a tracker that is unknown or not installed, before anything is made.
+
+    Raises:
+        UserError: it is.
+    """
+    kind, _ = _asked()
+    if kind == "tensorboard":
+        _load("torch.utils.tensorboard", "tensorboard")
+    elif kind == "trackio":
+        _load("trackio", "trackio")
+
+
 @contextmanager
 def tracker(run: str) -> Iterator[Callable[[dict[str, float]], None]]:
     """Give a function that writes the metrics of a step of the training ``run``; it does nothing where none was asked,
@@ -28,17 +41,16 @@ def tracker(run: str) -> Iterator[Callable[[dict[str, float]], None]]:
     Raises:
         UserError: the tracker asked for is unknown or not installed.
     """
-    asked = os.environ.get(VARIABLE, "")
-    kind, _, where = asked.partition(":")
-    if not asked or together.follows():
+    kind, where = _asked()
+    if together.follows():
         yield lambda metrics: None
-    elif kind == "tensorboard" and where:
+    elif kind == "tensorboard":
         writer = _load("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(Path(where) / run))
         try:
             yield lambda metrics: _scalars(writer, metrics)
         finally:
             writer.close()
-    elif kind == "trackio" and where:
+    elif kind == "trackio":
         trackio = _load("trackio", "trackio")
         trackio.init(project=where, name=run)
         try:
@@ -46,7 +58,16 @@ def tracker(run: str) -> Iterator[Callable[[dict[str, float]], None]]:
         finally:
             trackio.finish()
     else:
+        yield lambda metrics: None
+
+
+def _asked() -> tuple[str, str]:
+    """Which tracker, and its folder or project; both empty where none was asked for."""
+    asked = os.environ.get(VARIABLE, "")
+    kind, _, where = asked.partition(":")
+    if asked and not (kind in ("tensorboard", "trackio") and where):
         raise UserError(f"{VARIABLE}={asked}: say tensorboard:FOLDER or trackio:PROJECT")
+    return kind, where
 
 
 def _scalars(writer: Any, metrics: dict[str, float]) -> None:

@@ -91,6 +91,21 @@ def test_a_slip_names_what_there_is(place: Path, run: Run, words: tuple[str, ...
     assert not (place / "runs").exists()
 
 
+def test_a_tracker_that_is_not_there_is_told_before_anything_is_made(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FARM_TRACKER", "wandb:mine")
+    status, _, said = run("--out", "run")
+    assert status == 2
+    assert said == "farm: FARM_TRACKER=wandb:mine: say tensorboard:FOLDER or trackio:PROJECT\n"
+    monkeypatch.setenv("FARM_TRACKER", "trackio:mine")
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    status, _, said = run("--out", "run")
+    assert status == 2
+    assert said == "farm: FARM_TRACKER asks for trackio, which is not installed: pip install trackio\n"
+    assert not (place / "run").exists()
+
+
 def test_a_failed_method_has_a_row_with_its_reason_and_is_tried_again(place: Path) -> None:
     write(place, methods={"dpo": EXPERIMENT["methods"]["dpo"], "broken": BROKEN})
     shown, said = finish(start(place, "home", "--out", "run"), status=1)
