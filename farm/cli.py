@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from farm.experiment import Study
     from farm.running import Run
 
+_INTERRUPTED = 130
 _HELP = "Simulate human feedback, learn from it, and measure how far the result would hold with people."
 
 
@@ -76,8 +77,7 @@ def main() -> None:
         _complain(str(error))
         status = 2
     except (typer.Abort, KeyboardInterrupt):
-        _complain("interrupted; what is done is kept, and the same command goes on from here")
-        status = 130
+        status = _INTERRUPTED
     except BrokenPipeError:
         status = 141
     except Exception as error:
@@ -92,6 +92,8 @@ def main() -> None:
         # What is left is a defect of ours: say so, and how to see more.
         _complain(f"unexpected {type(error).__name__}: {error}; please report it with the output of --debug")
         status = 1
+    if status == _INTERRUPTED:  # typer itself may have made this of the exception
+        _complain("interrupted; what is done is kept, and the same command goes on from here")
     sys.exit(status)
 
 
@@ -216,7 +218,7 @@ def _compact(board: pd.DataFrame, keys: Sequence[str] = ()) -> pd.DataFrame:
         elif column in keys:
             shown[column.rpartition(".")[2]] = board[column].tolist()
         elif column in ("method", "kl"):
-            shown[column] = board[column].round(2 if column == "kl" else 0).tolist()
+            shown[column] = (board[column].round(2) + 0.0 if column == "kl" else board[column]).tolist()  # + 0: no -0
     return pd.DataFrame(shown)
 
 

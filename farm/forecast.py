@@ -154,7 +154,7 @@ def _verdicts(foreseen: dict[str, Any]) -> str:
     elif unknown:
         said += f"; of {unknown:,} the price is not known before such an annotator has been asked once"
     if learning := foreseen["ask_while_they_learn"]:
-        said += f". Not counted: what {', '.join(learning)} ask while they learn"
+        said += f". Not counted: what {' and '.join(learning)} will ask while learning"
     return said + "."
 
 

@@ -98,7 +98,7 @@ def test_what_is_on_record_goes_before_what_is_computed(here: Path) -> None:
 def test_methods_that_ask_while_they_learn_are_named(here: Path) -> None:
     found = look("methods.odpo={use: online_dpo, learning_rate: 0.1}")
     assert found["ask_while_they_learn"] == ["odpo"]
-    assert "Not counted: what odpo ask while they learn" in text(found)
+    assert "Not counted: what odpo will ask while learning" in text(found)
 
 
 def test_gpu_time_by_arithmetic(here: Path) -> None:

@@ -91,6 +91,16 @@ def test_a_slip_names_what_there_is(place: Path, run: Run, words: tuple[str, ...
     assert not (place / "runs").exists()
 
 
+def test_ctrl_c_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("farm.running.schedule", interrupted)
+    status, _, said = run("--out", "run")
+    assert status == 130
+    assert said == "farm: interrupted; what is done is kept, and the same command goes on from here\n"
+
+
 def test_a_tracker_that_is_not_there_is_told_before_anything_is_made(
     place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
