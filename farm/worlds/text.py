@@ -69,6 +69,9 @@ class TextWorld:
             )
         if min(shares) < 0 or not np.isclose(sum(shares), 1):
             raise ValueError(f"shares {shares} must be three numbers that add to 1")
+        for name, number in (("max_new_tokens", max_new_tokens), ("rows_at_once", rows_at_once), ("top_k", top_k)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
         self.model, self.file, self.hub, self.demonstration_file = model, instructions, hub, demonstrations
         self.shares, self.seed, self.longest = shares, seed, max_instruction_characters
         self.dtype = dtype

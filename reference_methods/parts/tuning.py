@@ -28,7 +28,17 @@ _COUNTS = (
     "prompts",
 )
 """settings that must be 1 or more where a method has them"""
-_NOT_NEGATIVE = ("steps", "learning_rate", "value_learning_rate", "beta", "checkpoint_minutes", "calibration_samples")
+_NOT_NEGATIVE = (
+    "steps",
+    "learning_rate",
+    "value_learning_rate",
+    "beta",
+    "clip",
+    "clip_high",
+    "value_clip",
+    "checkpoint_minutes",
+    "calibration_samples",
+)
 """settings that must be a finite number from 0 on where a method has them"""
 
 Tune = Literal["full", "lora", "last_layers"]

@@ -94,6 +94,12 @@ def instruction_file(folder: Path, n: int) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("setting", ["max_new_tokens", "rows_at_once", "top_k"])
+def test_a_setting_that_means_nothing_is_refused_before_the_model_is_loaded(setting: str) -> None:
+    with pytest.raises(UserError, match=f"{setting} must be at least 1, not 0"):
+        build(World, {"use": "smollm2", "instructions": "questions.json", setting: 0})
+
+
 def test_a_longer_file_keeps_every_instruction_on_its_side(tmp_path: Path) -> None:
     def sides(n: int) -> dict[str, str]:
         world = TextWorld(instructions=instruction_file(tmp_path, n))
