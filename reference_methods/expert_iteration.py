@@ -37,11 +37,6 @@ class ExpertIteration(SFT):
     """how many prompts of each round, drawn anew in each; all there are where omitted"""
     temperature: float = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.n < 1:
-            raise ValueError(f"n is a number of responses, at least 1, not {self.n}")
-
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None or not len(learning.prompts):
             raise UserError("expert_iteration: it needs a reward model, and prompts to sample for")

@@ -52,8 +52,8 @@ class RAFT(SFT):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n < 1 or self.temperature <= 0:
-            raise ValueError("n must be at least 1, and the temperature positive: the best are chosen among samples")
+        if self.temperature <= 0:
+            raise ValueError("the temperature must be positive: the best are chosen among samples")
 
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None or not len(learning.prompts):

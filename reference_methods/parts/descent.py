@@ -46,10 +46,6 @@ class Descent(Tuning):
     micro_batch_tokens: int = 4096
     """most tokens, padding included, of one forward and backward pass; changes memory and speed, not the result"""
 
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.epochs < 0:
-            raise ValueError("batch_size must be at least 1, and epochs not negative")
-
     def descend(
         self,
         loss: Loss,

@@ -173,8 +173,7 @@ class Online(Tuning):
     this (truncated importance sampling); None for no correction"""
 
     def __post_init__(self) -> None:
-        if min(self.rollouts, self.samples_per_prompt, self.minibatches, self.epochs) < 1:
-            raise ValueError("rollouts, samples_per_prompt, minibatches and epochs must be at least 1")
+        super().__post_init__()
         if self.rollouts % self.samples_per_prompt or self.rollouts % self.minibatches:
             raise ValueError(
                 f"rollouts ({self.rollouts}) must be a multiple of samples_per_prompt ({self.samples_per_prompt}) "
