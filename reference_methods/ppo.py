@@ -40,7 +40,7 @@ from reference_methods.parts.aggregation import Totals, aggregate
 from reference_methods.parts.batches import Rows, in_parts, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share, clipped_value
 from reference_methods.parts.optimization import Loss, Metrics
-from reference_methods.parts.pads import pad_token, widened, with_pads
+from reference_methods.parts.pads import widened, with_pads
 from reference_methods.parts.rollouts import Networks, Online, Rollout
 
 
@@ -86,7 +86,7 @@ class PPO(Online):
         width = self.max_new_tokens or rollout.mask.shape[1]
         rewards = widened(rollout.token_rewards(self.beta, "k1_clamped"), width)
         everything = torch.ones_like(rewards, dtype=torch.bool)
-        samples = with_pads(rollout.samples, width, pad_token(critic))
+        samples = with_pads(rollout.samples, width, critic)
         old_values = in_parts(critic.values, samples, self.micro_batch_tokens, together=True)
         rewards = whiten(rewards, everything) + rewards.mean()
         advantages, returns = generalised_advantage(rewards, old_values, everything, self.gamma, self.lam)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from farm import adapters, processes
+from farm.errors import UserError
 from farm.policies.batches import check_lengths, prompt_lengths, states_at
 from farm.policies.trees import Lengths, computes_trees, mask_of
 from farm.protocols import Samples
@@ -233,7 +234,10 @@ def chosen(model: Any, train_layers: int | None, lora: bool) -> list[torch.nn.Pa
         return list(model.parameters())
     stack = layers(model)
     if not 0 < train_layers <= len(stack):
-        raise ValueError(f"train_layers must be between 1 and {len(stack)}, not {train_layers}")
+        raise UserError(
+            f"the model has {len(stack)} layers, and its last {train_layers} cannot train; set `last_layers` of the "
+            f"method, or `train_layers` of the world where it comes from, to a number from 1 to {len(stack)}"
+        )
     norms = [child for name, child in model.base_model.named_children() if "norm" in name or name.startswith("ln")]
     return [p for module in [*stack[-train_layers:], *norms] for p in module.parameters()]
 

@@ -41,6 +41,8 @@ class Batch:
     """[S, n]"""
     from_reference: int
     """how many of the n, the last ones, are the reference's samples"""
+    started: float
+    """when their sampling began, by ``time.perf_counter``"""
 
     @property
     def n(self) -> int:

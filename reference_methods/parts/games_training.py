@@ -146,7 +146,8 @@ class Game:
     def feedback(self, learning: Learning) -> Feedback:
         """Who decides the duels."""
         if self.preference_model is not None:
-            model = self.preference_model.train(learning)
+            # Its own training is logged where it is a stage of its own; here its steps are none of the game's.
+            model = self.preference_model.train(replace(learning, log=lambda metrics: None, steps=lambda total: None))
             if not isinstance(model, PreferenceModel):
                 raise UserError(f"preference_model: {type(self.preference_model).__name__} fits no preference model")
             return ModelFeedback(model, self.micro_batch_tokens, self.uses_scores)
@@ -220,7 +221,7 @@ class Game:
         for step, prompts in enumerate(stream):
             if step < first:
                 continue
-            key = f"{purpose}/step {step}"
+            key, started = f"{purpose}/step {step}", time.perf_counter()
             parts = [self._sample(policy, prompts, self.samples_per_prompt - theirs, learning.seed, key)]
             if theirs:
                 parts.append(self._sample(learning.policy, prompts, theirs, learning.seed, f"{key}/reference"))
@@ -232,7 +233,7 @@ class Game:
                 start = self._likelihoods(policy, samples, ~is_theirs)
             reference = self._likelihoods(learning.policy, samples, is_theirs)
             shape = len(prompts), self.samples_per_prompt
-            yield Batch(prompts, samples, start.view(shape), reference.view(shape), theirs)
+            yield Batch(prompts, samples, start.view(shape), reference.view(shape), theirs, started)
 
     def _sample(self, policy: Policy, prompts: list[str], n: int, seed: int, purpose: str) -> Samples:
         return sampled(
@@ -266,11 +267,15 @@ class Game:
     def _metrics(self, batch: Batch, feedback: Feedback, learning: Learning, started: float) -> Metrics:
         own = np.arange(len(batch.samples)) % batch.n < batch.n - batch.from_reference
         mine = slice(0, batch.n - batch.from_reference)
+        written = batch.samples.select(own)
+        tokens = max(1.0, float(written.lengths().sum()))
         metrics = {
             "kl": float((batch.start - batch.reference)[:, mine].mean()),
+            "entropy": -float(batch.start[:, mine].sum()) / tokens,
             "queries": float(feedback.queries),
             "seconds": time.perf_counter() - started,
-            **sample_metrics(batch.samples.select(own), learning),
+            "tokens_per_second": tokens / (time.perf_counter() - batch.started),
+            **sample_metrics(written, learning),
         }
         if isinstance(feedback, AnnotatorFeedback):
             metrics["unanswered"] = float(feedback.unanswered)

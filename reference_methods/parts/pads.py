@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from farm.errors import UserError
 from farm.protocols import Samples, Scorer
 
 
@@ -20,8 +21,19 @@ def pad_token(model: Scorer) -> int:
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
-def with_pads(samples: Samples, width: int, token: int) -> Samples:
-    """The same responses, each filled up to ``width`` tokens with ``token``."""
+def with_pads(samples: Samples, width: int, model: Scorer) -> Samples:
+    """The same responses, each filled up to ``width`` tokens with the model's padding token.
+
+    Raises:
+        UserError: that is more than fits the model's context.
+    """
+    token, context = pad_token(model), getattr(getattr(model, "body", None), "context", None)
+    longest = max(len(prompt) for prompt in samples.prompt_tokens)
+    if context is not None and longest + width > context:
+        raise UserError(
+            f"faithful: alpaca_farm pads every response to max_new_tokens ({width}), which with a prompt of {longest} "
+            f"tokens does not fit the model's context of {context}; set max_new_tokens to at most {context - longest}"
+        )
     tokens = [
         np.pad(response, (0, max(0, width - len(response))), constant_values=token)
         for response in samples.response_tokens

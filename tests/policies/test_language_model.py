@@ -165,7 +165,7 @@ def test_only_the_last_layers_train() -> None:
     names = {n for n, p in policy.model.named_parameters() if id(p) in trained}
     assert names == {n for n, p in policy.model.named_parameters() if p.grad is not None}
     assert names == {n for n, _ in policy.model.named_parameters() if n.startswith(("model.layers.1.", "model.norm"))}
-    with pytest.raises(ValueError, match="between 1 and 2"):
+    with pytest.raises(UserError, match="from 1 to 2"):
         make_policy(train_layers=3)
 
 

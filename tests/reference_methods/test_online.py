@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,14 @@ import pytest
 import torch
 from scipy.optimize import brentq
 
+from farm.errors import UserError
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Samples
 from reference_methods.best_of_n_curve import BestOfNCurve, expected_best
-from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.feedme import FeedME
 from reference_methods.grpo import GRPO
-from reference_methods.ipo import IPO
-from reference_methods.online_dpo import OnlineDPO
 from reference_methods.parts.advantages import group_relative, leave_one_out, same_in_group
 from reference_methods.parts.aggregation import aggregate
 from reference_methods.parts.conditioning import ConditionedPolicy
@@ -33,7 +32,6 @@ from reference_methods.quark import Quark, quantile_of
 from reference_methods.raft import RAFT
 from reference_methods.reward_conditioning import RewardConditioning
 from reference_methods.reward_model import RewardModel
-from reference_methods.rloo import RLOO
 from tests.reference_methods.tables import (
     REFERENCE,
     all_pairs,
@@ -350,7 +348,11 @@ def test_pads_by_hand():
         [np.zeros(2, np.float32), np.zeros(1, np.float32)],
         ["stop"] * 2,
     )
-    assert [t.tolist() for t in with_pads(samples, 4, 9).response_tokens] == [[5, 6, 9, 9], [7, 9, 9, 9]]
+    tokenizer, body = SimpleNamespace(pad_token_id=9, eos_token_id=2), SimpleNamespace(context=5)
+    model: Any = SimpleNamespace(tokenizer=tokenizer, body=body)
+    assert [t.tolist() for t in with_pads(samples, 4, model).response_tokens] == [[5, 6, 9, 9], [7, 9, 9, 9]]
+    with pytest.raises(UserError, match=r"max_new_tokens \(6\).* at most 4"):
+        with_pads(samples, 6, model)
     assert widened(torch.ones(2, 3), 5).tolist() == [[1, 1, 1, 0, 0]] * 2
 
 
@@ -388,19 +390,3 @@ def test_the_curve_of_a_single_prompt_has_no_standard_error():
     BestOfNCurve(prompts=1, candidates=4).train(replace(given, log=record))
     assert [line["gold"] for line in log] == pytest.approx([1, 1, 1])
     assert not any("gold_error" in line for line in log)
-
-
-@pytest.mark.parametrize(
-    ("method", "settings"),
-    [
-        (RLOO, {"minibatches": 0}),
-        (RLOO, {"epochs": 0}),
-        (PPO, {"samples_per_prompt": 0}),
-        (DPO, {"batch_size": 0}),
-        (IPO, {"batch_size": 0}),
-        (OnlineDPO, {"minibatches": 0}),
-    ],
-)
-def test_numbers_that_leave_nothing_to_do_are_refused(method: Any, settings: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        method(**settings)

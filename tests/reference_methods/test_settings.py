@@ -8,8 +8,11 @@ import pytest
 
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
+from reference_methods.grpo import GRPO
 from reference_methods.ipo import IPO
 from reference_methods.kto import KTO
+from reference_methods.online_dpo import OnlineDPO
+from reference_methods.ppo import PPO
 from reference_methods.raft import RAFT
 from reference_methods.reward_conditioning import RewardConditioning
 from reference_methods.reward_model import RewardModel
@@ -46,3 +49,22 @@ def test_a_setting_that_means_nothing_is_refused(method: Any, settings: dict[str
 def test_the_borders_are_allowed() -> None:
     DPO(learning_rate=0.0, beta=0.0, warm_up=1.0, label_smoothing=0.0, max_gradient_norm=float("inf"))
     ExpertIteration(prompts=None, checkpoint_minutes=0.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "complaint"),
+    [
+        (PPO, {"learning_rate": float("nan")}, "learning_rate must be a finite number from 0 on, not nan"),
+        (PPO, {"value_learning_rate": -1.0}, "value_learning_rate must be a finite number from 0 on, not -1.0"),
+        (PPO, {"clip": -1.0}, "clip must be a finite number from 0 on, not -1.0"),
+        (GRPO, {"samples_per_prompt": 0}, "samples_per_prompt must be at least 1, not 0"),
+        (GRPO, {"rollouts": 0}, "rollouts must be at least 1, not 0"),
+        (GRPO, {"epochs": 0}, "epochs must be at least 1, not 0"),
+        (GRPO, {"minibatches": 0}, "minibatches must be at least 1, not 0"),
+        (OnlineDPO, {"minibatches": 0}, "prompts_per_step, minibatches and epochs must be at least 1"),
+        (GRPO, {"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
+    ],
+)
+def test_so_it_is_with_methods_that_sample(method: Any, settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        method(**settings)
