@@ -15,6 +15,7 @@ from farm.artifacts import Stage
 from farm.errors import UserError, nearest
 from farm.experiment import BASELINE, Study, folder_name
 from farm.graph import Graph, Node, descendants, merge
+from farm.launched import follows
 from farm.plan import SFT, Plan, describe_study
 from farm.protocols import Aggregator, Comparison, Replication, Reporter
 from farm.run_folder import Finished
@@ -95,7 +96,7 @@ class Undertaking:
 
     def go(self, engine_name: str = "here", workers: int | None = None) -> Run:
         """Run, or go on with it."""
-        if together.follows():
+        if follows():
             together.follow(self.graph(), self.plans[0].artifacts, self._force)
         run_folder.check(self.folder)
         trackers.check()

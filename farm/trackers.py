@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import UserError
-from farm.scheduling import together
+from farm.launched import follows
 
 VARIABLE = "FARM_TRACKER"
 
@@ -42,7 +42,7 @@ def tracker(run: str) -> Iterator[Callable[[dict[str, float]], None]]:
         UserError: the tracker asked for is unknown or not installed.
     """
     kind, where = _asked()
-    if together.follows():
+    if follows():
         yield lambda metrics: None
     elif kind == "tensorboard":
         writer = _load("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(Path(where) / run))

@@ -8,7 +8,6 @@ others what came of it; which stages were done beforehand is agreed on at the st
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,21 +17,12 @@ from farm import progress
 from farm.artifacts import Artifacts, Place
 from farm.errors import UserError
 from farm.graph import Graph, Node
+from farm.launched import follows, several
 from farm.scheduling.perform import Outcome, perform
 from farm.scheduling.scheduler import Done, schedule
 
 TRAINS = ("sft", "reward model", "preference model", "method")
 """kinds of stages that all processes make together"""
-
-
-def several() -> bool:
-    """Whether a launcher has started several processes."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def follows() -> bool:
-    """Whether this process is one of the others."""
-    return several() and int(os.environ.get("RANK", "0")) > 0
 
 
 def agreed(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> Done:

@@ -1,4 +1,4 @@
-"""One batch of eight, eight of one accumulated, two processes: the same trajectory (CPU, gloo)."""
+"""One batch of eight, eight of one, prompts computed once, two processes: the same trajectory (CPU, gloo)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,14 @@ ROOT = Path(__file__).parents[2]
 NAMES = ["sft", "dpo", "rloo", "ppo"]
 GAMES = ["sppo"]
 """which cannot be sharded"""
-VARIANTS = {"whole": (1, 10**6), "accumulated": (1, 1), "two processes": (2, 40), "sharded": (2, 40)}
-MORE = {"sharded": ["shard=true"]}
+VARIANTS = {
+    "whole": (1, 10**6),
+    "accumulated": (1, 1),
+    "shared prompts": (1, 10**6),
+    "two processes": (2, 40),
+    "sharded": (2, 40),
+}
+MORE = {"sharded": ["shard=true", "share_prompts=true"]}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, (count, tokens) in VARIANTS.items():
         methods = NAMES if name in MORE else NAMES + GAMES
         if count == 1:
-            together.main(out[name], methods, tokens)
+            together.main(out[name], methods, tokens, share_prompts=name == "shared prompts")
             continue
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
@@ -43,8 +49,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("method", "variant"),
     [
-        *itertools.product(NAMES, ["accumulated", "two processes", "sharded"]),
-        *itertools.product(GAMES, ["accumulated", "two processes"]),
+        *itertools.product(NAMES, ["accumulated", "shared prompts", "two processes", "sharded"]),
+        *itertools.product(GAMES, ["accumulated", "shared prompts", "two processes"]),
     ],
 )
 def test_the_trajectory_is_the_same(trained: dict[str, Path], method: str, variant: str) -> None:

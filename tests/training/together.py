@@ -16,7 +16,9 @@ from safetensors.torch import save_file
 
 from farm import processes
 from farm.errors import UserError
+from farm.policies import trees
 from farm.policies.language_model import LanguageModelPolicy
+from farm.policies.trees import KEY
 from reference_methods.dpo import DPO
 from reference_methods.ppo import PPO
 from reference_methods.rloo import RLOO
@@ -38,8 +40,10 @@ def methods(micro_batch_tokens: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def main(folder: Path, names: list[str], micro_batch_tokens: int, **more: Any) -> None:
+def main(folder: Path, names: list[str], micro_batch_tokens: int, share_prompts: bool = False, **more: Any) -> None:
+    """``share_prompts``: responses to one prompt are branches of one sequence, though the model is narrow."""
     torch.set_num_threads(1)
+    trees.KEY = 0.0 if share_prompts else KEY
     processes.start()
     policy = LanguageModelPolicy(small_model().double(), word_tokenizer(), template="{prompt}", max_new_tokens=12)
     given = everything(policy)
