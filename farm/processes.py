@@ -12,8 +12,9 @@ experiment, and they go through its stages in step (``farm.scheduling.together``
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
 
+from farm.errors import UserError
 from farm.protocols import Samples
+
+Found = TypeVar("Found")
 
 
 def start() -> None:
@@ -149,6 +153,26 @@ def added(tensor: Tensor) -> Tensor:
 def from_first(message: bytes) -> bytes:
     """The first process's message, on every process."""
     return _gather_bytes(message if is_first() else b"")[0] if number() > 1 else message
+
+
+def alike(compute: Callable[[], Found]) -> Found:
+    """``compute``, of which each process may do another part: what the user is told in one of them is raised in all.
+
+    Otherwise the others would wait for what never comes, or take the next message for it. All must ask.
+    """
+    if number() == 1:
+        return compute()
+    error: UserError | None = None
+    try:
+        found = compute()
+    except UserError as raised:
+        error = raised
+    told = [message.decode() for message in _gather_bytes(str(error or "").encode()) if message]
+    if error is not None:
+        raise error
+    if told:
+        raise UserError(told[0])
+    return found
 
 
 def wait() -> None:

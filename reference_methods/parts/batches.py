@@ -103,12 +103,14 @@ def sampled(
 ) -> Samples:
     """What ``policy`` answers to these prompts: of the processes that train each samples a share, and all have all."""
     mine = processes.by_prompt(prompts)
-    samples = policy.sample(
-        [prompts[i] for i in mine],
-        seed=seed,
-        purpose=purpose,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
+    samples = processes.alike(
+        lambda: policy.sample(
+            [prompts[i] for i in mine],
+            seed=seed,
+            purpose=purpose,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+        )
     )
     return processes.all_samples(samples, mine, len(prompts))
 
@@ -124,8 +126,12 @@ def in_parts(compute: Callable[[Samples], Tensor], samples: Samples, tokens: int
     alone = not together or len(parts) < processes.number()
     if not alone:
         parts = parts[processes.rank() :: processes.number()]
-    with memory.explained("a pass over samples", "lower micro_batch_tokens"):
-        found = [compute(samples.select(rows)) for rows in parts]
+
+    def everything() -> list[Tensor]:
+        with memory.explained("a pass over samples", "lower micro_batch_tokens"):
+            return [compute(samples.select(rows)) for rows in parts]
+
+    found = everything() if alone else processes.alike(everything)
     first = found[0]
     widths = [max(f.shape[d] for f in found) for d in range(1, first.dim())]
     if not alone and widths:

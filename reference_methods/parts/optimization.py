@@ -192,13 +192,17 @@ def accumulate(
     metrics: Metrics = {"loss": 0.0}
     parts = micro_batches(processes.share(rows), lengths, micro_batch_tokens, prompts)
     passes = processes.most(len(parts)) if in_step else len(parts)
-    for number, part in enumerate(parts + [rows[:1]] * (passes - len(parts))):
-        with memory.explained(f"a micro-batch of {len(part)} rows of at most {int(lengths[part].max())} tokens"):
-            value, shares = loss(part, totals)
-            if number >= len(parts):
-                (0 * value).backward()  # type: ignore[no-untyped-call]
-                continue
-            value.backward()  # type: ignore[no-untyped-call]
-        for name, share in {"loss": value, **shares}.items():
-            metrics[name] = metrics.get(name, 0.0) + float(share.detach())
+
+    def add() -> None:
+        for number, part in enumerate(parts + [rows[:1]] * (passes - len(parts))):
+            with memory.explained(f"a micro-batch of {len(part)} rows of at most {int(lengths[part].max())} tokens"):
+                value, shares = loss(part, totals)
+                if number >= len(parts):
+                    (0 * value).backward()  # type: ignore[no-untyped-call]
+                    continue
+                value.backward()  # type: ignore[no-untyped-call]
+            for name, share in {"loss": value, **shares}.items():
+                metrics[name] = metrics.get(name, 0.0) + float(share.detach())
+
+    processes.alike(add)
     return processes.add_metrics(metrics, processes.names_of(metrics))

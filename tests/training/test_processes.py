@@ -82,6 +82,13 @@ def test_an_alarm_in_the_first_ends_all(trained: dict[str, Path]) -> None:
         assert (trained["two processes"] / f"rank{rank}" / "stopped.txt").read_text() == "an alarm"
 
 
+def test_a_mistake_that_one_process_meets_is_told_by_all(trained: dict[str, Path]) -> None:
+    for rank in (0, 1):
+        told = json.loads((trained["two processes"] / f"rank{rank}" / "mistaken.json").read_text())
+        assert told.keys() == {"sampled", "in parts", "trained"}
+        assert all("does not fit the model's context" in text for text in told.values())
+
+
 def test_training_moved_the_parameters(trained: dict[str, Path]) -> None:
     numbers = [load_file(trained["whole"] / "rank0" / f"{name}.safetensors")["parameters"] for name in NAMES]
     for i, first in enumerate(numbers):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors.torch import save_file
 
@@ -20,6 +22,7 @@ from farm.policies import trees
 from farm.policies.language_model import LanguageModelPolicy
 from farm.policies.trees import KEY
 from reference_methods.dpo import DPO
+from reference_methods.parts.batches import in_parts, log_likelihoods, sampled
 from reference_methods.ppo import PPO
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT
@@ -57,6 +60,7 @@ def main(folder: Path, names: list[str], micro_batch_tokens: int, share_prompts:
         samples = learned.sample(PROMPTS, seed=0, purpose="after", temperature=0)
         (out / f"{name}.txt").write_text("\n".join(samples.outputs))
     stopped(given, folder)
+    mistaken(given, folder)
     processes.wait()
 
 
@@ -71,6 +75,25 @@ def stopped(given: Any, folder: Path) -> None:
         methods(10**6)["sft"].train(replace(given, log=log))
     except UserError as error:
         (folder / f"rank{processes.rank()}" / "stopped.txt").write_text(str(error))
+
+
+def mistaken(given: Any, folder: Path) -> None:
+    """A text or a prompt that does not fit, which one process alone looks at, is told by every process."""
+    policy, long = given.policy, " ".join(["w1"] * 100)
+    texts = policy.encode([*PROMPTS[:3], "w2"], ["w3", "w4", "w5", long])
+    demonstrations = pd.concat([given.demonstrations, pd.DataFrame({"instruction": ["w2"], "output": [long]})])
+    asked: dict[str, Callable[[], Any]] = {
+        "sampled": lambda: sampled(policy, [long, *PROMPTS[:3]], seed=0, purpose="t"),
+        "in parts": lambda: in_parts(lambda part: log_likelihoods(policy, part), texts, 10, together=True),
+        "trained": lambda: methods(40)["sft"].train(replace(given, demonstrations=demonstrations)),
+    }
+    told = {}
+    for name, ask in asked.items():
+        try:
+            ask()
+        except UserError as error:
+            told[name] = str(error)
+    (folder / f"rank{processes.rank()}" / "mistaken.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
