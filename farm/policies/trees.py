@@ -79,6 +79,8 @@ def computes_trees(inner: Any, config: Any) -> bool:
     takes = inspect.signature(inner.forward).parameters
     if not {"position_ids", "attention_mask"} <= set(takes) or not _attends_to_everything(config):
         return False
+    if any(buffer.dim() == 4 for buffer in inner.buffers()):  # a causal mask of its own, and a tree may be longer
+        return False
     ids, other = torch.tensor([[0, 1, 2, 2, 1, 0]]), torch.tensor([[0, 1, 0, 0, 1, 0]])
     branches, positions = torch.tensor([[0, 0, 1, 1, 2, 2]]), torch.tensor([[0, 1, 2, 3, 2, 3]])
     device = next(inner.parameters()).device

@@ -170,6 +170,11 @@ def cases() -> Iterator[tuple[str, Any, bool]]:
         small("GPTNeo", num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]]),
         False,
     )
+    yield (
+        "a causal mask no longer than the context",
+        small("GPTNeo", num_layers=2, num_heads=2, attention_types=[[["global"], 2]]),
+        False,
+    )
     yield "no attention", small("Mamba"), False
     yield "positions in the mask", small("Bloom"), False
     yield "positions in the mask, too", small("Falcon", alibi=True), False
