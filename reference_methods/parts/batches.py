@@ -56,7 +56,8 @@ def micro_batches(rows: Rows, lengths: Lengths, tokens: int, prompts: Rows | Non
     """``rows`` cut by length so that each part, padded to its longest, has at most ``tokens`` (but at least a row).
 
     With ``prompts``, a number for each prompt [n], rows with the same one stay together, so that a model computes their
-    prompt once (``farm.policies.trees``); a part then has at most ``tokens`` without any padding.
+    prompt once (``farm.policies.trees``); a part then has at most ``tokens`` without any padding, and half as many
+    more with it.
     """
     if prompts is not None:
         return _by_prompt(rows, lengths, tokens, prompts)
@@ -77,7 +78,9 @@ def _by_prompt(rows: Rows, lengths: Lengths, tokens: int, prompts: Rows) -> list
     until = np.cumsum(lengths[ordered])
     parts, start, before = [], 0, 0
     while start < len(ordered):
-        end = max(start + 1, int(np.searchsorted(until, before + tokens, side="right")))
+        end = int(np.searchsorted(until, before + tokens, side="right"))
+        padded = max(1, int(longest[prompts[ordered[start]]]))
+        end = max(start + 1, min(end, start + 3 * tokens // (2 * padded)))
         parts.append(ordered[start:end])
         start, before = end, int(until[end - 1])
     return parts

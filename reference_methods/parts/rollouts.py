@@ -167,7 +167,7 @@ class Online(Tuning):
     left out, 1e-3, and 1e-2 in 16 bits, where they round differently. (The mean ratio would not tell: it is 1 for any
     policy.)"""
     micro_batch_tokens: int = 4096
-    """most tokens, padding included, of one forward and backward pass; changes memory and speed, not the result"""
+    """most tokens of one forward and backward pass, besides padding; changes memory and speed, not the result"""
     importance_cap: float | None = 2.0
     """where another engine samples, or in 16 bits, each token's loss is weighted by pi_trainer / pi_sampler, at most
     this (truncated importance sampling); None for no correction"""

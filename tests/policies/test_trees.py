@@ -205,3 +205,11 @@ def test_micro_batches_keep_the_responses_to_a_prompt_together() -> None:
         order = prompts[np.concatenate(parts)]
         assert np.count_nonzero(np.diff(order)) == len(set(order)) - 1
     assert len(micro_batches(some, lengths, 120, prompts)) <= 1 + lengths[some].sum() // 60
+
+
+def test_micro_batches_of_uneven_rows_hold_half_as_much_padding_at_most() -> None:
+    lengths = np.minimum(np.random.default_rng(0).pareto(1.0, 240) * 40, 1000).astype(np.int64) + 10
+    for prompts in (np.arange(240) // 4, np.arange(240)):
+        parts = micro_batches(np.arange(240), lengths, 1000, prompts)
+        assert sorted(np.concatenate(parts)) == list(range(240))
+        assert all(len(part) == 1 or len(part) * lengths[part].max() <= 1500 for part in parts)
