@@ -179,7 +179,8 @@ class Body:
         given: dict[str, Any] = {"input_ids": ids, "use_cache": False}
         if branches is None:
             return given
-        return {**given, "position_ids": positions, "attention_mask": mask_of(branches, self.model.dtype)}
+        dtype = COMPUTE.get(self.compute_dtype or "", self.model.dtype)
+        return {**given, "position_ids": positions, "attention_mask": mask_of(branches, dtype)}
 
     @contextlib.contextmanager
     def _checkpointing(self) -> Iterator[None]:
