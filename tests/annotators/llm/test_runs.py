@@ -269,10 +269,17 @@ def test_progress_shows_rows_and_cost(priced: None, pairs: pd.DataFrame, store: 
 def test_ctrl_c_keeps_what_is_done(pairs: pd.DataFrame, store: Store, request: pytest.FixtureRequest) -> None:
     was = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with it ignored
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, was))
-    with FaultServer(delay=0.05) as server, session(Limits(concurrency=4)) as run:
+    main = threading.main_thread().ident
+
+    def interrupt() -> None:
+        until = time.monotonic() + 60
+        while not int(store.totals()["rows"].sum()) and time.monotonic() < until:
+            time.sleep(0.005)
+        signal.pthread_kill(main, signal.SIGINT)  # type: ignore[arg-type]
+
+    with FaultServer(delay=0.2) as server, session(Limits(concurrency=4)) as run:
         annotator = LLMAnnotator("openai/judge", base_url=server.url, store=store)
-        main = threading.main_thread().ident
-        threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT)).start()  # type: ignore[arg-type]
+        threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             annotator.annotate(pairs, seed=0)
         kept = int(store.totals()["rows"].sum())
