@@ -67,7 +67,7 @@ class LlamaDecoder:
 
         def after(norm: torch.nn.Parameter, *weights: torch.Tensor) -> torch.Tensor:
             # The gain of the norm before a projection is a factor of its columns: one multiplication less a step.
-            return (torch.cat([w.detach() for w in weights]).float() * norm.detach().float()).to(self.dtype)
+            return self._stored(torch.cat([w.detach() for w in weights]).float() * norm.detach().float())
 
         self.layers = []
         for layer in model.model.layers:
@@ -80,18 +80,25 @@ class LlamaDecoder:
                         adapters.weight(attention.k_proj),
                         adapters.weight(attention.v_proj),
                     ),
-                    adapters.weight(attention.o_proj).to(self.dtype),
+                    self._stored(adapters.weight(attention.o_proj)),
                     after(
                         layer.post_attention_layernorm.weight,
                         adapters.weight(feed_forward.gate_proj),
                         adapters.weight(feed_forward.up_proj),
                     ),
-                    adapters.weight(feed_forward.down_proj).to(self.dtype),
+                    self._stored(adapters.weight(feed_forward.down_proj)),
                 )
             )
         self.embedding = model.model.embed_tokens.weight.detach().to(self.dtype)
         self.head = after(model.model.norm.weight, model.lm_head.weight)
         self.bytes_per_token = 2 * len(self.layers) * self.key_heads * self.head_width * self.dtype.itemsize
+
+    def _stored(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight as it is multiplied with. A processor multiplies a few rows in 32 bits up to twice as fast with
+        weights that are stored input by input."""
+        weight = weight.detach().to(self.dtype)
+        by_input = weight.device.type == "cpu" and weight.dtype == torch.float32
+        return weight.t().contiguous().t() if by_input else weight
 
     def start(self, prompts: Sequence[Tokens], prompt_of: NDArray[np.int64], limit: int) -> torch.Tensor:
         device = self.forbidden.device
