@@ -47,6 +47,11 @@ def test_two_processes_make_what_one_makes(tmp_path: Path) -> None:
         text = (tmp_path / f"run {home}" / "metrics.jsonl").read_text()
         steps = [(line["method"], line["step"]) for line in map(json.loads, text.splitlines())]
         assert len(steps) == len(set(steps)) and {"dpo", "rloo"} <= {method for method, _ in steps}
-    again = run(tmp_path, "together", *torchrun)  # everything is found; both processes end
-    assert "again" not in again.stderr
+
+    def made() -> dict[Path, str]:
+        return {path: path.read_text() for path in (tmp_path / "together" / "artifacts").glob("*/stage.json")}
+
+    before = made()
+    again = run(tmp_path, "together", *torchrun)  # everything but the failure is found; both processes end
+    assert "broken" in again.stderr and made() == before
     assert not list((tmp_path / "together" / "artifacts").glob("*.partial"))
