@@ -189,10 +189,10 @@ def write_down(folder: Path) -> None:
     (rows.json) and with which head a reward model began (head.safetensors)."""
     from safetensors.torch import save_file
 
-    from reference_methods.parts import descent, tuning
+    from reference_methods.parts import trainer, training
 
     folder.mkdir(parents=True)
-    dealt, begun = descent.minibatches, tuning.Tuning.start_scorer
+    dealt, begun = trainer.minibatches, training.Training.start_scorer
 
     def minibatches(*given: Any, **more: Any) -> Any:
         batches = dealt(*given, **more)
@@ -204,7 +204,7 @@ def write_down(folder: Path) -> None:
         save_file({"weight": scorer.weight.detach().cpu().contiguous()}, folder / "head.safetensors")
         return scorer
 
-    descent.minibatches, tuning.Tuning.start_scorer = minibatches, start_scorer  # type: ignore[method-assign]
+    trainer.minibatches, training.Training.start_scorer = minibatches, start_scorer  # type: ignore[method-assign]
 
 
 def follow(trainer: Any, method: str, folder: Path) -> list[float]:

@@ -16,19 +16,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
 
 from torch import Tensor
 
-from reference_methods.parts.contrast import Contrast, Pairs
+from farm.protocols import Learning, Policy
+from reference_methods.parts.batches import Batch
+from reference_methods.parts.contrast import Contrast, Contrasted, Pairs, pair_metrics
 from reference_methods.parts.losses import bradley_terry
+from reference_methods.parts.preferences import Preferences
+from reference_methods.parts.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
 class DPO(Contrast):
     """Trains the policy on ``preferences``."""
-
-    first_loss: ClassVar[float | None] = math.log(2)
 
     beta: float = 0.1
     """strength of the anchor to the SFT policy"""
@@ -39,6 +41,19 @@ class DPO(Contrast):
     epochs: int = 2
     batch_size: int = 64
     learning_rate: float = 1e-6
+
+    def train(self, learning: Learning) -> Policy:
+        pairs, policy = Preferences.read(learning), self.start(learning)
+        trainer = Trainer(self, learning, "dpo", [(policy, self.learning_rate)], at_start={"loss": math.log(2)})
+        contrasted = Contrasted.of(pairs, trainer, learning.policy)
+        for batch in trainer.batches(pairs.work()):
+            trainer.update(batch, partial(self.loss, policy, contrasted))
+        return policy
+
+    def loss(self, policy: Policy, contrasted: Contrasted, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        pairs = contrasted.under(policy, batch)
+        losses, margin = self.contrast(pairs)
+        return batch.mean(losses), pair_metrics(pairs, margin, batch)
 
     def contrast(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         margin = self.beta * (pairs.log_ratio[0] - pairs.log_ratio[1])

@@ -19,8 +19,8 @@ from farm.protocols import Learning, Policy
 from reference_methods.best_of_n import BestOfNPolicy
 from reference_methods.parts.batches import prompt_stream, sampled
 from reference_methods.parts.checkpoints import tell
-from reference_methods.parts.descent import part_of
 from reference_methods.parts.rollouts import sample_metrics
+from reference_methods.parts.trainer import part_of
 from reference_methods.sft import SFT
 
 

@@ -18,6 +18,7 @@ response of another pair.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -26,11 +27,11 @@ from torch import Tensor
 
 from farm import rng
 from farm.protocols import Learning, Policy, Samples
-from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import Rows, in_parts, index, log_likelihoods, total_lengths
-from reference_methods.parts.descent import Descent
+from reference_methods.parts.batches import Batch, Work, index, log_likelihoods, total_lengths
 from reference_methods.parts.losses import prospect
 from reference_methods.parts.preferences import Preferences
+from reference_methods.parts.trainer import Trainer
+from reference_methods.parts.training import Descent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,46 +50,39 @@ class KTO(Descent):
     learning_rate: float = 1e-6
 
     def train(self, learning: Learning) -> Policy:
-        pairs = Preferences.read(learning)
-        policy = self.start(learning)
-        samples = Samples.concatenate([pairs.first, pairs.second])
+        pairs, policy = Preferences.read(learning), self.start(learning)
+        samples, others = Samples.concatenate([pairs.first, pairs.second]), mismatched(pairs, learning.seed)
         desirable = torch.as_tensor(np.concatenate([pairs.p_first, 1 - pairs.p_first]))
-        others = mismatched(pairs, learning.seed)
-        reference, elsewhere = (self._log_likelihoods(learning.policy, texts) for texts in (samples, others))
-        point, likes = torch.zeros(()), 0.0
-
-        def prepare(rows: Rows) -> None:
-            nonlocal point, likes
-            likes = float(desirable[rows].sum())
-            ratio = self._log_likelihoods(policy, others.select(rows)) - elsewhere[index(rows, elsewhere)]
-            point = ratio.mean().clamp(min=0)
-
-        def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
-            ratio = log_likelihoods(policy, samples.select(rows)) - reference[index(rows, reference)]
-            liked = desirable[torch.as_tensor(rows)].to(ratio)
-            value = self.beta * (ratio - point)
-            losses = prospect(value, liked, self.weight_desirable, self.weight_undesirable)
-            return losses.sum() / totals.sequences, {
-                "accuracy": (0.5 + 0.5 * torch.sign(value.detach()) * torch.sign(liked - 0.5)).sum() / totals.sequences,
-                "chosen_log_ratio": (liked * ratio).sum() / max(likes, 1e-9),
-                "rejected_log_ratio": ((1 - liked) * ratio).sum() / max(totals.sequences - likes, 1e-9),
-                "reference_point": point * len(rows) / totals.sequences,
-            }
-
-        self.descend(
-            loss,
-            policy,
-            learning,
-            "kto",
-            ids=rng.combine(np.tile(pairs.ids, 2), rng.text_ids(samples.outputs)),
-            lengths=total_lengths(samples),
-            response_tokens=samples.lengths(),
-            prepare=prepare,
-        )
+        trainer = Trainer(self, learning, "kto", [(policy, self.learning_rate)])
+        ours, theirs = partial(log_likelihoods, policy), partial(log_likelihoods, learning.policy)
+        reference, elsewhere = trainer.compute(theirs, samples), trainer.compute(theirs, others)
+        ids = rng.combine(np.tile(pairs.ids, 2), rng.text_ids(samples.outputs))
+        for batch in trainer.batches(replace(Work.of(samples), ids=ids)):
+            ratio = trainer.compute(ours, others.select(batch.rows)) - elsewhere[index(batch.rows, elsewhere)]
+            point, likes = ratio.mean().clamp(min=0), float(desirable[batch.rows].sum())
+            trainer.update(batch, partial(self.loss, policy, samples, desirable, reference, point, likes))
         return policy
 
-    def _log_likelihoods(self, policy: Policy, samples: Samples) -> Tensor:
-        return in_parts(lambda part: log_likelihoods(policy, part), samples, self.micro_batch_tokens, together=True)
+    def loss(
+        self,
+        policy: Policy,
+        samples: Samples,
+        desirable: Tensor,
+        reference: Tensor,
+        point: Tensor,
+        likes: float,
+        batch: Batch,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        rows, total = batch.rows, batch.totals.sequences
+        ratio = log_likelihoods(policy, samples.select(rows)) - reference[index(rows, reference)]
+        liked = desirable[torch.as_tensor(rows)].to(ratio)
+        value = self.beta * (ratio - point)
+        return batch.mean(prospect(value, liked, self.weight_desirable, self.weight_undesirable)), {
+            "accuracy": batch.mean(0.5 + 0.5 * torch.sign(value.detach()) * torch.sign(liked - 0.5)),
+            "chosen_log_ratio": (liked * ratio).sum() / max(likes, 1e-9),
+            "rejected_log_ratio": ((1 - liked) * ratio).sum() / max(total - likes, 1e-9),
+            "reference_point": point * len(rows) / total,
+        }
 
 
 def mismatched(pairs: Preferences, seed: int) -> Samples:

@@ -32,7 +32,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
@@ -61,9 +60,7 @@ class PPO(Online):
     """repeat what that code does, its quirks included"""
 
     def train(self, learning: Learning) -> Policy:
-        if learning.reward_model is None:
-            raise UserError("ppo: it learns from a reward model, and there is none")
-        policy, critic = self.start(learning), self.start_critic(learning.reward_model, learning.seed)
+        policy, critic = self.start(learning), self.start_critic(learning)
 
         def build(rollout: Rollout) -> tuple[Loss, Metrics]:
             targets = self._as_alpaca_farm(critic, rollout) if self.faithful else self._targets(critic, rollout)

@@ -24,9 +24,9 @@ from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import in_parts, prompt_stream, sampled
 from reference_methods.parts.checkpoints import tell
-from reference_methods.parts.descent import part_of
 from reference_methods.parts.optimization import Schedule
 from reference_methods.parts.rollouts import sample_metrics
+from reference_methods.parts.trainer import part_of
 from reference_methods.sft import SFT
 
 

@@ -28,12 +28,12 @@ from torch import Tensor
 
 from farm.errors import UserError
 from farm.protocols import Learning, Scorer
-from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import Rows, in_parts, prompt_stream, sampled
+from reference_methods.parts.batches import Batch, in_parts, prompt_stream, sampled
 from reference_methods.parts.checkpoints import tell
-from reference_methods.parts.descent import Descent
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.preferences import Preferences, agreement
+from reference_methods.parts.trainer import Trainer
+from reference_methods.parts.training import Descent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,31 +67,25 @@ class RewardModel(Descent):
             raise UserError(f"reward_model: held_out_share {self.held_out_share} leaves no pair to train on")
         scorer = self.start_scorer(learning, self.head)
 
-        def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
-            first, second = scorer.scores(pairs.both(rows)).chunk(2)
-            margin, label = first - second, pairs.labels(rows, first)
+        def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            first, second = scorer.scores(pairs.both(batch.rows)).chunk(2)
+            margin, label = first - second, pairs.labels(batch.rows, first)
             lead = self.margin * (2 * label - 1).abs()
             losses = bradley_terry(margin, label, self.label_smoothing, offset=lead)
             if self.centring:
                 losses = losses + self.centring * (first + second).square()
-            return losses.sum() / totals.sequences, {
-                "accuracy": agreement(margin, label).sum() / totals.sequences,
-                "margin": ((2 * label - 1) * margin).sum() / totals.sequences,
+            return batch.mean(losses), {
+                "accuracy": batch.mean(agreement(margin, label)),
+                "margin": batch.mean((2 * label - 1) * margin),
             }
 
-        steps = self.descend(
-            loss,
-            scorer,
-            learning,
-            "reward_model",
-            ids=pairs.ids,
-            lengths=pairs.lengths(),
-            response_tokens=pairs.first.lengths() + pairs.second.lengths(),
-        )
+        trainer = Trainer(self, learning, "reward_model", [(scorer, self.learning_rate)])
+        for batch in trainer.batches(pairs.work()):
+            trainer.update(batch, loss)
         if self.calibration_samples:
             self._standardise(scorer, learning)
         if np.any(held_out.p_first != 0.5):
-            tell(learning.log, {"step": steps, **self._held_out(scorer, held_out)})
+            tell(learning.log, {"step": trainer.number, **self._held_out(scorer, held_out)})
         return scorer
 
     def _standardise(self, scorer: Scorer, learning: Learning) -> None:

@@ -12,21 +12,22 @@ Deviations: minibatches hold responses of like lengths; the mean is over the tok
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from farm import rng
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples
-from reference_methods.parts.aggregation import Aggregation, Totals, aggregate
-from reference_methods.parts.batches import Rows, total_lengths
-from reference_methods.parts.descent import Descent
+from reference_methods.parts.aggregation import Aggregation
+from reference_methods.parts.batches import Batch, Work
 from reference_methods.parts.preferences import samples_of
+from reference_methods.parts.trainer import Trainer
+from reference_methods.parts.training import Descent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +59,11 @@ class SFT(Descent):
         weights: NDArray[np.float64] | None = None,
     ) -> None:
         """Raise the likelihood of ``samples`` under ``policy``, which is changed in place."""
+        trainer = Trainer(self, learning, purpose, [(policy, self.learning_rate)])
+        ids = rng.combine(rng.text_ids(samples.prompts), rng.text_ids(samples.outputs))
+        for batch in trainer.batches(replace(Work.of(samples), ids=ids, weights=weights)):
+            trainer.update(batch, partial(self.loss, policy, samples))
 
-        def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
-            log_probabilities, mask = policy.log_probabilities(samples.select(rows))
-            weight = None if weights is None else torch.as_tensor(weights[rows]).to(log_probabilities)
-            return aggregate(-log_probabilities, mask, self.aggregation, totals, weight), {}
-
-        self.descend(
-            loss,
-            policy,
-            learning,
-            purpose,
-            ids=rng.combine(rng.text_ids(samples.prompts), rng.text_ids(samples.outputs)),
-            lengths=total_lengths(samples),
-            response_tokens=samples.lengths(),
-            weights=weights,
-        )
+    def loss(self, policy: Policy, samples: Samples, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        log_probabilities, mask = policy.log_probabilities(samples.select(batch.rows))
+        return batch.mean(-log_probabilities, mask, self.aggregation), {}

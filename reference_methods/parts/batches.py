@@ -7,7 +7,9 @@ padding is computed and how much memory is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from farm import memory, processes, rng
 from farm.policies.trees import same_prompts
 from farm.protocols import Policy, Samples
 from farm.rng import Ids
+from reference_methods.parts.aggregation import Aggregation, Totals, aggregate
 
 Rows = NDArray[np.int64]
 Lengths = NDArray[np.int64]
@@ -29,6 +32,51 @@ BUCKET = 8
 def total_lengths(samples: Samples) -> Lengths:
     """Prompt and response tokens of each sample, [B]."""
     return samples.lengths() + np.array([len(t) for t in samples.prompt_tokens], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Work:
+    """n rows to learn from: what each costs to compute, and what it counts in a mean."""
+
+    ids: Ids
+    """what decides the order of the rows"""
+    lengths: Lengths
+    """the tokens that a pass computes"""
+    tokens: NDArray[Any]
+    """the tokens in the loss"""
+    weights: NDArray[np.float64] | None = None
+    prompts: Rows | None = None
+    """a number for each row's prompt: rows with the same one are computed together"""
+
+    @classmethod
+    def of(cls, samples: Samples, by_prompt: bool = False) -> Work:
+        prompts = same_prompts(samples.prompt_tokens) if by_prompt else None
+        ids = np.arange(len(samples), dtype=np.uint64)
+        return cls(ids, total_lengths(samples), samples.lengths(), prompts=prompts)
+
+    def batch(self, rows: Rows) -> Batch:
+        weight = np.ones(len(rows)) if self.weights is None else self.weights[rows]
+        return Batch(self, rows, Totals(float(weight.sum()), float((weight * self.tokens[rows]).sum())))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A minibatch, or the part of one that is computed at once."""
+
+    work: Work
+    rows: Rows
+    totals: Totals
+    """of the whole minibatch"""
+
+    def mean(
+        self, values: Tensor, mask: Tensor | None = None, how: Aggregation = "token_mean", horizon: int | None = None
+    ) -> Tensor:
+        """These rows' share of the minibatch's mean, of a value a row [b] or, with a ``mask``, a token [b, T]."""
+        if mask is None:
+            return values.sum() / self.totals.sequences
+        given = self.work.weights
+        weights = None if given is None else torch.as_tensor(given[self.rows]).to(values)
+        return aggregate(values, mask, how, self.totals, weights, horizon)
 
 
 def minibatches(
@@ -93,6 +141,13 @@ def prompt_stream(prompts: Sequence[str], size: int, steps: int, seed: int, purp
     order = np.argsort(rng.bits(seed, f"{purpose}/prompts", passes[:, None], ids[None]), axis=1, kind="stable").ravel()
     for step in range(steps):
         yield [prompts[i] for i in order[step * size : (step + 1) * size]]
+
+
+def further_prompts(prompts: Sequence[str], number: int, asked: Collection[str], seed: int, purpose: str) -> list[str]:
+    """``number`` prompts in a keyed order, those that were not asked first."""
+    asked, keys = set(asked), rng.bits(seed, purpose, rng.text_ids(prompts))
+    order = np.lexsort((keys, np.array([prompt in asked for prompt in prompts])))
+    return [prompts[i] for i in order[np.arange(number) % len(order)].tolist()]
 
 
 def sampled(

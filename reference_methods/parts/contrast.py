@@ -1,13 +1,14 @@
-"""Learning from annotated pairs with a policy: the loop that DPO, IPO, SLiC, ORPO and SimPO share.
+"""Annotated pairs in a loss: what DPO, IPO, SLiC, ORPO and SimPO are functions of, and the loop of the plain ones.
 
-Each of them is a loss of what this loop computes: the log-likelihoods of both responses of a pair, those of the
-reference where the method has one (computed once, before training), and the label. A method says ``contrast``: its loss
-of each pair, and its margin, how far it puts the first response above the second.
+Each of them is a loss of the log-likelihoods of both responses of a pair, those of the reference where the method has
+one (computed once, before training), and the label. A method says ``contrast``: its loss of each pair, and its margin,
+how far it puts the first response above the second.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -15,10 +16,10 @@ import torch
 from torch import Tensor
 
 from farm.protocols import Learning, Policy
-from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import Rows, in_parts, index, log_likelihoods
-from reference_methods.parts.descent import Descent
+from reference_methods.parts.batches import Batch, index, log_likelihoods
 from reference_methods.parts.preferences import Preferences, agreement
+from reference_methods.parts.trainer import Trainer
+from reference_methods.parts.training import Descent
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,47 @@ class Pairs:
         return self.log_likelihoods / self.lengths
 
 
+@dataclass(frozen=True)
+class Contrasted:
+    """All annotated pairs, with what the reference says of them."""
+
+    pairs: Preferences
+    reference: Tensor
+    """[2, n]; zeros where there is none"""
+
+    @classmethod
+    def of(cls, pairs: Preferences, trainer: Trainer, reference: Policy | None) -> Contrasted:
+        if reference is None:
+            return cls(pairs, torch.zeros(2, len(pairs)))
+        both = pairs.both(np.arange(len(pairs)))
+        return cls(pairs, trainer.compute(partial(log_likelihoods, reference), both).view(2, -1))
+
+    def under(self, policy: Policy, batch: Batch) -> Pairs:
+        """The pairs of a batch as ``policy`` sees them."""
+        rows, sides = batch.rows, (self.pairs.first, self.pairs.second)
+        written = log_likelihoods(policy, self.pairs.both(rows)).view(2, -1)
+        lengths = torch.stack([torch.as_tensor(side.lengths()[rows]).clamp(min=1) for side in sides])
+        reference = self.reference[:, index(rows, self.reference)].to(written)
+        return Pairs(written, reference, lengths.to(written), self.pairs.labels(rows, written))
+
+
+def pair_metrics(pairs: Pairs, margin: Tensor, batch: Batch, anchored: bool = True) -> dict[str, Tensor]:
+    """Both sides apart, for the margin may grow while both become less likely."""
+    shown, what = (pairs.log_ratio, "log_ratio") if anchored else (pairs.log_likelihoods, "log_likelihood")
+    chosen = torch.where(pairs.label >= 0.5, shown[0], shown[1])
+    return {
+        "accuracy": batch.mean(agreement(margin, pairs.label)),
+        "margin": batch.mean((2 * pairs.label - 1) * margin),
+        f"chosen_{what}": batch.mean(chosen),
+        f"rejected_{what}": batch.mean(shown.sum(0) - chosen),
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contrast(Descent):
     """Settings and loop of the methods that train a policy on ``preferences``."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
-    first_loss: ClassVar[float | None] = None
-    """what the loss is before the first step, whatever the labels are"""
 
     batch_size: int = 64
     """pairs of one optimizer step"""
@@ -65,49 +100,14 @@ class Contrast(Descent):
         raise NotImplementedError
 
     def train(self, learning: Learning) -> Policy:
-        pairs = Preferences.read(learning)
-        policy, purpose = self.start(learning), type(self).__name__.lower()
-        counts = [torch.as_tensor(side.lengths()).clamp(min=1) for side in (pairs.first, pairs.second)]
-        reference = self._reference(learning.policy, pairs) if self.uses_reference() else torch.zeros(2, len(pairs))
-
-        def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
-            written = log_likelihoods(policy, pairs.both(rows)).view(2, -1)
-            batch = Pairs(
-                written,
-                reference[:, index(rows, reference)].to(written),
-                torch.stack(counts)[:, torch.as_tensor(rows)].to(written),
-                pairs.labels(rows, written),
-            )
-            losses, margin = self.contrast(batch)
-            return losses.sum() / totals.sequences, {
-                name: value.sum() / totals.sequences for name, value in self._metrics(batch, margin).items()
-            }
-
-        self.descend(
-            loss,
-            policy,
-            learning,
-            purpose,
-            ids=pairs.ids,
-            lengths=pairs.lengths(),
-            response_tokens=pairs.first.lengths() + pairs.second.lengths(),
-            first_loss=self.first_loss,
-        )
+        pairs, policy = Preferences.read(learning), self.start(learning)
+        trainer = Trainer(self, learning, type(self).__name__.lower(), [(policy, self.learning_rate)])
+        contrasted = Contrasted.of(pairs, trainer, learning.policy if self.uses_reference() else None)
+        for batch in trainer.batches(pairs.work()):
+            trainer.update(batch, partial(self.loss, policy, contrasted))
         return policy
 
-    def _metrics(self, pairs: Pairs, margin: Tensor) -> dict[str, Tensor]:
-        """Both sides apart, for the margin may grow while both become less likely; [b] each."""
-        shown, what = (
-            (pairs.log_ratio, "log_ratio") if self.uses_reference() else (pairs.log_likelihoods, "log_likelihood")
-        )
-        chosen = torch.where(pairs.label >= 0.5, shown[0], shown[1])
-        return {
-            "accuracy": agreement(margin, pairs.label),
-            "margin": (2 * pairs.label - 1) * margin,
-            f"chosen_{what}": chosen,
-            f"rejected_{what}": shown.sum(0) - chosen,
-        }
-
-    def _reference(self, policy: Policy, pairs: Preferences) -> Tensor:
-        both = pairs.both(np.arange(len(pairs)))
-        return in_parts(lambda part: log_likelihoods(policy, part), both, self.micro_batch_tokens, True).view(2, -1)
+    def loss(self, policy: Policy, contrasted: Contrasted, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        pairs = contrasted.under(policy, batch)
+        losses, margin = self.contrast(pairs)
+        return batch.mean(losses), pair_metrics(pairs, margin, batch, self.uses_reference())

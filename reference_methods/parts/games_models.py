@@ -23,12 +23,12 @@ from farm.policies import read_descriptor, write_descriptor
 from farm.policies.body import Body
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Learning, Policy, Samples
-from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import Rows, micro_batches
+from reference_methods.parts.batches import Batch, micro_batches
 from reference_methods.parts.checkpoints import tell
-from reference_methods.parts.descent import Descent
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.preferences import Preferences, agreement
+from reference_methods.parts.trainer import Trainer
+from reference_methods.parts.training import Descent
 
 
 class Fitted(Protocol):
@@ -66,21 +66,15 @@ class PreferenceFit(Descent):
         if not len(pairs):
             raise UserError(f"{purpose}: held_out_share {self.held_out_share} leaves no pair to train on")
 
-        def loss(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
-            logits = model.logits(pairs.first.select(rows), pairs.second.select(rows))
-            label = pairs.labels(rows, logits)
+        def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+            logits = model.logits(pairs.first.select(batch.rows), pairs.second.select(batch.rows))
+            label = pairs.labels(batch.rows, logits)
             losses = bradley_terry(logits, label, self.label_smoothing)
-            return losses.sum() / totals.sequences, {"accuracy": agreement(logits, label).sum() / totals.sequences}
+            return batch.mean(losses), {"accuracy": batch.mean(agreement(logits, label))}
 
-        steps = self.descend(
-            loss,
-            model,
-            learning,
-            purpose,
-            ids=pairs.ids,
-            lengths=pairs.lengths(),
-            response_tokens=pairs.first.lengths() + pairs.second.lengths(),
-        )
+        trainer = Trainer(self, learning, purpose, [(model, self.learning_rate)])
+        for batch in trainer.batches(pairs.work()):
+            trainer.update(batch, loss)
         decided = held_out.p_first != 0.5
         if np.any(decided):
             with torch.no_grad():
@@ -91,7 +85,7 @@ class PreferenceFit(Descent):
                     logits[torch.from_numpy(rows)] = model.logits(part.first, part.second).float().cpu()
             right = agreement(logits, torch.from_numpy(held_out.p_first))[torch.from_numpy(decided)]
             accuracy, count = float(right.mean()), float(decided.sum())
-            tell(learning.log, {"step": steps, "held_out_accuracy": accuracy, "held_out_pairs": count})
+            tell(learning.log, {"step": trainer.number, "held_out_accuracy": accuracy, "held_out_pairs": count})
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ moments alone.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -100,6 +101,20 @@ class Optimizer:
             parameter.grad = None
         self.steps_taken += 1
         return {"learning_rate": self._peaks[0] * share, "gradient_norm": norms[0]}
+
+    def snapshot(self) -> Any:
+        """The parameters (of what is spread, this process's part), the moments and the count."""
+        values = [part.detach().clone() for part in itertools.chain(*self._groups)]
+        return values, copy.deepcopy(self._adam.state_dict()), self.steps_taken
+
+    @torch.no_grad()
+    def back_to(self, snapshot: Any) -> None:
+        for spread in self._spreads:
+            spread.drop()
+        values, state, self.steps_taken = snapshot
+        for part, value in zip(itertools.chain(*self._groups), values, strict=True):
+            part.copy_(value)
+        self._adam.load_state_dict(copy.deepcopy(state))
 
     @property
     def in_step(self) -> bool:

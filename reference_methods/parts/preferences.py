@@ -15,7 +15,7 @@ from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples
 from farm.records import PairIds
 from farm.rng import Ids
-from reference_methods.parts.batches import Lengths, Rows, total_lengths
+from reference_methods.parts.batches import Lengths, Rows, Work, total_lengths
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class Preferences:
     def lengths(self) -> Lengths:
         """The tokens a pair costs: both responses with their prompts, padded to the longer, [n]."""
         return 2 * np.maximum(total_lengths(self.first), total_lengths(self.second))
+
+    def work(self) -> Work:
+        """What the pairs cost to learn from."""
+        return Work(self.ids, self.lengths(), self.first.lengths() + self.second.lengths())
 
     def labels(self, rows: Rows, like: Tensor) -> Tensor:
         return torch.as_tensor(self.p_first[rows], dtype=like.dtype, device=like.device)

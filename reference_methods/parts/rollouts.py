@@ -46,7 +46,7 @@ from reference_methods.parts.sampler import (
     same_of,
     samples_elsewhere,
 )
-from reference_methods.parts.tuning import Tuning
+from reference_methods.parts.training import Training
 
 Networks = Sequence[tuple[Policy | Scorer, float]]
 """What trains, each with its peak learning rate, the policy first."""
@@ -131,7 +131,7 @@ class Rollout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Online(Tuning):
+class Online(Training):
     """Settings of the methods that learn from their own samples, and their loop. Methods inherit them and give their
     own defaults."""
 

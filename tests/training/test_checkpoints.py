@@ -97,13 +97,13 @@ def test_packed_samples_come_back_as_they_were() -> None:
 
 
 def test_it_does_go_on_and_not_begin_again(given: Learning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reference_methods.parts import descent
+    from reference_methods.parts import trainer
 
     with pytest.raises(Killed):
         run(METHODS["sft"], given, tmp_path, 4)
     counted = []
-    true = descent.accumulate
-    monkeypatch.setattr(descent, "accumulate", lambda *given: counted.append(1) or true(*given))
+    true = trainer.accumulate
+    monkeypatch.setattr(trainer, "accumulate", lambda *given: counted.append(1) or true(*given))
     _, lines = run(METHODS["sft"], given, tmp_path)
     assert len(counted) == len(lines) - 4
 

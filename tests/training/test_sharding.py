@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from farm.errors import UserError
 from farm.policies.tabular import TabularPolicy
-from reference_methods.parts.tuning import Tuning
+from reference_methods.parts.training import Training
 from tests.training import spread
 from tests.training.conftest import everything, numbers
 
@@ -91,6 +91,6 @@ def test_a_table_cannot_be_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     table = TabularPolicy(["a"], ["x", "y"])
     with (
         pytest.raises(UserError, match=r"shard: true is for .* not for a TabularPolicy"),
-        Tuning(shard=True).spread([table]),
+        Training(shard=True).spread([table]),
     ):
         pass

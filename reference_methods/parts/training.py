@@ -1,4 +1,4 @@
-"""What of a model trains, and how a long training survives: the settings that all methods share."""
+"""The settings of a training: one set for every method, and the few that one's own samples add."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from farm import processes
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Scorer
+from reference_methods.parts.optimization import Schedule
 
 _COUNTS = (
     "last_layers",
@@ -45,9 +46,21 @@ Tune = Literal["full", "lora", "last_layers"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """Methods inherit these settings through ``Descent`` or ``Online``."""
+class Training:
+    """What trains, how it is stepped, and how a long training survives. A :class:`~trainer.Trainer` reads them; methods
+    inherit them and give their own defaults."""
 
+    epochs: int = 1
+    """passes over the data, or over each batch of one's own samples"""
+    learning_rate: float = 1e-5
+    """the peak"""
+    schedule: Schedule = "linear"
+    warm_up: float = 0.0125
+    """share of the optimizer steps over which the learning rate rises"""
+    max_gradient_norm: float = 1.0
+    adam_epsilon: float = 1e-8
+    micro_batch_tokens: int = 4096
+    """most tokens of one forward and backward pass, besides padding; changes memory and speed, not the result"""
     tune: Tune | None = None
     """``full``, ``lora`` (adapters on every linear layer; the SFT policy, which is the base without them, is not held
     twice) or ``last_layers`` (the last so many; twice as fast on a processor); left out, as the world's policy is"""
@@ -106,11 +119,13 @@ class Tuning:
             raise UserError(f"head: {head} is for language models, not for a {type(policy).__name__}")
         return cast(Scorer, policy.scorer(learning.seed, head))
 
-    def start_critic(self, scorer: Scorer, seed: int) -> Scorer:
-        """A copy of a scorer with a head of zeros (the start of a value model), in which the same parts train."""
-        changed, model = self._changed(seed), scorer
-        if changed and hasattr(scorer, "with_settings"):
-            model = scorer.with_settings(**changed)
+    def start_critic(self, learning: Learning) -> Scorer:
+        """The reward model with a head of zeros (the start of a value model), in which what is to be trained trains."""
+        if learning.reward_model is None:
+            raise UserError(f"{type(self).__name__}: it learns from a reward model, and there is none")
+        changed, model = self._changed(learning.seed), learning.reward_model
+        if changed and hasattr(model, "with_settings"):
+            model = model.with_settings(**changed)
         return model.copy(zero_head=True)
 
     @contextmanager
@@ -146,3 +161,33 @@ class Tuning:
             adapters = {"rank": self.lora_rank, "alpha": self.lora_alpha, "seed": seed}
             changed["lora"] = adapters if self.tune == "lora" else None
         return changed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent(Training):
+    """What training on rows that do not change adds."""
+
+    batch_size: int = 64
+    """rows (responses or pairs) of one optimizer step"""
+    schedule: Schedule = "cosine"
+    warm_up: float = 0.03
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSamples(Training):
+    """What learning from one's own samples adds."""
+
+    steps: int = 80
+    """how often to sample a batch and learn from it"""
+    samples_per_prompt: int = 1
+    temperature: float = 1.0
+    """of the samples, and of every log-probability"""
+    max_new_tokens: int | None = None
+    """longest response; the policy's own limit where omitted"""
+    minibatches: int = 1
+    """optimizer steps of one pass over a batch"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature <= 0:
+            raise ValueError("the temperature must be positive: a method that learns from samples needs chance")
