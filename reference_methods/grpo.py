@@ -33,12 +33,11 @@ from torch import Tensor
 from farm.protocols import Learning, Policy
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import group_relative, same_in_group
-from reference_methods.parts.aggregation import Aggregation, Totals, aggregate
-from reference_methods.parts.batches import Rows, index
+from reference_methods.parts.aggregation import Aggregation
+from reference_methods.parts.batches import Batch, Rows, further_prompts, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share
-from reference_methods.parts.optimization import Loss, Metrics, Optimizer
-from reference_methods.parts.refill import further_prompts, refilled
-from reference_methods.parts.rollouts import Online, Rollout
+from reference_methods.parts.online import Online, OnlineTrainer
+from reference_methods.parts.rollouts import Rollout, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,59 +85,52 @@ class GRPO(Online):
             raise ValueError(f"refills cannot be {self.refills}; 0 is for none")
 
     def train(self, learning: Learning) -> Policy:
-        policy = self.start(learning)
-        self.learn(policy, [(policy, self.learning_rate)], partial(self._build, policy), learning, "grpo")
+        policy, instructions = self.start(learning), learning.prompts["instruction"].tolist()
+        networks = [(policy, self.learning_rate)]
+        trainer = OnlineTrainer(self, learning, "grpo", networks, at_start={"update_kl": 0, "clip_fraction": 0})
+        for rollout in trainer.rollouts(policy):
+            sampled, size = rollout, len(rollout.samples)
+            for refill in range(1, self.refills + 1):  # in the place of groups without a difference
+                missing = (size - int((~self.equal(sampled)).sum())) // self.samples_per_prompt
+                if missing <= 0:
+                    break
+                key = trainer.key(f"refill {refill}")
+                more = further_prompts(instructions, missing, sampled.samples.prompts, learning.seed, key)
+                sampled = joined([sampled, trainer.rollout(policy, more, f"refill {refill}")])
+            if self.refills:
+                rollout = sampled.select(np.argsort(self.equal(sampled), kind="stable")[:size])
+                trainer.log(refilled=len(sampled.samples) / size - 1)
+            advantages, kept = self.advantages(rollout), self.kept(rollout)
+            trainer.log(equal_groups=float(self.equal(sampled).mean()), used_share=len(kept) / size)
+            used, advantages = rollout.select(kept), advantages[index(kept, advantages)]
+            for batch in trainer.minibatches(used.samples):
+                trainer.update(batch, partial(self.loss, policy, used, advantages))
         return policy
 
-    def _rollout(self, policy: Policy, learning: Learning, purpose: str, step: int, prompts: list[str]) -> Rollout:
-        first = super()._rollout(policy, learning, purpose, step, prompts)
-        if not self.refills:
-            return first
-        instructions = learning.prompts["instruction"].tolist()
-
-        def sample(number: int, groups: int, asked: set[str]) -> Rollout:
-            key = f"{purpose}/refill {number}"
-            more = further_prompts(instructions, groups, asked, learning.seed, f"{key}/step {step}")
-            return super(GRPO, self)._rollout(policy, learning, key, step, more)
-
-        return refilled(first, self.samples_per_prompt, self.refills, lambda found: ~self._equal(found), sample)
-
-    def _build(self, policy: Policy, rollout: Rollout) -> tuple[Loss, Metrics]:
-        rewards = self._rewards(rollout)
-        advantages = group_relative(rewards, self.samples_per_prompt, self.by_deviation, self.degrees_of_freedom)
-        kept = self._kept(rollout)
-        loss = partial(self._loss, policy, rollout.select(kept), advantages[index(kept, advantages)])
-        sampled = rollout.everything or rollout
-        metrics = {"equal_groups": float(self._equal(sampled).mean()), "used_share": len(kept) / len(rewards)}
-        if self.refills:
-            metrics["refilled"] = len(sampled.samples) / len(rewards) - 1
-        return loss, metrics
-
-    def improve(self, loss: Loss, optimizer: Optimizer, rollout: Rollout, seed: int, purpose: str) -> Metrics:
-        """As :meth:`Online.improve`, on the responses that are kept; no update where none is."""
-        kept = self._kept(rollout)
-        return super().improve(loss, optimizer, rollout.select(kept), seed, purpose) if len(kept) else {}
-
-    def _rewards(self, rollout: Rollout) -> Tensor:
+    def rewards(self, rollout: Rollout) -> Tensor:
         return rollout.sequence_rewards(self.beta if self.kl_place == "reward" else 0.0, self.kl_estimator)
 
-    def _equal(self, rollout: Rollout) -> NDArray[np.bool_]:
-        """Whether a response's group has one reward in common, [B]."""
-        return np.asarray(same_in_group(self._rewards(rollout), self.samples_per_prompt).cpu().numpy())
+    def advantages(self, rollout: Rollout) -> Tensor:
+        rewards = self.rewards(rollout)
+        return group_relative(rewards, self.samples_per_prompt, self.by_deviation, self.degrees_of_freedom)
 
-    def _kept(self, rollout: Rollout) -> Rows:
+    def equal(self, rollout: Rollout) -> NDArray[np.bool_]:
+        """Whether a response's group has one reward in common, [B]."""
+        return np.asarray(same_in_group(self.rewards(rollout), self.samples_per_prompt).cpu().numpy())
+
+    def kept(self, rollout: Rollout) -> Rows:
         keep = np.ones(len(rollout.samples), dtype=bool)
         if self.drop_equal_groups:
-            keep &= ~self._equal(rollout)
+            keep &= ~self.equal(rollout)
         if self.drop_truncated:
             keep &= np.array([reason == "stop" for reason in rollout.samples.finish_reason])
         return np.flatnonzero(keep)
 
-    def _loss(
-        self, policy: Policy, rollout: Rollout, advantages: Tensor, rows: Rows, totals: Totals
+    def loss(
+        self, policy: Policy, rollout: Rollout, advantages: Tensor, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        new, mask = policy.log_probabilities(rollout.samples.select(rows), self.temperature)
-        where, width = index(rows, new), new.shape[1]
+        new, mask = policy.log_probabilities(rollout.samples.select(batch.rows), self.temperature)
+        where, width = index(batch.rows, new), new.shape[1]
         old, reference = rollout.log_probabilities[where, :width], rollout.reference[where, :width]
         advantage = advantages[where][:, None].to(new).expand_as(new)
         high = self.clip if self.clip_high is None else self.clip_high
@@ -146,11 +138,8 @@ class GRPO(Online):
         if self.kl_place == "loss" and self.beta:
             losses = losses + self.beta * kl.k3(new, reference)
         losses = losses * rollout.token_weights()[where, :width]
-
-        def mean(values: Tensor) -> Tensor:
-            return aggregate(values, mask, "token_mean", totals)
-
-        return aggregate(losses, mask, self.aggregation, totals, horizon=self.horizon), {
+        mean = partial(batch.mean, mask=mask)
+        return mean(losses, how=self.aggregation, horizon=self.horizon), {
             "ratio": mean((new - old).detach().exp()),
             "clip_fraction": mean(clipped_share(new - old, advantage, self.clip, high)),
             "update_kl": mean(kl.k3(old, new.detach())),

@@ -18,7 +18,7 @@ vocabulary. The pool is in the checkpoints, so they grow with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
@@ -31,12 +31,11 @@ from torch import Tensor
 from farm import rng
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts import kl
-from reference_methods.parts.aggregation import Totals, aggregate
-from reference_methods.parts.batches import Rows, total_lengths
+from reference_methods.parts.batches import Batch, Work
 from reference_methods.parts.checkpoints import packed, unpacked
 from reference_methods.parts.conditioning import ConditionedPolicy, controllable, with_prompts
-from reference_methods.parts.optimization import Loss, Metrics, Optimizer, accumulate
-from reference_methods.parts.rollouts import Online, Rollout, padded
+from reference_methods.parts.online import Online, OnlineTrainer
+from reference_methods.parts.rollouts import padded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,68 +74,46 @@ class Quark(Online):
         policy = self.start(learning)
         if not self.best_quantile_only:
             policy = controllable(policy, self.texts())
-        writer = ConditionedPolicy(policy, "")
-        pool = _Pool(writer, self.texts())
-        sampler: Policy = policy if self.best_quantile_only else writer
-
-        def build(rollout: Rollout) -> tuple[Loss, Metrics]:
+        pool = Pool(ConditionedPolicy(policy, ""), self.texts())
+        sampler: Policy = policy if self.best_quantile_only else pool.writer
+        kept = {} if self.best_quantile_only else {"pool": pool}
+        trainer = OnlineTrainer(self, learning, "quark", [(policy, self.learning_rate)], kept=kept)
+        for rollout in trainer.rollouts(sampler):
             scores = rollout.scores.double().cpu().numpy()
             if self.best_quantile_only:
                 best = np.flatnonzero(quantile_of(scores, self.quantiles) == self.quantiles - 1)
-                plain, told = rollout.samples.select(best), rollout.samples.select(best)
+                plain = told = rollout.samples.select(best)
             else:
                 pool.add(rollout.samples, scores)
                 plain, told = pool.samples, pool.told(policy)
-            return _PoolLoss(plain, partial(self._loss, policy, learning.policy, plain, told)), {
-                "pool": float(len(plain))
-            }
-
-        kept = None if self.best_quantile_only else pool
-        self.learn(sampler, [(policy, self.learning_rate)], build, learning, "quark", kept)
+            trainer.log(pool=len(plain))
+            for batch in self.draws(plain, learning.seed, trainer.key()):
+                trainer.update(batch, partial(self.loss, policy, learning.policy, plain, told))
         return sampler
 
-    def improve(
-        self,
-        loss: Loss,
-        optimizer: Optimizer,
-        rollout: Rollout,  # noqa: ARG002 (the pool has it, and more)
-        seed: int,
-        purpose: str,
-    ) -> Metrics:
-        """Minibatches drawn from the pool; the mean of each metric over the updates."""
-        assert isinstance(loss, _PoolLoss)
-        samples, steps = loss.samples, []
-        lengths, tokens = total_lengths(samples), samples.lengths()
-        size = min(len(samples), max(1, self.rollouts // self.minibatches))
-        everyone = np.arange(len(samples), dtype=np.uint64)
+    def draws(self, pool: Samples, seed: int, key: str) -> Iterator[Batch]:
+        """As many minibatches as a batch of rollouts has, each drawn afresh from the pool."""
+        work, size = Work.of(pool), min(len(pool), max(1, self.rollouts // self.minibatches))
         for update in range(self.epochs * self.minibatches):
-            rows = rng.permutation(everyone, seed, f"{purpose}/update {update}")[:size]
-            totals = Totals(float(len(rows)), float(tokens[rows].sum()))
-            metrics = accumulate(loss, rows, totals, lengths, self.micro_batch_tokens, optimizer.in_step)
-            steps.append(metrics | optimizer.step(metrics["loss"]))
-        return {name: float(np.mean([metrics[name] for metrics in steps])) for name in steps[0]}
+            yield work.batch(rng.permutation(work.ids, seed, f"{key}/update {update}")[:size])
 
-    def _loss(
-        self, policy: Policy, reference: Policy, plain: Samples, told: Samples, rows: Rows, totals: Totals
+    def loss(
+        self, policy: Policy, reference: Policy, plain: Samples, told: Samples, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = told.select(rows)
+        chosen = told.select(batch.rows)
         if not self.beta and not self.entropy:  # the vocabulary need not be looked at
             likelihood, mask = policy.log_probabilities(chosen, self.temperature)
-            nll = aggregate(-likelihood, mask, "token_mean", totals)
+            nll = batch.mean(-likelihood, mask)
             return nll, {"nll": nll}
         new, mask = policy.distributions(chosen, self.temperature)
         with torch.no_grad():
-            old, _ = reference.distributions(plain.select(rows), self.temperature)
+            old, _ = reference.distributions(plain.select(batch.rows), self.temperature)
         tokens, _ = padded([t.astype(np.float32) for t in chosen.response_tokens], like=new[..., 0])
         likelihood = new.gather(-1, tokens.long()[..., None])[..., 0]
-
-        def mean(values: Tensor) -> Tensor:
-            return aggregate(values, mask, "token_mean", totals)
-
-        nll, divergence = mean(-likelihood), mean(kl.full(new, old))
+        nll, divergence = batch.mean(-likelihood, mask), batch.mean(kl.full(new, old), mask)
         loss = nll + self.beta * divergence
         if self.entropy:
-            loss = loss + self.entropy * mean((new.exp() * new).sum(-1))
+            loss = loss + self.entropy * batch.mean((new.exp() * new).sum(-1), mask)
         return loss, {"nll": nll, "token_kl": divergence}
 
 
@@ -148,7 +125,7 @@ def quantile_of(scores: NDArray[np.float64], quantiles: int) -> NDArray[np.int64
 
 
 @dataclass
-class _Pool:
+class Pool:
     """All that was written so far, with its scores. From the second step on ``writer`` is asked for the best."""
 
     writer: ConditionedPolicy
@@ -178,14 +155,3 @@ class _Pool:
     def restore(self, state: dict[str, Tensor]) -> None:
         self.parts, self.scores = [], []
         self.add(unpacked(state), state["scores"].numpy())
-
-
-@dataclass(frozen=True)
-class _PoolLoss:
-    """A loss of rows of ``samples``."""
-
-    samples: Samples
-    loss: Loss
-
-    def __call__(self, rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.loss(rows, totals)

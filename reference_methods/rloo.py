@@ -23,11 +23,10 @@ from torch import Tensor
 from farm.protocols import Learning, Policy
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import leave_one_out, whiten
-from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import Rows, index
+from reference_methods.parts.batches import Batch, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share
-from reference_methods.parts.optimization import Loss, Metrics
-from reference_methods.parts.rollouts import Online, Rollout
+from reference_methods.parts.online import Online, OnlineTrainer
+from reference_methods.parts.rollouts import Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,27 +48,29 @@ class RLOO(Online):
 
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)
-
-        def build(rollout: Rollout) -> tuple[Loss, Metrics]:
-            rewards = rollout.sequence_rewards(self.beta, self.kl_estimator)
-            advantages = leave_one_out(rewards, self.samples_per_prompt)
-            if self.whiten:
-                advantages = whiten(advantages, torch.ones_like(advantages, dtype=torch.bool), shift=False)
-            return partial(self._loss, policy, rollout, advantages * rollout.sequence_weights()), {}
-
-        self.learn(policy, [(policy, self.learning_rate)], build, learning, "rloo")
+        networks = [(policy, self.learning_rate)]
+        trainer = OnlineTrainer(self, learning, "rloo", networks, at_start={"update_kl": 0, "clip_fraction": 0})
+        for rollout in trainer.rollouts(policy):
+            advantages = self.advantages(rollout)
+            for batch in trainer.minibatches(rollout.samples):
+                trainer.update(batch, partial(self.loss, policy, rollout, advantages))
         return policy
 
-    def _loss(
-        self, policy: Policy, rollout: Rollout, advantages: Tensor, rows: Rows, totals: Totals
+    def advantages(self, rollout: Rollout) -> Tensor:
+        rewards = rollout.sequence_rewards(self.beta, self.kl_estimator)
+        advantages = leave_one_out(rewards, self.samples_per_prompt)
+        if self.whiten:
+            advantages = whiten(advantages, torch.ones_like(advantages, dtype=torch.bool), shift=False)
+        return advantages * rollout.sequence_weights()
+
+    def loss(
+        self, policy: Policy, rollout: Rollout, advantages: Tensor, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        new = policy.log_probabilities(rollout.samples.select(rows), self.temperature)[0].sum(1)
-        where = index(rows, new)
+        new = policy.log_probabilities(rollout.samples.select(batch.rows), self.temperature)[0].sum(1)
+        where = index(batch.rows, new)
         log_ratio, advantage = new - rollout.log_probabilities[where].sum(1), advantages[where]
-        losses = clipped_policy_gradient(log_ratio, advantage, self.clip, self.clip)
-        clipped = clipped_share(log_ratio, advantage, self.clip, self.clip)
-        return losses.sum() / totals.sequences, {
-            "ratio": log_ratio.detach().exp().sum() / totals.sequences,
-            "clip_fraction": clipped.sum() / totals.sequences,
-            "update_kl": kl.k3(-log_ratio.detach(), torch.zeros_like(log_ratio)).sum() / totals.sequences,
+        return batch.mean(clipped_policy_gradient(log_ratio, advantage, self.clip, self.clip)), {
+            "ratio": batch.mean(log_ratio.detach().exp()),
+            "clip_fraction": batch.mean(clipped_share(log_ratio, advantage, self.clip, self.clip)),
+            "update_kl": batch.mean(kl.k3(-log_ratio.detach(), torch.zeros_like(log_ratio))),
         }

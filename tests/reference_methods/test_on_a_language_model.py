@@ -15,6 +15,7 @@ from farm.errors import UserError
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Learning, Policy, Samples, Scorer
+from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO, with_pads
 from reference_methods.best_of_n import BestOfN
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
@@ -23,9 +24,9 @@ from reference_methods.grpo import GRPO
 from reference_methods.ipo import IPO
 from reference_methods.kto import KTO
 from reference_methods.orpo import ORPO
-from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import in_parts, log_likelihoods
+from reference_methods.parts.batches import Work, in_parts, log_likelihoods
 from reference_methods.parts.conditioning import with_prompts
+from reference_methods.parts.online import OnlineTrainer
 from reference_methods.ppo import PPO
 from reference_methods.quark import Quark
 from reference_methods.raft import RAFT
@@ -121,7 +122,7 @@ METHODS: dict[str, Any] = {
     "expert_iteration": ExpertIteration(n=2, batch_size=4, prompts=12, learning_rate=1e-3),
     "ppo": PPO(steps=3, rollouts=16, learning_rate=1e-3, value_learning_rate=1e-3),
     "rloo": RLOO(steps=3, rollouts=16, learning_rate=1e-3),
-    "alpaca_farm_ppo": PPO(steps=3, rollouts=16, learning_rate=1e-3, value_learning_rate=1e-3, faithful="alpaca_farm"),
+    "alpaca_farm_ppo": AlpacaFarmPPO(steps=3, rollouts=16, learning_rate=1e-3, value_learning_rate=1e-3),
     "grpo": GRPO(steps=3, rollouts=16, samples_per_prompt=4, learning_rate=1e-3),
     "dr_grpo": GRPO(
         steps=3,
@@ -262,11 +263,9 @@ def test_a_response_that_does_not_end_gets_the_fixed_reward(given, start):
 
 def test_alpaca_farms_ppo_is_its_code_pads_and_all(given, start):
     """Its `_shape_reward`, `_estimate_advantage` and `compute_loss`, line by line on [B, T] tensors full of pads."""
-    method = PPO(
-        steps=1, rollouts=16, max_new_tokens=12, beta=0.3, lam=0.9, value_coefficient=0.1, faithful="alpaca_farm"
-    )
+    method = AlpacaFarmPPO(steps=1, rollouts=16, max_new_tokens=12, beta=0.3, lam=0.9, value_coefficient=0.1)
     policy, critic = SFT(batch_size=8, learning_rate=1e-2).train(given), start.scorer(4)
-    (rollout,) = method.roll_out(policy, given, "look")
+    (rollout,) = OnlineTrainer(method, given, "look", [(policy, 0.0)]).rollouts(policy)
     width, lengths = 12, rollout.samples.lengths()
     assert lengths.min() < 8 and float((rollout.log_probabilities - rollout.reference).abs().max()) > 0.1
 
@@ -298,9 +297,8 @@ def test_alpaca_farms_ppo_is_its_code_pads_and_all(given, start):
     advantages = torch.stack(reversed_advantages[::-1], 1)
     returns, advantages = advantages + values, whiten(advantages, shift_mean=True)
 
-    targets = method._as_alpaca_farm(critic, rollout)
+    targets = method.targets(rollout, critic.values(with_pads(rollout.samples, width, critic)).detach())
     for found, expected in (
-        (targets.log_probabilities, old),
         (targets.old_values, values),
         (targets.returns, returns),
         (targets.advantages, advantages),
@@ -315,8 +313,9 @@ def test_alpaca_farms_ppo_is_its_code_pads_and_all(given, start):
     a, g, v, new = advantages[rows], returns[rows], values[rows], values[rows] + 0.3
     policy_loss = torch.maximum(-a * ratio, -a * ratio.clamp(0.8, 1.2)).mean()
     value_loss = 0.5 * torch.maximum((new - g) ** 2, (torch.clamp(new, v - 0.2, v + 0.2) - g) ** 2).mean()
-    totals = Totals(4.0, float(lengths[rows].sum()))
-    loss, metrics = method._loss(moved, moved_critic, rollout, targets, rows, totals)
+    batch = replace(Work.of(rollout.samples), tokens=np.full(16, width)).batch(rows)
+    seen = with_pads(rollout.samples, width, critic)
+    loss, metrics = method.padded_loss(moved, moved_critic, rollout, seen, targets, batch)
     assert float(ratio.max()) > 1.2
     assert metrics["policy_loss"].item() == pytest.approx(policy_loss.item(), abs=1e-5)
     assert loss.item() == pytest.approx((policy_loss + 0.1 * value_loss).item(), abs=1e-5)
@@ -325,8 +324,9 @@ def test_alpaca_farms_ppo_is_its_code_pads_and_all(given, start):
 def test_ppo_looks_as_far_ahead_as_lambda_and_gamma_say(given, start):
     method = PPO(steps=1, rollouts=8, gamma=0.9, lam=0.5)
     critic = start.scorer(4)
-    (rollout,) = method.roll_out(SFT(batch_size=8, learning_rate=1e-2).train(given), given, "look")
-    targets = method._targets(critic, rollout)
+    policy = SFT(batch_size=8, learning_rate=1e-2).train(given)
+    (rollout,) = OnlineTrainer(method, given, "look", [(policy, 0.0)]).rollouts(policy)
+    targets = method.targets(rollout, critic.values(rollout.samples).detach())
     row = int(rollout.samples.lengths().argmax())
     values, rewards = critic.values(rollout.samples)[row].tolist(), rollout.token_rewards(method.beta, "k1")[row]
     ahead, expected = 0.0, []
@@ -353,8 +353,7 @@ def test_quarks_loss_by_hand(given, start):
     policy, rows = METHODS["sft"].train(given), np.array([0, 3, 5])
     samples = start.sample(PROMPTS * 2, seed=4, purpose="quark")
     told = with_prompts(policy, samples, ["w31 " + prompt for prompt in samples.prompts])
-    totals = Totals(3.0, float(samples.lengths()[rows].sum()))
-    loss, metrics = method._loss(policy, start, samples, told, rows, totals)
+    loss, metrics = method.loss(policy, start, samples, told, Work.of(samples).batch(rows))
     expected = []
     for row in rows:
         p = policy.distributions(told.select([row]), 0.8)[0][0]

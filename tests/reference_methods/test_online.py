@@ -17,17 +17,16 @@ from farm.errors import UserError
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Samples
+from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO, widened, with_pads
 from reference_methods.best_of_n_curve import BestOfNCurve, expected_best
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.feedme import FeedME
 from reference_methods.grpo import GRPO
 from reference_methods.parts.advantages import group_relative, leave_one_out, same_in_group
 from reference_methods.parts.aggregation import aggregate
+from reference_methods.parts.batches import further_prompts
 from reference_methods.parts.conditioning import ConditionedPolicy
 from reference_methods.parts.losses import bradley_terry
-from reference_methods.parts.pads import widened, with_pads
-from reference_methods.parts.refill import further_prompts
-from reference_methods.ppo import PPO
 from reference_methods.quark import Quark, quantile_of
 from reference_methods.raft import RAFT
 from reference_methods.reward_conditioning import RewardConditioning
@@ -335,7 +334,7 @@ def test_a_margin_is_added_to_what_certain_labels_would_give():
 def test_alpaca_farms_ppo_is_the_clamped_one_where_nothing_is_padded():
     given = learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT))
     settings = {**ONLINE, "steps": 120, "learning_rate": 0.3, "rollouts": 512, "value_learning_rate": 0.05, "lam": 1.0}
-    found = learned(PPO(beta=0.5, faithful="alpaca_farm", **settings).train(given))
+    found = learned(AlpacaFarmPPO(beta=0.5, **settings).train(given))
     assert distance(found, np.array([0, 0.356, 0.644])) < 0.03
 
 

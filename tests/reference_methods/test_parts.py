@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,11 +17,11 @@ from farm.errors import UserError
 from farm.protocols import Method, Samples
 from reference_methods.grpo import GRPO
 from reference_methods.parts import kl
-from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import in_parts, micro_batches, minibatches, prompt_stream
+from reference_methods.parts.batches import Work, in_parts, micro_batches, minibatches, prompt_stream
+from reference_methods.parts.online import Online, OnlineTrainer
 from reference_methods.parts.optimization import Optimizer, rate
 from reference_methods.parts.preferences import Preferences, agreement
-from reference_methods.parts.rollouts import Online, Rollout, padded
+from reference_methods.parts.rollouts import Rollout, padded
 from reference_methods.ppo import PPO
 from reference_methods.rloo import RLOO
 from tests.reference_methods.tables import REFERENCE, all_pairs, bradley_terry, learning, policy_of, scorer_of
@@ -227,20 +226,21 @@ def test_the_weight_of_a_response_is_the_mean_of_its_tokens_weights():
 
 
 @pytest.mark.parametrize("method", [PPO(beta=0.3), RLOO(beta=0.3), GRPO(beta=0.3)], ids=lambda m: type(m).__name__)
-def test_importance_weights_multiply_what_each_response_adds_to_the_loss(method, monkeypatch):
+def test_importance_weights_multiply_what_each_response_adds_to_the_loss(method):
     """Once, and neither the baseline nor the whitening: the loss of a batch is the mean of weight times share."""
-    built: list[Any] = []
-    monkeypatch.setattr(Online, "learn", lambda self, policy, networks, build, *rest: built.append(build))
     start = policy_of(REFERENCE)
     given = learning(start, reward_model=scorer_of([0.0, 0.5, 1.0]))
-    small = replace(method, steps=1, rollouts=16, samples_per_prompt=4)
-    small.train(given)
-    (sampled,) = small.roll_out(policy_of([0.2, 0.5, 0.3]), given, "look")
+    small, moved = replace(method, steps=1, rollouts=16, samples_per_prompt=4), policy_of([0.2, 0.5, 0.3])
+    (sampled,) = OnlineTrainer(small, given, "look", [(moved, 0.0)]).rollouts(moved)
     weights = torch.linspace(0.2, 2.0, 16, dtype=torch.float64)[:, None]
+    critic = given.reward_model.copy(zero_head=True)
 
     def policy_loss(found: Rollout, rows: np.ndarray) -> float:
-        loss, shares = built[0](found)[0](rows, Totals(float(len(rows)), float(len(rows))))
-        return float(shares.get("policy_loss", loss).detach())
+        batch = Work.of(found.samples).batch(rows)
+        if isinstance(small, PPO):
+            targets = small.targets(found, critic.values(found.samples).detach())
+            return float(small.loss(start, critic, found, targets, batch)[1]["policy_loss"].detach())
+        return float(small.loss(start, found, small.advantages(found), batch)[0].detach())
 
     each = np.array([policy_loss(sampled, np.array([row])) for row in range(16)])
     assert np.ptp(each) > 0.1

@@ -1,0 +1,134 @@
+"""Learning from one's own samples and their scores: the settings, and a trainer that draws rollouts.
+
+Where the policy samples itself, the log-probabilities it drew with are the denominator of the ratio, so sampling costs
+no second pass. Where another engine samples for it (vLLM, a server), or in 16 bits, where rounding alone would clip,
+the trainer computes them once more, and :mod:`reference_methods.parts.sampler` compares the two and corrects for the
+difference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farm.errors import UserError
+from farm.protocols import Policy, Samples
+from reference_methods.parts import kl
+from reference_methods.parts.batches import in_parts, micro_batches, sampled, total_lengths
+from reference_methods.parts.optimization import Metrics
+from reference_methods.parts.rollouts import Rollout, joined, padded
+from reference_methods.parts.sampler import alarm_of, compare, correction, in_16_bits, same_of, samples_elsewhere
+from reference_methods.parts.trainer import Trainer
+from reference_methods.parts.training import OwnSamples
+
+COMPARED = 1024
+"""A policy that samples itself is compared with what it drew on so many tokens a step: a check, and almost free."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Online(OwnSamples):
+    """What learning from one's own samples and their rewards adds."""
+
+    rollouts: int = 512
+    """responses of one batch"""
+    missing_eos_reward: float | None = -1.0
+    """the reward of a response that did not end by itself, instead of its score; ``None`` keeps the score"""
+    beta: float = 0.02
+    """the coefficient of the KL to the SFT policy, in the reward"""
+    kl_estimator: kl.InReward = "k1"
+    clip: float = 0.2
+    """how far the probability ratio counts beyond 1"""
+    epochs: int = 2
+    minibatches: int = 2
+    adam_epsilon: float = 1e-5
+    same: float | None = None
+    """nats a token, or a share of them, below which sampling and training count as one policy before the first update;
+    left out, 1e-3, and 1e-2 in 16 bits, where they round differently. (The mean ratio would not tell: it is 1 for any
+    policy.)"""
+    importance_cap: float | None = 2.0
+    """where another engine samples, or in 16 bits, each token's loss is weighted by pi_trainer / pi_sampler, at most
+    this (truncated importance sampling); None for no correction"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rollouts % self.samples_per_prompt or self.rollouts % self.minibatches:
+            raise ValueError(
+                f"rollouts ({self.rollouts}) must be a multiple of samples_per_prompt ({self.samples_per_prompt}) "
+                f"and of minibatches ({self.minibatches})"
+            )
+
+
+class OnlineTrainer(Trainer):
+    """A :class:`Trainer` whose steps are rollouts."""
+
+    settings: Online
+
+    def rollouts(self, policy: Policy) -> Iterator[Rollout]:
+        """A step for each batch of scored samples of ``policy`` as it is then."""
+        for prompts in self.prompts(self.settings.rollouts // self.settings.samples_per_prompt):
+            self._drawn = list[Rollout]()
+            yield self.rollout(policy, prompts)
+
+    def rollout(self, policy: Policy, prompts: Sequence[str], purpose: str = "") -> Rollout:
+        """``samples_per_prompt`` samples for each prompt, scored, and compared with what the trainer makes of them; the
+        line of a step is of all its rollouts.
+
+        Raises:
+            RuntimeError: before the first update, what samples is not the policy that trains.
+        """
+        given, key = self.settings, self.key(purpose)
+        self.same = same_of(policy) if given.same is None else given.same
+        self._drawn.append(found := self._draw(policy, prompts, key))
+        return found
+
+    def line(self) -> Metrics:
+        drawn = joined(self._drawn).metrics(self.learning)
+        return {**drawn, **super().line(), "tokens_per_second": drawn["tokens_per_second"]}
+
+    def _draw(self, policy: Policy, prompts: Sequence[str], key: str) -> Rollout:
+        given = self.settings
+        if self.learning.reward_model is None:
+            raise UserError(f"{key}: it needs a reward model to score its samples, and there is none")
+        started, tokens = time.perf_counter(), given.micro_batch_tokens
+        samples = sampled(
+            policy,
+            [prompt for prompt in prompts for _ in range(given.samples_per_prompt)],
+            seed=self.learning.seed,
+            purpose=key,
+            temperature=given.temperature,
+            max_new_tokens=given.max_new_tokens,
+        )
+
+        def written_by(writer: Policy, part: Samples) -> Tensor:
+            return writer.log_probabilities(part, given.temperature)[0]
+
+        reference = self.compute(partial(written_by, self.learning.policy), samples)
+        drawn, mask = padded(samples.log_probabilities, like=reference)
+        scores = self.compute(self.learning.reward_model.scores, samples)
+        if given.missing_eos_reward is not None:
+            ended = torch.tensor([reason == "stop" for reason in samples.finish_reason], device=scores.device)
+            scores = torch.where(ended, scores, given.missing_eos_reward)
+        rollout, alarm = Rollout(samples, mask, drawn, reference, scores, started), alarm_of(policy)
+        if not (samples_elsewhere(policy) or in_16_bits(policy)):  # a check of a few, which is almost free
+            lengths = total_lengths(samples)
+            some = micro_batches(np.arange(len(lengths)), lengths, min(COMPARED, tokens))[0]
+            trained = in_parts(partial(written_by, policy), samples.select(some), tokens)
+            width = trained.shape[1]
+            return replace(rollout, comparison=compare(trained, drawn[some, :width], mask[some, :width], alarm))
+        trained = self.compute(partial(written_by, policy), samples)
+        comparison = compare(trained, drawn, mask, alarm)
+        if self.step == 0 and not comparison["sampler_kl"] <= self.same:
+            raise RuntimeError(
+                f"{key}: before the first update what samples and the policy that trains are "
+                f"{comparison['sampler_kl']:.4f} nats a token apart (`same` allows {self.same:g}): other weights, "
+                "another temperature, a cut distribution (top_k, top_p) or another precision"
+            )
+        weights, cut = correction(trained, drawn, mask, given.importance_cap)
+        comparison["importance_cut"] = cut
+        return replace(rollout, log_probabilities=trained, weights=weights, comparison=comparison)
