@@ -19,10 +19,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from farm.protocols import Learning, Policy
 from reference_methods.online_ipo import OnlineIPO
+from reference_methods.parts.games_duels import Match
 
 
 @dataclass(frozen=True, kw_only=True)
 class EGPO(OnlineIPO):
     is_extragradient: ClassVar[bool] = True
     table_step: ClassVar[float] = 4.0
+
+    def train(self, learning: Learning) -> Policy:
+        policy = self.start(learning)
+        match = Match.of(self, learning, policy)
+        for prompts in match.trainer.prompts(self.prompts_per_step):
+            group = match.write(prompts)
+            here = match.trainer.snapshot()
+            match.improve(group, match.duels(group, policy))  # the first half: where a step would lead
+            half_point = policy.copy()
+            match.trainer.back_to(here)
+            match.improve(group, match.duels(group, half_point))  # the second: from here, against that opponent
+        return policy

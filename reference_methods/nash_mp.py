@@ -20,6 +20,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from farm.protocols import Learning, Policy
+from reference_methods.parts.games_duels import Match
 from reference_methods.parts.games_losses import Play, regularised_win_rate
 from reference_methods.parts.games_training import Game
 
@@ -36,3 +38,15 @@ class NashMP(Game):
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:
         anchors = [(self.beta, play.reference), (1 / self.step_size, play.start)]
         return regularised_win_rate(log_probabilities, play.wins, play.weights, anchors)
+
+    def train(self, learning: Learning) -> Policy:
+        policy = self.start(learning)
+        match = Match.of(self, learning, policy)
+        for prompts in match.trainer.prompts(self.prompts_per_step):
+            group = match.write(prompts)
+            here = match.trainer.snapshot()
+            match.improve(group, match.duels(group, policy))  # the first half: where a step would lead
+            half_point = policy.copy()
+            match.trainer.back_to(here)
+            match.improve(group, match.duels(group, half_point))  # the second: from here, against that opponent
+        return policy

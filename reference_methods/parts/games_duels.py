@@ -1,4 +1,4 @@
-"""One update of a game method: duels on a batch of samples, and gradient steps on what they say.
+"""A match: a policy writes, its responses duel, and it is improved by what the verdicts say.
 
 Duels against the learner itself are held within the group of a prompt: response i meets i + 1, ..., i + duels (in a
 circle), and each verdict counts for both. Against another opponent each response meets ``duels`` responses of it. One
@@ -7,7 +7,9 @@ duel is one query to the annotator, whatever is made of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,108 +18,159 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from farm import processes
-from farm.protocols import Policy, Samples
-from reference_methods.parts.aggregation import Totals
-from reference_methods.parts.batches import Rows, index, minibatches, total_lengths
-from reference_methods.parts.games_feedback import Feedback
+from farm.errors import UserError
+from farm.protocols import Learning, Policy, PreferenceModel, Samples
+from reference_methods.parts.batches import Batch, Work, index, sampled, total_lengths
+from reference_methods.parts.games_feedback import AnnotatorFeedback, Feedback, ModelFeedback
+from reference_methods.parts.games_gap import GapProbe
 from reference_methods.parts.games_losses import Play
-from reference_methods.parts.games_opponents import RestorableOptimizer
-from reference_methods.parts.optimization import Metrics, accumulate
+from reference_methods.parts.optimization import Metrics
+from reference_methods.parts.rollouts import sample_metrics
 from reference_methods.parts.sampler import alarm_of, compare, keeps_likelihoods, same_of
+from reference_methods.parts.trainer import Trainer
 
 if TYPE_CHECKING:
     from reference_methods.parts.games_training import Game
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass
+class Group:
     """n consecutive samples of each of S prompts, and their log-likelihoods. No tensor has a gradient."""
 
     prompts: list[str]
     samples: Samples
     start: Tensor
-    """of the learner before the step, [S, n]; where one pass is made on the batch, that pass puts them here"""
+    """of the learner before the step, [S, n]; where they are not ``known``, the first pass puts them here"""
     reference: Tensor
     """[S, n]"""
     from_reference: int
     """how many of the n, the last ones, are the reference's samples"""
+    known: bool
     started: float
     """when their sampling began, by ``time.perf_counter``"""
+    written: float
+    rounds: int = 0
+    """how often they have duelled"""
+    compared: Metrics = field(default_factory=dict)
+    """sampler against trainer, on the first micro-batch: nothing is learnt yet, so its own pass serves"""
 
     @property
     def n(self) -> int:
         return self.start.shape[1]
 
+    @property
+    def own(self) -> NDArray[np.bool_]:
+        """Which samples are the learner's, [S n]."""
+        return np.arange(len(self.samples)) % self.n < self.n - self.from_reference
 
-@dataclass(frozen=True)
-class Turn:
-    """One update on one batch, against whichever opponent it is called with."""
+    def work(self) -> Work:
+        lengths = total_lengths(self.samples).reshape(-1, self.n).max(1) * self.n
+        return Work(np.arange(len(self.prompts), dtype=np.uint64), lengths, lengths)
+
+
+@dataclass
+class Match:
+    """One training of a game method: who plays, who decides, and the trainer."""
 
     game: Game
+    learning: Learning
     policy: Policy
-    batch: Batch
     feedback: Feedback
-    optimizer: RestorableOptimizer
-    seed: int
-    purpose: str
-    calls: list[int] = field(default_factory=list)
-    compared: Metrics = field(default_factory=dict)
-    """sampler against trainer, on the first micro-batch: nothing is learnt yet, so its own pass serves"""
+    probe: GapProbe | None
+    trainer: Trainer
 
-    def __call__(self, opponent: Policy) -> Metrics:
-        self.calls.append(1)
-        play = self._play(opponent)
-        lengths = total_lengths(self.batch.samples).reshape(-1, self.batch.n).max(1) * self.batch.n
-        prompts = len(self.batch.prompts)
-        size = prompts // self.game.minibatches
-        ids = np.arange(prompts, dtype=np.uint64)
-        done = []
-        for rows in minibatches(ids, lengths, size, self.game.epochs, self.seed, self.purpose, bucket=1):
-            totals = Totals(float(len(rows)), float(lengths[rows].sum()))
-            metrics = accumulate(
-                lambda part, totals: self._loss(play, part, totals),
-                rows,
-                totals,
-                lengths,
-                self.game.micro_batch_tokens,
-            )
-            if self._fills_start:
-                processes.added(self.batch.start)  # each has filled in its share
-            if self.optimizer.steps_taken == 0:
-                self._same()
-            done.append(metrics | self.optimizer.step(metrics["loss"]))
-        return {name: float(np.mean([m[name] for m in done])) for name in done[0]} | self.compared
+    @classmethod
+    def of(cls, game: Game, learning: Learning, policy: Policy, **kept: object) -> Match:
+        """``kept``: what else there is to remember from step to step."""
+        feedback, probe = feedback_of(game, learning), probe_of(game, learning)
+        kept |= {"feedback": feedback, "probe": probe.feedback if probe else None}
+        trainer = Trainer(game, learning, type(game).__name__, [(policy, game.learning_rate)], kept=kept)
+        return cls(game, learning, policy, feedback, probe, trainer)
 
-    @property
-    def _fills_start(self) -> bool:
-        """Whether this is the one pass on the batch, or the first of the two of an extragradient."""
-        return self.game.one_pass and len(self.calls) == 1
+    # --- the three things a step does ---------------------------------------------------------------------------------
 
-    def _loss(self, play: Play, rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
-        n = self.batch.n
-        flat = (rows[:, None] * n + np.arange(n)).reshape(-1)
-        samples = self.batch.samples.select(flat)
+    def write(self, prompts: list[str]) -> Group:
+        """What the learner, and where asked the reference, write to these prompts."""
+        game, key, started = self.game, self.trainer.key(), time.perf_counter()
+        theirs = game.samples_per_prompt // 2 if game.reference_samples else 0
+        parts = [self._sample(self.policy, prompts, game.samples_per_prompt - theirs, key)]
+        if theirs:
+            parts.append(self._sample(self.learning.policy, prompts, theirs, f"{key}/reference"))
+        samples = _interleave(parts, len(prompts))
+        is_theirs = np.arange(len(samples)) % game.samples_per_prompt >= game.samples_per_prompt - theirs
+        known = not game.one_pass or self.trainer.in_step
+        if known:
+            start = self._likelihoods(self.policy, samples, ~is_theirs)
+        else:  # the one pass has them, and it costs none of its own
+            start = torch.zeros(len(samples), device=next(self.policy.parameters()).device)
+        reference = self._likelihoods(self.learning.policy, samples, is_theirs)
+        shape = len(prompts), game.samples_per_prompt
+        if self.probe and self.trainer.step % game.gap_every == 0:
+            self.trainer.log(gap=self.probe(self.policy, self.trainer.step))
+        return Group(
+            prompts, samples, start.view(shape), reference.view(shape), theirs, known, started, time.perf_counter()
+        )
+
+    def duels(self, group: Group, opponent: Policy) -> Play:
+        """Who wins how often of a group, against the learner itself (by identity) or another opponent."""
+        group.rounds += 1
+        start = group.start
+        s, n = start.shape
+        preferences = asked = torch.zeros(s, n, n, dtype=torch.float64)
+        if opponent is self.policy or group.from_reference:
+            preferences, asked = self._duels_within(group)
+            answers = asked.sum(2)
+            wins = (preferences * asked).sum(2) / answers.clamp(min=1)
+        else:
+            wins, answers = self._duels_against(group, opponent)
+        learners = (torch.arange(n) < n - group.from_reference).expand(s, n)
+        return Play(
+            weights=_shares(learners & (answers > 0)).to(start),  # a response no duel of which was decided is left out
+            start=start,
+            reference=group.reference,
+            wins=wins.to(start),
+            preferences=preferences.to(start),
+            pair_weights=(asked / asked.sum((1, 2), keepdim=True).clamp(min=1)).to(start),
+            reference_weights=_shares(~learners).to(start),
+        )
+
+    def improve(self, group: Group, play: Play) -> None:
+        """Gradient steps on what the duels said."""
+        for batch in self.trainer.minibatches(group.work()):
+            self.trainer.update(batch, partial(self._loss, group, play))
+            if not group.known:
+                processes.added(group.start)  # each has filled in its share
+                group.known = True
+            if self.trainer.step == 0:
+                self._same(group)
+        self.trainer.log(**group.compared, **self._metrics(group))
+
+    # --- what they are made of ----------------------------------------------------------------------------------------
+
+    def _loss(self, group: Group, play: Play, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        n = group.n
+        flat = (batch.rows[:, None] * n + np.arange(n)).reshape(-1)
+        samples = group.samples.select(flat)
         tokens, mask = self.policy.log_probabilities(samples, self.game.temperature)
-        if not self.compared:
-            own = np.flatnonzero(np.arange(len(flat)) % n < n - self.batch.from_reference)
+        if not group.compared:
+            own = np.flatnonzero(group.own[flat])
             there = index(own, tokens)
-            self.compared.update(self._compare(samples.select(own), tokens.detach()[there], mask[there]))
+            group.compared.update(self._compare(samples.select(own), tokens.detach()[there], mask[there]))
         log_probabilities = tokens.sum(1).view(-1, n)
-        if self._fills_start:
-            self.batch.start[index(rows, self.batch.start)] = log_probabilities.detach().to(self.batch.start)
-        part = play.select(index(rows, log_probabilities))
-        losses = self.game.loss(log_probabilities, part)
-        return losses.sum() / totals.sequences, {
-            "win_rate": (part.weights * part.wins).sum() / totals.sequences,
-            "drift": (log_probabilities.detach() - part.start).abs().mean(1).sum() / totals.sequences,
+        if not group.known:
+            group.start[index(batch.rows, group.start)] = log_probabilities.detach().to(group.start)
+        part = play.select(index(batch.rows, log_probabilities))
+        return batch.mean(self.game.loss(log_probabilities, part)), {
+            "win_rate": batch.mean(part.weights * part.wins),
+            "drift": batch.mean((log_probabilities.detach() - part.start).abs().mean(1)),
         }
 
-    def _same(self) -> None:
-        """Raise, in all processes, if in any of them the policy that sampled is not the one that trains."""
-        apart = self.compared.get("sampler_kl", 0.0) if keeps_likelihoods(self.policy) else 0.0
+    def _same(self, group: Group) -> None:
+        """Raise, in all processes, if in any of them the policy that sampled was not the one that trains."""
+        apart = group.compared.get("sampler_kl", 0.0) if keeps_likelihoods(self.policy) else 0.0
         if processes.add_metrics({"processes": float(not apart <= same_of(self.policy))}, ["processes"])["processes"]:
             raise RuntimeError(
-                f"{self.purpose}: before the first update the policy that samples and the one that trains are "
+                f"{self.trainer.key()}: before the first update the policy that samples and the one that trains are "
                 f"{apart:.4f} nats a token apart: sampling and training give different log-probabilities"
             )
 
@@ -126,34 +179,13 @@ class Turn:
         drawn[mask.cpu()] = torch.from_numpy(np.concatenate(samples.log_probabilities))
         return compare(trained, drawn.to(trained), mask, alarm_of(self.policy))
 
-    def _play(self, opponent: Policy) -> Play:
-        start = self.batch.start
-        s, n = start.shape
-        preferences = asked = torch.zeros(s, n, n, dtype=torch.float64)
-        if opponent is self.policy or self.batch.from_reference:
-            preferences, asked = self._duels_within()
-            answers = asked.sum(2)
-            wins = (preferences * asked).sum(2) / answers.clamp(min=1)
-        else:
-            wins, answers = self._duels_against(opponent)
-        learners = (torch.arange(n) < n - self.batch.from_reference).expand(s, n)
-        return Play(
-            weights=_shares(learners & (answers > 0)).to(start),  # a response no duel of which was decided is left out
-            start=start,
-            reference=self.batch.reference,
-            wins=wins.to(start),
-            preferences=preferences.to(start),
-            pair_weights=(asked / asked.sum((1, 2), keepdim=True).clamp(min=1)).to(start),
-            reference_weights=_shares(~learners).to(start),
-        )
-
-    def _duels_within(self) -> tuple[Tensor, Tensor]:
+    def _duels_within(self, group: Group) -> tuple[Tensor, Tensor]:
         """P(y_i > y_j) where asked (or the score), and 1 where an answer came, float64 [S, n, n] each."""
-        s, n = self.batch.start.shape
-        first, second = self._schedule()
+        s, n = group.start.shape
+        first, second = self._schedule(group)
         rows = np.arange(s)[:, None] * n
         a, b = (rows + first).reshape(-1), (rows + second).reshape(-1)
-        samples = self.batch.samples
+        samples = group.samples
         answers = self._verdicts(samples.select(a), samples.select(b))
         table = np.zeros((s, n, n))
         answered = np.zeros((s, n, n))
@@ -177,9 +209,9 @@ class Turn:
             verdicts[open_ones] = self.feedback(first.select(open_ones), second.select(open_ones))
         return verdicts
 
-    def _schedule(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _schedule(self, group: Group) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Who meets whom in a group of n, each pair at most once."""
-        n, theirs = self.batch.n, self.batch.from_reference
+        n, theirs = group.n, group.from_reference
         if theirs:  # each of the learner's against ``duels`` of the reference's
             own = n - theirs
             first = np.repeat(np.arange(own), self.game.duels)
@@ -189,18 +221,105 @@ class Turn:
         pairs = np.unique(np.sort(np.column_stack([i, j]), axis=1), axis=0)
         return pairs[:, 0], pairs[:, 1]
 
-    def _duels_against(self, opponent: Policy) -> tuple[Tensor, Tensor]:
+    def _duels_against(self, group: Group, opponent: Policy) -> tuple[Tensor, Tensor]:
         """P(y_i > opponent) from ``duels`` fresh responses of it for each, and how many verdicts came, [S, n]."""
-        s, n = self.batch.start.shape
+        s, n = group.start.shape
         duels = self.game.duels
-        key = f"{self.purpose}/opponent {len(self.calls)}"
-        rivals = self.game._sample(opponent, self.batch.prompts, n * duels, self.seed, key)
-        own = self.batch.samples.select(np.repeat(np.arange(s * n), duels))
+        key = f"{self.trainer.key()}/opponent {group.rounds}"
+        rivals = self._sample(opponent, group.prompts, n * duels, key)
+        own = group.samples.select(np.repeat(np.arange(s * n), duels))
         verdicts = torch.from_numpy(self._verdicts(own, rivals).reshape(s, n, duels))
         answers = (~verdicts.isnan()).sum(2)
         return verdicts.nansum(2) / answers.clamp(min=1), answers
+
+    def _sample(self, writer: Policy, prompts: list[str], n: int, purpose: str) -> Samples:
+        return sampled(
+            writer,
+            [prompt for prompt in prompts for _ in range(n)],
+            seed=self.learning.seed,
+            purpose=purpose,
+            temperature=self.game.temperature,
+            max_new_tokens=self.game.max_new_tokens,
+        )
+
+    def _likelihoods(self, policy: Policy, samples: Samples, own: NDArray[np.bool_]) -> Tensor:
+        """log pi(y|x), [B]. What the policy drew itself (``own``, [B]) came with it; a pass computes the others."""
+        if not keeps_likelihoods(policy):
+            own = np.zeros_like(own)
+        found = torch.zeros(len(samples))
+        if own.any():
+            drawn = [values.sum(dtype=np.float64) for values in samples.select(own).log_probabilities]
+            found[torch.from_numpy(own)] = torch.tensor(drawn).to(found)
+        if own.all():
+            return found.to(next(policy.parameters()).device)
+
+        def compute(part: Samples) -> Tensor:
+            return policy.log_probabilities(part, self.game.temperature)[0].sum(1)
+
+        others = self.trainer.compute(compute, samples.select(~own))
+        found = found.to(others)
+        found[index(np.flatnonzero(~own), found)] = others
+        return found
+
+    def _metrics(self, group: Group) -> Metrics:
+        mine, written = slice(0, group.n - group.from_reference), group.samples.select(group.own)
+        tokens, now = max(1.0, float(written.lengths().sum())), time.perf_counter()
+        metrics = {
+            "kl": float((group.start - group.reference)[:, mine].mean()),
+            "entropy": -float(group.start[:, mine].sum()) / tokens,
+            "queries": float(self.feedback.queries),
+            "seconds": now - group.written,
+            "tokens_per_second": tokens / (now - group.started),
+            **sample_metrics(written, self.learning),
+        }
+        if isinstance(self.feedback, AnnotatorFeedback):
+            metrics["unanswered"] = float(self.feedback.unanswered)
+        return metrics
+
+
+def feedback_of(game: Game, learning: Learning) -> Feedback:
+    """Who decides the duels."""
+    name = type(game).__name__
+    if game.preference_model is not None:
+        # Its own training is logged where it is a stage of its own; here its steps are none of the game's.
+        model = game.preference_model.train(replace(learning, log=lambda metrics: None, steps=lambda total: None))
+        if not isinstance(model, PreferenceModel):
+            raise UserError(f"preference_model: {type(game.preference_model).__name__} fits no preference model")
+        return ModelFeedback(model, game.micro_batch_tokens, game.uses_scores)
+    if learning.annotator is None:
+        raise UserError(f"{name}: the annotator of the training feedback is missing")
+    if game.uses_scores:
+        raise UserError(f"{name}: it learns from a model's scores; give it a preference_model")
+    return AnnotatorFeedback(learning.annotator, learning.seed, game.soft_labels)
+
+
+def probe_of(game: Game, learning: Learning) -> GapProbe | None:
+    if not game.gap_every:
+        return None
+    if learning.annotator is None:
+        raise UserError(f"{type(game).__name__}: gap_every asks the annotator, and there is none")
+    return GapProbe(
+        learning.annotator,
+        learning.policy,
+        learning.prompts["instruction"].tolist()[: game.gap_prompts],
+        learning.seed,
+        temperature=game.temperature,
+        max_new_tokens=game.max_new_tokens,
+    )
 
 
 def _shares(where: Tensor) -> Tensor:
     """Equal weights where true that sum to 1 in each row, or a row of zeros, float64."""
     return where.double() / where.sum(-1, keepdim=True).clamp(min=1)
+
+
+def _interleave(parts: list[Samples], prompts: int) -> Samples:
+    """Samples grouped by prompt in each part, regrouped so that all of a prompt stand together."""
+    if len(parts) == 1:
+        return parts[0]
+    together, offset, places = Samples.concatenate(parts), 0, []
+    for part in parts:
+        each = len(part) // prompts
+        places.append(offset + np.arange(prompts)[:, None] * each + np.arange(each))
+        offset += len(part)
+    return together.select(np.concatenate(places, axis=1).reshape(-1))

@@ -4,7 +4,7 @@
     reference    the SFT policy
     average      exponential moving average of the parameters (Nash-EMA)
     mixture      ~ pi^(1 - share) ref^share (Nash-MD): exact in the table, in the logits of each next token on a model
-    half point   where a first step would lead (the extragradient family): :func:`extragradient`
+    half point   where a first step would lead (the extragradient family)
 
 The snapshot of the iteration, pi_t, is the policy at the time of sampling, whose log-probabilities come with the
 samples; so no copy of it is kept.
@@ -13,14 +13,13 @@ samples; so no copy of it is kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from farm.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Policy
-from reference_methods.parts.optimization import Metrics, Optimizer
 
 
 class Opponent(Protocol):
@@ -112,47 +111,12 @@ def geometric_mixture(policy: Policy, reference: Policy, share: float) -> Policy
     raise UserError(f"a {type(policy).__name__} and a {type(reference).__name__} have no next-token logits to mix")
 
 
-class Snapshot:
-    """The parameters of a policy, and the state of the optimizer that moves them, to come back to."""
-
-    def __init__(self, policy: Policy, optimizer: RestorableOptimizer | None = None) -> None:
-        self._parameters = [(p, p.detach().clone()) for p in policy.parameters()]
-        self._optimizer = optimizer
-        self._state = optimizer.state() if optimizer else None
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        for parameter, value in self._parameters:
-            parameter.copy_(value)
-        if self._optimizer is not None:
-            self._optimizer.restore(self._state)
-
-
-class RestorableOptimizer(Optimizer):
-    """The optimizer of every method, whose state can be taken and put back."""
-
-    def state(self) -> Any:
-        import copy
-
-        return copy.deepcopy(self._adam.state_dict()), self.steps_taken
-
-    def restore(self, state: Any) -> None:
-        import copy
-
-        self._adam.load_state_dict(copy.deepcopy(state[0]))
-        self.steps_taken = state[1]
-
-
-def extragradient(
-    policy: Policy, opponent: Policy, step: Callable[[Policy], Metrics], optimizer: RestorableOptimizer | None = None
-) -> Metrics:
-    """The hook of the extragradient family: a step from here, against where a first step would have led.
-
-    ``step(opponent)`` asks for labels against that opponent and updates ``policy`` in place. The first call is undone,
-    parameters and optimizer, so that both updates start at the same point; only the opponent differs.
-    """
-    here = Snapshot(policy, optimizer)
+def extragradient(policy: Policy, opponent: Policy, step: Callable[[Policy], object]) -> None:
+    """A step of a table from here, against where a first step would have led; ``step`` changes ``policy`` in place."""
+    here = [(parameter, parameter.detach().clone()) for parameter in policy.parameters()]
     step(opponent)
     half_point = policy.copy()
-    here.restore()
-    return step(half_point)
+    with torch.no_grad():
+        for parameter, value in here:
+            parameter.copy_(value)
+    step(half_point)

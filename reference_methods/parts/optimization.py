@@ -20,14 +20,10 @@ from torch.nn.utils import clip_grad_norm_
 
 from farm import memory, processes
 from farm.errors import UserError
-from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import Lengths, Rows, micro_batches
 
 Schedule = Literal["constant", "linear", "cosine"]
 Metrics = dict[str, float]
-Loss = Callable[[Rows, Totals], tuple[Tensor, dict[str, Tensor]]]
-"""Given the rows of a micro-batch and the totals of its minibatch: the micro-batch's share of the loss, and its share
-of each metric. Shares add up, so a mean over the minibatch is a sum here divided by ``totals``."""
 
 
 def rate(schedule: Schedule, step: int, steps: int, warm_up: float) -> float:
@@ -187,9 +183,8 @@ def _spread(parameter: Tensor) -> Any:
 
 
 def accumulate(
-    loss: Loss,
+    loss: Callable[[Rows], tuple[Tensor, dict[str, Tensor]]],
     rows: Rows,
-    totals: Totals,
     lengths: Lengths,
     micro_batch_tokens: int,
     in_step: bool = False,
@@ -211,7 +206,7 @@ def accumulate(
     def add() -> None:
         for number, part in enumerate(parts + [rows[:1]] * (passes - len(parts))):
             with memory.explained(f"a micro-batch of {len(part)} rows of at most {int(lengths[part].max())} tokens"):
-                value, shares = loss(part, totals)
+                value, shares = loss(part)
                 if number >= len(parts):
                     (0 * value).backward()  # type: ignore[no-untyped-call]
                     continue

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from farm.errors import UserError
 from farm.protocols import Learning, Samples
-from reference_methods.parts.aggregation import Totals
 from reference_methods.parts.batches import Batch, Rows, Work, in_parts, minibatches, prompt_stream
 from reference_methods.parts.checkpoints import Checkpoints, Together
 from reference_methods.parts.optimization import Metrics, Optimizer, accumulate
@@ -118,10 +117,10 @@ class Trainer:
         """One optimizer step on a minibatch, in micro-batches, of which each process takes a share."""
         work, tokens = batch.work, self.settings.micro_batch_tokens
 
-        def of(rows: Rows, totals: Totals) -> tuple[Tensor, dict[str, Tensor]]:
-            return loss(replace(batch, rows=rows, totals=totals))
+        def of(rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
+            return loss(replace(batch, rows=rows))
 
-        metrics = accumulate(of, batch.rows, batch.totals, work.lengths, tokens, self._optimizer.in_step, work.prompts)
+        metrics = accumulate(of, batch.rows, work.lengths, tokens, self._optimizer.in_step, work.prompts)
         for name, expected in self._at_start.items() if self._optimizer.steps_taken == 0 else ():
             if abs(metrics[name] - expected) > self.same:
                 raise RuntimeError(

@@ -20,15 +20,10 @@ from reference_methods.online_dpo import OnlineDPO
 from reference_methods.online_ipo import OnlineIPO
 from reference_methods.parts.games import Floats, softmax
 from reference_methods.parts.games_losses import Play, pair_cross_entropy, product, regularised_win_rate
-from reference_methods.parts.games_opponents import (
-    Average,
-    RestorableOptimizer,
-    Snapshot,
-    extragradient,
-    geometric_mixture,
-)
+from reference_methods.parts.games_opponents import Average, extragradient, geometric_mixture
 from reference_methods.parts.games_table import Table, exact_play, play
 from reference_methods.parts.games_training import Game
+from reference_methods.parts.optimization import Optimizer
 from reference_methods.self_play import SelfPlay
 from reference_methods.sppo import SPPO
 from reference_methods.xpo import XPO
@@ -191,46 +186,40 @@ def test_the_proximal_minimiser_is_the_closed_form(world) -> None:
 # --- opponents --------------------------------------------------------------------------------------------------------
 
 
-def test_the_extragradient_comes_back_before_it_steps() -> None:
+def adam(policy: TabularPolicy) -> Optimizer:
+    networks = [(policy.parameters(), 0.1)]
+    return Optimizer(networks, steps=10, schedule="constant", warm_up=0.0, max_gradient_norm=1e9, purpose="test")
+
+
+def test_an_optimizer_comes_back_with_what_it_remembers() -> None:
+    """As if the steps since had never been: Adam forgets them too."""
+    policy, plain = (TabularPolicy(["x"], ["a", "b", "c"], torch.zeros(1, 3)) for _ in range(2))
+    optimizer, undisturbed = adam(policy), adam(plain)
+    for k in range(3):
+        here = optimizer.snapshot()
+        for scale in (5.0, 7.0):
+            (policy.log_table()[0, 1] * scale).backward()
+            optimizer.step(0.0)
+        optimizer.back_to(here)
+        for each, step in ((policy, optimizer), (plain, undisturbed)):
+            (each.log_table()[0, 0] * -(k + 1.0)).backward()
+            step.step(0.0)
+    assert optimizer.steps_taken == 3 and torch.equal(plain.logits, policy.logits)
+
+
+def test_the_extragradient_of_a_table_comes_back_before_it_steps() -> None:
     policy = TabularPolicy(["x"], ["a", "b", "c"], torch.zeros(1, 3))
-    optimizer = RestorableOptimizer(
-        [(policy.parameters(), 0.1)], steps=10, schedule="constant", warm_up=0.0, max_gradient_norm=1e9, purpose="test"
-    )
     starts, opponents = [], []
 
-    def step(opponent: TabularPolicy) -> dict[str, float]:
+    def step(opponent: TabularPolicy) -> None:
         starts.append(policy.logits.detach().clone())
         opponents.append(opponent.logits.detach().clone())
-        (policy.log_table()[0, 0] * -(1.0 + len(starts))).backward()
-        return optimizer.step(0.0)
+        with torch.no_grad():
+            policy.logits[0, 0] += 1.0
 
-    for _ in range(3):
-        extragradient(policy, policy, step, optimizer)
-    assert optimizer.steps_taken == 3
-    for k in range(3):
-        torch.testing.assert_close(starts[2 * k], starts[2 * k + 1])
-        assert not torch.equal(opponents[2 * k + 1], starts[2 * k])  # the half point, not the start
-
-    fresh = TabularPolicy(["x"], ["a", "b", "c"], torch.zeros(1, 3))
-    plain = RestorableOptimizer(
-        [(fresh.parameters(), 0.1)], steps=10, schedule="constant", warm_up=0.0, max_gradient_norm=1e9, purpose="test"
-    )
-    for k in range(3):
-        (fresh.log_table()[0, 0] * -(1.0 + 2 * (k + 1))).backward()
-        plain.step(0.0)
-    torch.testing.assert_close(fresh.logits, policy.logits)  # as if the first halves had never been: Adam forgot them
-
-
-def test_a_snapshot_brings_parameters_back() -> None:
-    policy = make_policy()
-    before = [p.detach().clone() for p in policy.parameters()]
-    here = Snapshot(policy)
-    with torch.no_grad():
-        for p in policy.parameters():
-            p.add_(1.0)
-    here.restore()
-    for p, q in zip(policy.parameters(), before, strict=True):
-        torch.testing.assert_close(p.detach(), q)
+    extragradient(policy, policy, step)
+    torch.testing.assert_close(starts[0], starts[1])
+    assert not torch.equal(opponents[1], starts[0])  # the half point, not the start
 
 
 def test_the_average_is_exponential() -> None:

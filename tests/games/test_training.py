@@ -26,6 +26,7 @@ from reference_methods.nash_mp import NashMP
 from reference_methods.online_dpo import OnlineDPO
 from reference_methods.online_ipo import OnlineIPO
 from reference_methods.parts.games import Floats, duality_gap, equilibrium
+from reference_methods.parts.games_duels import Group, Match
 from reference_methods.parts.games_feedback import AnnotatorFeedback
 from reference_methods.parts.games_gap import GapProbe
 from reference_methods.parts.games_table import Table, play
@@ -264,6 +265,12 @@ def test_every_method_learns_on_a_language_model(game: Game) -> None:
     assert count(learned) > count(policy) + 0.1
 
 
+def written(game: Game, policy: Policy, learning: Learning) -> Group:
+    """What is written in the first step."""
+    match = Match.of(game, learning, policy)
+    return match.write(next(match.trainer.prompts(game.prompts_per_step)))
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_likelihoods_that_came_with_the_samples_are_those_of_a_pass_over_them(temperature: float) -> None:
     policy, prompts = make_policy(), pd.DataFrame({"instruction": PROMPTS})
@@ -273,7 +280,7 @@ def test_likelihoods_that_came_with_the_samples_are_those_of_a_pass_over_them(te
             parameter.mul_(1.1)
     for game in (OnlineDPO(**SMALL, temperature=temperature), XPO(**SMALL, temperature=temperature)):
         few = replace(game, steps=1, prompts_per_step=6, minibatches=2)
-        (batch,) = few._batches(policy, Learning(1, reference, prompts), "likelihoods")
+        batch = written(few, policy, Learning(1, reference, prompts, annotator=LikesAWord()))
         assert batch.from_reference == (2 if game.reference_samples else 0)
         for found, whose in ((batch.start, policy), (batch.reference, reference)):
             with torch.no_grad():
@@ -283,7 +290,8 @@ def test_likelihoods_that_came_with_the_samples_are_those_of_a_pass_over_them(te
 
 def test_samples_of_a_cut_distribution_are_passed_over_again() -> None:
     policy, prompts = make_policy().with_settings(top_k=3), pd.DataFrame({"instruction": PROMPTS})
-    (batch,) = OnlineDPO(steps=1, prompts_per_step=6, epochs=2)._batches(policy, Learning(1, policy, prompts), "cut")
+    game = OnlineDPO(steps=1, prompts_per_step=6, epochs=2)
+    batch = written(game, policy, Learning(1, policy, prompts, annotator=LikesAWord()))
     with torch.no_grad():
         expected = policy.log_probabilities(batch.samples)[0].sum(1)
     torch.testing.assert_close(batch.start.reshape(-1), expected, atol=1e-4, rtol=1e-5)

@@ -13,7 +13,11 @@ import torch
 
 from farm.errors import UserError
 from farm.protocols import Learning
+from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO
 from reference_methods.dpo import DPO
+from reference_methods.egpo import EGPO
+from reference_methods.expert_iteration import ExpertIteration
+from reference_methods.grpo import GRPO
 from reference_methods.kto import KTO
 from reference_methods.parts.checkpoints import packed, unpacked
 from reference_methods.ppo import PPO
@@ -34,11 +38,15 @@ METHODS: dict[str, Any] = {
     "ppo": PPO(epochs=2, learning_rate=1e-2, value_learning_rate=1e-2, **ONLINE),
     "rloo": RLOO(learning_rate=1e-2, **ONLINE),
     "quark": Quark(quantiles=3, learning_rate=1e-2, **ONLINE),
+    "dapo": GRPO(samples_per_prompt=2, drop_equal_groups=True, refills=2, learning_rate=1e-2, **ONLINE),
+    "alpaca_farm_ppo": AlpacaFarmPPO(learning_rate=1e-2, value_learning_rate=1e-2, **ONLINE),
+    "expert_iteration": ExpertIteration(n=2, rounds=2, prompts=5, epochs=1, batch_size=4, learning_rate=1e-2, **OFTEN),
+    "egpo lora": EGPO(steps=4, prompts_per_step=6, tune="lora", lora_rank=2, learning_rate=1e-2, **OFTEN),
     "kto": KTO(epochs=2, batch_size=11, learning_rate=1e-2, **OFTEN),
     "raft": RAFT(stages=2, prompts=5, n=3, epochs=1, batch_size=4, learning_rate=1e-2, **OFTEN),
     "lora": RLOO(learning_rate=1e-2, tune="lora", lora_rank=2, **ONLINE),
 }
-TIMES = {"tokens_per_second"}
+TIMES = {"tokens_per_second", "seconds"}
 
 
 class Killed(Exception):
