@@ -4,7 +4,8 @@
 
 Where the server gives log-probabilities and the prompt asks for one token, p_first = P(1) / (P(1) + P(2)), at the
 annotator's temperature: (P(1) / P(2))^(1/T). The label is then drawn with a key of its own, or is the likelier one at
-temperature 0. Otherwise the label is what the answer says.
+temperature 0. Where P(1) + P(2), the column ``label_mass``, is below one half, the answer is no verdict. Without
+log-probabilities the label is what the answer says.
 
 Several pairs in one prompt are cheaper and judged less independently, as in AlpacaFarm (arXiv 2305.14387). Rows are
 put together in an order drawn from their ids, before the store is asked, so that what was answered earlier does not
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from annotators.both_orders import BothOrders
 from annotators.llm import backends, prompt, verdicts
 from annotators.llm.completion import Completion, Request
+from annotators.llm.labels import of_stored
 from annotators.llm.prompt import Form
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
@@ -75,8 +77,8 @@ class LLMAnnotator:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch = {self.batch} must be at least 1")
-        if self.temperature is not None and self.temperature < 0:
-            raise ValueError(f"temperature = {self.temperature} must not be negative")
+        if self.temperature is not None and not 0 <= self.temperature < np.inf:
+            raise ValueError(f"temperature = {self.temperature} must be a number and not negative")
         backends.split(self.model)
         template = prompt.load(self.prompt)
         if template.task != "pairwise":
@@ -152,7 +154,7 @@ class LLMAnnotator:
         replicate: int,
     ) -> pd.DataFrame:
         n = len(pairs)
-        label, p_first = np.full(n, np.nan), np.full(n, np.nan)
+        label, p_first, mass = (np.full(n, np.nan) for _ in range(3))
         label[ids.identical], p_first[ids.identical] = 1.5, 0.5
         status = np.full(n, "ok", dtype=object)
         said, failure, model = (np.full(n, None, dtype=object) for _ in range(3))
@@ -162,8 +164,8 @@ class LLMAnnotator:
         form = prompt.load(self.prompt).form
         for rows, answer in zip(groups, answers, strict=True):
             found = self._read(answer.completion, form, [float(draws[i]) for i in rows], ids.swapped[rows])
-            for row, (verdict, probability) in zip(rows, found, strict=True):
-                label[row], p_first[row] = verdict, probability
+            for row, (verdict, probability, likely) in zip(rows, found, strict=True):
+                label[row], p_first[row], mass[row] = verdict, probability, likely
                 status[row] = _status(answer, verdict)
                 failure[row] = answer.failure or None
                 cached[row] = answer.cached
@@ -176,7 +178,7 @@ class LLMAnnotator:
         table = annotation_table(
             pairs, self.name, label, p_first, seed=seed, replicate=replicate, status=status, **usage
         )
-        return table.assign(answer=said, failure=failure, model=model, cached=cached)
+        return table.assign(label_mass=mass, answer=said, failure=failure, model=model, cached=cached)
 
     def _draws(self, ids: PairIds, seed: int, replicate: int) -> NDArray[np.float64]:
         """One uniform number a row, of the unordered pair."""
@@ -188,15 +190,18 @@ class LLMAnnotator:
         form: Form,
         draws: Sequence[float],
         swapped: NDArray[np.bool_],
-    ) -> list[tuple[float, float]]:
-        """(preference, p_first) of each row of one answer; NaN where there is none."""
+    ) -> list[tuple[float, float, float]]:
+        """(preference, p_first, mass of the labels) of each row of one answer; NaN where there is none."""
         if completion is None or completion.finish == "refusal":
-            return [(np.nan, np.nan)] * len(draws)
-        if completion.labels is not None:
+            return [(np.nan, np.nan, np.nan)] * len(draws)
+        if (first := of_stored(completion.labels, completion.mass)) is not None:
+            if not first.decide:
+                return [(np.nan, np.nan, first.mass)]
             # the draw is of the canonical order, so that swapped rows with mirrored probabilities mirror the label
-            return [label_from(completion.labels, self.temperature, 1 - draws[0] if swapped[0] else draws[0])]
+            draw = 1 - draws[0] if swapped[0] else draws[0]
+            return [(*label_from(first.logs, self.temperature, draw), first.mass)]
         found = verdicts.pairwise(completion.text, form, len(draws))
-        return [(np.nan, np.nan) if v is None else (v, np.nan) for v in found]
+        return [(np.nan if v is None else v, np.nan, np.nan) for v in found]
 
 
 def label_from(labels: dict[str, float], temperature: float | None, draw: float) -> tuple[float, float]:

@@ -45,8 +45,10 @@ class Completion:
 
     text: str
     labels: dict[str, float] | None = None
-    """log-probability of each label as the first token; a label that the server did not list has the smallest
-    log-probability that it did list (an upper bound). None: the server gives none"""
+    """log-probability of each label as the first token, an upper bound where the server did not list it
+    (annotators/llm/labels.py). None: the server gives none"""
+    mass: float | None = None
+    """probability that the first token was one of the labels"""
     input_tokens: int = 0
     output_tokens: int = 0
     finish: Finish = "stop"

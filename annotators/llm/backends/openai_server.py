@@ -18,6 +18,7 @@ from typing import Any
 from annotators.llm.backends.http_failures import code, decoded, message
 from annotators.llm.backends.wire import TIMEOUT, Unacceptable, Wire, http_client
 from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
+from annotators.llm.labels import of_listed
 from farm.errors import UserError, need
 from farm.progress import note
 
@@ -179,9 +180,11 @@ def completion(data: dict[str, Any], labels: tuple[str, ...], who: str) -> Compl
         if text is None and not refused and choice.get("finish_reason") != "length":
             raise KeyError("content")
         finish: Finish = "refusal" if refused else "length" if choice.get("finish_reason") == "length" else "stop"
+        first = of_listed(listed_tokens(choice.get("logprobs")), labels) if labels else None
         return Completion(
             text=str(text or said.get("refusal") or ""),
-            labels=label_log_probabilities(choice.get("logprobs"), labels) if labels else None,
+            labels=first.logs if first else None,
+            mass=first.mass if first else None,
             input_tokens=int(usage.get("prompt_tokens") or 0),
             output_tokens=int(usage.get("completion_tokens") or 0),
             finish=finish,
@@ -191,23 +194,11 @@ def completion(data: dict[str, Any], labels: tuple[str, ...], who: str) -> Compl
         raise TryAgain(f"{who}: the answer has no text in choices[0].message.content", charged=True) from None
 
 
-def label_log_probabilities(logprobs: Any, labels: tuple[str, ...]) -> dict[str, float] | None:
-    """Log-probabilities of the labels as the first token; None where no label is among the alternatives."""
-    import math
-
-    content = (logprobs or {}).get("content") or []
-    if not content:
-        return None
-    first = content[0]
-    listed: dict[str, float] = {}
-    for alternative in [*(first.get("top_logprobs") or []), first]:
-        listed[str(alternative["token"])] = float(alternative["logprob"])
-    found: dict[str, float] = {}
-    for label in labels:  # "1" and " 1" are two tokens that say the same
-        same = [p for token, p in listed.items() if token.strip() == label]
-        if same:
-            found[label] = math.log(sum(math.exp(p) for p in same)) if max(same) > -700 else max(same)
-    if not found:
-        return None
-    smallest = min(listed.values())
-    return {label: found.get(label, smallest) for label in labels}
+def listed_tokens(logprobs: Any) -> dict[str, float]:
+    """The tokens that could have been the first, with their log-probabilities; none where they cannot be read."""
+    try:
+        first = logprobs["content"][0]
+        alternatives = [*(first.get("top_logprobs") or []), first]
+        return {str(alternative["token"]): float(alternative["logprob"]) for alternative in alternatives}
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
+        return {}

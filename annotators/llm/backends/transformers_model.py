@@ -7,6 +7,7 @@ not depend on who else is in the batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,6 +80,7 @@ class TransformersModel:
             Completion(
                 text=self._tokenizer.decode(tokens_said, skip_special_tokens=True),
                 labels=label,
+                mass=None if label is None else sum(map(math.exp, label.values())),
                 input_tokens=len(asked),
                 output_tokens=len(tokens_said),
                 finish="stop" if tokens_said[-1] in ends else "length",

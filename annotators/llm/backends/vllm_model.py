@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from annotators.llm.backends.openai_server import TOP
 from annotators.llm.backends.together import Together
 from annotators.llm.completion import Completion, Request
+from annotators.llm.labels import of_listed
 from farm.engines import children
 from farm.errors import need
 
@@ -61,18 +61,14 @@ class VLLMModel:
 
     def _completion(self, output: Any, request: Request) -> Completion:
         said = output.outputs[0]
-        labels = None
+        first = None
         if request.labels and said.logprobs:
-            listed = {p.decoded_token: p.logprob for p in said.logprobs[0].values()}
-            found = {
-                label: math.log(sum(same))
-                for label in request.labels
-                if (same := [math.exp(p) for t, p in listed.items() if (t or "").strip() == label and p > -700])
-            }
-            labels = {label: found.get(label, min(listed.values())) for label in request.labels} if found else None
+            listed = {p.decoded_token or "": p.logprob for p in said.logprobs[0].values()}
+            first = of_listed(listed, request.labels)
         return Completion(
             text=said.text,
-            labels=labels,
+            labels=first.logs if first else None,
+            mass=first.mass if first else None,
             input_tokens=len(output.prompt_token_ids),
             output_tokens=len(said.token_ids),
             finish="length" if said.finish_reason == "length" else "stop",

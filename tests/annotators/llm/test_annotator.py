@@ -12,7 +12,6 @@ import pytest
 
 from annotators.llm.annotator import LLMAnnotator, label_from
 from annotators.llm.backends import mock
-from annotators.llm.backends.openai_server import label_log_probabilities
 from annotators.llm.completion import Completion, Request
 from annotators.llm.prompt import shown
 from annotators.llm.session import session
@@ -41,16 +40,6 @@ def test_without_probabilities_the_text_is_read(store: Store) -> None:
         table = LLMAnnotator("openai/judge", base_url=server.url, store=store).annotate(make_pairs(10), seed=0)
     assert (table["preference"] == longer(make_pairs(10))).all()
     assert table["p_first"].isna().all()
-
-
-def test_label_log_probabilities_add_up_spellings_and_bound_the_unlisted() -> None:
-    listed = [{"token": t, "logprob": math.log(p)} for t, p in (("1", 0.5), (" 1", 0.25), ("The", 0.05))]
-    found = label_log_probabilities({"content": [{**listed[0], "top_logprobs": listed}]}, ("1", "2"))
-    assert found is not None
-    assert math.exp(found["1"]) == pytest.approx(0.75)
-    assert math.exp(found["2"]) == pytest.approx(0.05)
-    assert label_log_probabilities({"content": [{"token": "A", "logprob": 0.0}]}, ("1", "2")) is None
-    assert label_log_probabilities(None, ("1", "2")) is None
 
 
 def test_the_temperature_of_a_draw_from_probabilities() -> None:

@@ -78,6 +78,7 @@ def test_labels_are_log_probabilities_of_the_first_token(model: TransformersMode
     said = ask(model, request("w1 w2", labels=tuple(WORDS)))[0]
     assert said.labels is not None
     assert torch.tensor(list(said.labels.values())).exp().sum().item() == pytest.approx(1.0, abs=1e-3)
+    assert said.mass == pytest.approx(1.0, abs=1e-3)
     likeliest = max(said.labels.items(), key=lambda entry: entry[1])[0]
     assert said.text.split()[:1] == ([] if likeliest in ("<eos>", "<pad>", "<bos>", "<unk>") else [likeliest])
 
@@ -98,9 +99,22 @@ def test_the_limit_of_tokens(model: TransformersModel) -> None:
     )
 
 
-def test_as_a_judge(folder: Path, store: Store) -> None:
-    table = LLMAnnotator(f"transformers/{folder}", "plain", store=store).annotate(make_pairs(5), seed=0)
+def test_as_a_judge(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained model says anything but a label, and is a judge when nothing else is left to say."""
+    pairs = make_pairs(5)
+    untrained = LLMAnnotator(f"transformers/{folder}", "plain", store=store).annotate(pairs, seed=0)
+    assert (untrained["label_mass"] < 0.5).all() and (untrained["status"] == "unparseable").all()
+    likelihoods = torch.log_softmax
+
+    def only_labels(scores: torch.Tensor, dim: int) -> torch.Tensor:
+        allowed = torch.full_like(scores, -torch.inf)
+        allowed[..., [WORDS.index("1"), WORDS.index("2")]] = 0.0
+        return likelihoods(scores + allowed, dim)
+
+    monkeypatch.setattr(torch, "log_softmax", only_labels)
+    table = LLMAnnotator(f"transformers/{folder}", "plain", store=store).annotate(pairs, seed=1)
     assert (table["status"] == "ok").all()
+    assert table["label_mass"].to_numpy() == pytest.approx(1.0)
     assert table["p_first"].between(0, 1).all()
     assert (table["price"] == 0).all()
 
