@@ -67,9 +67,9 @@ def test_spellings_are_added_up_and_the_unlisted_label_is_bounded() -> None:
 
 @given(st.lists(st.floats(0.001, 1), min_size=2, max_size=6), st.data())
 def test_an_unlisted_label_is_never_likelier_than_it_could_be(weights: list[float], data: st.DataObject) -> None:
-    """Tokens of a full distribution, the likeliest of which are listed: the bound holds, the mass is no overstatement."""
+    """Of a full distribution the likeliest tokens are listed: the bound holds, and the mass is no overstatement."""
     total = sum(weights)
-    whole = sorted(((w / total, t) for w, t in zip(weights, ["1", "2", "a", "b", "c", "d"], strict=False)), reverse=True)
+    whole = sorted(((w / total, t) for w, t in zip(weights, "12abcd", strict=False)), reverse=True)
     shown = {t: math.log(p) for p, t in whole[: data.draw(st.integers(2, len(whole)))]}
     found = of_listed(shown, LABELS)
     true = {t: p for p, t in whole}
