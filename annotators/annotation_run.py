@@ -26,7 +26,7 @@ from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.wrapping import keeps_answers, parts_of, unannotated
 from farm import config, progress
-from farm.errors import UserError, nearest
+from farm.errors import Interrupted, UserError, nearest
 from farm.formats import SUFFIXES, read_table, write_annotations
 from farm.protocols import Annotator, Context, Features, World
 from farm.records import PairIds, in_random_order
@@ -110,7 +110,7 @@ class AnnotationRun:
                 kept = "what is done is in the store, and the same command goes on from there"
                 lost = "and nothing is kept: name a --store to be able to go on"
                 how = kept if keeps_answers(self.annotator) else lost
-                raise UserError(f"interrupted after {work.done:,} of {total:,} verdicts; {how}") from None
+                raise Interrupted(f"interrupted after {work.done:,} of {total:,} verdicts; {how}") from None
         table = pd.concat(tables, ignore_index=True) if tables else self.annotator.annotate(self.pairs, seed=self.seed)
         # Whether a verdict came from the store is about this run, not about the verdict.
         write_annotations(table.drop(columns="cached", errors="ignore"), self._votes_path())

@@ -7,7 +7,10 @@ anywhere on the line shows the traceback instead.
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
+import textwrap
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import farm
-from farm import commands
-from farm.errors import UserError, show_alarms_plainly
+from farm import commands, progress
+from farm.errors import UserError, cause, show_alarms_plainly
+from farm.progress import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -66,35 +70,39 @@ def main() -> None:
     """The entry point of the command `farm`."""
     debug = "--debug" in sys.argv[1:]
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    status = 0
     show_alarms_plainly()
+    progress.guard_terminal()
     try:
         result = _application()(args=arguments, prog_name="farm", standalone_mode=False)
         status = result if isinstance(result, int) else 0
-    except UserError as error:
-        if debug:
+        if status == _INTERRUPTED:  # typer makes this of Ctrl-C
+            raise KeyboardInterrupt
+    except BaseException as error:
+        if debug and isinstance(error, Exception):
             raise
-        _complain(str(error))
-        status = 2
-    except (typer.Abort, KeyboardInterrupt):
-        status = _INTERRUPTED
-    except BrokenPipeError:
-        status = 141
-    except Exception as error:
-        if debug:
-            raise
-        message = getattr(error, "format_message", None)  # a usage error, of click or of typer's own copy of it
-        if message is not None and not message():  # bare `farm`: the help is the answer
-            sys.exit(2)
-        if message is not None:
-            _complain(f"{message()} (see `farm --help`)")
-            sys.exit(2)
-        # What is left is a defect of ours: say so, and how to see more.
-        _complain(f"unexpected {type(error).__name__}: {error}; please report it with the output of --debug")
-        status = 1
-    if status == _INTERRUPTED:  # typer itself may have made this of the exception
-        _complain("interrupted; what is done is kept, and the same command goes on from here")
+        status = _ended(cause(error))
     sys.exit(status)
+
+
+def _ended(error: BaseException) -> int:
+    """Say what ended a command, as one sentence; the exit status."""
+    if isinstance(error, UserError):
+        _complain(str(error))
+        return error.status
+    if isinstance(error, (typer.Abort, KeyboardInterrupt)):
+        _complain("interrupted; what is done is kept, and the same command goes on from here")
+        return _INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return 141
+    if not isinstance(error, Exception):
+        raise error
+    if (message := getattr(error, "format_message", None)) is not None:  # a usage error, of click or of typer's own
+        if said := message():  # bare `farm` says nothing: the help is the answer
+            _complain(f"{said} (see `farm --help`)")
+        return 2
+    # What is left is a defect of ours: say so, and how to see more.
+    _complain(f"unexpected {type(error).__name__}: {error}; please report it with the output of --debug")
+    return 1
 
 
 def _complain(sentence: str) -> None:
@@ -139,7 +147,7 @@ def run(
         return
     finished = undertaking.go(engine, workers)
     if as_json:
-        rows = json.loads((finished.folder / "leaderboard.json").read_text())
+        rows = json.loads(finished.text("leaderboard"))
         report = str(finished.report) if finished.report else None
         shown: dict[str, Any] = {"run": str(finished.folder), "report": report}
         shown |= {"leaderboard": rows, "headlines": finished.headlines, "failures": list(finished.failures)}
@@ -153,33 +161,29 @@ def run(
 
 def _show(finished: Run, study: Study) -> None:
     """The result on the terminal."""
-    import pandas as pd
-
     seed = f", {len(study.variants)} variants" if study.plural else f", seed {study.variants[0].experiment.seed}"
     board = _compact(finished.leaderboard, [k for k in study.variants[0].labels if k != "seed"])
-    if finished.failures:
-        board = pd.concat([board.astype(object), _failed(finished.failures, study, board)], ignore_index=True)
     print_table(board, f"{study.whole.name}{seed}")
+    for failure in dict.fromkeys(map(_failed, finished.failures)):
+        print(folded(f"failed      {failure}"))
     for headline in finished.headlines:
-        print(f"{headline}\n")
-    print(f"run folder  {finished.folder}")
+        print(f"\n{folded(headline)}")
+    print(f"\nrun folder  {finished.folder}")
     if finished.report:
         print(f"report      {finished.report}")
 
 
-def _failed(failures: Sequence[dict[str, Any]], study: Study, board: pd.DataFrame) -> pd.DataFrame:
-    """A row for each method that failed, in each setting, with the reason in the place of the win rate."""
-    import pandas as pd
+def _failed(failure: Mapping[str, Any]) -> str:
+    """What failed, in which setting, and why."""
+    what = " of ".join(x for x in (failure["method"] or "all methods", failure.get("variant", "")) if x)
+    return f"{what}: {failure['reason']}"
 
-    labels = {variant.name: variant.labels for variant in study.variants}
-    place = "win_rate" if "win_rate" in board.columns else "failed"
-    rows: dict[str, dict[str, Any]] = {}
-    for failure in failures:
-        shown = {k.rpartition(".")[2]: v for k, v in labels.get(failure.get("variant", ""), {}).items()}
-        row = {k: v for k, v in shown.items() if k in board.columns}
-        row |= {"method": failure["method"] or "all methods", place: f"failed: {failure['reason']}"[:60]}
-        rows.setdefault(str(row), row)
-    return pd.DataFrame(list(rows.values()))
+
+def folded(text: str) -> str:
+    """Lines no longer than the terminal is wide, or than 80 columns where there is none."""
+    width = max(shutil.get_terminal_size().columns if sys.stdout.isatty() else 80, 40)
+    lines = (textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("\n"))
+    return "\n".join("\n".join(line) for line in lines)
 
 
 def _said(failures: Sequence[dict[str, Any]], folder: Path) -> str:
@@ -193,7 +197,7 @@ def _said(failures: Sequence[dict[str, Any]], folder: Path) -> str:
 def _foreseen(foreseen: dict[str, Any]) -> str:
     from farm.forecast import text
 
-    return text(foreseen)
+    return folded(text(foreseen))
 
 
 def _compact(board: pd.DataFrame, keys: Sequence[str] = ()) -> pd.DataFrame:
@@ -223,21 +227,42 @@ def _compact(board: pd.DataFrame, keys: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def print_table(table: pd.DataFrame, title: str = "") -> None:
-    """A table on the terminal, numbers right-aligned and rounded."""
+    """A table on the terminal: numbers whole and right-aligned, names folded where all would not fit into its width."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    shown = Table(title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
-    for column in table.columns:
-        number = table[column].dtype.kind in "if"
-        shown.add_column(str(column).replace("_", " "), justify="right" if number else "left", no_wrap=True)
-    for row in table.itertuples(index=False):
-        shown.add_row(
-            *("" if v is None or v != v else f"{v:.3g}" if isinstance(v, float) else escape(str(v)) for v in row)
-        )
-    Console(width=None if sys.stdout.isatty() else 120).print(shown)
+    cells = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    names = [str(column).replace("_", " ") for column in table.columns]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    label = [not any(re.match(r"[-+]?(\d|nan|$)", row[i]) for row in cells) for i in range(len(names))]
+    # Where there is no terminal a line is as long as that of a narrow one, and longer only to keep numbers whole.
+    console = Console(width=None if sys.stdout.isatty() else 80)
+    least = sum(min(w, _FOLDED) if name else w for w, name in zip(widths, label, strict=True)) + 2 * len(names) - 2
+    shown = Table(
+        title=printable(title) or None, title_justify="left", header_style="bold",
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True,
+    )  # fmt: skip
+    for name, folded in zip(names, label, strict=True):
+        if folded:
+            shown.add_column(escape(name), overflow="fold")
+        else:
+            shown.add_column(escape(name), justify="right", no_wrap=True)
+    for row in cells:
+        shown.add_row(*map(escape, row))
+    console.width = max(console.width, least)
+    console.print(shown)
+
+
+_FOLDED = 10
+"""columns that a name keeps"""
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else printable(str(value)).replace("\n", " ")
 
 
 # --- farm list --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,15 @@ import warnings
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The command line prints it as one sentence and exits with status 2."""
+    """A mistake the user can mend. The command line prints it as one sentence and exits with ``status``."""
+
+    status = 2
+
+
+class Interrupted(UserError):
+    """Ctrl-C during work of which something is kept: the sentence says what, and how to go on."""
+
+    status = 130
 
 
 class Alarm(UserWarning):
@@ -25,6 +33,18 @@ def show_alarms_plainly() -> None:
         return whole(message, category, filename, lineno, line)
 
     warnings.formatwarning = formatted
+
+
+def cause(error: BaseException) -> BaseException:
+    """What went wrong inside a group of exceptions: the first mistake of the user's, else the first of all.
+
+    >>> cause(ExceptionGroup("two tasks", [ValueError("b"), ExceptionGroup("more", [UserError("a")])]))
+    UserError('a')
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    found = [cause(inner) for inner in error.exceptions]
+    return next((inner for inner in found if isinstance(inner, UserError)), found[0])
 
 
 def nearest(word: str, known: object) -> str:

@@ -24,6 +24,8 @@ BASELINE = "baseline"
 """The generator of the outputs that every method is judged against: a sample of the SFT policy with draws of its own"""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_LONGEST = 150
+"""bytes of an experiment's name; file systems take 255 with the seed and the digest"""
 _NOT_METHODS = {"sft", BASELINE, "pairs", "annotation", "reward_model", "preference_model"}
 _NOT_ROLES = {"annotator"}
 
@@ -160,6 +162,11 @@ def from_mapping(
     if only is not None:
         data["methods"] = _chosen(data.get("methods"), only, origin)
     whole = config.validate(Experiment, data, origin)
+    if not _is_file_name(whole.name):
+        raise UserError(
+            f"{origin}: the experiment's name {whole.name[:40]!r} cannot be that of a folder; take a plain word "
+            f"without `/` and control characters, of at most {_LONGEST} bytes"
+        )
     single = {k: v for k, v in data.items() if k not in PLURAL}
     found = [sweeps.Point({}, {})]
     if whole.sweep is not None:
@@ -186,6 +193,12 @@ def from_mapping(
         twice = next(n for n in names if names.count(n) > 1)
         raise UserError(f"{origin}: two variants of the sweep are both called {twice}; give the values names")
     return Study(origin, whole, tuple(variants), whole.sweep is not None or whole.seeds is not None)
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a folder below ``runs`` can begin with it: not a path, and short enough for what is added."""
+    whole = name == Path(name).name and name not in ("", ".", "..") and "\\" not in name
+    return whole and name.isprintable() and len(name.encode()) <= _LONGEST
 
 
 def _single(data: dict[str, Any], origin: str) -> Experiment:

@@ -2,14 +2,19 @@
 
 On a terminal a live bar, and below it what there is to say, such as the numbers of a training. Elsewhere a line when a
 task ends, and of a long one a line now and then, ever more seldom, so that logs stay readable. ``quiet()`` silences it.
+
+Names, answers and messages of servers are data, which must not steer a terminal: ``printable`` makes their control
+characters visible, and ``guard_terminal`` does so with all that is printed.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TextIO
 
 PAUSE, SHARE = 30.0, 0.1
 """where there is no terminal, a task says a line after so many seconds, and after this share of its time so far"""
@@ -28,9 +33,50 @@ _LIVE = {
 """metrics of a training that are shown while it runs, and how they are called there; the first ones matter most, for a
 narrow terminal cuts the last"""
 
+_STEERING = re.compile(
+    r"\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""control characters, those that turn the direction of writing, and halves of surrogate pairs"""
+
 _quiet = False
 _said: set[str] = set()
 _running: list[Task] = []
+
+
+def printable(text: str) -> str:
+    r"""Text without what steers a terminal: such a character is written as in JSON, line ends and tabs stay.
+
+    >>> printable("model \x1b[2J\n")
+    'model \\u001b[2J\n'
+    """
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class _Guarded:
+    """A text stream on which everything is :func:`printable`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+        """rich looks here for the stream itself: its colours pass, and who hands it text makes that printable"""
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(printable(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+def guard_terminal() -> None:
+    """From now on nothing that is printed steers the terminal."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, _Guarded):
+            setattr(sys, name, _Guarded(stream))
 
 
 @contextmanager
@@ -48,7 +94,7 @@ def note(sentence: str) -> None:
     """Say something to the user in the middle of a run, on the error stream; each sentence once, silenced by quiet."""
     if sentence not in _said and not _quiet:
         _said.add(sentence)
-        print(f"farm: {sentence}", file=sys.stderr, flush=True)
+        print(f"farm: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 def numbers(metrics: Mapping[str, float]) -> str:
@@ -85,7 +131,7 @@ class Task:
 
     def said(self) -> str:
         """What there is to say besides how much is done; often nothing."""
-        return "  ".join(x for x in (f"${self.cost:,.2f}" if self.cost else "", self.note) if x)
+        return "  ".join(x for x in (f"${self.cost:,.2f}" if self.cost else "", printable(self.note)) if x)
 
     def _render(self) -> None:
         self._show(self.done, self.total, self.said())
@@ -94,7 +140,7 @@ class Task:
 @contextmanager
 def task(description: str, total: int = 0) -> Iterator[Task]:
     """Show the progress of one piece of work."""
-    with _shown(description, total) as work:
+    with _shown(printable(description), total) as work:
         _running.append(work)
         try:
             yield work

@@ -20,6 +20,7 @@ each variant (without checkpoints) and ``variants.csv/.json`` says what each is.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -28,7 +29,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -67,13 +68,17 @@ def check(folder: Path) -> None:
     """Refuse to write a run into a folder that holds something else, or that cannot be replaced."""
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise UserError(f"{folder}: a run folder is replaced as a whole, so it cannot hold the working folder")
-    if not folder.exists():
+    try:
+        found = list(folder.iterdir())
+    except FileNotFoundError:
         return
+    except NotADirectoryError:
+        found = None
     # A run that was killed leaves its status, or the half-written next one.
-    paths = [] if not folder.is_dir() else [p for p in folder.iterdir() if not p.name.startswith(".status.json.")]
+    paths = [p for p in found or () if not p.name.startswith(".status.json.")]
     names = {p.name for p in paths}
     empty = names <= {"status.json"}
-    if not folder.is_dir() or any(map(_strange, paths)) or not (empty or "environment.json" in names):
+    if found is None or any(map(_strange, paths)) or not (empty or "environment.json" in names):
         raise UserError(f"{folder}: is there already and is not a run folder; give another --out")
 
 
@@ -114,16 +119,33 @@ def report(folder: Path, reporter: Reporter | None) -> None:
 def replaced(folder: Path) -> Iterator[Path]:
     """A new folder beside the place of a run folder, which takes that place when the block ends without an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
+        (new := place / "new").mkdir(mode=0o755)
         yield new
-        new.chmod(0o755)
-        check(folder)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(new, folder)
+        with held(folder):
+            check(folder)
+            if folder.exists():
+                os.rename(folder, place / "old")
+            os.rename(new, folder)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Nobody replaces a run folder inside the block: two runs may end at once in one place."""
+    try:
+        beside = os.open(folder.parent, os.O_RDONLY)
+    except OSError:  # there is no such place
+        yield
+        return
+    try:
+        with suppress(OSError):  # some network file systems lock no folders
+            fcntl.flock(beside, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(beside)
 
 
 def fill(run: Path, finished: Finished, checkpoints: bool = True) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,15 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame:
         """One of the tables of the run folder, without its ending: "leaderboard", "agreement", "pairwise", ..."""
-        path = self.folder / f"{name}.json"
-        if not path.is_file():
-            known = [p.stem for p in self.folder.glob("*.csv")]
-            raise UserError(f"{self.folder}: there is no table `{name}`; {nearest(name, known)}")
-        return pd.read_json(path, orient="records", dtype={"method": str})
+        return pd.read_json(StringIO(self.text(name)), orient="records", dtype={"method": str})
+
+    def text(self, name: str) -> str:
+        """The same table as JSON."""
+        with run_folder.held(self.folder):  # another run may be about to replace it
+            if (path := self.folder / f"{name}.json").is_file():
+                return path.read_text()
+        known = [p.stem for p in self.folder.glob("*.csv")]
+        raise UserError(f"{self.folder}: there is no table `{name}`; {nearest(name, known)}")
 
     @property
     def headlines(self) -> list[str]:

@@ -17,7 +17,7 @@ from annotators.feedback.roles import ROLES, both_sides
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from farm import config, progress
-from farm.errors import UserError, nearest
+from farm.errors import Interrupted, UserError, nearest
 from farm.formats import SUFFIXES, read_outputs, read_pairs, read_table, write_table
 from farm.store import Store, home
 
@@ -60,7 +60,7 @@ class FeedbackRun:
                     work.advance(max(sum(map(len, parts)) - work.done, 0))  # a model's questions have shown theirs
             except KeyboardInterrupt:
                 kept = "answers of models are in the store, and the same command goes on from there"
-                raise UserError(f"interrupted after {work.done:,} of {total:,}; {kept}") from None
+                raise Interrupted(f"interrupted after {work.done:,} of {total:,}; {kept}") from None
         table = pd.concat(parts, ignore_index=True)
         write_table(table.drop(columns="cached", errors="ignore"), self.out)
         facts = {"out": str(self.out), **summarise(self.kind, table), **questions(asked.tally)}

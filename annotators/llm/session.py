@@ -35,7 +35,7 @@ from annotators.llm.question import Answer, Question, expected_tokens, stored
 from annotators.llm.tally import Tally
 from annotators.llm.writer import Writer
 from farm import progress
-from farm.errors import UserError
+from farm.errors import UserError, cause
 from farm.store import Entry, Store, home
 
 _OVERHEAD = 128
@@ -135,8 +135,8 @@ class Session:
             async with asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(work())
-        except* UserError as stopped:
-            raise stopped.exceptions[0] from None
+        except BaseExceptionGroup as several:
+            raise cause(several) from None
         finally:
             await writer.finish()
 

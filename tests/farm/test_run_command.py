@@ -1,6 +1,8 @@
 """What a person sees of `farm run`: some methods only, a stage made again, a method that failed."""
 
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,7 +122,7 @@ def test_a_failed_method_has_a_row_with_its_reason_and_is_tried_again(place: Pat
     write(place, methods={"dpo": EXPERIMENT["methods"]["dpo"], "broken": BROKEN})
     shown, said = finish(start(place, "home", "--out", "run"), status=1)
     assert [line.split() for line in shown.splitlines() if "broken" in line] == [
-        "broken failed: RuntimeError: it was never going to work".split()
+        "failed broken: RuntimeError: it was never going to work".split()
     ]
     assert shown.count("win rate") == 1
     assert "broken failed: RuntimeError: it was never going to work; see run/failures.csv" in said
@@ -146,6 +148,44 @@ def test_a_sweep_shows_in_which_setting_a_method_failed(place: Path, run: Run) -
     status, shown, said = run("--out", "run")
     assert status == 1
     rows = [line.split() for line in shown.splitlines() if "broken" in line]
-    assert [row[:3] for row in rows] == [["0", "broken", "failed:"], ["0.25", "broken", "failed:"]]
+    assert [row[:4] for row in rows] == [["failed", "broken", "of", f"rate={r},s1:"] for r in ("0.0", "0.25")]
     assert "broken of rate=0.0,s1 and 1 more failed: RuntimeError" in said
     assert len(json.loads((place / "run" / "failures.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("name", ["../../escape", "/tmp/escape", "..", "a\\b", "a\tb", "n" * 151, ""])
+def test_a_name_stays_below_runs(place: Path, run: Run, name: str) -> None:
+    write(place, name=name)
+    for words in ((), ("--dry-run",)):
+        status, _, said = run(*words)
+        assert status == 2
+        assert said.startswith(f"farm: table.yaml: the experiment's name {name[:40]!r} cannot be that of a folder")
+        assert len(said) < 300
+    assert not (place / "runs").exists()
+
+
+def test_runs_that_end_at_once_in_one_place(place: Path, run: Run) -> None:
+    """Each of many processes replaces the same folder; none finds it gone, and the last one stays whole."""
+    assert run("--out", "run", "--only", "dpo")[0] == 0
+    code = (
+        "import sys, shutil, time; from pathlib import Path\n"
+        "from farm import run_folder; from farm.running import Run\n"
+        "Path(sys.argv[1]).touch()\n"
+        "while not Path('go').exists(): time.sleep(0.005)\n"
+        "for turn in range(60):\n"
+        "    with run_folder.replaced(Path('run')) as new:\n"
+        "        for n in range(20): (new / f'{n}.json').write_text('{}')\n"
+        "        for name in ('environment.json', 'leaderboard.json'): shutil.copy(name, new / name)\n"
+        "    assert len(Run(Path('run')).leaderboard) == 2\n"
+    )
+    for name in ("environment.json", "leaderboard.json"):
+        shutil.copy(place / "run" / name, place / name)
+    words = [sys.executable, "-c", code]
+    both = [subprocess.Popen([*words, f"ready{n}"], cwd=place, stderr=subprocess.PIPE, text=True) for n in range(3)]
+    while not all((place / f"ready{n}").exists() for n in range(3)):
+        assert all(process.poll() is None for process in both)
+    (place / "go").touch()
+    for process in both:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert [p.name for p in place.glob(".run.*")] == []
