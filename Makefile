@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: install demo test test-slow test-gpu test-vllm check smollm2 clean
+.PHONY: install demo test test-numerics test-slow test-gpu test-vllm check smollm2 clean
 
 install: .venv/installed
 
@@ -22,7 +22,16 @@ demo: install
 	$(BIN)/farm run configs/experiments/pocket.yaml
 
 test: .venv/installed-test check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not vllm"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not vllm"
+
+# The numeric tests with each set of kernels that torch has for this processor, with one thread and with two.
+NUMERIC := tests/policies tests/reference_methods tests/games tests/training tests/worlds tests/engines
+test-numerics: .venv/installed-test
+	set -e; for kernels in default avx2 ''; do for threads in 1 2; do \
+	  echo "kernels: $${kernels:-the best that there are}, threads: $$threads"; \
+	  env $${kernels:+ATEN_CPU_CAPABILITY=$$kernels} OMP_NUM_THREADS=$$threads \
+	    $(BIN)/python -m pytest -n $$((3 - threads)) --dist loadfile -m "not slow and not gpu and not vllm" $(NUMERIC); \
+	done; done
 
 test-slow: .venv/installed-test
 	$(BIN)/python -m pytest -m "slow and not gpu and not vllm"

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; its tensors here are too small to share
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:

@@ -180,7 +180,7 @@ def test_mistakes_in_a_sweep_name_the_key(here: Path, changes: dict[str, object]
 
 
 def test_checkpoints_outlive_a_kill_and_go_with_the_stage(tmp_path: Path) -> None:
-    write(tmp_path, methods={"slow": {"class": "methods_for_test.Stepping", "steps": 40}})
+    write(tmp_path, methods={"slow": {"class": "methods_for_test.Stepping", "steps": 40, "waits": True}})
     process = start(tmp_path, "home", "--out", "run")
     artifacts = tmp_path / "home" / "artifacts"
     while process.poll() is None and not list(artifacts.glob("slow-*.partial/checkpoints/steps")):
@@ -189,6 +189,7 @@ def test_checkpoints_outlive_a_kill_and_go_with_the_stage(tmp_path: Path) -> Non
     process.communicate()
     done = int(next(artifacts.glob("slow-*.partial/checkpoints/steps")).read_text())
     assert 0 < done < 40
+    (tmp_path / "go").touch()
     finish(start(tmp_path, "home", "--out", "run"))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["method"] == "slow"] == list(range(done, 40))
@@ -197,28 +198,27 @@ def test_checkpoints_outlive_a_kill_and_go_with_the_stage(tmp_path: Path) -> Non
 
 def test_killed_at_random_moments_it_comes_to_the_same_end(tmp_path: Path) -> None:
     """SIGKILL and Ctrl-C, in processes and without, wherever they strike."""
-    write(tmp_path, methods={"dpo": EXPERIMENT["methods"]["dpo"]})
-    chance = random.Random(7)
-    kills = 0
-    for attempt in range(30):
-        engine = ["--engine", "local", "--workers", "2"] if attempt % 2 else []
+    methods = {"dpo": EXPERIMENT["methods"]["dpo"], "waiting": {"class": "methods_for_test.Waiting"}}
+    write(tmp_path, methods=methods)
+    chance, waits = random.Random(7), tmp_path / "waits"
+    for kill in range(4):
+        engine = ["--engine", "local", "--workers", "2"] if kill % 2 else []
         process = start(tmp_path, "home", "--out", "run", *engine)
-        if kills < 3:
-            before = len(list((tmp_path / "home").glob("artifacts/[!.]*/stage.json")))
-            wanted = before + chance.randrange(0, 4)
-            while process.poll() is None and len(list((tmp_path / "home").glob("artifacts/[!.]*/stage.json"))) < wanted:
-                time.sleep(0.002)
-            time.sleep(chance.random() * 0.05)
-            process.send_signal(signal.SIGKILL if attempt % 4 < 2 else signal.SIGINT)
+        before = len(list((tmp_path / "home").glob("artifacts/[!.]*/stage.json")))
+        wanted = before + chance.randrange(0, 4)
+        waits.unlink(missing_ok=True)
+        while process.poll() is None and not waits.exists():
+            if len(list((tmp_path / "home").glob("artifacts/[!.]*/stage.json"))) >= wanted:
+                break
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.05)
+        process.send_signal(signal.SIGKILL if kill < 2 else signal.SIGINT)
         process.communicate(timeout=120)
-        if process.returncode == 0:
-            break
-        kills += 1
         assert process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130)
-    assert kills >= 2  # the last may have come too late
+    (tmp_path / "go").touch()
+    finish(start(tmp_path, "home", "--out", "run"))
     finish(start(tmp_path, "undisturbed", "--out", "other"))
     same(tmp_path / "run", tmp_path / "other")
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".run") and p.is_dir() and kills == 0]
 
 
 def test_clean_says_first_and_keeps_what_is_in_use(here: Path) -> None:

@@ -43,11 +43,6 @@ SMALL: dict[str, Any] = {"beta": BETA, "steps": 60, "prompts_per_step": 48, "sam
 SMALL |= {"learning_rate": 0.05, "schedule": "linear", "warm_up": 0.0}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @dataclass
 class MatrixAnnotator:
     """Verdicts drawn from a preference matrix over the outputs."""

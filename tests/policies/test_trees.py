@@ -15,7 +15,7 @@ from farm.policies.language_model import LanguageModelPolicy
 from farm.policies.trees import KEY, computes_trees, mask_of, planted, same_prompts
 from farm.protocols import Samples
 from reference_methods.parts.batches import micro_batches, total_lengths
-from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
+from tests.policies.conftest import PROMPTS, in_float64, make_policy, small_model, word_tokenizer
 from tests.policies.test_sampling import architectures
 
 
@@ -65,6 +65,7 @@ def test_numbers_and_gradients_are_those_of_rows_alone(
 ) -> None:
     policy = make_policy(**settings)
     samples = answers(policy)
+    in_float64(policy, monkeypatch)
     shapes = counted(policy, monkeypatch)
     found = []
     for key in (1e9, 0.0):
@@ -72,8 +73,8 @@ def test_numbers_and_gradients_are_those_of_rows_alone(
         shapes.clear()
         trained, value = QUESTIONS[question](policy, samples)
         found.append((value.detach(), gradient(trained, value), sum(int(np.prod(shape)) for shape in shapes)))
-    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-10, rtol=1e-10)
     assert found[1][2] < 0.9 * found[0][2]
 
 

@@ -43,11 +43,6 @@ RARE = "w5"
 """the word that is worth something in these tests"""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def start() -> Policy:
     return make_policy()

@@ -6,17 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 
 from farm.protocols import Learning, Samples
 from farm.records import annotation_table
 from tests.policies.conftest import PROMPTS, make_policy
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def pair_table(policy: Any, pairs: int) -> pd.DataFrame:

@@ -43,7 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Iterator[TransformersModel]:
-    torch.set_num_threads(1)
     yield TransformersModel(str(folder))
 
 
