@@ -107,7 +107,7 @@ def clean(days: float = 30.0, *, yes: bool = False) -> pd.DataFrame:
 
     if days < 0:
         raise UserError(f"days = {days:g}: a number from 0 on")
-    found = old_artifacts.removable(home() / "artifacts", days)
+    found = old_artifacts.removable(home(), days)
     if yes:
         old_artifacts.remove(found)
     rows = [(str(item.path), item.what, item.size, item.days) for item in found]

@@ -1,10 +1,10 @@
 """Folders of files under a content address: checkpoints and tables of the stages of an experiment.
 
-A stage's folder appears whole or not at all: it is written beside its place and renamed when complete, so a run that
-was killed finds only finished stages. While a stage is made, one process holds its lock; another that wants the same
-stage waits and finds it done. Beside its place lies ``<stage>.partial``, which outlives a kill: there a method may
-leave checkpoints, and the progress of the stage is told. How long each stage took is kept in ``timings.jsonl``, from
-which later runs are estimated.
+A stage's folder appears whole or not at all, and is done only while it is what was written (:mod:`farm.sealed`): a run
+that was killed finds only finished stages, and a damaged one is made again. While a stage is made, one process holds
+its lock; another that wants the same stage waits and finds it done. Beside its place lies ``<stage>.partial``, which
+outlives a kill: there a method may leave checkpoints, and the progress of the stage is told. How long each stage took
+is kept in ``timings.jsonl``, from which later runs are estimated.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from farm import sealed
 from farm.code_digest import code_digest, with_code
 from farm.store import address
 
@@ -82,7 +82,12 @@ class Artifacts:
         return self.root / f"{name.replace(' ', '-').replace('/', '-')}-{key[:16]}"
 
     def done(self, name: str, key: str) -> bool:
-        return (self.folder(name, key) / "stage.json").is_file()
+        """Whether a stage is there as it was made; its files are read, each once in a process. Damage is told."""
+        return sealed.whole(self.folder(name, key))
+
+    def there(self, name: str, key: str) -> bool:
+        """The same by the sizes of its files alone, at once."""
+        return sealed.flaw(self.folder(name, key), contents=False) is None
 
     def find(self, name: str, key: str, found: bool = True) -> Stage:
         """A finished stage. Raises FileNotFoundError where it is not done."""
@@ -123,24 +128,14 @@ class Artifacts:
         return self.find(name, key, found=False)
 
     def _make(self, name: str, key: str, partial: Path, make: Work, facts: dict[str, Any]) -> None:
-        folder = self.folder(name, key)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=self.root))
-        try:
+        with sealed.written(self.folder(name, key), again=True) as new:
             checkpoints = partial / "checkpoints"
             checkpoints.mkdir(exist_ok=True)
             started = time.monotonic()
-            told = make(Place(temporary, checkpoints, partial / "progress.json"))
+            told = make(Place(new, checkpoints, partial / "progress.json"))
             noted = {"name": name, "key": key, "seconds": time.monotonic() - started, **facts, **(told or {})}
-            (temporary / "stage.json").write_text(json.dumps(noted, indent=1, default=str))
-            temporary.chmod(0o755)
-            if folder.exists():  # made again, or without its note
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=self.root))
-                os.rename(folder, old / "old")
-                shutil.rmtree(old, ignore_errors=True)
-            os.rename(temporary, folder)
-            self._note({k: v for k, v in noted.items() if k != "description"})
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            (new / "stage.json").write_text(json.dumps(noted, indent=1, default=str))
+        self._note({k: v for k, v in noted.items() if k != "description"})
 
     @contextlib.contextmanager
     def _locked(self, name: str, key: str) -> Iterator[Path]:
@@ -156,11 +151,13 @@ class Artifacts:
             if _same_file(lock.fileno(), partial / "lock"):
                 break
             lock.close()
+        done = False
         try:
             yield partial
+            done = True
         finally:
             # Kept after a failure where it holds a checkpoint: the next attempt goes on from there.
-            if self.done(name, key) or not any((partial / "checkpoints").glob("*")):
+            if done or not any((partial / "checkpoints").glob("*")):
                 shutil.rmtree(partial, ignore_errors=True)
             lock.close()
 

@@ -68,7 +68,7 @@ def clean(
     from farm import old_artifacts
     from farm.store import home
 
-    found = old_artifacts.removable(home() / "artifacts", days)
+    found = old_artifacts.removable(home(), days)
     size = sum(item.size for item in found)
     rows = [{"path": str(i.path), "what": i.what, "bytes": i.size, "days": round(i.days, 2)} for i in found]
     if yes:
@@ -79,7 +79,7 @@ def clean(
     for item in found:
         print(f"{old_artifacts.megabytes(item.size):>10}  {item.days:>7.1f} days  {item.what:<40} {item.path.name}")
     if not found:
-        print(f"{home() / 'artifacts'}: nothing is left over, and every stage was used in the last {days:g} days")
+        print(f"{home()}: nothing is left over, and every stage was used in the last {days:g} days")
     elif yes:
         print(f"removed {len(found)} folders, {old_artifacts.megabytes(size)}")
     else:

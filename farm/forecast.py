@@ -35,7 +35,7 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
     plan_of = {key: plan for plan in undertaking.plans for key in plan.graph}
     rows: list[dict[str, Any]] = []
     for key, node in graph.items():
-        done = key not in again and artifacts.done(node.name, key)
+        done = key not in again and artifacts.there(node.name, key)
         estimate = estimator(node)
         seconds, price, foreseen = estimate.seconds, estimate.price, None
         if not done and node.kind in ("annotation", "judgement") and not estimate.same:

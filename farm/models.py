@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from farm import sealed
 from farm.errors import UserError, need
 from farm.store import home
 
@@ -94,7 +95,7 @@ def load_causal_lm(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     with contextlib.suppress(OSError):
         return _open(name, dtype, local_files_only=True)
     converted = home() / "models" / name.rpartition("/")[2]
-    if name == SMOLLM2 and (converted / "model.safetensors").is_file():
+    if name == SMOLLM2 and sealed.whole(converted):
         return _open(str(converted), dtype)
     reason = "the hub cannot be reached"
     if _hub_answers():
@@ -201,9 +202,6 @@ def _packaged_gguf() -> Path | None:
 
 def _convert(gguf: Path, target: Path) -> None:
     """Write the model of a GGUF file as a plain Hugging Face folder, all at once or not at all."""
-    import shutil
-    import tempfile
-
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -219,16 +217,8 @@ def _convert(gguf: Path, target: Path) -> None:
         fresh = type(quantised)(type(quantised.config)(**plain))
     fresh.load_state_dict(quantised.state_dict())
     fresh.tie_weights()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    try:
-        save_causal_lm(fresh.to(torch.bfloat16), AutoTokenizer.from_pretrained(str(gguf.parent), **how), temporary)
-        if not target.is_dir():
-            temporary.rename(target)
-    except FileExistsError:
-        pass  # another process was quicker, and wrote the same
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with sealed.written(target) as new:
+        save_causal_lm(fresh.to(torch.bfloat16), AutoTokenizer.from_pretrained(str(gguf.parent), **how), new)
 
 
 _NOT_PLAIN = {"quantization_config", "_name_or_path", "dtype", "torch_dtype", "transformers_version"}

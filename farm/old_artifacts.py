@@ -1,7 +1,8 @@
 """Old artifacts: what there is to remove, and removing it. Nothing is removed by itself, and nobody's folder but ours.
 
-Only the artifact folder is looked at: stages, and what was left of stages that were interrupted. A run folder keeps
-copies, so it stays whole. The store of answers stays: they may have been paid for.
+That is stages, and what a kill left: of stages, of models and worlds, of processes that followed another, and of run
+folders in ``runs`` here. A run folder keeps copies, so it stays whole. The store of answers stays: they may have been
+paid for.
 """
 
 from __future__ import annotations
@@ -9,13 +10,17 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-HOUR = 3600.0
-DAY = 24 * HOUR
+from farm import sealed
+
+DAY = 24 * 3600.0
+RUNS = Path("runs")
+LEFT = "left over from an interruption"
 
 
 @dataclass(frozen=True)
@@ -30,19 +35,20 @@ class Removable:
     """since it was last used"""
 
 
-def removable(root: Path, days: float) -> list[Removable]:
-    """What in the artifact folder has not been used for so many days, and leftovers that no process holds."""
+def removable(home: Path, days: float) -> list[Removable]:
+    """The stages below the program's home that were not used for so many days, and leftovers that no process holds."""
     found = []
-    for place in sorted(root.iterdir()) if root.is_dir() else []:
-        if not place.is_dir():
-            continue
+    for place in _folders(home / "artifacts"):
         note = place / "stage.json"
-        if note.is_file():
+        if note.is_file() and not place.name.startswith("."):
             age = (time.time() - note.stat().st_mtime) / DAY
             if age >= days:
                 found.append(Removable(place, f"stage {_name(note)}", _size(place), age))
         elif (why := _leftover(place)) is not None:
-            found.append(Removable(place, why, _size(place), (time.time() - place.stat().st_mtime) / DAY))
+            found.append(Removable(place, why, _size(place), _days(place)))
+    for root in (home / "models", home / "worlds", Path(tempfile.gettempdir()), RUNS):
+        left = [place for place in _folders(root) if sealed.abandoned(place)]
+        found += [Removable(place, LEFT, _size(place), _days(place)) for place in left]
     return found
 
 
@@ -57,14 +63,22 @@ def remove(found: list[Removable]) -> int:
     return freed
 
 
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.is_symlink()) if root.is_dir() else []
+
+
+def _days(place: Path) -> float:
+    return (time.time() - place.stat().st_mtime) / DAY
+
+
 def _leftover(place: Path) -> str | None:
     """What an interrupted stage left, unless it is being made now."""
     if place.name.endswith(".partial"):
         return None if _held(place / "lock") else "checkpoints of an unfinished stage"
     partial = place.with_name(place.name.lstrip(".").rpartition(".")[0] + ".partial")
     if place.name.startswith("."):
-        return None if _held(partial / "lock") else "left over from an interruption"
-    return "left over from an interruption"
+        return None if _held(partial / "lock") else LEFT
+    return LEFT
 
 
 def _held(lock: Path) -> bool:
@@ -81,7 +95,7 @@ def _held(lock: Path) -> bool:
 def _name(note: Path) -> str:
     try:
         return str(json.loads(note.read_text()).get("name"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return note.parent.name
 
 

@@ -27,7 +27,6 @@ import platform
 import resource
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ import pandas as pd
 import yaml
 
 import farm
-from farm import formats, progress
+from farm import formats, progress, sealed
 from farm.artifacts import Stage
 from farm.errors import UserError
 from farm.experiment import BASELINE
@@ -118,9 +117,7 @@ def report(folder: Path, reporter: Reporter | None) -> None:
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
     """A new folder beside the place of a run folder, which takes that place when the block ends without an error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with sealed.unfinished(folder) as place:
         (new := place / "new").mkdir(mode=0o755)
         yield new
         with held(folder):
@@ -128,8 +125,6 @@ def replaced(folder: Path) -> Iterator[Path]:
             if folder.exists():
                 os.rename(folder, place / "old")
             os.rename(new, folder)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager

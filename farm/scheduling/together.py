@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from farm import progress
+from farm import progress, sealed
 from farm.artifacts import Artifacts, Place
 from farm.errors import UserError
 from farm.graph import Graph, Node
@@ -71,11 +71,11 @@ class Together:
     def _take_part(self, node: Node) -> None:
         """Make the stage and throw it away. A user's mistake shows in every process alike; the first one tells it."""
         artifacts = Artifacts(self.root)
-        with tempfile.TemporaryDirectory(prefix="farm-follower-") as folder:
-            (Path(folder) / "stage").mkdir()
+        with sealed.unfinished(Path(tempfile.gettempdir()) / "follower") as folder:
+            (folder / "stage").mkdir()
             checkpoints = artifacts.partial(node.name, node.key) / "checkpoints"
             try:
-                node.work(Place(Path(folder) / "stage", checkpoints, Path(folder) / "progress.json"))
+                node.work(Place(folder / "stage", checkpoints, folder / "progress.json"))
             except (UserError, MemoryError):
                 return
 

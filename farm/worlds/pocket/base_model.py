@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from farm import progress, rng
+from farm import progress, rng, sealed
 from farm.models import load_causal_lm, save_causal_lm, tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.store import address, home
@@ -139,10 +136,11 @@ def base_policy(requests: Requests, quality: Quality, training: Training, seed: 
     asked = hashlib.blake2b(np.stack(astuple(requests)).tobytes()).hexdigest()
     key = address(asdict(training), asdict(quality), seed, asked, _code()).hex()[:16]
     folder = home() / "worlds" / f"pocket-{key}"
-    if not (folder / "model.safetensors").is_file():
+    if not sealed.whole(folder):
         with progress.task("writing the pocket world's documents"):
             texts = documents(requests, quality, training.documents, seed)
-        _keep(folder, train(texts, training, seed))
+        with sealed.written(folder) as new:
+            save_causal_lm(train(texts, training, seed), vocabulary().tokenizer(), new)
     model, tokenizer = load_causal_lm(str(folder))
     return LanguageModelPolicy(
         model,
@@ -160,18 +158,6 @@ def _code() -> str:
     for name in ("words", "vocabulary", "grammar", "observations", "base_model"):
         digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()
-
-
-def _keep(folder: Path, model: Any) -> None:
-    """Save beside the place and rename, so that a killed run leaves nothing half done."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        save_causal_lm(model, vocabulary().tokenizer(), temporary)
-        if not folder.exists():
-            os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def train(texts: Documents, training: Training, seed: int) -> Any:
