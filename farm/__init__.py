@@ -6,9 +6,14 @@ configuration, models and policies, worlds, the experiment loop, and the command
 ``from farm import run, annotate, evaluate, leaderboard, report`` mirrors the command line (farm.api).
 """
 
+import os as _os
 from pathlib import Path as _Path
 
 __version__ = "0.1.0"
+
+# Threads of torch that wait for each other in a loop get nothing done where another process uses a core. This is read
+# when torch is imported; what the user has set stands.
+_os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def __getattr__(name: str) -> object:

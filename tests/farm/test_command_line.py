@@ -32,6 +32,17 @@ def test_help_is_quick_and_stays_clear_of_heavy_libraries() -> None:
     assert farm("--help").returncode == 0
 
 
+@pytest.mark.parametrize(("said", "expected"), [(None, "passive"), ("active", "active")])
+def test_threads_wait_without_using_a_core(said: str | None, expected: str) -> None:
+    """Otherwise two threads beside a busy process do a thirtieth of the work of one."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | (
+        {"OMP_WAIT_POLICY": said} if said else {}
+    )
+    code = "import sys, os, farm; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == [expected, "False"], done.stderr
+
+
 def test_every_command_has_help_with_an_example() -> None:
     names = _commands()
     assert {"run", "list", "doctor", "annotate", "evaluate", "report"} <= set(names)
