@@ -26,7 +26,7 @@ from eval.winrate import discrete
 from farm import rng
 from farm.errors import UserError, nearest
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import JointMeans, critical, joint_means
+from farm.statistics.uncertainty import JointMeans, joint_means
 
 Floats = NDArray[np.float64]
 METRICS = ("win_rate", "length_controlled")
@@ -163,7 +163,7 @@ def _win_rate_columns(
 
     n = count(seen)
     error = np.sqrt(np.diag(means.covariance))
-    half = np.array([critical(confidence, max(int(u) - 1, 1)) for u in means.units]) * error
+    low, high = means.limits(confidence)
     rounded = np.bincount(group[seen], weights=discrete(score[seen]), minlength=m)
     length = table["length_2"].to_numpy()
     known = ~np.isnan(length)
@@ -180,8 +180,8 @@ def _win_rate_columns(
         "discrete_win_rate": discrete_rate,
         # AlpacaEval cuts the mean to a whole number; so do we in this column.
         "avg_length": np.where(np.isnan(average), np.nan, np.floor(average)),
-        "win_rate_low": 100 * np.maximum(means.means - half, 0),
-        "win_rate_high": 100 * np.minimum(means.means + half, 1),
+        "win_rate_low": 100 * low,
+        "win_rate_high": 100 * high,
         "n_missing": count(~seen),
         "missing_why": _missing_why(table, names, group, seen),
     }

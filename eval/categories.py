@@ -21,7 +21,7 @@ from scipy import stats
 
 from eval.multiple import benjamini_hochberg
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import mean
+from farm.statistics.uncertainty import SHARE, mean
 
 Floats = NDArray[np.float64]
 
@@ -126,7 +126,8 @@ def by_category(
     rows = []
     for (depth, node), below in sorted(nodes.items()):
         members = np.concatenate([order[bounds[k] : bounds[k + 1]] for k in below])
-        e = mean(s[members], *([] if cluster is None else [cluster[members]]), confidence=confidence)
+        own = [] if cluster is None else [cluster[members]]
+        e = mean(s[members], *own, confidence=confidence, bounds=SHARE)
         t = (e.value - target) / e.standard_error if e.standard_error > 0 else np.nan
         p = 2 * float(stats.t.sf(abs(t), max(e.clusters - 1, 1))) if t == t else np.nan
         rows.append(
@@ -136,8 +137,8 @@ def by_category(
                 "n": e.n,
                 "win_rate": 100 * e.value,
                 "standard_error": 100 * e.standard_error,
-                "low": 100 * max(e.low, 0.0),
-                "high": 100 * min(e.high, 1.0),
+                "low": 100 * e.low,
+                "high": 100 * e.high,
                 "p": p,
             }
         )

@@ -26,7 +26,7 @@ from eval.winrate import WinRate, scores, win_rate
 from farm.errors import UserError
 from farm.formats import read_annotations
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import critical, joint_means
+from farm.statistics.uncertainty import difference_limits, joint_means
 from farm.votes.analysis import prefer_lists, prefer_longer
 from farm.votes.table import from_table as votes_from
 
@@ -271,15 +271,15 @@ def _differences(annotations: pd.DataFrame, cluster: str, confidence: float, see
     with np.errstate(invalid="ignore", divide="ignore"):
         p = np.where(error > 0, 2 * stats.t.sf(np.abs(value) / error, degrees), np.nan)
     _, together = max_t(covariance, contrasts, estimates=means, degrees=degrees, confidence=confidence, seed=seed)
-    half = critical(confidence, degrees) * error
+    low, high = difference_limits(value, error, degrees + 1, confidence)
     first, second = np.triu_indices(len(known), 1)
     return pd.DataFrame(
         {
             "first": [joint.methods[known[i]] for i in first],
             "second": [joint.methods[known[j]] for j in second],
             "difference": 100 * value,
-            "low": 100 * (value - half),
-            "high": 100 * (value + half),
+            "low": 100 * low,
+            "high": 100 * high,
             "p": p,
             "p_holm": holm(p),
             "p_max_t": together,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import Estimate, mean
+from farm.statistics.uncertainty import DIFFERENCE, SHARE, Estimate, mean
 from farm.votes import agreement as agree
 from farm.votes.analysis import AnnotatorAnalysis, analyze_annotator
 
@@ -35,7 +35,7 @@ def position_audit(votes: pd.DataFrame, *, confidence: float = 0.95) -> Position
     shown = votes["shown"].to_numpy(np.float64)
     decisive = ~np.isnan(shown) & (shown != 0.5)
     item = votes["item"].to_numpy()
-    prefers = mean((shown[decisive] > 0.5).astype(float), item[decisive], confidence=confidence)
+    prefers = mean((shown[decisive] > 0.5).astype(float), item[decisive], confidence=confidence, bounds=SHARE)
     order = votes["reversed"].to_numpy(bool)
     plain = votes[~order].drop_duplicates("item").set_index("item")["first"]
     turned = votes[order].drop_duplicates("item").set_index("item")["first"]
@@ -46,7 +46,8 @@ def position_audit(votes: pd.DataFrame, *, confidence: float = 0.95) -> Position
     # kappa on the orientation of the data, not on the canonical one: margins depend on it
     given = votes.drop_duplicates("item").set_index("item")["flipped"].loc[both].to_numpy(bool)[seen]
     kappa = agree.kappa(np.where(given, 1 - a, a), np.where(given, 1 - b, b)) if a.size else float("nan")
-    return PositionAudit(prefers, mean((a == b).astype(float), confidence=confidence), kappa, int(a.size))
+    consistent = mean((a == b).astype(float), confidence=confidence, bounds=SHARE)
+    return PositionAudit(prefers, consistent, kappa, int(a.size))
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def _preferring(votes: pd.DataFrame, side: pd.Series) -> pd.Series:
 def _bias_row(name: str, judge: pd.Series, human: pd.Series, confidence: float) -> dict[str, object]:
     both = judge.index.intersection(human.index)
     a, b = judge.loc[both].to_numpy(np.float64), human.loc[both].to_numpy(np.float64)
-    e = mean(a - b, confidence=confidence)
+    e = mean(a - b, confidence=confidence, bounds=DIFFERENCE)
     nan = float("nan")
     rates = {"judge": float(a.mean()), "human": float(b.mean())} if a.size else {"judge": nan, "human": nan}
     return {"bias": name, **rates, "difference": e.value, "low": e.low, "high": e.high, "n": e.n}

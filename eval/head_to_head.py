@@ -26,12 +26,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from farm import records
 from farm.errors import UserError
 from farm.protocols import Annotator, Comparison, Evaluator
 from farm.statistics.best_response import best_response, gap
+from farm.statistics.uncertainty import SHARE, mean
 
 Floats = NDArray[np.float64]
 
@@ -93,11 +93,11 @@ class HeadToHead:
         )
         verdict = self._ask(table, comparison.seed).reshape(len(pairs), -1, samples)
         count = (~np.isnan(verdict)).sum(2)
-        mean = np.where(count > 0, np.nansum(verdict, 2) / np.maximum(count, 1), np.nan)
+        share = np.where(count > 0, np.nansum(verdict, 2) / np.maximum(count, 1), np.nan)
         wins = np.full((len(methods), len(methods), len(instructions)), np.nan)
         missing = np.zeros((len(methods), len(methods)), dtype=np.int64)
         for row, (a, b) in enumerate(pairs):
-            wins[a, b], wins[b, a] = mean[row], 1 - mean[row]
+            wins[a, b], wins[b, a] = share[row], 1 - share[row]
             missing[a, b] = missing[b, a] = int(np.isnan(verdict[row]).sum())
         return wins, len(instructions) * samples, missing
 
@@ -141,9 +141,9 @@ class HeadToHead:
         for a, first in enumerate(methods):
             for b, second in enumerate(methods):
                 if a != b:
-                    mean, error, low, high, n = self._interval(wins[a, b])
+                    value, error, low, high, n = self._interval(wins[a, b])
                     names = {"first": first, "second": second}
-                    numbers = {"win_rate": mean, "standard_error": error, "low": low, "high": high}
+                    numbers = {"win_rate": value, "standard_error": error, "low": low, "high": high}
                     rows.append({**names, **numbers, "n_instructions": n, "n_total": total, "missing": missing[a, b]})
         return pd.DataFrame(rows)
 
@@ -157,32 +157,26 @@ class HeadToHead:
             for half in (0, 1):
                 chosen = int(np.nanmean(against[:, halves != half], axis=1).argmax())
                 held[halves == half] = against[chosen, halves == half]
-            mean, _, low, high, _ = self._interval(held)
+            value, _, low, high, _ = self._interval(held)
             strongest = others[int(np.nanmean(against, axis=1).argmax())]
             row: dict[str, object] = {
                 "method": method,
                 "strongest": strongest,
-                "win_rate": mean,
+                "win_rate": value,
                 "low": low,
                 "high": high,
             }
             if best is not None:
-                mean, _, low, high, _ = self._interval(best[m])
-                row |= {"best_response": mean, "best_response_low": low, "best_response_high": high}
-            row |= {name: float(gap(x / 100)) for name, x in (("gap", mean), ("gap_low", low), ("gap_high", high))}
+                value, _, low, high, _ = self._interval(best[m])
+                row |= {"best_response": value, "best_response_low": low, "best_response_high": high}
+            row |= {name: float(gap(x / 100)) for name, x in (("gap", value), ("gap_low", low), ("gap_high", high))}
             rows.append(row)
         return pd.DataFrame(rows).sort_values("gap", kind="stable", ignore_index=True)
 
     def _interval(self, values: Floats) -> tuple[float, float, float, float, int]:
         """Mean, standard error and bounds in percent, of one number an instruction, and how many there are."""
-        there = 100 * values[~np.isnan(values)]
-        n = len(there)
-        if n < 2:
-            return float("nan"), float("nan"), float("nan"), float("nan"), n
-        error = float(there.std(ddof=1) / np.sqrt(n))
-        reach = float(stats.t.ppf((1 + self.confidence) / 2, n - 1)) * error
-        mean = float(there.mean())
-        return mean, error, max(0.0, mean - reach), min(100.0, mean + reach), n
+        e = mean(values[~np.isnan(values)], confidence=self.confidence, bounds=SHARE)
+        return 100 * e.value, 100 * e.standard_error, 100 * e.low, 100 * e.high, e.n
 
 
 def _headline(exploitability: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from farm.errors import UserError
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import codes, critical
+from farm.statistics.uncertainty import codes, limits
 
 Floats = NDArray[np.float64]
 
@@ -95,14 +95,14 @@ def audit_runs(
     once = np.bincount(of_run, weights=(asked == 1).all(axis=0), minlength=number) == np.bincount(
         of_run, minlength=number
     )
-    half = np.array([critical(confidence, max(int(c) - 1, 1)) for c in clusters]) * error
+    low, high = limits(accuracy, np.where(clusters > 1, error, np.nan), clusters, confidence=confidence)
     table = groups.size().reset_index()[by]
     return table.assign(
         n=n.astype(int),
         missing=(groups.size().to_numpy() - n).astype(int),
         accuracy=accuracy,
-        low=np.maximum(accuracy - half, 0),
-        high=np.minimum(accuracy + half, 1),
+        low=low,
+        high=high,
         consistent=consistent,
         kappa=kappa,
         prefers_first=first,

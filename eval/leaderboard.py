@@ -32,7 +32,7 @@ from eval.true_ranks import correlation_intervals, joint_covariance
 from eval.winrate import discrete, missing_by_status, scores
 from farm.errors import UserError
 from farm.protocols import Comparison
-from farm.statistics.uncertainty import JointMeans, critical, joint_means
+from farm.statistics.uncertainty import SHARE, JointMeans, difference_limits, joint_means
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,15 @@ class Leaderboard:
         _, p_max_t = max_t(
             covariance, contrasts, estimates=means, degrees=degrees, confidence=self.confidence, seed=seed
         )
-        half = critical(self.confidence, degrees) * error
+        low, high = difference_limits(difference, error, degrees + 1, self.confidence)
         return pd.DataFrame(
             {
                 "first": [names[i] for i in first],
                 "second": [names[i] for i in second],
                 "difference": 100 * difference,
                 "standard_error": 100 * error,
-                "low": 100 * (difference - half),
-                "high": 100 * (difference + half),
+                "low": 100 * low,
+                "high": 100 * high,
                 "p": p,
                 "p_holm": holm(p),
                 "p_max_t": p_max_t,
@@ -205,9 +205,9 @@ def _win_rate_columns(name: str, means: JointMeans, m: int, is_baseline: bool, c
     nan = float("nan")
     if is_baseline:
         return {name: 50.0, "standard_error": 0.0, f"{name}_low": nan, f"{name}_high": nan}
-    e = means.estimate(m, confidence)
-    low, high = (100 * float(np.clip(v, 0, 1)) if v == v else nan for v in (e.low, e.high))
-    return {name: 100 * e.value, "standard_error": 100 * e.standard_error, f"{name}_low": low, f"{name}_high": high}
+    e = means.estimate(m, confidence, bounds=SHARE)
+    bounds = {f"{name}_low": 100 * e.low, f"{name}_high": 100 * e.high}
+    return {name: 100 * e.value, "standard_error": 100 * e.standard_error, **bounds}
 
 
 def _counts(table: pd.DataFrame | None) -> dict[str, object]:

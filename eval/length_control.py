@@ -44,7 +44,7 @@ from scipy.special import expit
 from eval.logistic import cross_validated_lasso, lasso, newton
 from farm.errors import UserError
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import critical
+from farm.statistics.uncertainty import limits
 
 Floats = NDArray[np.float64]
 Recipe = Literal["newton", "published"]
@@ -182,13 +182,13 @@ def length_controlled(
         value = float(expit(free[1] * np.asarray(over, dtype=np.float64) + free[2]).mean())
     influence = _influence(w, own, y, predicted, columns, weights, hessian)
     error = float(np.sqrt(np.square(influence).sum() * n / max(n - 1, 1)))
-    half = critical(confidence, max(n - 1, 1)) * error
+    low, high = (float(v) for v in limits(value, error, n, confidence=confidence))
     return LengthControlled(
         method=method,
         win_rate=value,
         standard_error=error,
-        low=max(value - half, 0.0),
-        high=min(value + half, 1.0),
+        low=low,
+        high=high,
         published_standard_error=float(predicted.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan"),
         length=float(w[0]),
         difficulty=float(w[1]) if difficulty is not None else float("nan"),

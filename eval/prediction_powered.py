@@ -18,9 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from farm.errors import UserError
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import critical
+from farm.statistics.uncertainty import SHARE, interval
 
 Floats = NDArray[np.float64]
+
+ROUNDING = 1e-9
+"""the share of unexplained variance that a perfect correlation may leave by rounding"""
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,18 @@ def ppi(human: ArrayLike, judge: ArrayLike, unlabelled: ArrayLike, *, confidence
     error = float(np.sqrt(variance))
     alone = float(y.std(ddof=1) / np.sqrt(n))
     own = float(f.std(ddof=1) * y.std(ddof=1))
-    half = critical(confidence, n - 1) * error
+    found = interval(value, error, n, n, confidence, bounds=SHARE)
     return PredictionPowered(
         value=value,
         standard_error=error,
-        low=value - half,
-        high=value + half,
+        low=found.low,
+        high=found.high,
         weight=weight,
         correlation=covariance / own if own > 0 else 0.0,
         n=n,
         judged=many,
-        effective_n=n * (alone / error) ** 2 if error > 0 else float("inf"),
+        # No more than if people had labelled everything, which is what an error of 0 would pass.
+        effective_n=min(n * (alone / error) ** 2, n + many) if error > 0 else float("nan"),
         human_only=float(y.mean()),
         human_only_standard_error=alone,
         judge_only=float(np.concatenate([f, g]).mean()),
@@ -84,7 +88,11 @@ def ppi(human: ArrayLike, judge: ArrayLike, unlabelled: ArrayLike, *, confidence
 
 
 def gain(correlation: float, n: float = 1, judged: float = np.inf) -> float:
-    """n_eff / n that a judge of this correlation buys: 1 / (1 - rho^2 N / (n + N))."""
+    """n_eff / n that a judge of this correlation buys: 1 / (1 - rho^2 N / (n + N)), at most (n + N) / n.
+
+    Missing for a perfect correlation and unlimited labels: where judge and people never differed, nothing says how
+    seldom they do.
+    """
     share = 1.0 if np.isinf(judged) else judged / (n + judged)
     left = 1 - correlation**2 * share
-    return 1 / left if left > 0 else float("inf")
+    return 1 / left if left > ROUNDING else float("nan")

@@ -37,6 +37,7 @@ from eval.two_ways import Crossed, crossed, error_covariance, interval, p_values
 from eval.winrate import scores
 from farm import formats, run_folder
 from farm.protocols import Comparison, Replication
+from farm.statistics.uncertainty import SHARE, difference_limits, limits
 
 Floats = NDArray[np.float64]
 FIRST = "judge in the first setting"
@@ -87,11 +88,12 @@ class Replicates:
             table["method"] = [found.columns[k][1] for k in own]
             for role, (value, error, degrees, cells) in measured.items():
                 name, scale = _column(role)
-                lower, upper = interval(value, error, degrees, self.confidence)
-                bounds = (0.0, 100.0) if scale == 100 else (-np.inf, np.inf)
+                if scale == 100:
+                    lower, upper = limits(value, error, cells.units, SHARE, self.confidence, degrees=degrees)
+                else:
+                    lower, upper = interval(value, error, degrees, self.confidence)
                 table[name] = scale * value[own]
-                table[f"{name}_low"] = np.clip(scale * lower[own], *bounds)
-                table[f"{name}_high"] = np.clip(scale * upper[own], *bounds)
+                table[f"{name}_low"], table[f"{name}_high"] = scale * lower[own], scale * upper[own]
                 if role == "judge":
                     table["rank_low"], table["rank_high"] = low.astype(int), high.astype(int)
                     there = cells.by_seed[:, own]
@@ -134,7 +136,7 @@ class Replicates:
 
     def _tested(self, table: pd.DataFrame, cells: Crossed, contrasts: Floats) -> pd.DataFrame:
         value, error, degrees = cells.contrasts(contrasts)
-        low, high = interval(value, error, degrees, self.confidence)
+        low, high = difference_limits(value, error, cells.counts.shape[1], self.confidence, degrees)
         p = p_values(value, error, degrees)
         return table.assign(
             difference=100 * value,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from eval import ranking
+from farm.statistics.uncertainty import student
 
 Floats = NDArray[np.float64]
 
@@ -37,6 +38,11 @@ class Crossed:
         """[K]; NaN where a number has no row at all."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self.sums.sum((0, 1)) / self.counts.sum((0, 1)))
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """Instructions that each number has a row of, [K]."""
+        return np.asarray(self.counts.any(0).sum(0))
 
     @property
     def by_seed(self) -> Floats:
@@ -67,6 +73,7 @@ class Crossed:
             part = np.where(seeds > 1, np.square(v_seeds) / np.maximum(seeds - 1, 1), 0.0)
             other = np.square(variance - v_seeds) / np.maximum(instructions - 1, 1)
             degrees = np.maximum(np.square(variance) / (part + other), 1.0)
+            degrees = np.where(variance > 0, degrees, np.maximum(instructions - 1.0, 1.0))
         values = contrasts @ np.nan_to_num(self.means)
         nan = empty | (instructions < 2)
         return np.where(empty, np.nan, values), np.where(nan, np.nan, np.sqrt(variance)), np.where(nan, np.nan, degrees)
@@ -120,8 +127,8 @@ def _scaled(sums: Floats, units: NDArray[np.int64]) -> Floats:
 
 
 def interval(value: Floats, error: Floats, degrees: Floats, confidence: float) -> tuple[Floats, Floats]:
-    """Low and high of each value."""
-    half = stats.t.ppf((1 + confidence) / 2, degrees) * error
+    """Low and high of each value, of values without bounds."""
+    half = student(degrees, confidence) * error
     return value - half, value + half
 
 

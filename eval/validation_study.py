@@ -37,11 +37,12 @@ from numpy.typing import NDArray
 from eval import ranking
 from eval.multiple import all_differences, holm
 from eval.replicates import Together, correlations
-from eval.two_ways import interval, p_values
+from eval.two_ways import p_values
 from farm import formats, rng
 from farm.errors import UserError
 from farm.protocols import Aggregator, Replication
 from farm.run_folder import HUMAN_PRICE
+from farm.statistics.uncertainty import SHARE, limits
 
 Floats = NDArray[np.float64]
 
@@ -141,9 +142,10 @@ class ValidationStudy:
         sides = (("simulated", self.simulated_judge), ("human", self.human_judge))
         for (name, role), contrasts in zip(sides, self._columns(found, cells), strict=True):
             value, error, degrees = found.measures[role].contrasts(contrasts)
-            low, high = interval(value, error, degrees, self.confidence)
+            units = contrasts @ found.measures[role].units
+            low, high = limits(value, error, units, SHARE, self.confidence, degrees=degrees)
             table[name] = 100 * value
-            table[f"{name}_low"], table[f"{name}_high"] = np.clip(100 * low, 0, 100), np.clip(100 * high, 0, 100)
+            table[f"{name}_low"], table[f"{name}_high"] = 100 * low, 100 * high
             table[f"rank_{name}"] = ranking.positions(value).astype(int)
         table["rank_difference"] = table["rank_simulated"] - table["rank_human"]
         published = [PUBLISHED.get(m, (None, None, None, None, None)) for m in table["method"]]

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from farm.errors import UserError
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import Estimate, Floats, mean
+from farm.statistics.uncertainty import SHARE, Estimate, Floats, difference_limits, mean
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def scores(preference: ArrayLike | pd.Series) -> Floats:
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise UserError(
-            f"row {row}: preference {values[row]:g} is outside [1, 2]; 1 is the baseline, 2 the method, 1.5 a tie"
+            f"row {row}: preference {float(values[row])!r} is outside [1, 2]; 1 is the baseline, 2 the method, "
+            "1.5 a tie"
         )
     return values - 1
 
@@ -101,7 +102,8 @@ def win_rate(
     method = method or only(annotations, "generator_2", "method")
     score = scores(annotations["preference"])
     kept = ~np.isnan(score)
-    estimate = mean(score[kept], *(annotations[c].to_numpy()[kept] for c in clusters), confidence=confidence)
+    labels = (annotations[c].to_numpy()[kept] for c in clusters)
+    estimate = mean(score[kept], *labels, confidence=confidence, bounds=SHARE)
     missing = missing_by_status(annotations, score)
     return _from_estimate(estimate, score[kept], method, baseline, missing, tuple(clusters))
 
@@ -115,8 +117,8 @@ def _from_estimate(
         baseline=baseline,
         win_rate=e.value,
         standard_error=e.standard_error,
-        low=max(e.low, 0.0) if e.low == e.low else e.low,
-        high=min(e.high, 1.0) if e.high == e.high else e.high,
+        low=e.low,
+        high=e.high,
         discrete_win_rate=rounded,
         wins=int((score > 0.5).sum()),
         losses=int((score < 0.5).sum()),
@@ -200,14 +202,15 @@ def paired_difference(
     merged = sides[0].merge(sides[1], on=keys, suffixes=("_first", "_second"), validate="one_to_one")
     a, b = merged["score_first"].to_numpy(), merged["score_second"].to_numpy()
     estimate = mean(a - b, confidence=confidence)
+    low, high = difference_limits(estimate.value, estimate.standard_error, estimate.n, confidence)
     unpaired = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / len(a)) if len(a) > 1 else float("nan")
     return Difference(
         first=only(first, "generator_2", "method"),
         second=only(second, "generator_2", "method"),
         difference=estimate.value,
         standard_error=estimate.standard_error,
-        low=estimate.low,
-        high=estimate.high,
+        low=float(low),
+        high=float(high),
         n=estimate.n,
         unpaired_standard_error=float(unpaired),
         left_out=len(sides[0]) + len(sides[1]) - 2 * len(merged),

@@ -16,7 +16,7 @@ from eval.report import wording
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Table, counted, share, sortable
 from eval.winrate import discrete, scores
-from farm.statistics.uncertainty import Estimate, mean
+from farm.statistics.uncertainty import SHARE, Estimate, mean
 
 Floats = NDArray[np.float64]
 
@@ -53,7 +53,8 @@ def section(run: RunFolder) -> dict[str, Any]:
             counted(int(kept.sum())),
             _without(given, kept),
         ]
-        ties = mean(score[kept] == 0.5, given["instruction"].to_numpy()[kept], confidence=run.confidence)
+        groups = given["instruction"].to_numpy()[kept]
+        ties = mean(score[kept] == 0.5, groups, confidence=run.confidence, bounds=SHARE)
         cells.append(share(ties, with_n=False))
         cells += [share(habits[role].get(habit)) for habit in shown]
         if with_gold:
@@ -97,7 +98,8 @@ def _habits(annotations: pd.DataFrame, confidence: float) -> dict[str, Estimate]
         rows = (np.abs(side) == 1) & ~np.isnan(score)
         if rows.sum() > 1:
             preferred = np.where(side[rows] > 0, score[rows], 1 - score[rows])
-            found[habit] = mean(preferred, annotations["instruction"].to_numpy()[rows], confidence=confidence)
+            groups = annotations["instruction"].to_numpy()[rows]
+            found[habit] = mean(preferred, groups, confidence=confidence, bounds=SHARE)
     return found
 
 
@@ -119,4 +121,6 @@ def _agreement(annotations: pd.DataFrame, gold: pd.DataFrame | None, confidence:
         ours, truth, groups = scores(both["preference"]), discrete(scores(both["preference_gold"])), both["instruction"]
     same = 1 - np.abs(discrete(ours) - truth)
     rows = ~np.isnan(same)
-    return mean(same[rows], groups.to_numpy()[rows], confidence=confidence) if rows.sum() > 1 else None
+    if rows.sum() < 2:
+        return None
+    return mean(same[rows], groups.to_numpy()[rows], confidence=confidence, bounds=SHARE)

@@ -25,7 +25,7 @@ from eval.report.tables import Cell, Column, Palette, Table, counted, sortable
 from eval.winrate import scores
 from farm.errors import UserError
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import critical, joint_means
+from farm.statistics.uncertainty import difference_limits, joint_means
 
 _ABSENT = "not set"
 
@@ -117,14 +117,14 @@ def _difference(sides: list[tuple[Any, Any]], confidence: float) -> dict[str, An
     error = float(np.sqrt(max(v[0, 0] + v[1, 1] - 2 * v[0, 1], 0)))
     value = float(joint.means[1] - joint.means[0])
     degrees = max(int(joint.units.min()) - 1, 1)
-    half = critical(confidence, degrees) * error
+    low, high = difference_limits(value, error, joint.units.min(), confidence)
     p = 2 * float(stats.t.sf(abs(value) / error, degrees)) if error > 0 else float("nan")
     return {
         "first": 100 * float(joint.means[0]),
         "second": 100 * float(joint.means[1]),
         "difference": 100 * value,
-        "low": 100 * (value - half),
-        "high": 100 * (value + half),
+        "low": 100 * float(low),
+        "high": 100 * float(high),
         "p": p,
         "instructions": len(joint.sums),
         "shared": int((joint.counts > 0).all(axis=1).sum()),

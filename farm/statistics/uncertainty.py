@@ -9,6 +9,9 @@ With residuals r_i = s_i - w of a mean over n rows and C clusters,
 and intervals use Student's t with C - 1 degrees of freedom (the smaller C for two ways). Without clusters every row is
 its own cluster, which gives the textbook sd / sqrt(n).
 
+Quantities that lie between bounds, such as shares, have intervals that hold at the bounds too (:func:`limits`): ten
+wins of ten are not certainty.
+
 :func:`joint_means` does the same for many methods at once and keeps the covariance between them, so that differences
 are paired by cluster wherever two methods share one.
 """
@@ -28,11 +31,17 @@ from farm.statistics.result import Result
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+Bounds = tuple[float, float]
+
+SHARE: Bounds = (0.0, 1.0)
+DIFFERENCE: Bounds = (-1.0, 1.0)
+"""of two shares"""
 
 
 @dataclass(frozen=True)
 class Estimate(Result):
-    """A number with its uncertainty. ``low`` and ``high`` bound the interval at ``confidence``."""
+    """A number with its uncertainty. ``low`` and ``high`` bound the interval at ``confidence``; missing where there are
+    too few units (fewer than two) to say anything."""
 
     value: float
     standard_error: float
@@ -62,11 +71,16 @@ def _one_way(residuals: Floats, labels: Codes, count: int) -> float:
     return float(count / (count - 1) * np.square(sums).sum() / residuals.size**2)
 
 
-def mean(values: ArrayLike, *clusters: ArrayLike | pd.Series, confidence: float = 0.95) -> Estimate:
+def mean(
+    values: ArrayLike, *clusters: ArrayLike | pd.Series, confidence: float = 0.95, bounds: Bounds | None = None
+) -> Estimate:
     """The mean of ``values`` [n] with a standard error clustered in none, one or two ways.
 
     A two-way variance can come out below the larger one-way variance (even negative) in small samples; the larger
     one-way variance is used then, which is the conservative choice.
+
+    Args:
+        bounds: that every value lies between, for an interval that holds there (:func:`limits`).
 
     Raises:
         ValueError: with missing values, more than two clusterings, or clusterings of another length.
@@ -85,8 +99,9 @@ def mean(values: ArrayLike, *clusters: ArrayLike | pd.Series, confidence: float 
     if any(c.size != x.size for c, _ in coded):
         raise ValueError("clusters must have one label a value")
     if not coded:
-        variance, units = _one_way(residuals, np.arange(x.size), x.size), x.size
-    elif len(coded) == 1:
+        coded = [(np.arange(x.size), x.size)]
+    effective = min(_equal_clusters(np.bincount(c, minlength=count)) for c, count in coded)
+    if len(coded) == 1:
         variance, units = _one_way(residuals, *coded[0]), coded[0][1]
     else:
         (a, count_a), (b, count_b) = coded
@@ -94,13 +109,101 @@ def mean(values: ArrayLike, *clusters: ArrayLike | pd.Series, confidence: float 
         first, second = _one_way(residuals, a, count_a), _one_way(residuals, b, count_b)
         variance = max(first + second - _one_way(residuals, both, count_both), first, second)
         units = min(count_a, count_b)
-    return interval(centre, float(np.sqrt(variance)), x.size, units, confidence)
+    return interval(
+        centre, float(np.sqrt(variance)), x.size, units, confidence, bounds=bounds, effective=float(effective)
+    )
 
 
-def interval(value: float, standard_error: float, n: int, units: int, confidence: float = 0.95) -> Estimate:
-    """A Student interval with ``units - 1`` degrees of freedom around ``value``."""
-    half = critical(confidence, units - 1) * standard_error if units > 1 else float("nan")
-    return Estimate(value, standard_error, value - half, value + half, n, units, confidence)
+def _equal_clusters(sizes: ArrayLike) -> Floats:
+    """How many clusters of one size have as large a mean square as clusters of these sizes [C] or [C, M]."""
+    n = np.asarray(sizes, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.square(n.sum(axis=0)) / np.square(n).sum(axis=0))
+
+
+def interval(
+    value: float,
+    standard_error: float,
+    n: int,
+    units: int,
+    confidence: float = 0.95,
+    *,
+    bounds: Bounds | None = None,
+    effective: float | None = None,
+) -> Estimate:
+    """A Student interval with ``units - 1`` degrees of freedom around ``value``; :func:`limits` where it has bounds."""
+    if bounds is None:
+        half = critical(confidence, units - 1) * standard_error if units > 1 else float("nan")
+        low, high = value - half, value + half
+    else:
+        low, high = (float(v) for v in limits(value, standard_error, units, bounds, confidence, effective))
+    return Estimate(value, standard_error, low, high, n, units, confidence)
+
+
+def limits(
+    value: ArrayLike,
+    standard_error: ArrayLike,
+    units: ArrayLike,
+    bounds: Bounds = SHARE,
+    confidence: float = 0.95,
+    effective: ArrayLike | None = None,
+    degrees: ArrayLike | None = None,
+) -> tuple[Floats, Floats]:
+    """Low and high of means [M] of values between two bounds: Wilson's score interval (1927) at the design's size.
+
+    On the scale where the bounds are 0 and 1 a mean p has at most the variance p (1 - p) / C', C' the number of
+    clusters (of equal size). The standard error says what part f of that it has, and C' / f takes the place of Wilson's
+    n, with Student's t in the place of the normal. Near a bound there is little to estimate f from (where all values
+    are the same, nothing), so it counts as 4 p (1 - p) C observations beside one that says f = 1. Far from the bounds
+    this is the Student interval.
+
+    Args:
+        standard_error: [M], clustered.
+        units: [M] clusters; below two there is no interval (NaN).
+        effective: [M] clusters of equal size that weigh as much as the unequal ones; ``units`` by default.
+        degrees: [M] of freedom of the standard errors; ``units - 1`` by default.
+    """
+    low, high = bounds
+    count = np.asarray(units, dtype=np.float64)
+    equal = count if effective is None else np.asarray(effective, dtype=np.float64)
+    p = np.clip((np.asarray(value, dtype=np.float64) - low) / (high - low), 0, 1)
+    variance = np.square(np.asarray(standard_error, dtype=np.float64) / (high - low))
+    most, told = p * (1 - p), 4 * p * (1 - p) * count
+    with np.errstate(invalid="ignore", divide="ignore"):
+        part = np.where(most > 0, variance * equal / most, 1.0)
+        n = equal * (told + 1) / (told * part + 1)
+        square = np.square(student(count - 1 if degrees is None else degrees, confidence)) / n
+        centre = (p + square / 2) / (1 + square)
+        half = np.sqrt(square * most + np.square(square) / 4) / (1 + square)
+    few = (count < 2) | np.isnan(variance)
+    ends = (np.where(p <= 0, 0.0, np.maximum(centre - half, 0)), np.where(p >= 1, 1.0, np.minimum(centre + half, 1)))
+    first, last = (np.where(few, np.nan, low + (high - low) * end) for end in ends)
+    return first, last
+
+
+def difference_limits(
+    difference: ArrayLike,
+    standard_error: ArrayLike,
+    units: ArrayLike,
+    confidence: float = 0.95,
+    degrees: ArrayLike = (),
+) -> tuple[Floats, Floats]:
+    """Low and high of differences [M] of shares: Student's, as the p-values beside them, cut at -1 and 1.
+
+    Where every difference is the same there is no standard error to go by, and :func:`limits` holds.
+    """
+    value, error = (np.asarray(v, dtype=np.float64) for v in (difference, standard_error))
+    given = np.asarray(degrees, dtype=np.float64)
+    half = student(given if given.size else np.asarray(units, dtype=np.float64) - 1, confidence) * error
+    ends = limits(value, error, units, DIFFERENCE, confidence)
+    cut = np.clip([value - half, value + half], -1, 1)
+    low, high = np.where(error > 0, cut, ends)
+    return low, high
+
+
+def student(degrees: ArrayLike, confidence: float = 0.95) -> Floats:
+    """Two-sided critical values [M] of Student's t; below one degree of freedom that of one."""
+    return np.asarray(stats.t.ppf((1 + confidence) / 2, np.maximum(np.asarray(degrees, dtype=np.float64), 1)))
 
 
 @cache
@@ -136,10 +239,17 @@ class JointMeans(Result):
             {"method": self.methods, "mean": self.means, "standard_error": error, "clusters": self.units}
         )
 
-    def estimate(self, method: int, confidence: float = 0.95) -> Estimate:
+    def estimate(self, method: int, confidence: float = 0.95, *, bounds: Bounds | None = None) -> Estimate:
         error = float(np.sqrt(self.covariance[method, method]))
         n = int(self.counts[:, method].sum())
-        return interval(float(self.means[method]), error, n, int(self.units[method]), confidence)
+        effective = float(_equal_clusters(self.counts[:, method]))
+        units = int(self.units[method])
+        return interval(float(self.means[method]), error, n, units, confidence, bounds=bounds, effective=effective)
+
+    def limits(self, confidence: float = 0.95, bounds: Bounds = SHARE) -> tuple[Floats, Floats]:
+        """Low and high [M] of means of values between two bounds."""
+        error = np.sqrt(np.diag(self.covariance))
+        return limits(self.means, error, self.units, bounds, confidence, _equal_clusters(self.counts))
 
     def resampled(self, weights: Floats) -> Floats:
         """Means [B, M] when cluster c is taken ``weights[b, c]`` times."""
