@@ -8,6 +8,7 @@ models are asked in one session, which keeps every answer the moment it comes.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +23,7 @@ from annotators.annotation_summary import failures, of_aggregate, questions, spe
 from annotators.both_orders import BothOrders
 from annotators.cached import Cached
 from annotators.llm.annotator import LLMAnnotator
+from annotators.llm.feedback import LLMRater
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.wrapping import keeps_answers, parts_of, unannotated
@@ -79,7 +81,7 @@ class AnnotationRun:
         }
         if self.active:  # what is asked later depends on the answers
             return {**facts, "verdicts": self.active.labels, "candidates": len(self.pairs)}
-        if any(isinstance(part, LLMAnnotator) for part in parts_of(self.annotator)):
+        if self._asks_models():
             with session(replace(self.limits, dry_run=True)) as dry, progress.quiet():
                 for _ in self._annotated():
                     pass
@@ -99,7 +101,7 @@ class AnnotationRun:
         started = time.monotonic()
         total = self.active.labels if self.active else len(self.pairs) * self.replicates
         tables: list[pd.DataFrame] = []
-        with session(self.limits) as asked, progress.task("annotating", total=total) as work:
+        with session(self.limits, self._rehearsal()) as asked, progress.task("annotating", total=total) as work:
             try:
                 for table in self._annotated():
                     tables.append(table)
@@ -130,9 +132,16 @@ class AnnotationRun:
 
     def table(self) -> pd.DataFrame:
         """All verdicts, or one a pair where they are aggregated; nothing is written."""
-        with session(self.limits):
+        with session(self.limits, self._rehearsal()):
             votes = pd.concat(list(self._annotated()), ignore_index=True)
         return aggregation.aggregated(votes, self.aggregate) if self.aggregate else votes
+
+    def _asks_models(self) -> bool:
+        return any(isinstance(part, (LLMAnnotator, LLMRater)) for part in parts_of(self.annotator))
+
+    def _rehearsal(self) -> Callable[[], object] | None:
+        """All questions once, for the budget; None where they follow from answers, or nobody is asked."""
+        return None if self.active or not self._asks_models() else lambda: deque(self._annotated(), maxlen=0)
 
     def _votes_path(self) -> Path:
         """Where the single verdicts go: the output, or beside it where that holds one verdict a pair."""

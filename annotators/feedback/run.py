@@ -40,8 +40,7 @@ class FeedbackRun:
         """How much there is to do, without asking anyone."""
         facts = {"kind": self.kind, "rows": len(self.table), "replicates": self.replicates}
         with session(replace(self.limits, dry_run=True)) as dry, progress.quiet():
-            for _ in self._given():
-                pass
+            self._rehearsal()
         tally = dry.tally
         if not tally.questions:
             return facts
@@ -53,7 +52,7 @@ class FeedbackRun:
         started = time.monotonic()
         parts: list[pd.DataFrame] = []
         total = len(self.table) * self.replicates
-        with session(self.limits) as asked, progress.task(self.kind, total=total) as work:
+        with session(self.limits, self._rehearsal) as asked, progress.task(self.kind, total=total) as work:
             try:
                 for part in self._given():
                     parts.append(part)
@@ -68,8 +67,12 @@ class FeedbackRun:
 
     def feedback(self) -> pd.DataFrame:
         """All of it; nothing is written."""
-        with session(self.limits):
+        with session(self.limits, self._rehearsal):
             return pd.concat(list(self._given()), ignore_index=True)
+
+    def _rehearsal(self) -> None:
+        for _ in self._given():
+            pass
 
     def _given(self) -> Any:
         verb = {"ratings": "rate", "reactions": "react", "rankings": "rank", "critiques": "critique"}[self.kind]

@@ -52,6 +52,8 @@ class LLMAnnotator:
     """stands in the column ``annotator``; by default model and prompt"""
     base_url: str | None = None
     """another server that speaks the provider's API"""
+    key: str | None = None
+    """the environment variable of that server's key; the provider's own key goes to the provider alone"""
     temperature: float | None = 0.0
     """None leaves it to the server; with log-probabilities it is applied here, to the verdict alone"""
     max_tokens: int | None = None
@@ -79,7 +81,8 @@ class LLMAnnotator:
             raise ValueError(f"batch = {self.batch} must be at least 1")
         if self.temperature is not None and not 0 <= self.temperature < np.inf:
             raise ValueError(f"temperature = {self.temperature} must be a number and not negative")
-        backends.split(self.model)
+        provider, _ = backends.split(self.model)
+        backends.check(provider, self.base_url, self.key)
         template = prompt.load(self.prompt)
         if template.task != "pairwise":
             raise ValueError(f"prompt `{self.prompt}` is for {template.task}, not for pairs")
@@ -93,7 +96,7 @@ class LLMAnnotator:
     def description(self) -> dict[str, Any]:
         """What the verdicts depend on, as plain data."""
         provider, _ = backends.split(self.model)
-        fields = {k: v for k, v in vars(self).items() if k != "store"}
+        fields = {k: v for k, v in vars(self).items() if k not in ("store", "key")}
         return {**fields, "at": backends.where(provider, self.base_url), "version": prompt.load(self.prompt).version}
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
@@ -140,8 +143,9 @@ class LLMAnnotator:
                 effort=self.effort,
                 seed=seed,
                 replicate=replicate,
+                thinking=self.thinking,
             )
-            out.append(Question(provider, self.base_url, request, rows=len(rows)))
+            out.append(Question(provider, self.base_url, request, rows=len(rows), key_from=self.key))
         return out
 
     def _table(
@@ -192,7 +196,7 @@ class LLMAnnotator:
         swapped: NDArray[np.bool_],
     ) -> list[tuple[float, float, float]]:
         """(preference, p_first, mass of the labels) of each row of one answer; NaN where there is none."""
-        if completion is None or completion.finish == "refusal":
+        if completion is None or completion.finish in ("refusal", "unreadable"):
             return [(np.nan, np.nan, np.nan)] * len(draws)
         if (first := of_stored(completion.labels, completion.mass)) is not None:
             if not first.decide:

@@ -13,41 +13,38 @@ over instead of paying twice.
 
 So the same command, run again, goes on: it never hands in a question that is in a running batch, whoever submitted it,
 and a run without batches finds the answers too. A question that failed or expired in a batch may be handed in again,
-``ATTEMPTS`` times in all.
+``ATTEMPTS`` times in all. What is no failure of the question costs no attempt: a queue that was full (then no more is
+handed in at a time than it holds), and a parameter that the model does not take (which is left out from then on).
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from annotators.llm.backends.batches import BatchBackend, Lost
 from annotators.llm.claims import Claims
 from annotators.llm.completion import Completion, Request
 from annotators.llm.prices import Price
+from annotators.llm.question import bounded, most_input
 from farm.progress import note
 from farm.store import Entry, Store, address
 
 DISCOUNT = 0.5
 ATTEMPTS = 3
-MOST = 10_000
-"""Questions in one batch; providers take 50,000 (OpenAI) and 100,000 (Anthropic), and at most 200 MB."""
+MOST, LARGEST = 10_000, 190_000_000
+"""Questions and bytes in one batch; providers take 50,000 (OpenAI) and 100,000 (Anthropic), and at most 200 MB."""
+_LINE = 256
+"""bytes of a line beside the request"""
+_QUEUE_FULL = "the provider's queue is full; the same command hands in more when there is room"
 
-
-@runtime_checkable
-class BatchBackend(Protocol):
-    """A backend whose provider takes batches."""
-
-    async def submit(self, requests: dict[str, Request], mark: str) -> str:
-        """Hand in requests by id; the id of the batch."""
-
-    async def find(self, mark: str, since: float, count: int) -> str | None:
-        """The id of the batch that was handed in with this mark, ``count`` requests, not before ``since`` (seconds)."""
-
-    async def collect(self, batch: str) -> dict[str, Completion | str] | None:
-        """Answers (or why there is none) by id; None while the batch runs."""
+Failed = Mapping[bytes, Sequence[dict[str, Any]]]
+"""how each question's earlier attempts ended"""
 
 
 class Batches:
@@ -55,6 +52,7 @@ class Batches:
 
     def __init__(self, backend: BatchBackend, store: Store, price: Price | None) -> None:
         self._backend, self._store, self._price = backend, store, price
+        self._learnt: dict[tuple[str, str], bool] = {}
 
     async def step(
         self, questions: dict[bytes, Request], room: float | None
@@ -64,16 +62,20 @@ class Batches:
         ``room`` is what may still be spent, US dollars: what does not fit is not handed in.
         """
         running, failed = self._standing(list(questions))
-        answers, failures = await self._collect(running)
-        waiting = {k: f"in batch {b}, which runs" for k, b in running.items() if k not in answers and k not in failures}
+        for refused in sorted((f for fs in failed.values() for f in fs if f.get("about")), key=lambda f: f["at"]):
+            self._learn(refused["batch"], refused["about"])  # a run forgets when it ends
+        answers, failures = await self._collect(running, questions)
+        running, failed = self._standing([key for key in questions if key not in answers])
+        waiting = {k: f"in batch {b}, which runs" for k, b in running.items()}
         if room is not None:
             room -= sum(self._worst(questions[key]) for key in waiting)
         hand_in: dict[bytes, Request] = {}
         for key, request in questions.items():
-            if key in running:
+            if key in running or key in answers or key in failures:
                 continue
-            if len(failed[key]) >= ATTEMPTS:
-                failures[key] = failed[key][-1]
+            counted = [f for f in failed[key] if not f.get("free")]
+            if len(counted) >= ATTEMPTS:
+                failures[key] = str(counted[-1]["failure"])
                 continue
             worst = self._worst(request)
             if room is not None and worst > room + 1e-12:
@@ -81,30 +83,43 @@ class Batches:
                 continue
             room = None if room is None else room - worst
             hand_in[key] = request
-        waiting |= await self._submit(hand_in, failed)
+        limits = [int(f["queue"]) for fs in failed.values() for f in fs if f.get("queue")]
+        queue = min(limits) - sum(_queued(questions[key]) for key in running) if limits else None
+        waiting |= await self._submit(hand_in, failed, queue, idle=not running)
         return answers, failures, waiting
 
     def _worst(self, request: Request) -> float:
-        size = len(request.system.encode()) + len(request.user.encode()) + 128
-        return self._price.of(size, request.max_tokens) * DISCOUNT if self._price else 0.0
+        most = self._backend.most(request)
+        return self._price.at_most(most_input(request), most) * DISCOUNT if self._price else 0.0
 
-    def _standing(self, keys: Sequence[bytes]) -> tuple[dict[bytes, str], dict[bytes, list[str]]]:
-        """Which key is in which batch, and why it failed in earlier ones."""
-        member = {_member(k, n): (k, n) for k in keys for n in range(ATTEMPTS)}
-        failure = {_failure(k, n): (k, n) for k in keys for n in range(ATTEMPTS)}
-        found = self._store.get([*member, *failure])
-        failed: dict[bytes, list[str]] = {k: [] for k in keys}
-        for address_, (key, _) in failure.items():
-            if address_ in found:
-                failed[key].append(str(found[address_]["failure"]))
-        running = {
-            key: str(found[address_]["batch"])
-            for address_, (key, attempt) in member.items()
-            if address_ in found and attempt == len(failed[key])
-        }
+    def _learn(self, batch: str, about: str) -> bool:
+        """Have the backend leave out what lines of a batch were refused for; once, however many say so."""
+        same = (batch, re.sub(r"\d+", "0", about))
+        if same not in self._learnt:
+            self._learnt[same] = self._backend.adapt(about)
+        return self._learnt[same]
+
+    def _standing(self, keys: Sequence[bytes]) -> tuple[dict[bytes, str], dict[bytes, list[dict[str, Any]]]]:
+        """Which key is in which batch, and how its earlier attempts ended."""
+        running: dict[bytes, str] = {}
+        failed: dict[bytes, list[dict[str, Any]]] = {key: [] for key in keys}
+        left, attempt = list(keys), 0
+        while left:
+            found = self._store.get([at(k, attempt) for k in left for at in (_member, _failure)])
+            ended = [key for key in left if _failure(key, attempt) in found]
+            for key in left:
+                if (member := found.get(_member(key, attempt))) is not None:
+                    running[key] = str(member["batch"])
+            for key in ended:
+                failed[key].append(found[_failure(key, attempt)])
+                running.pop(key, None)
+            left, attempt = ended, attempt + 1
         return running, failed
 
-    async def _collect(self, running: dict[bytes, str]) -> tuple[dict[bytes, Completion], dict[bytes, str]]:
+    async def _collect(
+        self, running: dict[bytes, str], questions: dict[bytes, Request]
+    ) -> tuple[dict[bytes, Completion], dict[bytes, str]]:
+        """Answers, and why there are none, of batches that have ended. What is to be handed in again is in neither."""
         by_batch: dict[str, list[bytes]] = defaultdict(list)
         for key, batch in running.items():
             by_batch[batch].append(key)
@@ -114,23 +129,39 @@ class Batches:
             ended = await self._backend.collect(batch)
             if ended is None:
                 continue
-            entries, failed_entries = [], []
+            entries, failed_entries, asked = [], [], [questions[key] for key in keys]
             _, failed = self._standing(keys)
             for key in keys:
-                said = ended.get(key.hex(), "the batch ended without an answer")
-                if isinstance(said, str):
-                    failures[key] = said
-                    failed_entries.append(Entry(_failure(key, len(failed[key])), {"failure": said, "batch": batch}))
+                said = ended.said.get(key.hex())
+                if isinstance(said, Completion):
+                    answers[key] = said = bounded(said, questions[key], self._backend.most(questions[key]))
+                    cost = self._price.of(said) * DISCOUNT if self._price else 0.0
+                    value = {**vars(said), "seconds": 0.0, "price": cost}
+                    entries.append(Entry(key, value, said.input_tokens, said.output_tokens, cost))
                     continue
-                answers[key] = said
-                cost = self._price.of(said.input_tokens, said.output_tokens) * DISCOUNT if self._price else 0.0
-                value = {**vars(said), "seconds": 0.0, "price": cost}
-                entries.append(Entry(key, value, said.input_tokens, said.output_tokens, cost))
+                learnt = isinstance(said, Lost) and bool(said.about) and self._learn(batch, said.about)
+                failure = {
+                    "failure": said.why if said else ended.why,
+                    "batch": batch,
+                    "at": time.time(),
+                    "free": learnt or (said is None and ended.free),
+                    "about": said.about if said and learnt else "",
+                    "queue": (ended.queue or sum(map(_queued, asked)) // 2) if said is None and ended.free else None,
+                }
+                failed_entries.append(Entry(_failure(key, len(failed[key])), failure))
+                if not (learnt or (said is None and ended.again)):
+                    failures[key] = str(failure["failure"])
             self._store.put("llm answer", entries)
             self._store.put("llm batch failure", failed_entries)
+            if len(entries) < len(keys) and not ended.said:
+                note(ended.why)
         return answers, failures
 
-    async def _submit(self, hand_in: dict[bytes, Request], failed: dict[bytes, list[str]]) -> dict[bytes, str]:
+    async def _submit(
+        self, hand_in: dict[bytes, Request], failed: Failed, queue: int | None, idle: bool
+    ) -> dict[bytes, str]:
+        """Hand in what fits into the provider's ``queue``, input tokens; if nothing of ours is in it, one question at
+        least. Where all wait, by key."""
         waiting: dict[bytes, str] = {}
         claims, claim = Claims.beside(self._store.path), address("handing in batches")
         while not claims.take(claim):
@@ -140,9 +171,14 @@ class Batches:
             waiting |= {key: f"in batch {batch}, which runs" for key, batch in running.items()}
             left = [key for key in hand_in if key not in running]
             waiting |= await self._taken_over(left, failed)
-            keys = [key for key in left if key not in waiting]
-            for start in range(0, len(keys), MOST):
-                part = keys[start : start + MOST]
+            keys: list[bytes] = []
+            for key in (key for key in left if key not in waiting):
+                if queue is not None and (tokens := _queued(hand_in[key])) > queue and (keys or not idle):
+                    waiting[key] = _QUEUE_FULL
+                    continue
+                queue = None if queue is None else queue - tokens
+                keys.append(key)
+            for part in self._parts(keys, hand_in):
                 mark = address("batch", [key.hex() for key in part], time.time()).hex()
                 plan = {"mark": mark, "since": time.time(), "count": len(part)}
                 self._store.put("llm batch intended", [Entry(_intention(k, len(failed[k])), plan) for k in part])
@@ -154,7 +190,21 @@ class Batches:
             claims.release(claim)
         return waiting
 
-    async def _taken_over(self, keys: list[bytes], failed: dict[bytes, list[str]]) -> dict[bytes, str]:
+    def _parts(self, keys: Sequence[bytes], requests: dict[bytes, Request]) -> Iterator[list[bytes]]:
+        """The keys in parts that a provider takes as one batch."""
+        part: list[bytes] = []
+        size = 0
+        for key in keys:
+            line = len(json.dumps(self._backend.body(requests[key]))) + _LINE
+            if part and (len(part) == MOST or size + line > LARGEST):
+                yield part
+                part, size = [], 0
+            part.append(key)
+            size += line
+        if part:
+            yield part
+
+    async def _taken_over(self, keys: list[bytes], failed: Failed) -> dict[bytes, str]:
         """Questions that an earlier process handed in without living to note the batch; where they wait, by key."""
         intentions = {_intention(key, len(failed[key])): key for key in keys}
         by_mark: dict[str, list[tuple[bytes, dict[str, Any]]]] = defaultdict(list)
@@ -170,8 +220,13 @@ class Batches:
                 waiting |= dict.fromkeys(part, f"in batch {batch}, which runs")
         return waiting
 
-    def _commit(self, part: Sequence[bytes], failed: dict[bytes, list[str]], batch: str) -> None:
+    def _commit(self, part: Sequence[bytes], failed: Failed, batch: str) -> None:
         self._store.put("llm batch", [Entry(_member(key, len(failed[key])), {"batch": batch}) for key in part])
+
+
+def _queued(request: Request) -> int:
+    """Input tokens as a provider's queue may count them: three bytes each, which is rather too many."""
+    return most_input(request) // 3
 
 
 def _intention(key: bytes, attempt: int) -> bytes:

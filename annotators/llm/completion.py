@@ -6,12 +6,16 @@ wrong key, an unknown model); everything else that goes wrong inside it is a def
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
-Finish = Literal["stop", "length", "refusal"]
+Finish = Literal["stop", "length", "refusal", "unreadable"]
+"""unreadable: the server answered what no answer can be; it is kept, so that it is not asked for again"""
+UNKNOWN = 2**40
+"""tokens, where a server says no number that can be one: more than any question has (see ``question.bounded``)"""
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,14 @@ class Request:
     """reasoning effort, for models that reason"""
     seed: int = 0
     replicate: int = 0
+    thinking: int = 0
+    """tokens of ``max_tokens`` that are room to think; 0: thinking is turned off where that can be said"""
+    allowed: int | None = None
+    """tokens of an answer that money is set aside for: a backend raises :class:`Adapted` before it asks for more"""
 
     def plain(self) -> dict[str, Any]:
         """As plain data, for a content address."""
-        return vars(self)
+        return {k: v for k, v in vars(self).items() if k != "allowed" and (k != "thinking" or v)}
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,15 @@ class Completion:
     mass: float | None = None
     """probability that the first token was one of the labels"""
     input_tokens: int = 0
+    """all of them; the next two are among them and priced otherwise"""
     output_tokens: int = 0
     finish: Finish = "stop"
     model: str = ""
     """the model and version that answered, as the server says"""
+    cached_tokens: int = 0
+    """input tokens that the provider had in its cache"""
+    written_tokens: int = 0
+    """input tokens that the provider wrote to its cache"""
 
 
 class Backend(Protocol):
@@ -68,12 +81,28 @@ class Backend(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class Server(Backend, Protocol):
+    """A backend that asks somebody else's program, whose word on tokens is bounded by what was asked for."""
+
+    def most(self, request: Request) -> int:
+        """Tokens of an answer that are asked for at most, as the server is known by now."""
+
+
 class Failure(Exception):
     """This question failed."""
 
 
 class Failed(Failure):
     """For good: the same question would fail again."""
+
+
+class Unreadable(Failure):
+    """The server answered, and asking again would bring the like: a text of 100 MB, JSON 200,000 deep."""
+
+
+class Adapted(Exception):
+    """The backend asks for more tokens from now on: nothing is paid yet, and money is to be set aside anew."""
 
 
 class TryAgain(Failure):
@@ -91,6 +120,24 @@ class QuotaSpent(Failure):
     """The account has no credit or quota left: nothing is wrong with the question."""
 
 
+def tokens(value: object) -> int:
+    """A number of tokens as a server says it: never negative, :data:`UNKNOWN` where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return UNKNOWN
+    return min(max(int(value), 0), UNKNOWN)
+
+
+def unreadable(why: Failure) -> Completion:
+    """What is kept of an unreadable answer: why, and that nobody knows what it cost."""
+    return Completion(str(why), input_tokens=UNKNOWN, output_tokens=UNKNOWN, finish="unreadable")
+
+
+def printable(text: str) -> str:
+    """A text that can be stored and encoded: U+FFFD for what is half of a character."""
+    return text.encode("utf-8", "replace").decode() if not text.isascii() else text
+
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _SECRET = re.compile(r"\b(sk|pk|key|Bearer|Basic|xai|gsk|hf)[-_ ][A-Za-z0-9_\-*.=+/]{6,}", re.IGNORECASE)
 
 
@@ -99,5 +146,5 @@ def redacted(text: str, limit: int = 300) -> str:
     for name, value in os.environ.items():
         if len(value) >= 6 and any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD")):
             text = text.replace(value, "[key]")
-    text = _SECRET.sub("[key]", " ".join(text.split()))
+    text = printable(_SECRET.sub("[key]", " ".join(_CONTROLS.sub(" ", text).split())))
     return text if len(text) <= limit else text[: limit - 1] + "…"

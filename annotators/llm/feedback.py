@@ -35,6 +35,8 @@ class _Asker:
     prompt: str = ""
     name: str = ""
     base_url: str | None = None
+    key: str | None = None
+    """the environment variable of that server's key"""
     temperature: float | None = 0.0
     max_tokens: int = 400
     persona: str = ""
@@ -44,7 +46,8 @@ class _Asker:
     task: Task = field(default="rating", init=False, repr=False)
 
     def __post_init__(self) -> None:
-        backends.split(self.model)
+        provider, _ = backends.split(self.model)
+        backends.check(provider, self.base_url, self.key)
         template = load(self.prompt)
         if template.task != self.task:
             raise ValueError(f"prompt `{self.prompt}` is for {template.task}, not for {self.task}")
@@ -54,7 +57,7 @@ class _Asker:
     def description(self) -> dict[str, Any]:
         """What the feedback depends on, as plain data."""
         provider, _ = backends.split(self.model)
-        fields = {k: v for k, v in vars(self).items() if k != "store"}
+        fields = {k: v for k, v in vars(self).items() if k not in ("store", "key")}
         return {**fields, "at": backends.where(provider, self.base_url), "version": load(self.prompt).version}
 
     def _ask(self, items: Sequence[Item], seed: int, replicate: int) -> list[Answer]:
@@ -68,7 +71,7 @@ class _Asker:
                 model, system, user, self.max_tokens, self.temperature,
                 schema=schema, effort=self.effort, seed=seed, replicate=replicate,
             )  # fmt: skip
-            questions.append(Question(provider, self.base_url, request))
+            questions.append(Question(provider, self.base_url, request, key_from=self.key))
         return current().ask(questions, self.store)
 
     def _columns(
@@ -104,7 +107,11 @@ def _status(answer: Answer, readable: bool) -> str:
 
 
 def _text(answer: Answer) -> str:
-    return answer.completion.text if answer.completion and answer.completion.finish != "refusal" else ""
+    return (
+        answer.completion.text
+        if answer.completion and answer.completion.finish not in ("refusal", "unreadable")
+        else ""
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ class Limits:
     """The user's limits on a run."""
 
     budget: float | None = None
-    """US dollars; the run never asks for what might exceed it"""
+    """US dollars for all questions of a run, those included that earlier runs paid for; the run never asks for what
+    might exceed it"""
     concurrency: int | None = None
     """questions in flight; default: what the backend takes with profit"""
     requests_per_minute: float | None = None
@@ -111,10 +112,19 @@ class Ledger:
     def __init__(self, budget: float | None) -> None:
         self.budget = budget
         self.spent = 0.0
+        """for the questions of this run, whenever it was paid"""
+        self.counted: set[bytes] = set()
+        """the questions that are in it"""
         self.uncertain = 0.0
         """of questions that were lost on the way, and may have been charged"""
         self._reserved = 0.0
         self._waiting: list[asyncio.Future[None]] = []
+
+    def known(self, key: bytes, price: float) -> None:
+        """An answer was in the store, and cost so much when it was asked for."""
+        if key not in self.counted:
+            self.counted.add(key)
+            self.spent += price
 
     async def reserve(self, worst: float) -> bool:
         """Set aside the worst case of one question; False when the budget has no room for it."""

@@ -38,6 +38,8 @@ class Role:
     thinking: int = 0
     """tokens of room to think before the answer"""
     base_url: str | None = None
+    key: str | None = None
+    """the environment variable of that server's key"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class LLMPool:
     """one model for all members, instead of their roles"""
     base_url: str | None = None
     """with ``model``: the server it is on"""
+    key: str | None = None
+    """with ``base_url``: the environment variable of its key"""
     temperature: float | None = 1.0
     """with ``model``: its temperature"""
     assign: Unit = "pair"
@@ -75,6 +79,8 @@ class LLMPool:
             raise ValueError("a pool needs at least one member")
         if self.base_url and not self.model:
             raise ValueError("`base_url` needs a `model`: which one of that server is to play all roles?")
+        if self.key and not self.base_url:
+            raise ValueError("`key` is that of a `base_url`: name the server, or set `key` of one of the `models`")
         for name, member in self.members.items():
             if member.model not in self.models:
                 raise ValueError(f"member `{name}`: no role `{member.model}`; {nearest(member.model, self.models)}")
@@ -96,12 +102,13 @@ class LLMPool:
         member = self.members[name]
         role = self.models[member.model]
         if self.model:
-            role = Role(self.model, self.temperature, base_url=self.base_url)
+            role = Role(self.model, self.temperature, base_url=self.base_url, key=self.key)
         return LLMAnnotator(
             model=role.model,
             prompt=member.prompt,
             name=name,
             base_url=role.base_url,
+            key=role.key,
             temperature=role.temperature,
             max_tokens=member.max_tokens,
             thinking=role.thinking,

@@ -1,25 +1,28 @@
 """What tokens cost: configs/prices.yaml, and the user's own table over it.
 
-A table maps ``provider/model`` to US dollars for a million input and output tokens; an entry covers the dated versions
-of its model, and nothing else (a ``-pro`` may cost twelve times as much). A user's table is named by FARM_PRICES.
+A table maps ``provider/model`` to US dollars for a million input and output tokens, and for input that was in the
+provider's cache or was written to it; an entry covers the dated versions of its model, and nothing else (a ``-pro`` may
+cost twelve times as much). A user's table is named by FARM_PRICES.
 Models on this machine cost nothing.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from annotators.llm.completion import Completion
 from farm import config
+from farm.addresses import local
 
 _DATE = re.compile(r"[-@:](\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
+CACHED, WRITTEN = 0.1, 1.25
+"""what input costs that the provider had in its cache, or wrote to it, in prices of other input"""
 FREE_PROVIDERS = ("mock", "replay", "transformers", "vllm")
 
 
@@ -28,16 +31,36 @@ class Price(NamedTuple):
 
     input: float
     output: float
+    cached: float | None = None
+    """of input that the provider had in its cache; by default a tenth of ``input``"""
+    written: float | None = None
+    """of input that it wrote to its cache; by default a quarter more than ``input``"""
 
-    def of(self, input_tokens: int, output_tokens: int) -> float:
-        """US dollars."""
+    def of(self, said: Completion) -> float:
+        """US dollars that an answer costs."""
+        plain = said.input_tokens - said.cached_tokens - said.written_tokens
+        cached = CACHED * self.input if self.cached is None else self.cached
+        parts = plain * self.input + said.cached_tokens * cached + said.written_tokens * self._written()
+        return (parts + said.output_tokens * self.output) / 1e6
+
+    def at_most(self, input_tokens: int, output_tokens: int) -> float:
+        """US dollars that so many tokens cost if the provider writes all the input to its cache."""
+        return (input_tokens * max(self.input, self._written()) + output_tokens * self.output) / 1e6
+
+    def likely(self, input_tokens: int, output_tokens: int) -> float:
+        """US dollars that so many tokens cost without a cache."""
         return (input_tokens * self.input + output_tokens * self.output) / 1e6
+
+    def _written(self) -> float:
+        return WRITTEN * self.input if self.written is None else self.written
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached: float | None = Field(None, ge=0, allow_inf_nan=False)
+    written: float | None = Field(None, ge=0, allow_inf_nan=False)
 
 
 class _Table(BaseModel):
@@ -52,19 +75,8 @@ def table(path: str | None) -> dict[str, Price]:
     out: dict[str, Price] = {}
     for file in [config.config_root() / "prices.yaml", *([Path(path)] if path else [])]:
         found = config.validate(_Table, config.load_mapping(file), str(file))
-        out |= {name: Price(entry.input, entry.output) for name, entry in found.models.items()}
+        out |= {name: Price(**entry.model_dump()) for name, entry in found.models.items()}
     return out
-
-
-def local(url: str) -> bool:
-    """Whether an address is on this machine or in a private network."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        return False
 
 
 def price(provider: str, name: str, url: str = "") -> Price | None:

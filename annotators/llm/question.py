@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 from annotators.llm.backends import where
@@ -10,6 +12,10 @@ from annotators.llm.completion import Completion, Request
 from farm.store import address
 
 KIND = "llm answer"
+FLOOR = 16
+"""tokens that the limit of an answer must at least allow at OpenAI's"""
+_OVERHEAD = 128
+"""tokens that a server's chat template may add to a question, for the worst case of its cost"""
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,8 @@ class Question:
     request: Request
     rows: int = 1
     """how many rows the answer serves"""
+    key_from: str | None = None
+    """the environment variable of the address's key; by default the provider's where that may go"""
 
     def key(self) -> bytes:
         """The content address of the answer."""
@@ -46,8 +54,28 @@ def expected_tokens(request: Request) -> int:
     return (len(request.system) + len(request.user)) // 4 + 16
 
 
+def most_input(request: Request) -> int:
+    """The most input tokens a question can have: a token has at least one byte."""
+    schema = json.dumps(request.schema) if request.schema else ""
+    return len((request.system + request.user + schema).encode("utf-8", "replace")) + _OVERHEAD
+
+
+def bounded(completion: Completion, request: Request, most_output: int) -> Completion:
+    """The completion with no more tokens than were asked for at most, whatever the server says."""
+    given = min(completion.input_tokens, most_input(request))
+    cached = min(completion.cached_tokens, given)
+    return replace(
+        completion,
+        input_tokens=given,
+        output_tokens=min(completion.output_tokens, most_output),
+        cached_tokens=cached,
+        written_tokens=min(completion.written_tokens, given - cached),
+    )
+
+
 def stored(value: dict[str, Any]) -> Answer:
     """The answer that a row of the store holds."""
     known = dict(value)
     cost, seconds = float(known.pop("price", 0.0)), float(known.pop("seconds", 0.0))
+    cost = cost if 0 <= cost < math.inf else 0.0  # an old store may hold what a server claimed
     return Answer(Completion(**known), cached=True, price=cost, seconds=seconds)

@@ -19,27 +19,27 @@ import asyncio
 import atexit
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from annotators.llm.backends import connect, where
-from annotators.llm.batch import DISCOUNT, BatchBackend, Batches
+from annotators.llm.backends.batches import BatchBackend
+from annotators.llm.batch import DISCOUNT, Batches
 from annotators.llm.claims import Claims
-from annotators.llm.completion import Failure
+from annotators.llm.completion import Adapted, Failure, Server
 from annotators.llm.limits import Ledger, Limits
 from annotators.llm.line import Line
 from annotators.llm.prices import Price, price
-from annotators.llm.question import Answer, Question, expected_tokens, stored
+from annotators.llm.question import Answer, Question, bounded, expected_tokens, most_input, stored
 from annotators.llm.tally import Tally
 from annotators.llm.writer import Writer
 from farm import progress
 from farm.errors import UserError, cause
 from farm.store import Entry, Store, home
-
-_OVERHEAD = 128
-"""tokens that a server's chat template may add to a question, for the worst case of its cost"""
 
 
 class Session:
@@ -49,7 +49,8 @@ class Session:
         self.limits = limits or Limits()
         self.tally = Tally()
         self.ledger = Ledger(self.limits.budget)
-        self._lines: dict[tuple[str, str, str], Line] = {}
+        self._lines: dict[tuple[str, str, str, str | None], Line] = {}
+        self._batches: dict[tuple[Any, Path], Batches] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="language models", daemon=True)
         self._thread.start()
@@ -85,7 +86,7 @@ class Session:
         todo = dict(zip(keys, questions, strict=True))
         answers: dict[bytes, Answer] = {}
         for key, value in store.get(list(todo)).items():
-            answers[key] = stored(value)
+            answers[key] = self._known(key, value)
         before = progress.active()
         for key, answer in answers.items():
             self._count(todo[key], answer, before)
@@ -102,14 +103,12 @@ class Session:
     async def _ask_all(
         self, missing: list[tuple[bytes, Question]], answers: dict[bytes, Answer], store: Store, shown: Any
     ) -> None:
-        lines = {(q.provider, q.base_url, q.request.model) for _, q in missing}
-        for provider, base_url, name in lines:
-            self._line(provider, name, base_url)
+        lines = [self._line(question) for question in {_place(q): q for _, q in missing}.values()]
         queue: Iterator[tuple[bytes, Question]] = iter(missing)
         elsewhere: list[tuple[bytes, Question]] = []
         claims = Claims.beside(store.path)
         writer = Writer(store)
-        workers = min(len(missing), self._concurrency([self._line(p, n, u) for p, u, n in lines]))
+        workers = min(len(missing), self._concurrency(lines))
 
         async def work() -> None:
             for key, question in queue:
@@ -143,12 +142,12 @@ class Session:
     async def _batch_all(
         self, missing: list[tuple[bytes, Question]], answers: dict[bytes, Answer], store: Store, shown: Any
     ) -> None:
-        for place in dict.fromkeys((q.provider, q.request.model, q.base_url) for _, q in missing):
-            line = self._line(*place)
+        for place, one in {_place(q): q for _, q in missing}.items():
+            line = self._line(one)
             if not isinstance(line.backend, BatchBackend):
-                raise UserError(f"{place[0]}/{place[1]} takes no batches: they are for openai and anthropic")
-            left = {k: q for k, q in missing if (q.provider, q.request.model, q.base_url) == place}
-            batches = Batches(line.backend, store, line.price)
+                raise UserError(f"{place[0]}/{place[2]} takes no batches: they are for openai and anthropic")
+            left = {k: q for k, q in missing if _place(q) == place}
+            batches = self._batches.setdefault((place, store.path), Batches(line.backend, store, line.price))
             started = time.monotonic()
             while True:
                 room = None if self.ledger.budget is None else self.ledger.budget - self.ledger.spent
@@ -157,9 +156,7 @@ class Session:
                 except Failure as error:
                     raise UserError(f"{error}; what is handed in is kept, and the same command goes on") from None
                 for key, completion in said.items():
-                    half = (
-                        DISCOUNT * line.price.of(completion.input_tokens, completion.output_tokens) if line.price else 0
-                    )
+                    half = DISCOUNT * line.price.of(completion) if line.price else 0.0
                     self.ledger.spent += half
                     answers[key] = Answer(completion, price=half)
                 answers.update({key: Answer(failure=reason) for key, reason in failed.items()})
@@ -176,32 +173,48 @@ class Session:
         return self.limits.concurrency or max(line.backend.concurrency for line in lines)
 
     async def _one(self, key: bytes, question: Question, store: Store, writer: Writer) -> Answer:
-        line = self._line(question.provider, question.request.model, question.base_url)
+        line, request = self._line(question), question.request
         if (found := store.get([key])) and key in found:  # another process was quicker
-            return stored(found[key])
-        worst, expected = self._costs(question, line.price)
-        if not await self.ledger.reserve(worst):
-            return Answer(asked=False, failure="the budget is spent")
+            return self._known(key, found[key])
         started = time.monotonic()
-        spent = lost = 0.0
-        try:
-            completion, charged = await line.ask(question)
-            lost = charged * expected
-            if isinstance(completion, str):
-                return Answer(failure=completion, seconds=time.monotonic() - started)
-            spent = line.price.of(completion.input_tokens, completion.output_tokens) if line.price else 0.0
-        finally:
-            self.ledger.settle(worst, spent, lost)
+        while True:
+            server = line.backend if isinstance(line.backend, Server) else None
+            most = server.most(request) if server else request.max_tokens
+            worst = line.price.at_most(most_input(request), most) if line.price else 0.0
+            if not await self.ledger.reserve(worst):
+                return Answer(asked=False, failure="the budget is spent")
+            spent = lost = 0.0
+            try:
+                completion, charged = await line.ask(replace(question, request=replace(request, allowed=most)))
+                lost = charged * (line.price.likely(expected_tokens(request), most) if line.price else 0.0)
+                if isinstance(completion, str):
+                    return Answer(failure=completion, seconds=time.monotonic() - started)
+                if server:
+                    completion = bounded(completion, request, most)
+                spent = line.price.of(completion) if line.price else 0.0
+                break
+            except Adapted:
+                continue
+            finally:
+                self.ledger.settle(worst, spent, lost)
+        self.ledger.counted.add(key)
         seconds = time.monotonic() - started
         value = {**vars(completion), "seconds": round(seconds, 4), "price": spent}
         await writer.write(Entry(key, value, completion.input_tokens, completion.output_tokens, spent))
         return Answer(completion, price=spent, seconds=seconds)
 
-    def _line(self, provider: str, name: str, base_url: str | None) -> Line:
-        place = (provider, where(provider, base_url), name)
+    def _known(self, key: bytes, value: dict[str, Any]) -> Answer:
+        """A stored answer. The budget is for all that a run's questions cost, whenever it was paid."""
+        answer = stored(value)
+        self.ledger.known(key, answer.price)
+        return answer
+
+    def _line(self, question: Question) -> Line:
+        place = _place(question)
         if place not in self._lines:
-            cost = self._price(provider, name, place[1])
-            self._lines[place] = Line(connect(provider, name, base_url), cost, self.limits, self.tally)
+            provider, address, name, key = place
+            cost = self._price(provider, name, address)
+            self._lines[place] = Line(connect(provider, name, question.base_url, key), cost, self.limits, self.tally)
         return self._lines[place]
 
     def _price(self, provider: str, name: str, url: str) -> Price | None:
@@ -214,19 +227,11 @@ class Session:
             progress.note(f"no price is known for {provider}/{name}, its cost is counted as 0: {how}")
         return cost
 
-    def _costs(self, question: Question, cost: Price | None) -> tuple[float, float]:
-        """The worst case and the expected cost of one try, US dollars. A token has at least one byte."""
-        if cost is None or cost == (0.0, 0.0):
-            return 0.0, 0.0
-        request = question.request
-        size = len(request.system.encode()) + len(request.user.encode())
-        return cost.of(size + _OVERHEAD, request.max_tokens), cost.of(expected_tokens(request), request.max_tokens)
-
     def _estimate(self, question: Question) -> Answer:
         place = where(question.provider, question.base_url)
         cost = self._price(question.provider, question.request.model, place) or Price(0, 0)
         tokens = expected_tokens(question.request)
-        dollars = cost.of(tokens, question.request.max_tokens)
+        dollars = cost.likely(tokens, question.request.max_tokens)
         self.tally.questions += 1
         self.tally.unasked += 1
         self.tally.input_tokens += tokens
@@ -240,6 +245,12 @@ class Session:
         if shown is not None:
             failed = f"{self.tally.failed} failed" if self.tally.failed else ""
             shown.advance(question.rows, 0.0 if answer.cached else answer.price, failed)
+
+
+def _place(question: Question) -> tuple[str, str, str, str | None]:
+    """Provider, address, model, and the variable of the key: where a question goes, and how."""
+    address = where(question.provider, question.base_url)
+    return question.provider, address, question.request.model, question.key_from
 
 
 _stores: dict[str, Store] = {}
@@ -256,9 +267,20 @@ def default_store() -> Store:
 
 
 @contextmanager
-def session(limits: Limits | None = None) -> Iterator[Session]:
-    """One run: everything asked inside the block shares limits, budget, clients and tally."""
+def session(limits: Limits | None = None, rehearsal: Callable[[], object] | None = None) -> Iterator[Session]:
+    """One run: everything asked inside the block shares limits, budget, clients and tally.
+
+    With a budget, ``rehearsal`` asks what the run will ask, so that what is in the store already is counted before
+    anything is paid for; it runs in a session that asks nobody.
+    """
+    known: Ledger | None = None
+    if rehearsal is not None and limits is not None and limits.budget is not None:
+        with session(Limits(dry_run=True)) as dry, progress.quiet():
+            rehearsal()
+        known = dry.ledger
     run = Session(limits)
+    if known is not None:
+        run.ledger.spent, run.ledger.counted = known.spent, known.counted
     _active.append(run)
     try:
         yield run

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 
+from annotators.llm.backends import keys
 from annotators.llm.completion import Backend
+from farm import addresses
 from farm.errors import UserError, nearest
 
 PROVIDERS = {
@@ -36,21 +38,30 @@ def split(model: str) -> tuple[str, str]:
     return provider, name
 
 
-def connect(provider: str, name: str, base_url: str | None) -> Backend:
-    """The backend of a model. Raises UserError when its library or key is absent."""
+def check(provider: str, base_url: str | None, key: str | None) -> None:
+    """Refuse an address that is none, and a key that is none or belongs to another address, before anything is sent.
+
+    Raises:
+        ValueError, UserError: naming what is wrong, and no secret.
+    """
+    if provider in keys.PROVIDERS:
+        url = keys.PROVIDERS[provider].address(base_url)
+        if key is not None:
+            addresses.check_key(key, url)
+
+
+def connect(provider: str, name: str, base_url: str | None, key: str | None = None) -> Backend:
+    """The backend of a model; ``key`` names the variable of its address's key.
+
+    Raises:
+        UserError: when its library or key is absent.
+    """
     module, _, cls = PROVIDERS[provider].rpartition(".")
-    found: Backend = getattr(importlib.import_module(module), cls)(name, base_url)
+    arguments = (name, base_url, key) if provider in keys.PROVIDERS else (name, base_url)
+    found: Backend = getattr(importlib.import_module(module), cls)(*arguments)
     return found
 
 
 def where(provider: str, base_url: str | None) -> str:
     """The address at which a provider's model will be asked, for the content address of its answers; no secrets."""
-    if provider == "openai":
-        from annotators.llm.backends.openai_server import address
-
-        return address(base_url)
-    if provider == "anthropic":
-        from annotators.llm.backends.anthropic_server import address
-
-        return address(base_url)
-    return ""
+    return keys.PROVIDERS[provider].address(base_url) if provider in keys.PROVIDERS else ""

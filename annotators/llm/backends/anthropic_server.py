@@ -1,29 +1,39 @@
 """Claude models behind Anthropic's messages API, and servers that speak it (vLLM among them).
 
-Key from ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN, address from ``base_url`` or ANTHROPIC_BASE_URL. The API gives no
+Address from ``base_url`` or ANTHROPIC_BASE_URL; which key goes there is said in keys.py. The API gives no
 log-probabilities, so verdicts come as structured output or are read from the text. Claude models since Opus 4.7 accept
-no temperature (leave it null); those that always think need room for it in ``max_tokens``.
+no temperature (leave it null). Those of today think before they answer unless they are told not to, and what they
+think counts in ``max_tokens``: they are told not to where a judge has no ``thinking``, and get room where they always
+do.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
-from annotators.llm.backends.http_failures import code, message
-from annotators.llm.backends.wire import TIMEOUT, Unacceptable, Wire, http_client
-from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
+from annotators.llm.backends.batches import Ended, Lost
+from annotators.llm.backends.http_failures import about, code, decoded, message
+from annotators.llm.backends.keys import ANTHROPIC
+from annotators.llm.backends.wire import TIMEOUT, Gone, Unacceptable, Wire, http_client
+from annotators.llm.completion import (
+    Adapted,
+    Completion,
+    Finish,
+    Request,
+    TryAgain,
+    Unreadable,
+    printable,
+    redacted,
+    tokens,
+    unreadable,
+)
 from farm.errors import UserError, need
 from farm.progress import note
 
-OFFICIAL = "https://api.anthropic.com"
-KEY = "ANTHROPIC_API_KEY"
-
-
-def address(base_url: str | None) -> str:
-    """The address asked: ``base_url``, else ANTHROPIC_BASE_URL, else Anthropic's own."""
-    return (base_url or os.environ.get("ANTHROPIC_BASE_URL") or OFFICIAL).rstrip("/")
+ROOM = 2000
+"""tokens of room to think for a model that cannot be told not to"""
 
 
 class AnthropicServer:
@@ -31,47 +41,59 @@ class AnthropicServer:
 
     concurrency = 32
 
-    def __init__(self, name: str, base_url: str | None = None) -> None:
+    def __init__(self, name: str, base_url: str | None = None, key: str | None = None) -> None:
         try:
             import anthropic
         except ImportError as error:
             raise need("judges", "anthropic", f"model anthropic/{name}") from error
-        url = address(base_url)
-        key, token = os.environ.get(KEY), os.environ.get("ANTHROPIC_AUTH_TOKEN")
-        if not key and not token and url.startswith(OFFICIAL):
+        url = ANTHROPIC.address(base_url)
+        secret, variable = ANTHROPIC.key(url, key)
+        if not secret and url == ANTHROPIC.official:
             raise UserError(
-                f"model anthropic/{name}: set the environment variable {KEY}, or name another server with base_url"
+                f"model anthropic/{name}: set the environment variable {ANTHROPIC.keys[0]}, or name another server "
+                "with base_url"
             )
         self.who = f"{name} at {url}"
-        self._without: set[str] = set()
+        self._adapted: set[str] = set()
+        token = variable == "ANTHROPIC_AUTH_TOKEN"
+        own = ANTHROPIC.owns(url)
         client = anthropic.AsyncAnthropic(
-            api_key=key,
-            auth_token=None if key else token or "none",
+            api_key=None if token else secret or "none",  # what is given here keeps the SDK from the environment
+            auth_token=secret if token else None,
             base_url=url,
             max_retries=0,
             timeout=TIMEOUT,
-            http_client=http_client(anthropic.DefaultAsyncHttpxClient),
+            http_client=http_client(anthropic.DefaultAsyncHttpxClient, own),
         )
-        self.wire = Wire(anthropic, client, url, self.who, KEY)
+        self.wire = Wire(anthropic, client, url, self.who, variable, own)
 
     async def complete(self, request: Request) -> Completion:
         while True:
+            if request.allowed is not None and self.most(request) > request.allowed:
+                raise Adapted
             sent = self.body(request)
             try:
                 return completion(await self.wire.post("/v1/messages", sent), self.who)
+            except Unreadable as odd:
+                return unreadable(odd)
             except Unacceptable as refusal:
-                if not self._adapt(refusal.body, sent):
+                # another question may have been refused, and all adapted, in the meantime
+                if self.body(request) == sent and not self.adapt(about(refusal.body), sent):
                     raise self.wire.mean(refusal) from None
+
+    def most(self, request: Request) -> int:
+        """Tokens of an answer that are asked for at most."""
+        return request.max_tokens + (ROOM if "thinking" in self._adapted and not request.thinking else 0)
 
     async def submit(self, requests: dict[str, Request], mark: str) -> str:  # noqa: ARG002
         """Hand in a batch; its id."""
         entries = [{"custom_id": name, "params": self.body(request)} for name, request in requests.items()]
-        batch = await self._batch(self.wire.client.messages.batches.create(requests=entries))
+        batch = await self.wire.batch(self.wire.client.messages.batches.create(requests=entries))
         return str(batch.id)
 
     async def find(self, mark: str, since: float, count: int) -> str | None:  # noqa: ARG002
         """The first batch of this many requests since then (a minute of difference between clocks is allowed)."""
-        listed = await self._batch(self.wire.client.messages.batches.list(limit=100))
+        listed = await self.wire.batch(self.wire.client.messages.batches.list(limit=100))
         fitting = [
             (b.created_at.timestamp(), str(b.id))
             for b in listed.data
@@ -79,37 +101,32 @@ class AnthropicServer:
         ]
         return min(fitting)[1] if fitting else None
 
-    async def collect(self, batch: str) -> dict[str, Completion | str] | None:
-        """The answers of a batch that has ended; None while it runs."""
-        batches = self.wire.client.messages.batches
-        if (await self._batch(batches.retrieve(batch))).processing_status != "ended":
+    async def collect(self, batch: str) -> Ended | None:
+        """What became of a batch that has ended; None while it runs."""
+        client = self.wire.client
+        state = await self.wire.batch(client.messages.batches.retrieve(batch))
+        if state.processing_status != "ended":
             return None
-        out: dict[str, Completion | str] = {}
-        async for entry in await self._batch(batches.results(batch)):
-            result = entry.result
-            if result.type == "succeeded":
-                try:
-                    out[entry.custom_id] = completion(result.message.model_dump(), self.who)
-                except TryAgain as error:
-                    out[entry.custom_id] = str(error)
-            else:
-                said = result.error.model_dump() if result.type == "errored" else {}
-                out[entry.custom_id] = redacted(f"{result.type} {message(said.get('error', said))}".strip())
-        return out
-
-    async def _batch(self, call: Awaitable[Any]) -> Any:
+        expired = Ended({}, f"the results of batch {batch} have expired at {self.who}", again=True)
+        if not state.results_url:
+            return expired
+        # Not at ``results_url``, which may be anywhere: the key goes along.
+        place = f"/v1/messages/batches/{quote(batch, safe='')}/results"
         try:
-            return await self.wire.sdk(call)
-        except Unacceptable as refusal:
-            raise self.wire.mean(refusal) from None
+            answer = await self.wire.batch(client.get(place, cast_to=self.wire.response))
+        except Gone:
+            return expired
+        return Ended(dict(_lines(answer.content, self.who)))
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the API takes it."""
         out: dict[str, Any] = {
             "model": request.model,
-            "max_tokens": request.max_tokens,
+            "max_tokens": self.most(request),
             "messages": [{"role": "user", "content": request.user}],
         }
+        if not request.thinking and "thinking" not in self._adapted:
+            out["thinking"] = {"type": "disabled"}
         if request.system:
             out["system"] = request.system
         if request.temperature is not None:
@@ -117,22 +134,55 @@ class AnthropicServer:
         output: dict[str, Any] = {}
         if request.effort is not None:
             output["effort"] = request.effort
-        if request.schema and "output_config" not in self._without:
+        if request.schema and "format" not in self._adapted:
             output["format"] = {"type": "json_schema", "schema": request.schema}
         return out | ({"output_config": output} if output else {})
 
-    def _adapt(self, refusal: object, sent: dict[str, Any]) -> bool:
-        about = f"{code(refusal)} {message(refusal)}".lower()
-        if "temperature" in about and "temperature" in sent:
-            raise UserError(f"{self.who} accepts no temperature: set `temperature: null` ({redacted(about)})") from None
-        if ("output_config" in about or "format" in about) and "format" in sent.get("output_config", {}):
-            self._without.add("output_config")
+    def adapt(self, said: str, sent: dict[str, Any] | None = None) -> bool:
+        """Whether what was refused (see :func:`about`) can be left out, which it is from now on; each once.
+
+        ``sent``: what was refused; of a line of a batch it is no longer known.
+        """
+        if "temperature" in said and (sent is None or "temperature" in sent):
+            raise UserError(f"{self.who} accepts no temperature: set `temperature: null` ({redacted(said)})") from None
+        if "thinking" in said and "thinking" not in self._adapted and (sent is None or "thinking" in sent):
+            self._adapted.add("thinking")
+            note(f"{self.who} cannot be told not to think: asked with {ROOM:,} tokens of room for it; see `thinking`")
+            return True
+        of_format = ("output_config" in said or "format" in said) and "format" not in self._adapted
+        if of_format and (sent is None or "format" in sent.get("output_config", {})):
+            self._adapted.add("format")
             note(f"{self.who} does not take a JSON schema: verdicts are read from the text")
             return True
         return False
 
     async def close(self) -> None:
         await self.wire.close()
+
+
+def _lines(content: bytes, who: str) -> Iterator[tuple[str, Completion | Lost]]:
+    """Whose each line of the results is, and what it says. Lines that nobody can read are left out."""
+    for line in content.splitlines():
+        try:
+            entry = decoded(line, who)
+        except (TryAgain, Unreadable):
+            continue
+        yield str(entry.get("custom_id")), _of_line(entry.get("result"), who)
+
+
+def _of_line(result: Any, who: str) -> Completion | Lost:
+    try:
+        if result["type"] == "succeeded":
+            return completion(result["message"], who)
+        said = result.get("error") or {}
+        refusal = said.get("error", said)
+        why = redacted(f"{result['type']} {message(refusal)}".strip())
+        refused = code(refusal).strip() == "invalid_request_error"
+        return Lost(why, redacted(about(refusal)) if refused else "")
+    except TryAgain as error:
+        return Lost(str(error))
+    except (AttributeError, TypeError, KeyError):
+        return Lost("a line of the results has another form")
 
 
 def completion(data: dict[str, Any], who: str) -> Completion:
@@ -142,13 +192,15 @@ def completion(data: dict[str, Any], who: str) -> Completion:
         usage = data.get("usage") or {}
         reason = data.get("stop_reason")
         finish: Finish = "refusal" if reason == "refusal" else "length" if reason == "max_tokens" else "stop"
-        parts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+        written, cached = (tokens(usage.get(f"cache_{part}_input_tokens") or 0) for part in ("creation", "read"))
         return Completion(
-            text=text,
-            input_tokens=sum(int(usage.get(part) or 0) for part in parts),
-            output_tokens=int(usage.get("output_tokens") or 0),
+            text=printable(text),
+            input_tokens=tokens(usage.get("input_tokens")) + written + cached,
+            output_tokens=tokens(usage.get("output_tokens")),
             finish=finish,
-            model=str(data.get("model") or ""),
+            model=printable(str(data.get("model") or ""))[:200],
+            cached_tokens=cached,
+            written_tokens=written,
         )
     except (KeyError, TypeError, AttributeError, ValueError):
         raise TryAgain(f"{who}: the answer has no text blocks in content", charged=True) from None

@@ -1,6 +1,6 @@
 """What an HTTP error of a model server means for the run: stop, wait, pause, or give this question up.
 
-401, 403, 404             stop: no question will succeed
+3xx, 401, 403, 404        stop: no question will succeed; a redirect is not followed
 402, spent quota or credit pause: nothing is wrong with the questions
 408, 409, 425, 429, 5xx, lost connections, unreadable answers   try again, after Retry-After where it is given
 other 4xx                 this question is refused for good
@@ -10,39 +10,52 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from annotators.llm.completion import Failed, QuotaSpent, TryAgain, redacted
+from annotators.llm.completion import Failed, QuotaSpent, TryAgain, Unreadable, redacted
 from farm.errors import UserError
 
 _QUOTA = ("insufficient_quota", "billing", "credit balance", "exceeded your current quota", "insufficient credit")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait: ``retry-after-ms``, or ``retry-after`` in seconds or as a date."""
-    try:
-        return float(headers["retry-after-ms"]) / 1000
-    except (KeyError, ValueError):
-        pass
+    """Seconds that the server asks to wait: ``retry-after-ms``, or ``retry-after`` in seconds or as a date.
+
+    None where it asks for no wait that is one (0, a date that is over, NaN).
+    """
     value = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
+    ways: tuple[Callable[[], float], ...] = (
+        lambda: float(headers["retry-after-ms"]) / 1000,
+        lambda: float(value),
+        lambda: email.utils.parsedate_to_datetime(value).timestamp() - time.time(),
+    )
+    for read in ways:
+        try:
+            seconds = read()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
+        return seconds if 0 < seconds < math.inf else None
+    return None
 
 
 def failure(status: int, headers: Mapping[str, str], body: object, who: str, key: str) -> Exception:
-    """The exception to raise for an error status. ``who`` names model and server, ``key`` the variable of its key."""
+    """The exception to raise for an error status.
+
+    ``who`` names model and server, ``key`` the variable of the key that was sent, empty where none was.
+    """
     said = redacted(message(body))
     about = f"{code(body)} {said}".lower()
     if status == 402 or (status in (400, 403, 429) and any(word in about for word in _QUOTA)):
         return QuotaSpent(f"{who}: the quota or credit is spent ({said})")
+    if 300 <= status < 400:
+        return UserError(
+            f"{who} redirects (status {status}), which is not followed: set `base_url` to where it answers"
+        )
+    if status in (401, 403) and not key:
+        return UserError(f"{who} wants a key (status {status}): name the environment variable that holds it as `key`")
     if status in (401, 403):  # such a message may repeat the key, so it is not shown
         return UserError(f"{who} refuses the key (status {status}): check the environment variable {key}")
     if status == 404:
@@ -57,7 +70,7 @@ def message(body: object) -> str:
     if isinstance(body, dict):
         inner = body.get("error", body)
         if isinstance(inner, dict):
-            return str(inner.get("message") or inner.get("type") or "")
+            return str(inner.get("message") or inner.get("detail") or inner.get("type") or "")
         return str(inner)
     return str(body or "")
 
@@ -68,12 +81,19 @@ def code(body: object) -> str:
     return " ".join(str(inner.get(k) or "") for k in ("code", "type", "param")) if isinstance(inner, dict) else ""
 
 
+def about(refusal: object) -> str:
+    """What an error is about: its codes and its message, in lower case."""
+    return f"{code(refusal)} {message(refusal)}".lower()
+
+
 def decoded(content: bytes, who: str) -> dict[str, Any]:
-    """The JSON object of an answer. Raises TryAgain for anything else."""
+    """The JSON object of an answer. Raises TryAgain for anything else, Unreadable where asking again is of no use."""
     try:
         data = json.loads(content)
     except ValueError as error:
         raise TryAgain(f"{who}: the answer is not JSON ({error})", charged=True) from None
+    except RecursionError:
+        raise Unreadable(f"{who}: the answer is JSON nested too deep to be read") from None
     if not isinstance(data, dict):
         raise TryAgain(f"{who}: the answer is not a JSON object", charged=True)
     return data

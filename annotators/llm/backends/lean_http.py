@@ -1,7 +1,8 @@
 """A lean HTTP/1.1 client for model servers on this machine or next to it.
 
 A remote model takes a second to answer; a local server can take less than the SDKs' own transport. This one does what
-a plain ``http://`` server without a proxy needs: keep-alive, a length or chunks, no redirects.
+a plain ``http://`` server without a proxy needs: keep-alive, a length or chunks, no redirects. An answer that is longer
+than any can be is not read to its end.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 _LARGEST_HEAD = 64 * 1024
+LARGEST = 4 * 2**20
+"""bytes of one answer: some hundred times what a long one with its log-probabilities has"""
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -20,6 +23,13 @@ class Unreached(ConnectionError):
 
 class Broken(ConnectionError):
     """The server closed the connection in mid-answer, or does not speak HTTP."""
+
+
+class TooLarge(Exception):
+    """The answer has more than :data:`LARGEST` bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the answer has more than {LARGEST:,} bytes")
 
 
 class LeanHTTP:
@@ -37,6 +47,7 @@ class LeanHTTP:
 
         Raises:
             Unreached, Broken: for what may succeed another time.
+            TooLarge: for an answer that is not read to its end.
         """
         reader, writer = await self._connect()
         reusable = False
@@ -86,13 +97,24 @@ def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:
 async def _content(reader: asyncio.StreamReader, headers: dict[str, str]) -> tuple[bytes, bool]:
     keep = headers.get("connection", "").lower() != "close"
     if "content-length" in headers:
-        return await reader.readexactly(int(headers["content-length"])), keep
+        return await reader.readexactly(_allowed(int(headers["content-length"]))), keep
     if "chunked" in headers.get("transfer-encoding", "").lower():
-        parts = []
+        parts, read = [], 0
         while size := int((await reader.readline()).split(b";")[0], 16):
+            read = _allowed(read + size)
             parts.append(await reader.readexactly(size))
             await reader.readexactly(2)
         while (await reader.readline()).strip():  # trailers
             pass
         return b"".join(parts), keep
-    return await reader.read(), False
+    parts, read = [], 0
+    while part := await reader.read(_LARGEST_HEAD):
+        read = _allowed(read + len(part))
+        parts.append(part)
+    return b"".join(parts), False
+
+
+def _allowed(size: int) -> int:
+    if size > LARGEST:
+        raise TooLarge
+    return size

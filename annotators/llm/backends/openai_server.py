@@ -1,36 +1,45 @@
 """Models behind OpenAI's chat API, and every server that speaks it (vLLM, SGLang, llama.cpp, Ollama, gateways).
 
-Key from OPENAI_API_KEY, address from ``base_url`` or OPENAI_BASE_URL. The official SDK does the authentication, the
-address and the errors; the answer is read here, because servers that merely resemble OpenAI's leave fields out.
+Address from ``base_url`` or OPENAI_BASE_URL; which key goes there is said in keys.py. The official SDK does the
+authentication, the address and the errors; the answer is read here, because servers that merely resemble OpenAI's
+leave fields out.
 
 Servers differ in the parameters they know. When one refuses log-probabilities, JSON schemas, seeds or the name of the
-token limit, this backend goes on without and says so once; a refused temperature stops the run, because leaving it
-out would change who is simulated.
+token limit, this backend goes on without and says so, once for each. A refused temperature or reasoning effort stops
+the run, because leaving it out would change who is simulated.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Awaitable
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
-from annotators.llm.backends.http_failures import code, decoded, message
-from annotators.llm.backends.wire import TIMEOUT, Unacceptable, Wire, http_client
-from annotators.llm.completion import Completion, Finish, Request, TryAgain, redacted
+from annotators.llm.backends.batches import Ended, Lost
+from annotators.llm.backends.http_failures import about, code, decoded, message
+from annotators.llm.backends.keys import OPENAI
+from annotators.llm.backends.wire import TIMEOUT, Gone, Unacceptable, Wire, http_client
+from annotators.llm.completion import (
+    UNKNOWN,
+    Completion,
+    Finish,
+    Request,
+    TryAgain,
+    Unreadable,
+    printable,
+    redacted,
+    tokens,
+    unreadable,
+)
 from annotators.llm.labels import of_listed
+from annotators.llm.question import FLOOR, expected_tokens
 from farm.errors import UserError, need
 from farm.progress import note
 
-OFFICIAL = "https://api.openai.com/v1"
-KEY = "OPENAI_API_KEY"
-TOP = 20
-"""alternatives asked for with log-probabilities, the most that servers give by default"""
-
-
-def address(base_url: str | None) -> str:
-    """The address asked: ``base_url``, else OPENAI_BASE_URL, else OpenAI's own."""
-    return (base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
+TOP, FEWER = 20, 5
+"""alternatives asked for with log-probabilities: the most that servers give by default, and what others still give"""
 
 
 class OpenAIServer:
@@ -38,37 +47,50 @@ class OpenAIServer:
 
     concurrency = 64
 
-    def __init__(self, name: str, base_url: str | None = None) -> None:
+    def __init__(self, name: str, base_url: str | None = None, key: str | None = None) -> None:
         try:
             import openai
         except ImportError as error:
             raise need("judges", "openai", f"model openai/{name}") from error
-        url = address(base_url)
-        key = os.environ.get(KEY, "")
-        if not key and url.startswith(OFFICIAL):
+        url = OPENAI.address(base_url)
+        secret, variable = OPENAI.key(url, key)
+        if not secret and url == OPENAI.official:
             raise UserError(
-                f"model openai/{name}: set the environment variable {KEY}, or name another server with base_url"
+                f"model openai/{name}: set the environment variable {OPENAI.keys[0]}, or name another server with "
+                "base_url"
             )
         self.who = f"{name} at {url}"
-        self._official = url.startswith(OFFICIAL)
-        self._without: set[str] = set() if self._official else {"max_completion_tokens"}
+        host = urlsplit(url).hostname or ""
+        theirs = host == "api.openai.com" or host.endswith((".api.openai.com", ".openai.azure.com"))
+        self._limit = "max_completion_tokens" if theirs else "max_tokens"
+        self._adapted: set[str] = set()
+        own = OPENAI.owns(url)
         client = openai.AsyncOpenAI(
-            api_key=key or "none",
+            api_key=secret or "none",
             base_url=url,
             max_retries=0,  # the session retries, for all questions together
             timeout=TIMEOUT,
-            http_client=http_client(openai.DefaultAsyncHttpxClient),
+            http_client=http_client(openai.DefaultAsyncHttpxClient, own),
         )
-        self.wire = Wire(openai, client, url, self.who, KEY)
+        self.wire = Wire(openai, client, url, self.who, variable, own)
 
     async def complete(self, request: Request) -> Completion:
         while True:
             sent = self.body(request)
             try:
                 return completion(await self.wire.post("/chat/completions", sent), request.labels, self.who)
+            except Unreadable as odd:
+                return unreadable(odd)
             except Unacceptable as refusal:
-                if not self._adapt(refusal.body, sent):
+                if filtered(refusal.body):
+                    return of_filter(refusal.body, expected_tokens(request))
+                # another question may have been refused, and all adapted, in the meantime
+                if self.body(request) == sent and not self.adapt(about(refusal.body), sent):
                     raise self.wire.mean(refusal) from None
+
+    def most(self, request: Request) -> int:
+        """Tokens of an answer that are asked for at most."""
+        return max(request.max_tokens, FLOOR)
 
     async def submit(self, requests: dict[str, Request], mark: str) -> str:
         """Hand in a batch; its id."""
@@ -78,8 +100,8 @@ class OpenAIServer:
         ]
         content = "\n".join(json.dumps(line) for line in lines).encode()
         client = self.wire.client
-        file = await self._batch(client.files.create(file=("questions.jsonl", content), purpose="batch"))
-        batch = await self._batch(
+        file = await self.wire.batch(client.files.create(file=("questions.jsonl", content), purpose="batch"))
+        batch = await self.wire.batch(
             client.batches.create(
                 input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"mark": mark}
             )
@@ -88,85 +110,152 @@ class OpenAIServer:
 
     async def find(self, mark: str, since: float, count: int) -> str | None:  # noqa: ARG002
         """The batch with this mark among the last hundred."""
-        listed = await self._batch(self.wire.client.batches.list(limit=100))
+        listed = await self.wire.batch(self.wire.client.batches.list(limit=100))
         return next((str(b.id) for b in listed.data if (b.metadata or {}).get("mark") == mark), None)
 
-    async def collect(self, batch: str) -> dict[str, Completion | str] | None:
-        """The answers of a batch that has ended; None while it runs."""
+    async def collect(self, batch: str) -> Ended | None:
+        """What became of a batch that has ended; None while it runs."""
         client = self.wire.client
-        state = await self._batch(client.batches.retrieve(batch))
+        state = await self.wire.batch(client.batches.retrieve(batch))
         if state.status not in ("completed", "failed", "expired", "cancelled"):
             return None
-        out: dict[str, Completion | str] = {}
-        for file in (state.output_file_id, state.error_file_id):
-            if file:
-                content = (await self._batch(client.files.content(file))).content
-                out |= dict(_batch_line(line, self.who) for line in content.splitlines() if line.strip())
-        return out
-
-    async def _batch(self, call: Awaitable[Any]) -> Any:
+        out: dict[str, Completion | Lost] = {}
         try:
-            return await self.wire.sdk(call)
-        except Unacceptable as refusal:
-            raise self.wire.mean(refusal) from None
+            for file in (state.output_file_id, state.error_file_id):
+                if file:
+                    content = (await self.wire.batch(client.files.content(file))).content
+                    out |= dict(_lines(content, self.who))
+        except Gone:
+            return Ended(out, f"the results of batch {batch} have expired at {self.who}", again=True)
+        return ended(out, state.status, getattr(state.errors, "data", None) or [])
 
     def body(self, request: Request) -> dict[str, Any]:
         """The request as the API takes it."""
         messages = [{"role": "user", "content": request.user}]
         if request.system:
             messages.insert(0, {"role": "system", "content": request.system})
-        limit = "max_tokens" if "max_completion_tokens" in self._without else "max_completion_tokens"
-        out: dict[str, Any] = {"model": request.model, "messages": messages, limit: request.max_tokens}
+        floor = FLOOR if self._limit == "max_completion_tokens" or "floor" in self._adapted else 1
+        out: dict[str, Any] = {
+            "model": request.model,
+            "messages": messages,
+            self._limit: max(request.max_tokens, floor),
+        }
         if request.temperature is not None:
             out["temperature"] = request.temperature
-            if request.temperature > 0 and "seed" not in self._without:
+            if request.temperature > 0 and "seed" not in self._adapted:
                 out["seed"] = (request.seed * 1_000_003 + request.replicate) % 2**31
-        if request.labels and "logprobs" not in self._without:
-            out |= {"logprobs": True, "top_logprobs": TOP if "top_logprobs" not in self._without else 5}
-        if request.schema and "response_format" not in self._without:
+        if request.labels and "logprobs" not in self._adapted:
+            out |= {"logprobs": True, "top_logprobs": FEWER if "top_logprobs" in self._adapted else TOP}
+        if request.schema and "response_format" not in self._adapted:
             wanted = {"name": "verdict", "strict": True, "schema": request.schema}
             out["response_format"] = {"type": "json_schema", "json_schema": wanted}
-        if request.effort is not None:
+        if request.effort is not None and "reasoning_effort" not in self._adapted:
             out["reasoning_effort"] = request.effort
         return out
 
-    def _adapt(self, refusal: object, sent: dict[str, Any]) -> bool:
-        about = f"{code(refusal)} {message(refusal)}".lower()
-        if "temperature" in about and "temperature" in sent:
-            raise UserError(f"{self.who} accepts no temperature: set `temperature: null` ({redacted(about)})") from None
+    def adapt(self, said: str, sent: dict[str, Any] | None = None) -> bool:
+        """Whether what was refused (see :func:`about`) can be left out or said otherwise, which it is from now on.
+
+        Every parameter is adapted once. ``sent``: what was refused; of a line of a batch it is no longer known.
+        """
+        if "temperature" in said and (sent is None or "temperature" in sent):
+            raise UserError(f"{self.who} accepts no temperature: set `temperature: null` ({redacted(said)})") from None
+        if "reasoning_effort" in said and any(word in said for word in ("value", "does not support")):
+            raise UserError(
+                f"{self.who} refuses the reasoning effort: set `effort` to one that it takes, and `thinking` to the "
+                f"tokens of room for it ({redacted(said, 120)})"
+            ) from None
         for parameter, instead in _OPTIONAL.items():
-            if parameter in sent and parameter in about:
-                self._without.add(parameter)
-                note(f"{self.who} does not take {parameter}: {instead}")
-                return True
+            if parameter in self._adapted or (sent is not None and parameter not in _named(sent)):
+                continue
+            if not _refused(parameter, said):
+                continue
+            self._adapted.add(parameter)
+            if parameter in _LIMITS:
+                self._limit = _LIMITS[parameter]
+            note(f"{self.who} does not take {parameter}: {instead}")
+            return True
         return False
 
     async def close(self) -> None:
         await self.wire.close()
 
 
+_LIMITS = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
 _OPTIONAL = {
+    "floor": f"asked with a limit of at least {FLOOR} tokens",
     "max_completion_tokens": "asked with max_tokens",
-    "top_logprobs": "asked for 5 alternatives only",
+    "max_tokens": "asked with max_completion_tokens",
+    "top_logprobs": f"asked for {FEWER} alternatives only",
     "logprobs": "verdicts are read from the text, without probabilities",
     "response_format": "verdicts are read from the text",
     "reasoning_effort": "asked without a reasoning effort",
     "seed": "asked without, so a repeated question may be answered differently",
 }
+"""What can be left out or said otherwise, in the order in which it is tried: a refusal of ``top_logprobs`` for the
+second time is one of ``logprobs``, whose name is in it."""
 
 
-def _batch_line(line: bytes, who: str) -> tuple[str, Completion | str]:
-    """One line of a result file: whose it is, and the completion or why there is none."""
-    data = decoded(line, who)
-    name = str(data.get("custom_id"))
-    response = data.get("response") or {}
-    body = response.get("body") or {}
-    if data.get("error") or response.get("status_code") != 200:
-        return name, redacted(message(data.get("error") or body) or f"status {response.get('status_code')}")
+def _named(sent: dict[str, Any]) -> set[str]:
+    return {*sent, "floor"}
+
+
+def _refused(parameter: str, said: str) -> bool:
+    """Whether a refusal is about this parameter."""
+    too_small = "integer_below_min_value" in said or "expected a value >=" in said
+    if parameter == "floor":
+        return too_small and any(limit in said for limit in _LIMITS)
+    if parameter in _LIMITS:  # they are named where a question is too long, too
+        return parameter in said and not (too_small or "context" in said or "too large" in said)
+    return parameter in said
+
+
+def filtered(refusal: object) -> bool:
+    """Whether a filter before the model (Azure's) refused the question, which is no error of ours."""
+    return "content_filter" in code(refusal) or "responsibleaipolicyviolation" in str(refusal).lower()
+
+
+def of_filter(refusal: object, input_tokens: int) -> Completion:
+    """The refusal of such a filter. It names no usage, and Azure charges for the reading."""
+    return Completion(redacted(message(refusal)), input_tokens=input_tokens, finish="refusal")
+
+
+def _lines(content: bytes, who: str) -> Iterator[tuple[str, Completion | Lost]]:
+    """Whose each line of a result file is, and the completion or why there is none. Lines nobody can read are left
+    out."""
+    for line in content.splitlines():
+        try:
+            data = decoded(line, who)
+        except (TryAgain, Unreadable):
+            continue
+        yield str(data.get("custom_id")), _of_line(data, who)
+
+
+def _of_line(data: dict[str, Any], who: str) -> Completion | Lost:
     try:
-        return name, completion(body, ("1", "2") if body.get("choices", [{}])[0].get("logprobs") else (), who)
+        response = data.get("response") or {}
+        status, body = response.get("status_code"), response.get("body") or {}
+        if data.get("error") or status != 200:
+            refusal = data.get("error") or body
+            if status in (400, 422) and filtered(refusal):
+                return of_filter(refusal, UNKNOWN)
+            why = redacted(message(refusal) or f"status {status}")
+            return Lost(why, redacted(about(refusal)) if status in (400, 422) else "")
+        return completion(body, ("1", "2") if body.get("choices", [{}])[0].get("logprobs") else (), who)
     except TryAgain as error:
-        return name, str(error)
+        return Lost(str(error))
+    except (AttributeError, TypeError, IndexError, KeyError):
+        return Lost("a line of the results has another form")
+
+
+def ended(out: dict[str, Completion | Lost], status: str, errors: Sequence[Any]) -> Ended:
+    """The end of a batch, with the reason for what is missing. A full queue is nobody's failure."""
+    said = redacted("; ".join(f"{e.code}: {e.message}" for e in errors))
+    why = f"the batch ended as {status} without an answer" + (f" ({said})" if said else "")
+    if "token_limit_exceeded" not in said and "enqueued token limit" not in said.lower():
+        return Ended(out, why)
+    limit = re.search(r"limit: ([\d,]+)", said, re.IGNORECASE)
+    return Ended(out, why, again=True, free=True, queue=int(limit[1].replace(",", "")) if limit else None)
 
 
 def completion(data: dict[str, Any], labels: tuple[str, ...], who: str) -> Completion:
@@ -175,6 +264,7 @@ def completion(data: dict[str, Any], labels: tuple[str, ...], who: str) -> Compl
         choice = data["choices"][0]
         said = choice.get("message") or {}
         usage = data.get("usage") or {}
+        parts = usage.get("prompt_tokens_details") or {}
         text = said.get("content")
         refused = bool(said.get("refusal")) or choice.get("finish_reason") == "content_filter"
         if text is None and not refused and choice.get("finish_reason") != "length":
@@ -182,13 +272,15 @@ def completion(data: dict[str, Any], labels: tuple[str, ...], who: str) -> Compl
         finish: Finish = "refusal" if refused else "length" if choice.get("finish_reason") == "length" else "stop"
         first = of_listed(listed_tokens(choice.get("logprobs")), labels) if labels else None
         return Completion(
-            text=str(text or said.get("refusal") or ""),
+            text=printable(str(text or said.get("refusal") or "")),
             labels=first.logs if first else None,
             mass=first.mass if first else None,
-            input_tokens=int(usage.get("prompt_tokens") or 0),
-            output_tokens=int(usage.get("completion_tokens") or 0),
+            input_tokens=tokens(usage.get("prompt_tokens")),
+            output_tokens=tokens(usage.get("completion_tokens")),
             finish=finish,
-            model=str(data.get("model") or ""),
+            model=printable(str(data.get("model") or ""))[:200],
+            cached_tokens=tokens(parts.get("cached_tokens") or 0),
+            written_tokens=tokens(parts.get("cache_write_tokens") or 0),
         )
     except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         raise TryAgain(f"{who}: the answer has no text in choices[0].message.content", charged=True) from None

@@ -41,6 +41,7 @@ def quick() -> Limits:
 def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-SECRETSECRET1234567890")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-SECRETSECRET1234567890")
+    monkeypatch.setenv("JUDGE_KEY", "sk-judge-SECRETSECRET1234567890")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
     progress._said.clear()

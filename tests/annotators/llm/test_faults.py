@@ -126,10 +126,10 @@ def test_a_wrong_key_stops_at_once_with_one_sentence(model: str, store: Store, q
     body = {"error": {"message": "Incorrect API key provided: sk-proj-SECRETSECRET1234567890"}}
     with FaultServer(lambda *_: Fault(status=401, body=body)) as server, session(quick):
         with pytest.raises(UserError, match="refuses the key") as caught:
-            judge(model, server, store).annotate(make_pairs(500), seed=0)
+            judge(model, server, store, key="JUDGE_KEY").annotate(make_pairs(500), seed=0)
         assert len(server.seen) <= 8, "no more than were in flight"
     assert "SECRET" not in str(caught.value)
-    assert "KEY" in str(caught.value)
+    assert "JUDGE_KEY" in str(caught.value)
 
 
 def test_an_unknown_model_stops_at_once(store: Store, quick: Limits) -> None:
@@ -212,13 +212,13 @@ def test_no_key_reaches_store_table_log_or_error(
     said = ""
     with FaultServer(plan) as server, session(quick):
         for model in ENDPOINTS:
-            table = judge(model, server, store).annotate(make_pairs(12), seed=0)
+            table = judge(model, server, store, key="JUDGE_KEY").annotate(make_pairs(12), seed=0)
             assert (table["status"] == "error").any()
             said += table.to_json()
         server.plan = lambda n, b, h: Fault(status=401, body={"error": {"message": f"key {h}"}})
         for model in ENDPOINTS:
             try:
-                judge(model, server, store).annotate(make_pairs(2), seed=1)
+                judge(model, server, store, key="JUDGE_KEY").annotate(make_pairs(2), seed=1)
             except UserError:
                 import traceback
 
