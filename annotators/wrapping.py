@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm import rng
-from farm.artifacts import code_digest
+from farm.code_digest import class_digest
 from farm.errors import UserError
 from farm.protocols import Annotator, Features
 from farm.records import Annotation, Pair
@@ -89,15 +88,8 @@ def _fields(thing: Any) -> dict[str, Any] | None:
 
 
 def _code(kind: type) -> str:
-    """A digest of the code behind a class: of its package, or of itself where it was defined in a notebook."""
-    try:
-        return code_digest(kind.__module__.partition(".")[0])
-    except (ImportError, AttributeError, OSError):
-        pass
-    try:
-        return f"{rng.text_id(inspect.getsource(kind)):016x}"
-    except (OSError, TypeError) as error:
-        raise UserError(f"the source of {kind.__qualname__} is not to be found, so it cannot be cached") from error
+    """A digest of the code behind a class: of its module and of what this imports within its package."""
+    return class_digest(f"{kind.__module__}.{kind.__qualname__.partition('.')[0]}")
 
 
 def unannotated(pairs: pd.DataFrame) -> pd.DataFrame:

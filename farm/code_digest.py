@@ -82,11 +82,13 @@ def with_code(description: Any) -> Any:
 
 
 def _ground_files() -> Iterator[tuple[str, Path]]:
+    """(label, file) of all that is listed. A listed part that is missing is an error: its changes would go unseen."""
     root = Path(__file__).parent
     for name in _GROUND:
-        for file in [root / name] if name.endswith(".py") else sorted((root / name).rglob("*.py")):
-            if file.is_file():
-                yield str(file.relative_to(root)), file
+        files = [root / name] if name.endswith(".py") else sorted((root / name).rglob("*.py"))
+        if not files or not all(file.is_file() for file in files):
+            raise RuntimeError(f"farm/code_digest.py lists `{name}`, which is not in {root}: name where it is now")
+        yield from ((str(file.relative_to(root)), file) for file in files)
 
 
 def _followed(start: Path, module: str) -> Iterator[tuple[str, Path]]:

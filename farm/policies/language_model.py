@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +25,9 @@ from farm.policies.batches import check_lengths, response_ids, response_mask, un
 from farm.policies.body import COMPUTE, Body
 from farm.policies.conversation import Conversation
 from farm.policies.likelihoods import chosen
+from farm.policies.scorer import Head, LanguageModelScorer
 from farm.policies.tabular import occurrences
 from farm.protocols import Engine, Request, Samples
-
-Head = Literal["last", "last+sum"]
 
 
 class LanguageModelPolicy:
@@ -212,10 +211,8 @@ class LanguageModelPolicy:
             finish_reason=["stop"] * len(tokens),
         )
 
-    def scorer(self, seed: int, head: Head | None = None) -> Any:
-        """A :class:`farm.policies.scorer.LanguageModelScorer` on a copy of the body, its head drawn from ``seed``."""
-        from farm.policies.scorer import LanguageModelScorer
-
+    def scorer(self, seed: int, head: Head | None = None) -> LanguageModelScorer:
+        """A scorer on a copy of the body, its head drawn from ``seed``."""
         return LanguageModelScorer.new(self.body, self.tokenizer, head or self.settings["scorer_head"], seed)
 
     def copy(self) -> LanguageModelPolicy:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from farm.models import load_causal_lm, save_causal_lm
 from farm.policies import read_descriptor, write_descriptor
 from farm.policies.batches import prompt_lengths, response_mask, unflatten
 from farm.policies.body import Body
-from farm.policies.language_model import Head
 from farm.policies.tabular import calibrated
 from farm.policies.trees import Lengths
 from farm.protocols import Samples
 
+Head = Literal["last", "last+sum"]
 HEAD = "head.safetensors"
 
 

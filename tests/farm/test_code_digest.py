@@ -84,3 +84,28 @@ def test_the_ground_has_what_changes_results() -> None:
     labels = {label for label, _ in digests._ground_files()}
     assert {"stages.py", "rng.py", "policies/language_model.py"} <= labels
     assert not labels & {"cli.py", "status.py", "scheduling/ray.py"}
+
+
+def test_a_listed_part_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the first file that is moved would let old results answer for changed code."""
+    listed = digests._GROUND
+    for gone in ("moved_away.py", "moved_room"):
+        monkeypatch.setattr(digests, "_GROUND", (*listed, gone))
+        with pytest.raises(RuntimeError, match=f"lists `{gone}`"):
+            list(digests._ground_files())
+    root = Path(digests.__file__).parent.parent
+    assert all(digests._file(root, name) for name in digests._PLUMBING)
+
+
+def test_the_code_of_an_annotator_is_that_of_its_module(package: Path) -> None:
+    """Not of its package's first file alone: what the annotator's own file says decides what is cached."""
+    from annotators.wrapping import description
+
+    def current() -> object:
+        digest()
+        return description(importlib.import_module("wing_for_test.method").Method())["code"]
+
+    before = current()
+    with (package / "parts" / "losses.py").open("a") as source:
+        source.write("\n# changed\n")
+    assert current() != before
