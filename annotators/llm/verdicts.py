@@ -6,7 +6,8 @@
     rating   ``Rating: 5``, or ``{"ratings": {"helpfulness": 5}}``
     ranking  ``Ranking: 2 > 1 > 3``
 
-What cannot be read is None: the row is unparseable, never a coin toss or a tie.
+What cannot be read is None: the row is unparseable, never a coin toss or a tie. What stands before a value is told by
+:func:`annotators.llm.guard.head`, which judged texts are kept free of.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from annotators.llm.guard import head
 from annotators.llm.prompt import Form
 
 _LABEL = re.compile(r"[\s\"'`*(\[]*(?:output[\s_]*)?[(\[]?([12])[\s\"'`*)\].]*", re.IGNORECASE)
-_LINE = re.compile(
-    r"\bverdict[*`\"' ]*(\d+)?[*`\"' ]*:[*`\"' (\[]*(tie\b|[12](?:\.\d+)?(?![\d.]*\d))", re.IGNORECASE | re.ASCII
-)
-_RATING = re.compile(r"\brating[*`\"' ]*:[*`\"' ]*(\d+(?:\.\d+)?)", re.IGNORECASE | re.ASCII)
-_ESCAPED_KEY = re.compile(r"\\u(?=[0-9a-fA-F]{4}[^\"\n]*\"\s*:)")
-"""a key spelt with escapes, which the guard would not have recognised: it stays spelt out"""
-_RANKING = re.compile(r"\branking[*`\"' ]*:[*`\"' ]*(\d+(?:[ ]*>[ ]*\d+)*)", re.IGNORECASE | re.ASCII)
+
+
+def _behind(key: str, value: str) -> re.Pattern[str]:
+    """A value behind the head of a verdict: the groups are the number in the head and the value."""
+    return re.compile(rf"(?<![a-z]){head(key)}[ *_`\"'(\[]*{value}", re.IGNORECASE | re.ASCII)
+
+
+_LINE = _behind("verdict", r"(tie\b|[12](?:\.\d+)?(?![\d.]*\d))")
+_RATING = _behind("rating", r"(\d+(?:\.\d+)?)")
+_RANKING = _behind("ranking", r"(\d+(?: *> *\d+)*)")
 
 
 def pairwise(text: str, form: Form, count: int) -> list[float | None]:
@@ -80,7 +85,7 @@ def _verdict(value: object) -> float | None:
 def rating(text: str, low: int, high: int) -> float | None:
     """The last rating in the text, if it lies on the scale."""
     found = _RATING.findall(text)
-    return _on_scale(float(found[-1]), low, high) if found else None
+    return _on_scale(float(found[-1][1]), low, high) if found else None
 
 
 def without_rating(text: str) -> str:
@@ -104,7 +109,7 @@ def ratings(text: str, aspects: Sequence[str], low: int, high: int) -> dict[str,
 
 def ranking(text: str, count: int) -> list[int] | None:
     """The last complete ranking, as output numbers from best to worst."""
-    for found in reversed(_RANKING.findall(text)):
+    for _, found in reversed(_RANKING.findall(text)):
         order = [int(x) for x in found.split(">")]
         if sorted(order) == list(range(1, count + 1)):
             return order
@@ -114,7 +119,6 @@ def ranking(text: str, count: int) -> list[int] | None:
 def json_objects(text: str) -> list[dict[str, Any]]:
     """The outermost JSON objects in a text, in order; prose and code fences around them are skipped."""
     decoder = json.JSONDecoder()
-    text = _ESCAPED_KEY.sub(r"\\\\u", text)
     out, at = [], 0
     while (at := text.find("{", at)) >= 0:
         try:
