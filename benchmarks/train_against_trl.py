@@ -232,10 +232,10 @@ def theirs(method: str, a: argparse.Namespace) -> dict[str, Any]:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-    tokenizer = AutoTokenizer.from_pretrained(a.model)
+    tokenizer = AutoTokenizer.from_pretrained(a.model, trust_remote_code=False)
     kind = AutoModelForSequenceClassification if method == "reward" else AutoModelForCausalLM
     labels = {"num_labels": 1} if method == "reward" else {}
-    model = kind.from_pretrained(a.model, dtype=torch.float32, **labels)
+    model = kind.from_pretrained(a.model, dtype=torch.float32, trust_remote_code=False, **labels)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     rows = texts(a.steps * a.batch, 0)

@@ -93,14 +93,14 @@ def load_causal_lm(name: str, dtype: str = "float32") -> tuple[Any, Any]:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{name}: no causal language model in safetensors can be read there ({reason})") from error
     with contextlib.suppress(OSError):
-        return _open(name, dtype, local_files_only=True)
+        return _of_the_hub(name, dtype, local_files_only=True)
     converted = home() / "models" / name.rpartition("/")[2]
     if name == SMOLLM2 and sealed.whole(converted):
         return _open(str(converted), dtype)
     reason = "the hub cannot be reached"
     if _hub_answers():
         try:
-            return _open(name, dtype)
+            return _of_the_hub(name, dtype)
         except OSError as error:
             reason = f"the hub does not give it: {str(error).strip().splitlines()[0]}"
     if name == SMOLLM2 and (gguf := _packaged_gguf()) is not None:
@@ -183,10 +183,18 @@ def quiet() -> Iterator[None]:
 def _open(name: str, dtype: str, **how: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    how["trust_remote_code"] = False  # a model is weights, not a program
     tokenizer = AutoTokenizer.from_pretrained(name, **how)
     with torch.random.fork_rng(devices=[]), quiet():
         model = AutoModelForCausalLM.from_pretrained(name, dtype=DTYPES[dtype], **{"use_safetensors": True, **how})
     return model.eval(), tokenizer
+
+
+def _of_the_hub(name: str, dtype: str, **how: Any) -> tuple[Any, Any]:
+    try:
+        return _open(name, dtype, **how)
+    except ValueError as error:  # code of its own among them
+        raise UserError(f"model {name} cannot be opened ({str(error).strip().splitlines()[0]})") from error
 
 
 def _packaged_gguf() -> Path | None:
@@ -208,7 +216,7 @@ def _convert(gguf: Path, target: Path) -> None:
         import gguf as reader  # noqa: F401
     except ImportError as error:
         raise need("models", "gguf", f"reading {gguf.name}") from error
-    how = {"gguf_file": gguf.name}
+    how: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
     with quiet(), contextlib.redirect_stderr(io.StringIO()):  # a progress bar that has no switch
         quantised = AutoModelForCausalLM.from_pretrained(str(gguf.parent), dtype=torch.float32, **how)
     # The weights are plain by now, but the config says "quantized" and refuses to be saved: a fresh model takes them.

@@ -281,7 +281,7 @@ def _started(settings: VLLM, writer: Writer, folder: str) -> Any:
             enable_prefix_caching=True,
             use_tqdm_on_load=False,
             **more,
-            **(settings.options or {}),
+            **{**(settings.options or {}), "trust_remote_code": False},
         )
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -18,6 +18,20 @@ INSTRUCTION = "### Instruction:\n{prompt}\n\n### Response:\n"
 """The plain template, for tokenizers without a chat template."""
 
 
+def special_tokens(tokenizer: Any) -> list[str]:
+    """The texts that a tokenizer takes for tokens of its own: ends of turns and the like."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    return sorted({str(t) for t in tokenizer.all_special_tokens} | {str(t) for t in added if t.special})
+
+
+def as_data(text: str, special: Sequence[str]) -> str:
+    """A text in which special tokens are broken up, so that they are read as the letters that they are."""
+    for token in special:
+        if token in text:
+            text = text.replace(token, token[0] + " " + token[1:])
+    return text
+
+
 class Conversation:
     """The two directions between text and tokens, with the tokens that end a response.
 
@@ -51,10 +65,7 @@ class Conversation:
         also = [self._id(token) for token in extra_eos]
         also += [named] if isinstance(named, int) else list(named)
         self.ends = frozenset([self.eos, *also])
-        self._special = sorted(
-            {str(t) for t in tokenizer.all_special_tokens}
-            | {str(t) for t in getattr(tokenizer, "added_tokens_decoder", {}).values() if t.special}
-        )
+        self._special = special_tokens(tokenizer)
         default = tokenizer("a").input_ids
         bos = tokenizer.bos_token_id
         self._bos = bos if bos is not None and bos != self.eos and default[:1] == [bos] else None
@@ -109,7 +120,7 @@ class Conversation:
 
     def _after(self, prompt: str, output: str) -> str:
         """What follows the prompt in the rendered conversation; the bare output if the template changes the prompt."""
-        output = self._data(output)
+        output = as_data(output, self._special)
         if not self.chat:
             return output
         turns = [{"role": "user", "content": self._asked(prompt)}, {"role": "assistant", "content": output}]
@@ -127,10 +138,4 @@ class Conversation:
 
     def _asked(self, prompt: str) -> str:
         control = next((text for text in self.control if prompt.startswith(text)), "")
-        return control + self._data(prompt[len(control) :])
-
-    def _data(self, text: str) -> str:
-        for token in self._special:
-            if token in text:
-                text = text.replace(token, token[0] + " " + token[1:])
-        return text
+        return control + as_data(prompt[len(control) :], self._special)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,17 @@ def test_smollm2_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Paris" in policy.sample(prompts[:1], seed=0, purpose="t", temperature=0).outputs[0]
     again, _ = load_causal_lm(SMOLLM2, "bfloat16")
     assert again.dtype == torch.bfloat16
+
+
+def test_the_code_of_a_model_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where somebody at the terminal would say yes."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    save_causal_lm(small_model(), word_tokenizer(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w').close()\n")
+    with pytest.raises(UserError) as caught:
+        load_causal_lm(str(tmp_path))
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "was run").exists()

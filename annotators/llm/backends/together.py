@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from annotators.llm.completion import Completion, Request
+from farm.policies.conversation import as_data
 
 
 class Together:
@@ -43,3 +44,9 @@ class Together:
                 if not done.done():
                     done.set_result(answer)
             await asyncio.sleep(0.001)
+
+
+def turns(request: Request, special: Sequence[str]) -> list[dict[str, str]]:
+    """The conversation for a chat template. What is judged spells out no ``special`` token that could end a turn."""
+    said = (("system", request.system), ("user", request.user))
+    return [{"role": role, "content": as_data(text, special)} for role, text in said if text or role == "user"]

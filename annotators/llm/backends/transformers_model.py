@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from annotators.llm.backends.together import Together
+from annotators.llm.backends.together import Together, turns
 from annotators.llm.completion import Completion, Request
 from farm import rng
 from farm.errors import need
@@ -28,10 +28,12 @@ class TransformersModel:
         except ImportError as error:
             raise need("models", "torch", f"model transformers/{name}") from error
         from farm.models import load_causal_lm
+        from farm.policies.conversation import special_tokens
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._torch, self._name = torch, name
         self._model, self._tokenizer = load_causal_lm(name, "bfloat16")
+        self._special = special_tokens(self._tokenizer)
         self._model = self._model.to(device)
         self._together = Together(self._answer, self.concurrency)
 
@@ -90,9 +92,9 @@ class TransformersModel:
         ]
 
     def _ids(self, request: Request) -> list[int]:
-        turns = [{"role": "system", "content": request.system}] if request.system else []
-        turns.append({"role": "user", "content": request.user})
-        text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = self._tokenizer.apply_chat_template(
+            turns(request, self._special), tokenize=False, add_generation_prompt=True
+        )
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _ends(self) -> set[int]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from annotators.llm.backends.openai_server import TOP
-from annotators.llm.backends.together import Together
+from annotators.llm.backends.together import Together, turns
 from annotators.llm.completion import Completion, Request
 from annotators.llm.labels import of_listed
 from farm.engines import children
 from farm.errors import need
+from farm.policies.conversation import special_tokens
 
 
 class VLLMModel:
@@ -25,7 +26,7 @@ class VLLMModel:
             raise need("vllm", "vllm", f"model vllm/{name}") from error
         self._vllm = vllm
         with children.that_end_with_us():
-            self._engine = vllm.LLM(model=name, seed=0, disable_log_stats=True)
+            self._engine = vllm.LLM(model=name, seed=0, disable_log_stats=True, trust_remote_code=False)
         self._name = name
         self._together = Together(self._answer, self.concurrency)
 
@@ -36,14 +37,9 @@ class VLLMModel:
         return None
 
     def _answer(self, requests: Sequence[Request]) -> list[Completion]:
-        turns = [
-            [
-                *([{"role": "system", "content": r.system}] if r.system else []),
-                {"role": "user", "content": r.user},
-            ]
-            for r in requests
-        ]
-        outputs = self._engine.chat(turns, [self._parameters(r) for r in requests], use_tqdm=False)
+        special = special_tokens(self._engine.get_tokenizer())
+        asked = [turns(request, special) for request in requests]
+        outputs = self._engine.chat(asked, [self._parameters(r) for r in requests], use_tqdm=False)
         return [self._completion(output, request) for output, request in zip(outputs, requests, strict=True)]
 
     def _parameters(self, request: Request) -> Any:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends.transformers_model import TransformersModel
+from annotators.llm.backends.vllm_model import VLLMModel
 from annotators.llm.completion import Completion, Request
 from farm.errors import UserError
 from farm.models import tiny_llama
@@ -54,7 +56,7 @@ def ask(model: TransformersModel, *requests: Request) -> list[Completion]:
 
 
 def request(text: str, **settings: object) -> Request:
-    return Request("m", "", text, **{"max_tokens": 6, "temperature": 0.0, **settings})  # type: ignore[arg-type]
+    return Request("m", user=text, **{"system": "", "max_tokens": 6, "temperature": 0.0, **settings})  # type: ignore[arg-type]
 
 
 TEXTS = ["w1 w2", "w3", "w4 w5 w6 w7 w8 w9", "w10 w11 w12"]
@@ -88,6 +90,27 @@ def test_seeds_and_replicates_draw_anew_and_repeat(model: TransformersModel) -> 
     assert ask(model, request("w1", **base))[0].text == one
     others = {ask(model, request("w1", replicate=k, **base))[0].text for k in range(1, 6)}
     assert len(others | {one}) > 3
+
+
+def test_what_is_judged_cannot_end_a_turn(model: TransformersModel) -> None:
+    """``<eos>`` in a text is those letters; the template's own tokens stay what they are."""
+    asked = model._ids(request("w1 <eos> w2 <bos>", system="w3 <eos>"))
+    assert WORDS.index("<eos>") not in asked
+    assert asked.count(WORDS.index("<bos>")) == 1
+    assert asked == model._ids(request("w1 < eos> w2 < bos>", system="w3 < eos>"))
+
+
+def test_vllm_is_told_the_same(model: TransformersModel) -> None:
+    seen: list[object] = []
+    engine = VLLMModel.__new__(VLLMModel)
+    engine._vllm = SimpleNamespace(SamplingParams=dict)
+    engine._engine = SimpleNamespace(
+        get_tokenizer=lambda: model._tokenizer, chat=lambda turns, *_, **__: seen.extend(turns) or []
+    )
+    engine._answer([])
+    with pytest.raises(ValueError, match="zip"):
+        engine._answer([request("w1 <eos>", system="w3")])
+    assert seen == [[{"role": "system", "content": "w3"}, {"role": "user", "content": "w1 < eos>"}]]
 
 
 def test_the_limit_of_tokens(model: TransformersModel) -> None:
