@@ -68,7 +68,18 @@ class Stages:
 
     def policy(self, folder: Path | None) -> Policy:
         """The policy that a stage made; the world's own where no stage made it."""
-        return self._base if folder is None else _load(folder, Policy)
+        return self._base if folder is None else self._load(folder, Policy)
+
+    def _load(self, folder: Path | None, role: type[Any]) -> Any:
+        """What a stage made, sampled by the world's engine; None where no stage made it."""
+        from farm.policies import load
+
+        if folder is None:
+            return None
+        loaded = load(folder / "model", getattr(self.world, "engine", None))
+        if not isinstance(loaded, role):
+            raise UserError(f"{folder.name} holds a {type(loaded).__name__}, but a {role.__name__} is needed")
+        return loaded
 
     @cached_property
     def _base(self) -> Policy:
@@ -161,7 +172,7 @@ class Stages:
         table["sample"] = np.arange(len(table)) % e.sizes.samples
         table["tokens"] = samples.lengths()
         table["gold"] = self._gold_of(samples) if self.world.truth_known else np.nan
-        table["proxy"] = _scores(_load(reward_model, Scorer), samples) if reward_model else np.nan
+        table["proxy"] = _scores(self._load(reward_model, Scorer), samples) if reward_model else np.nan
         unchanged = name == "sft" and sft is None
         table["kl"] = 0.0 if unchanged else _kl(writer, self._sft(sft), samples, e.answer_temperature)
         if name == "sft":
@@ -219,8 +230,8 @@ class Stages:
             preferences=annotated,
             demonstrations=self.world.demonstrations(sizes.demonstrations) if "demonstrations" in needs else None,
             annotator=self.annotator("annotator") if "annotator" in needs else None,
-            reward_model=_load(models.get("reward_model"), Scorer),
-            preference_model=_load(models.get("preference_model"), PreferenceModel),
+            reward_model=self._load(models.get("reward_model"), Scorer),
+            preference_model=self._load(models.get("preference_model"), PreferenceModel),
             gold=self._gold,
         )
 
@@ -314,17 +325,6 @@ def _pair_table(first: Samples, second: Samples) -> pd.DataFrame:
         shared = ["instruction", "prompt_tokens"]
         sides.append(frame.rename(columns={c: f"{c}_{number}" for c in frame.columns if c not in shared}))
     return pd.concat([sides[0], sides[1].drop(columns=["instruction", "prompt_tokens"])], axis=1)
-
-
-def _load(folder: Path | None, role: type[Any]) -> Any:
-    from farm.policies import load
-
-    if folder is None:
-        return None
-    loaded = load(folder / "model")
-    if not isinstance(loaded, role):
-        raise UserError(f"{folder.name} holds a {type(loaded).__name__}, but a {role.__name__} is needed")
-    return loaded
 
 
 def _scores(scorer: Scorer, samples: Samples, batch: int = 256) -> NDArray[np.float64]:

@@ -6,6 +6,8 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from annotators.llm.completion import TryAgain
+from farm.errors import UserError
 from farm.progress import note
 
 
@@ -82,8 +84,25 @@ class Gate:
         """The question that tried for all is done."""
         self._trying.release()
 
-    def hold(self, seconds: float) -> None:
-        """Let nothing pass for so long: the server asked for it."""
+    def held(self, error: TryAgain) -> bool:
+        """Whether the server asked that nothing pass for a while. A wait shorter than ours is none that was asked for.
+
+        Raises:
+            UserError: it asks for a longer wait than the user has patience for.
+        """
+        seconds = error.after
+        if seconds is None or seconds < self._limits.shortest_wait:
+            return False
+        if seconds > self._limits.quota_patience:
+            raise UserError(
+                f"{error}; it asks to wait {seconds:,.0f} seconds: what is done is kept, and the same command goes on"
+            )
+        if seconds > self._limits.longest_wait and time.monotonic() + seconds > self._open_at + 1:
+            note(f"{error}; paused for {seconds:,.0f} seconds, as the server asks")
+        self._hold(seconds)
+        return True
+
+    def _hold(self, seconds: float) -> None:
         self._open_at = max(self._open_at, time.monotonic() + seconds)
 
     def spent(self, reason: str) -> bool:

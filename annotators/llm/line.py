@@ -39,20 +39,16 @@ class Line:
 
         def pause(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
-            after = error.after if isinstance(error, TryAgain) else None
-            if after is not None:
-                self.gate.hold(after)  # the server wants to be left alone by all
+            if isinstance(error, TryAgain) and self.gate.held(error):  # the server wants to be left alone by all
                 return 0.0
             return wait(state)
 
         try:
             return await self._attempt(question), charged
         except TryAgain as error:
-            if error.after is not None:
-                self.gate.hold(error.after)
             charged += error.charged
             self._tally.retried += 1
-            asked_to_wait = error.after is not None
+            asked_to_wait = self.gate.held(error)
         except Failure as error:
             return str(error), charged
         counted = 1
@@ -60,7 +56,7 @@ class Line:
         def enough(state: RetryCallState) -> bool:
             nonlocal counted
             error = state.outcome.exception() if state.outcome else None
-            if not (isinstance(error, TryAgain) and error.after is not None):
+            if not (isinstance(error, TryAgain) and (error.after or 0.0) >= self._limits.shortest_wait):
                 counted += 1  # to wait as the server asks is no failed try, within reason
             return counted >= self._limits.attempts or state.attempt_number >= 20 * self._limits.attempts
 

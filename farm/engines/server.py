@@ -20,7 +20,6 @@ import atexit
 import contextlib
 import http.client
 import json
-import os
 import shutil
 import time
 import urllib.error
@@ -33,7 +32,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from farm import adapters
+from farm import adapters, addresses
 from farm.engines.vllm import check_whole, seeds
 from farm.engines.weights import Folder, Held, Stamp, base_parameters, fingerprint, write_model
 from farm.errors import UserError
@@ -49,7 +48,7 @@ class Server:
     Args:
         url: of the interface, usually ending in /v1.
         model: the name it serves the model under; the only one it lists if omitted.
-        key: the environment variable that holds the key, where one is asked for.
+        key: the environment variable that holds the key, where one is asked for, and none of a provider's.
         hand_over: how new weights reach it, see above.
         folder: where weights are left for it; by default this machine's memory, which a server here can read.
         parallel: requests under way at a time.
@@ -66,8 +65,9 @@ class Server:
     timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"url must begin with http:// or https://, not {self.url!r}")
+        addresses.checked(self.url, "url")
+        if self.key is not None:
+            addresses.check_key(self.key, self.url)
         if self.parallel < 1:
             raise ValueError("parallel must be at least 1")
 
@@ -86,6 +86,21 @@ class Server:
         connection = _CONNECTIONS.pop(json.dumps(asdict(self), sort_keys=True), None)
         if connection is not None:
             connection.close()
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The key and the weights' place are for the address that was named, and for no other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
+def _line(text: str) -> str:
+    """A server's words as one line without control characters, which a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 class _Refused(UserError):
@@ -117,7 +132,9 @@ class _Connection:
         listed = self._ask(f"{self._api}/models") or {"data": []}
         names = [str(model["id"]) for model in listed["data"] if not model.get("parent")]  # adapters have one
         if len(names) != 1:
-            raise UserError(f"{self._api} serves {len(names)} models ({', '.join(names)[:200]}); name one as `model`")
+            raise UserError(
+                f"{self._api} serves {len(names)} models ({_line(', '.join(names)[:200])}); name one as `model`"
+            )
         return names[0]
 
     def write(self, model: Any, request: Request) -> Written:
@@ -276,21 +293,21 @@ class _Connection:
         attempts, timeout = (1, 5.0) if last else (ATTEMPTS, self._settings.timeout)
         headers = {"Content-Type": "application/json"}
         if self._settings.key is not None:
-            if self._settings.key not in os.environ:
-                raise UserError(f"engine server: the environment variable {self._settings.key} is not set")
-            headers["Authorization"] = f"Bearer {os.environ[self._settings.key]}"
+            headers["Authorization"] = f"Bearer {addresses.key_of(self._settings.key, self._settings.url)}"
         data = None if body is None else json.dumps(body).encode()
         for attempt in range(attempts):
             try:
                 asked = urllib.request.Request(url, data, headers)  # noqa: S310 (http or https, checked above)
-                with urllib.request.urlopen(asked, timeout=timeout) as answer:  # noqa: S310
+                with _OPENER.open(asked, timeout=timeout) as answer:
                     text = answer.read()
                 return json.loads(text) if read and text else None
             except urllib.error.HTTPError as error:
                 code = error.code
-                reason = f"{code} {error.read()[:300].decode(errors='replace')}"
+                reason = f"{code} {_line(error.read(300).decode(errors='replace'))}"
+                if 300 <= code < 400:
+                    reason = f"{code}, a redirect, which is not followed: set `url` to where it answers"
                 again = code in (408, 409, 429) or code >= 500
-            except ValueError as error:  # not JSON
+            except (ValueError, RecursionError) as error:  # not JSON
                 code, reason, again = 200, f"no JSON ({error})", False
             except (OSError, http.client.HTTPException) as error:  # the second where an answer breaks off
                 code, reason, again = 0, str(error) or type(error).__name__, True

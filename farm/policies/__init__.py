@@ -6,12 +6,13 @@ A saved one is a folder with ``farm_policy.json``, which names its class, beside
 from __future__ import annotations
 
 import json
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from farm.config import import_class
 from farm.errors import UserError
-from farm.protocols import Policy, PreferenceModel, Scorer
+from farm.protocols import Engine, Policy, PreferenceModel, Scorer
 
 DESCRIPTOR = "farm_policy.json"
 
@@ -47,8 +48,19 @@ def read_descriptor(folder: Path) -> dict[str, Any]:
     return data
 
 
-def load(folder: Path | str) -> Policy | Scorer | PreferenceModel:
+_ENGINE: ContextVar[Engine | None] = ContextVar("engine", default=None)
+
+
+def engine_of_loading() -> Engine | None:
+    """Who is to sample for a policy that is being loaded, also where it is part of another one."""
+    return _ENGINE.get()
+
+
+def load(folder: Path | str, engine: Engine | None = None) -> Policy | Scorer | PreferenceModel:
     """The policy, scorer or preference model that was saved in ``folder``.
+
+    ``engine`` samples for its language models. A saved policy names none: a file that somebody else made must not say
+    to which server texts, weights and a key are sent.
 
     The class is one of :data:`KNOWN` or an import path of a class that fulfils one of these roles and has a classmethod
     ``load(folder)``. Only safetensors and JSON are read.
@@ -64,10 +76,13 @@ def load(folder: Path | str) -> Policy | Scorer | PreferenceModel:
     cls = _import(path, origin)
     if not hasattr(cls, "load"):
         raise UserError(f"{origin}: class `{path}` has no classmethod `load`, so it cannot be opened again")
+    before = _ENGINE.set(_ENGINE.get() if engine is None else engine)
     try:
         loaded: Policy | Scorer | PreferenceModel = cls.load(folder)
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{folder}: a file of the saved {named} is missing or damaged ({error})") from error
+    finally:
+        _ENGINE.reset(before)
     return loaded
 
 

@@ -8,19 +8,19 @@ other. Texts become tokens once, in :mod:`farm.policies.conversation`; what was 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from farm import adapters, config, rng
+from farm import adapters, rng
 from farm.engines.llama import LlamaDecoder, is_plain_llama
 from farm.engines.sampling import NEVER, Decoder, TransformersDecoder
 from farm.engines.transformers import Transformers
 from farm.models import load_causal_lm, save_causal_lm
-from farm.policies import DESCRIPTOR, read_descriptor, write_descriptor
+from farm.policies import engine_of_loading, read_descriptor, write_descriptor
 from farm.policies.batches import check_lengths, response_ids, response_mask, unflatten
 from farm.policies.body import COMPUTE, Body
 from farm.policies.conversation import Conversation
@@ -239,11 +239,9 @@ class LanguageModelPolicy:
 
     def save(self, folder: Path) -> None:
         """Model, config and tokenizer in Hugging Face format, adapters merged (and once more by themselves, in the
-        folder ``adapter``), and the settings beside them."""
+        folder ``adapter``), and the settings beside them, without the engine."""
         self.body.check_whole()
         settings = {**self.settings, "lora": None}
-        if self.engine != Transformers(self.settings["rows_at_once"]):
-            settings["engine"] = engine_spec(self.engine)
         write_descriptor(folder, LanguageModelPolicy, settings)
         save_causal_lm(adapters.plain(self.model), self.tokenizer, folder)
         if self.settings["lora"] is not None:
@@ -253,8 +251,7 @@ class LanguageModelPolicy:
     def load(cls, folder: Path) -> LanguageModelPolicy:
         settings = read_descriptor(folder)
         del settings["class"]
-        if "engine" in settings:
-            settings["engine"] = config.build(Engine, settings["engine"], origin=str(folder / DESCRIPTOR))
+        settings["engine"] = engine_of_loading()  # whatever an older descriptor says
         model, tokenizer = load_causal_lm(str(folder), dtype="auto")
         return cls(model, tokenizer, **settings)
 
@@ -288,13 +285,6 @@ def check_hand_over(policy: LanguageModelPolicy, request: Request) -> None:
             f"different greedy texts: token {place} of the first answer is {float(gap[place]):.2f} nats below the "
             "trainer's best, so the engine does not hold these weights"
         )
-
-
-def engine_spec(engine: Engine) -> dict[str, Any]:
-    """The engine as a spec that :func:`farm.config.build` turns into it again."""
-    if not is_dataclass(engine) or isinstance(engine, type):
-        raise TypeError(f"an engine is a frozen dataclass of its settings, and {type(engine).__name__} is none")
-    return {"class": f"{type(engine).__module__}.{type(engine).__qualname__}", **asdict(engine)}
 
 
 def _positive(temperature: float) -> None:

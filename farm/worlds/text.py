@@ -74,7 +74,7 @@ class TextWorld:
                 raise ValueError(f"{name} must be at least 1, not {number}")
         self.model, self.file, self.hub, self.demonstration_file = model, instructions, hub, demonstrations
         self.shares, self.seed, self.longest = shares, seed, max_instruction_characters
-        self.dtype = dtype
+        self.dtype, self.engine = dtype, engine
         self.policy_settings: dict[str, Any] = {
             "compute_dtype": compute_dtype,
             "max_new_tokens": max_new_tokens,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from farm.errors import UserError
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Engine, Learning, World
+from reference_methods.best_of_n import BestOfNPolicy
 from reference_methods.rloo import RLOO
 from tests.engines.conftest import Loopback, largest_gap, make_policy, perturb
 from tests.policies.conftest import PROMPTS
@@ -170,7 +174,7 @@ def test_what_goes_wrong_is_said(loopback: Loopback, monkeypatch: pytest.MonkeyP
     loopback.busy, loopback.plain = 0, True
     with pytest.raises(UserError, match="does not return token ids"):
         served(loopback).sample(PROMPTS, seed=0, purpose="t")
-    with pytest.raises(UserError, match="FARM_NO_SUCH_KEY is not set"):
+    with pytest.raises(UserError, match="FARM_NO_SUCH_KEY"):
         served(loopback, key="FARM_NO_SUCH_KEY").sample(PROMPTS, seed=0, purpose="t")
     with pytest.raises(UserError, match="does not answer"):
         make_policy(engine=Server("http://127.0.0.1:9/v1")).sample(PROMPTS, seed=0, purpose="t")
@@ -196,16 +200,63 @@ def test_an_online_step_samples_there_compares_and_corrects(loopback: Loopback) 
     assert len({body["seed"] for body in completions if body["temperature"] == 1.0}) == 3 * 24 + 6
 
 
-def test_the_engine_is_chosen_by_configuration_and_saved_with_the_policy(loopback: Loopback, tmp_path: Path) -> None:
+def test_the_engine_is_chosen_by_configuration_and_never_by_a_saved_policy(loopback: Loopback, tmp_path: Path) -> None:
     engine = config.build(Engine, {"use": "server", "url": loopback.url, "parallel": 2})
     assert engine == Server(loopback.url, parallel=2)
     policy = make_policy(engine=engine)
     policy.save(tmp_path / "p")
-    again = load(tmp_path / "p")
+    again = load(tmp_path / "p", engine)
     assert isinstance(again, LanguageModelPolicy) and again.engine == engine
     assert rows(again.sample(PROMPTS, seed=0, purpose="t")) == rows(policy.sample(PROMPTS, seed=0, purpose="t"))
+    descriptor = tmp_path / "p" / "farm_policy.json"
+    strange = {"class": "farm.engines.server.Server", "url": "https://strange.example/v1", "key": "AWS_SECRET"}
+    descriptor.write_text(json.dumps({**json.loads(descriptor.read_text()), "engine": strange}))
+    stranger = load(tmp_path / "p")
+    assert isinstance(stranger, LanguageModelPolicy) and isinstance(stranger.engine, Transformers)
+    BestOfNPolicy(policy, make_policy().scorer(0), 2, 1000).save(tmp_path / "best")
+    assert load(tmp_path / "best", engine).policy.engine == engine  # type: ignore[union-attr]
     with pytest.raises(UserError, match="http"):
         config.build(Engine, {"use": "server", "url": "file:///etc/passwd"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"url": "http://8.8.8.8/v1"}, "use https"),
+        ({"url": "https://u:hunter2@host/v1"}, "user or a password"),
+        ({"url": "https://host/v1", "key": "OPENAI_API_KEY"}, "goes to api"),
+        ({"url": "https://host/v1", "key": "sk-hunter2"}, "name of an environment variable"),
+    ],
+)
+def test_keys_and_addresses_are_checked_before_anything_is_sent(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        config.build(Engine, {"use": "server", **settings})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_redirect_takes_the_key_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FARM_TEST_KEY", "sk-hunter2")
+    heard: list[str | None] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            heard.append(self.headers["Authorization"])
+            self.send_response(307 if self.path == "/v1/models" else 200)
+            self.send_header("Location", f"http://localhost:{server.server_address[1]}/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    engine = Server(f"http://127.0.0.1:{server.server_address[1]}/v1", key="FARM_TEST_KEY")
+    with pytest.raises(UserError, match="redirect, which is not followed"):
+        make_policy(engine=engine).sample(PROMPTS, seed=0, purpose="t")
+    server.shutdown()
+    server.server_close()
+    assert heard == ["Bearer sk-hunter2"]
 
 
 def test_no_prompts_ask_nothing(loopback: Loopback) -> None:
