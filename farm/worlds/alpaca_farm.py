@@ -10,17 +10,24 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
-from farm import formats
-from farm.errors import UserError, need
+from farm import formats, hub
+from farm.errors import UserError
 from farm.protocols import Engine
 from farm.worlds.text import TextWorld
 
 HUB = "tatsu-lab/alpaca_farm"
-FILES = ("sft", "preference", "unlabeled", "val", "eval")
+FILES = {
+    "sft": ("sft",),
+    "preference": ("preference",),
+    "unlabeled": ("unlabeled",),
+    "val": ("val",),
+    "eval": ("eval", "alpaca_farm_evaluation"),
+}
+"""each split and the names that its file may have, in the folder or in ``alpaca_instructions`` below it"""
 _TRAIN = ("preference", "unlabeled")
 
 
@@ -30,7 +37,8 @@ class AlpacaFarmWorld(TextWorld):
     Args:
         model: a hub id or a local folder; the paper has LLaMA 7B, before any tuning.
         data: a folder with sft.json, preference.json, unlabeled.json, val.json and eval.json (or .jsonl, .csv,
-            .parquet), each with ``instruction`` and perhaps ``input``, and sft with ``output``; None takes the hub's.
+            .parquet; eval also as alpaca_farm_evaluation), each with ``instruction`` and perhaps ``input``, and sft
+            with ``output``. A copy of the hub's data set is such a folder; None takes the hub's.
         dtype, compute_dtype, max_new_tokens, top_p, rows_at_once, engine: as in :class:`farm.worlds.text.TextWorld`.
     """
 
@@ -59,7 +67,11 @@ class AlpacaFarmWorld(TextWorld):
 
     @cached_property
     def _tables(self) -> dict[str, pd.DataFrame]:
-        return _from_hub() if self.data is None else {name: _from_folder(Path(self.data), name) for name in FILES}
+        if self.data is None:
+            folder = hub.data_files(HUB, ["alpaca_instructions/*.json", "alpaca_farm_evaluation.json"])
+        else:
+            folder = Path(self.data)
+        return {name: _read(folder, name) for name in FILES}
 
     def instructions(self, split: str, limit: int | None = None) -> pd.DataFrame:
         names = {"train": _TRAIN, "validation": ("val",), "test": ("eval",)}[split]
@@ -72,25 +84,13 @@ class AlpacaFarmWorld(TextWorld):
         return table[["instruction", "output"]][:limit].reset_index(drop=True)
 
 
-def _from_folder(folder: Path, name: str) -> pd.DataFrame:
-    for ending in (".json", ".jsonl", ".csv", ".parquet"):
-        if (path := folder / (name + ending)).is_file():
-            return formats.read_instructions(path)
-    raise UserError(f"{folder}: there is no {name}.json, .jsonl, .csv or .parquet")
-
-
-def _from_hub() -> dict[str, pd.DataFrame]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise need("hub", "datasets", f"the data set {HUB}") from error
-    try:
-        train: Any = datasets.load_dataset(HUB, "alpaca_instructions")
-        test: Any = datasets.load_dataset(HUB, "alpaca_farm_evaluation")
-    except Exception as error:  # the library raises many kinds
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"the data set {HUB} cannot be had from the hub ({said}); give `world.data`, a folder"
-        ) from error
-    tables = {name: train[name].to_pandas() for name in FILES if name != "eval"}
-    return {name: formats.merge_input(t) for name, t in {**tables, "eval": test["eval"].to_pandas()}.items()}
+def _read(folder: Path, split: str) -> pd.DataFrame:
+    for place in (folder, folder / "alpaca_instructions"):
+        for name in FILES[split]:
+            for ending in formats.SUFFIXES:
+                if (path := place / (name + ending)).is_file():
+                    return formats.read_instructions(path)
+    known = " or ".join(FILES[split])
+    raise UserError(
+        f"{folder}: there is no file {known} in {', '.join(formats.SUFFIXES)}; `world.data` names the folder"
+    )

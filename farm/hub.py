@@ -1,0 +1,141 @@
+"""The Hugging Face hub: whether it answers, and its data sets as the plain files that they are.
+
+No code of a repository is run. Files go through the hub's client, with its cache, its token (HF_TOKEN) and its address
+(HF_ENDPOINT); with HF_HUB_OFFLINE=1 only what is cached is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from farm import formats, progress
+from farm.errors import UserError, nearest, need
+
+
+def answers() -> bool:
+    """Whether the hub answers within seconds; asking it for a file would take a minute of retries to find out."""
+    import urllib.error
+    import urllib.request
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or not constants.ENDPOINT.startswith("https://"):
+        return not constants.HF_HUB_OFFLINE
+    try:
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")  # noqa: S310 (https only, see above)
+        urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def data_files(name: str, patterns: Sequence[str]) -> Path:
+    """A folder with those files of the data set ``owner/name`` that fit one of the patterns.
+
+    Raises:
+        UserError: where they cannot be had, with the reason.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+        from huggingface_hub.utils import disable_progress_bars
+    except ImportError as error:
+        raise need("hub", "huggingface_hub", f"the data set {name}") from error
+    disable_progress_bars()  # the program shows its own
+    how: dict[str, Any] = {"repo_type": "dataset", "allow_patterns": list(patterns), "local_files_only": not answers()}
+    try:
+        with progress.task(f"fetching {name}"):
+            return Path(snapshot_download(name, **how))
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"the data set {name} is not in the hub's cache, and the hub cannot be reached; name a file instead"
+        ) from error
+    except Exception as error:  # the client raises many kinds
+        raise UserError(f"the data set {name} cannot be had from the hub: {_reason(error)}") from error
+
+
+def read_data_set(name: str) -> pd.DataFrame:
+    """All rows of ``owner/name`` or ``owner/name:config``, from its JSON, JSONL, CSV and Parquet files.
+
+    A config is what the repository's README.md says of it, or a folder or file of that name. Without one it is the
+    default that the README names, or all files at the top and in ``data``.
+
+    Raises:
+        UserError: where the data set cannot be had, or has no such files.
+    """
+    repository, _, config = name.partition(":")
+    card = data_files(repository, ["README.md"]) / "README.md"
+    patterns = _patterns(card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "", config, name)
+    kinds = [kind + packed for kind in formats.SUFFIXES for packed in ("", ".gz")]
+    folder = data_files(repository, patterns)
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and str(path).endswith(tuple(kinds)) and _fits(str(path.relative_to(folder)), patterns)
+    )
+    if not paths:
+        raise UserError(
+            f"the data set {name} has no JSON, CSV or Parquet file under {', '.join(patterns[:3])}; "
+            "name one of its folders or files as owner/name:folder"
+        )
+    return pd.concat([formats.read_table(path) for path in paths], ignore_index=True)
+
+
+def _fits(path: str, patterns: Sequence[str]) -> bool:
+    # As the client has it: * goes across folders, so what is at the top has to be told apart.
+    return any(fnmatch(path, p) and (p.count("/") == path.count("/") or "/" in p) for p in patterns)
+
+
+def _patterns(card: str, config: str, name: str) -> list[str]:
+    known = _configs(card)
+    if config in known:
+        return known[config]
+    if config:
+        stem = config.removesuffix("/")
+        return [stem, f"{stem}/*", *(f"{stem}{kind}" for kind in formats.SUFFIXES)]
+    if len(known) > 1:
+        raise UserError(f"the data set {name} has several parts: say {name}:PART; {nearest('', known)}")
+    return next(iter(known.values()), [*(f"*{kind}" for kind in formats.SUFFIXES), "data/*"])
+
+
+def _configs(card: str) -> dict[str, list[str]]:
+    """The configs of a README.md with the patterns of their files; under "" also the one that is the default."""
+    lines = card.split("---\n", 2)
+    try:
+        facts: Any = yaml.safe_load(lines[1]) if card.startswith("---\n") and len(lines) == 3 else None
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    listed = facts.get("configs") if isinstance(facts, dict) else None
+    out: dict[str, list[str]] = {}
+    for entry in listed if isinstance(listed, list) else []:
+        if not isinstance(entry, dict) or not (patterns := _named_files(entry.get("data_files"))):
+            continue
+        said = str(entry.get("config_name"))
+        out[said] = patterns
+        if entry.get("default") is True or said == "default":
+            out[""] = patterns
+    return out
+
+
+def _named_files(said: Any) -> list[str]:
+    """The patterns in any of the forms of ``data_files``."""
+    if isinstance(said, str):
+        return [said]
+    if isinstance(said, dict):
+        return _named_files(said.get("path"))
+    return [pattern for part in said for pattern in _named_files(part)] if isinstance(said, list) else []
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what the client says, which is often a page."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if "Request ID" not in line), type(error).__name__)
+    return said[:150].rstrip(". ")
