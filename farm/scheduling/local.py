@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 from farm.graph import Node
+from farm.scheduling.environment import search_path
 from farm.scheduling.perform import Outcome
 
 ATTEMPTS = 2
@@ -107,11 +108,12 @@ class Local:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": self.threads,
-            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            "PYTHONPATH": search_path(),
         }
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[number % len(self.gpus)]
-        command = [sys.executable, "-m", "farm.scheduling.worker", str(theirs.fileno()), str(os.getpid())]
+        # -P: without it Python would look for modules in the current folder first, and run a numpy.py there.
+        command = [sys.executable, "-P", "-m", "farm.scheduling.worker", str(theirs.fileno()), str(os.getpid())]
         process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603
         theirs.close()
         worker = _Worker(number, process, ours)

@@ -4,7 +4,8 @@ The cluster must be there (``ray start --head`` and ``ray start --address=...``,
 one is started on this machine. All machines need this program, the experiment's files and FARM_HOME under the same
 paths, in a shared folder: artifacts pass through it, not through Ray's object store, so that they outlive the cluster.
 The store of answers is one SQLite file a machine (FARM_STORE), because SQLite's log does not work between machines.
-Keys of servers are taken from the environment in which Ray was started; they are never sent.
+Which servers, hub and prices are meant is sent (:mod:`farm.scheduling.environment`). Keys are taken from the
+environment in which Ray was started; they are never sent.
 
 When a node is lost, Ray runs its tasks again on another; a task that finds its stage done returns at once.
 """
@@ -14,12 +15,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from farm.errors import need
 from farm.graph import Node
+from farm.scheduling.environment import search_path, settings
 from farm.scheduling.perform import Outcome
 
 RETRIES = 5
@@ -90,8 +91,9 @@ def _environment(root: Path, node: Node) -> dict[str, str]:
     return {
         "FARM_HOME": str(root.parent),
         "OMP_NUM_THREADS": threads,
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+        "PYTHONPATH": search_path(),
+        "HF_HUB_OFFLINE": "0",
+        **settings(),
     }
 
 

@@ -1,8 +1,13 @@
 """The scheduler on graphs of stages that do nothing, and the engine of processes on an experiment in a table."""
 
+import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -13,10 +18,11 @@ from farm.artifacts import Artifacts, Place
 from farm.errors import UserError
 from farm.graph import Graph, Node, descendants
 from farm.running import Undertaking
+from farm.scheduling.environment import search_path
 from farm.scheduling.here import Here
 from farm.scheduling.perform import Outcome
 from farm.scheduling.scheduler import schedule
-from tests.farm.table_world import finish, same, start, write
+from tests.farm.table_world import environment, finish, same, start, write
 
 
 @dataclass(frozen=True)
@@ -155,3 +161,72 @@ def test_workers_go_when_the_run_is_killed(tmp_path: Path) -> None:
     shown, _ = finish(start(tmp_path, "home", "run", command="status"))
     assert "table: stopped; the same command goes on" in shown
     assert int(before) > 0
+
+
+def test_a_file_in_the_current_folder_takes_no_packages_place_in_workers(tmp_path: Path) -> None:
+    """A user's module beside the YAML is found, by its folder; numpy.py in the folder where the run starts is not."""
+    (tmp_path / "study").mkdir()
+    write(tmp_path / "study", methods={"best_of_n": {"use": "best_of_n", "n": 2}})
+    (tmp_path / "numpy.py").write_text("import pathlib\npathlib.Path('was_run').touch()\nraise ImportError('mine')\n")
+    code = (
+        "from pathlib import Path\nfrom farm import experiment\nfrom farm.running import Undertaking\n"
+        "Undertaking(experiment.load('study/table.yaml'), Path('run')).go('local', 1)\n"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path, "home"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "was_run").exists()
+    assert (tmp_path / "run" / "leaderboard.json").exists()
+
+
+def test_a_notebooks_folder_is_looked_at_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", "/first", "/second"])
+    assert search_path().split(os.pathsep) == ["/first", "/second", str(tmp_path)]
+    monkeypatch.setattr(sys, "path", ["/first"])
+    assert search_path() == "/first"
+
+
+class _Ray:
+    """Stands for the package ray: keeps what a task is started with."""
+
+    def __init__(self) -> None:
+        self.options: list[dict[str, Any]] = []
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def remote(self, function: object) -> Any:
+        def options(**given: object) -> Any:
+            self.options.append(given)
+            return SimpleNamespace(remote=lambda *arguments: object())
+
+        return SimpleNamespace(options=options)
+
+
+def test_rays_workers_ask_the_servers_that_are_meant_and_get_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = _Ray()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.chdir(tmp_path)
+    meant = {
+        "OPENAI_BASE_URL": "http://127.0.0.1:1/v1",
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:2",
+        "HF_ENDPOINT": "http://127.0.0.1:3",
+        "FARM_PRICES": "prices.yaml",
+        "HF_HOME": str(tmp_path / "hf"),
+    }
+    keys = {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2", "HF_TOKEN": "hf_3", "MY_GATEWAY_KEY": "sk-4"}
+    for name, value in {**meant, **keys}.items():
+        monkeypatch.setenv(name, value)
+    from farm.scheduling.on_ray import OnRay
+
+    OnRay(tmp_path / "home" / "artifacts").start(Node("a", "a", "sft", Nothing()), False)
+    sent = ray.options[0]["runtime_env"]["env_vars"]
+    assert {name: sent[name] for name in meant} == {**meant, "FARM_PRICES": str(tmp_path / "prices.yaml")}
+    assert not any(key in str(ray.options) for key in keys.values())
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:secret@gateway.example/v1")
+    with pytest.raises(UserError, match="`OPENAI_BASE_URL` must not hold a user or a password") as caught:
+        OnRay(tmp_path / "home" / "artifacts").start(Node("a", "a", "sft", Nothing()), False)
+    assert "secret" not in str(caught.value)
