@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: install demo test test-numerics test-slow test-gpu test-vllm check smollm2 clean
+.PHONY: install demo readme-table test test-numerics test-slow test-gpu test-vllm check smollm2 clean
 
 install: .venv/installed
 
@@ -20,6 +20,12 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/farm run configs/experiments/pocket.yaml
+	@echo
+	@echo "next        . $(BIN)/activate, then \`farm list\`, and what stands in README.md under \"The three jobs\""
+
+# After a change that moves the demo's numbers: make demo, then make readme-table RUN=runs/pocket-s1-...
+readme-table: install
+	$(BIN)/python benchmarks/readme_table.py $(RUN)
 
 test: .venv/installed-test check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not vllm"

@@ -24,3 +24,10 @@ def __getattr__(name: str) -> object:
     from farm import api
 
     return api.named(name)
+
+
+def __dir__() -> list[str]:
+    """What tab completion offers: the functions too, which are imported when they are asked for."""
+    from farm import api
+
+    return sorted({*globals(), *api.names()})

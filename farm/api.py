@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from farm import experiment
-from farm.errors import UserError, nearest
+from farm.errors import UserError, nearest, shadowed
 from farm.running import Run, Undertaking
 
 if TYPE_CHECKING:
@@ -176,7 +176,15 @@ def named(name: str) -> Any:
     """
     if name in __all__:
         return globals()[name]
-    found = {entry.name: entry for entry in entry_points(group="farm.api")}
-    if name in found:
-        return found[name].load()
-    raise AttributeError(f"farm has no `{name}`; {nearest(name, [*__all__, *found])}")
+    for entry in entry_points(group="farm.api"):
+        if entry.name == name:
+            try:
+                return entry.load()
+            except (ImportError, AttributeError) as error:
+                raise shadowed(entry.module) or error from error
+    raise AttributeError(f"farm has no `{name}`; {nearest(name, names())}")
+
+
+def names() -> list[str]:
+    """The functions of this module, and those that the wings announce."""
+    return [*__all__, *(entry.name for entry in entry_points(group="farm.api"))]

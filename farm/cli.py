@@ -19,7 +19,7 @@ import typer
 
 import farm
 from farm import commands, progress
-from farm.errors import UserError, cause, show_alarms_plainly
+from farm.errors import UserError, cause, installing, shadowed, show_alarms_plainly
 from farm.progress import printable
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ _HELP = "Simulate human feedback, learn from it, and measure how far the result 
 
 
 def _application() -> typer.Typer:
-    app = typer.Typer(
-        name="farm", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-    )
+    app = typer.Typer(name="farm", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_options)
     app.command()(run)
     app.command("list")(list_configs)
@@ -47,6 +45,8 @@ def _application() -> typer.Typer:
         try:
             register = entry.load()
         except Exception as error:  # a plug-in that is broken must not take the other commands with it
+            if (hidden := shadowed(entry.module)) is not None:
+                raise hidden from error
             _complain(f"the commands of the plug-in `{entry.name}` ({entry.value}) cannot be loaded: {error}")
             continue
         register(app)
@@ -308,7 +308,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
     for package, version in facts["packages"].items():
         print(f"{package:<16}{version or 'not installed'}")
     for extra, what in facts["missing_extras"].items():
-        print(f"pip install 'feedback-farm[{extra}]' would enable {what}")
+        print(folded(f"{what}: {installing(extra)}"))
     for key, there in facts["keys"].items():
         print(f"{key:<18}{'set' if there else 'not set'}")
 

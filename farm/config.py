@@ -27,7 +27,7 @@ from typing import Any, TypeVar, Union
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from farm.errors import UserError, nearest
+from farm.errors import UserError, nearest, shadowed
 from farm.protocols import Aggregator, Annotator, Context, Engine, Evaluator, Features, Method, Policy, Reporter, World
 
 Spec = str | dict[str, Any]
@@ -93,7 +93,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
 
 def config_root() -> Path:
     """The folder ``configs``: inside the installed package, or at the top of a clone."""
-    packaged = Path(__file__).parent / "configs"
+    packaged = Path(__file__).parent / "_configs"  # not `configs`, which is a function: `farm.configs()`
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "configs"
 
 
@@ -243,6 +243,8 @@ def import_class(path: str, role: type, origin: str, folder: Path | None = None)
     except ModuleNotFoundError as error:
         beside = _beside(module_name, folder) if folder else None
         if beside is None:
+            if (hidden := shadowed(module_name)) is not None:
+                raise hidden from error
             missing = error.name or module_name
             if not module_name.startswith(missing):
                 raise UserError(

