@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from annotators.llm.completion import redacted
 from annotators.llm.tally import Tally
+from farm.errors import Fruitless
 
 
 def summarise(table: pd.DataFrame) -> dict[str, Any]:
@@ -28,6 +30,8 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     return {
         "verdicts": len(table),
         "status": {str(k): int(v) for k, v in table["status"].value_counts().items()},
+        **reason(table),
+        "identical_outputs": int((ok["output_1"] == ok["output_2"]).sum()),
         "ties": int((ok["preference"] == 1.5).sum()),
         "prefers_first": _interval(score, ok["instruction"]),
         **shares,
@@ -38,6 +42,22 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
             for name, row in by.iterrows()
         },
     }
+
+
+def reason(table: pd.DataFrame) -> dict[str, str]:
+    """Why most of the rows without an answer have none, where that is known."""
+    said = table["failure"].dropna() if "failure" in table.columns else pd.Series(dtype=object)
+    return {"failure": str(said.mode()[0])} if len(said) else {}
+
+
+def check(facts: dict[str, Any]) -> None:
+    """Refuse a summary of questions of which none was answered. Identical outputs are ties without a question."""
+    status: dict[str, int] = facts["status"]
+    failed = {name: count for name, count in status.items() if name not in ("ok", "unobserved")}
+    if failed and status.get("ok", 0) <= facts.get("identical_outputs", 0):
+        counts = ", ".join(f"{count:,} {name}" for name, count in failed.items())
+        why = f": {redacted(facts['failure'], 150)}" if "failure" in facts else ""
+        raise Fruitless(f"{facts['out']}: not one answer ({counts}){why}")
 
 
 def of_aggregate(table: pd.DataFrame, way: str) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def annotate(
         return
     summary = run.go()
     print(json.dumps(summary, indent=1) if as_json else annotation_summary.sentences(summary))
+    annotation_summary.check(summary)
 
 
 def calibrate(

@@ -11,6 +11,12 @@ class UserError(Exception):
     status = 2
 
 
+class Fruitless(UserError):
+    """Work that was done and came to nothing; what it left is kept."""
+
+    status = 1
+
+
 class Interrupted(UserError):
     """Ctrl-C during work of which something is kept: the sentence says what, and how to go on."""
 

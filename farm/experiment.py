@@ -81,6 +81,8 @@ class Experiment(BaseModel):
     """name in the table -> method; a name alone means the named config"""
     judges: dict[str, Spec] = {"judge": "evaluation"}
     """role -> annotator; `judge` ranks the leaderboard, others (humans, gold) are compared with it"""
+    least_verdicts: float = Field(default=0.8, ge=0, le=1)
+    """share of the pairs with different outputs on which a judge must give a verdict, or its judgement fails"""
     sizes: Sizes = Field(default_factory=Sizes)
     """how many of everything"""
     split: str = Field(default="test", pattern="^(validation|test)$")

@@ -185,7 +185,7 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
 def preferences(values: pd.Series, origin: str | Path) -> np.ndarray:
     """AlpacaEval's dialects of a preference as float64 in [1, 2], 1.5 a tie, NaN missing."""
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan).copy()
-    unread = np.flatnonzero(np.isnan(numbers) & values.notna().to_numpy())
+    unread = np.flatnonzero((np.isnan(numbers) | _truth(values)) & values.notna().to_numpy())
     if unread.size:
         row = int(unread[0])
         raise UserError(f"{origin}: row {row + 1}: `preference` is not a number: {values.iloc[row]!r}")
@@ -199,6 +199,13 @@ def preferences(values: pd.Series, origin: str | Path) -> np.ndarray:
             "null missing"
         )
     return numbers
+
+
+def _truth(values: pd.Series) -> np.ndarray:
+    """Which values are true or false, that is neither a 1 nor a tie; bool [n]."""
+    if values.dtype == object:
+        return values.map(lambda value: isinstance(value, (bool, np.bool_))).to_numpy(bool)
+    return np.full(len(values), pd.api.types.is_bool_dtype(values.dtype))
 
 
 def read_annotations(path: str | Path) -> pd.DataFrame:

@@ -229,6 +229,7 @@ class Plan:
             "answers": answers.key,
             "baseline": baseline.key,
             "judge": self.description["judges"][role],
+            "least_verdicts": self.experiment.least_verdicts,
             "seed": self.experiment.seed,
         }
         shown, against = self._path(answers), self._path(baseline)

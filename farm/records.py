@@ -146,6 +146,16 @@ class PairIds:
         self.identical: NDArray[np.bool_] = self.first == self.second
 
 
+def unanswered(annotations: pd.DataFrame) -> tuple[int, dict[str, int]]:
+    """How many rows there are whose outputs differ, and the statuses of those without a verdict, by number.
+
+    Identical outputs are ties that nobody is asked about: they say nothing of who was asked.
+    """
+    asked = annotations[annotations["output_1"] != annotations["output_2"]]
+    gone = asked.loc[(asked["status"] != "ok") | asked["preference"].isna(), "status"]
+    return len(asked), {str(status): int(count) for status, count in gone.value_counts().items()}
+
+
 USAGE_COLUMNS = ("input_tokens", "output_tokens", "price", "seconds")
 
 

@@ -13,12 +13,13 @@ import pandas as pd
 
 from farm import config, progress, rng, run_folder, trackers
 from farm.artifacts import Stage
-from farm.errors import UserError, nearest
+from farm.errors import Fruitless, UserError, nearest
 from farm.experiment import BASELINE, Study, folder_name
 from farm.graph import Graph, Node, descendants, merge
 from farm.launched import follows
 from farm.plan import SFT, Plan, describe_study
 from farm.protocols import Aggregator, Comparison, Replication, Reporter
+from farm.records import unanswered
 from farm.run_folder import Finished
 from farm.run_status import StatusFile
 from farm.scheduling import together
@@ -137,6 +138,7 @@ class Undertaking:
     def _finish(self, graph: Graph, results: Results, aggregator: Aggregator | None, reporter: Reporter | None) -> Run:
         if aggregator is None:
             finished = _finished(self.plans[0], results)
+            _tell_missing(finished.comparison)
             run_folder.write(self.folder, finished, reporter)
             return Run(self.folder, finished.failures)
         failures: list[dict[str, Any]] = []
@@ -147,6 +149,7 @@ class Undertaking:
                     try:
                         with progress.quiet():
                             finished = _finished(plan, results)
+                        _tell_missing(finished.comparison, variant.name)
                     except UserError as error:
                         failures.append({"variant": variant.name, "method": "", "stage": "", "reason": str(error)})
                         continue
@@ -196,11 +199,21 @@ def _stage(plan: Plan, node: Node, results: Results) -> Stage:
     return plan.artifacts.find(node.name, node.key, node.key in results.found)
 
 
+def _tell_missing(comparison: Comparison, variant: str = "") -> None:
+    """Say how many verdicts each judge did not give."""
+    for role, table in comparison.annotations.items():
+        differing, missing = unanswered(table)
+        if missing:
+            why = ", ".join(f"{count:,} {status}" for status, count in missing.items())
+            of = f" of {variant}" if variant else ""
+            progress.note(f"{role}{of}: {sum(missing.values()):,} of {differing:,} verdicts are missing ({why})")
+
+
 def _finished(plan: Plan, results: Results) -> Finished:
     """The tables of one experiment whose stages are done.
 
     Raises:
-        UserError: where a stage failed that every method needs, or every method failed.
+        Fruitless: where a stage failed that every method needs, or every method failed.
     """
     e = plan.experiment
     judged = {name: {role: plan.judgement(role, name) for role in e.judges} for name in (SFT, *e.methods)}
@@ -215,9 +228,9 @@ def _finished(plan: Plan, results: Results) -> Finished:
     kept = [name for name in chains if name not in {f["method"] for f in failures}]
     if SFT not in kept:
         first = next(f for f in failures if f["method"] == SFT)
-        raise UserError(f"{first['stage']} failed: {first['reason']}")
+        raise Fruitless(f"{first['stage']} failed: {first['reason']}")
     if len(kept) == 1 and e.methods:
-        raise UserError(f"every method failed; the first: {failures[0]['stage']}: {failures[0]['reason']}")
+        raise Fruitless(f"every method failed; the first: {failures[0]['stage']}: {failures[0]['reason']}")
 
     def table(node: Node, file: str) -> pd.DataFrame:
         return pd.read_parquet(plan.artifacts.folder(node.name, node.key) / file)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from farm import config, progress, records, rng, trackers
 from farm.alarms import Alarms
 from farm.artifacts import Place, alone
-from farm.errors import UserError
+from farm.errors import Fruitless, UserError
 from farm.experiment import BASELINE, Experiment
 from farm.protocols import Annotator, Context, Learning, Method, Policy, PreferenceModel, Samples, Scorer, World
 from farm.store import Store, address, home
@@ -138,6 +138,7 @@ class Stages:
         """The pairs with the training annotator's verdicts."""
         with progress.task("annotating"):
             table = self._ask("annotator", pd.read_parquet(pairs / "pairs.parquet"))
+        _check_answered(table, "the annotator")
         table.to_parquet(place.folder / "preferences.parquet", index=False)
         return _spent(table)
 
@@ -197,6 +198,7 @@ class Stages:
         )
         with progress.task(f"{role} judges {name}"):
             judged = self._ask(role, pairs)
+        _check_answered(judged, f"{role} of {name}", self.experiment.least_verdicts)
         judged.to_parquet(place.folder / "annotations.parquet", index=False)
         return _spent(judged)
 
@@ -304,6 +306,16 @@ class _Telling:
             os.replace(beside, self.file)
         except OSError:  # what is only shown must not stop what is made
             return
+
+
+def _check_answered(table: pd.DataFrame, who: str, least: float = 0.0) -> None:
+    """Refuse verdicts on less than a share of the pairs whose outputs differ, or on none at all."""
+    differing, missing = records.unanswered(table)
+    given = differing - sum(missing.values())
+    if differing and (given == 0 or given < least * differing):
+        why = ", ".join(f"{count:,} {status}" for status, count in missing.items())
+        asked = f"; `least_verdicts` asks for {least:.0%}" if least else ""
+        raise Fruitless(f"{who}: {given:,} verdicts on {differing:,} pairs of different outputs ({why}){asked}")
 
 
 def _spent(table: pd.DataFrame) -> Facts:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from annotators.annotation_run import context_for
-from annotators.annotation_summary import questions
+from annotators.annotation_summary import questions, reason
 from annotators.feedback.roles import ROLES, both_sides
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
@@ -127,6 +127,7 @@ def summarise(kind: str, table: pd.DataFrame) -> dict[str, Any]:
     """What came out."""
     facts: dict[str, Any] = {
         "kind": kind, "rows": len(table), "status": {str(k): int(v) for k, v in table["status"].value_counts().items()},
+        **reason(table),
     }  # fmt: skip
     if kind == "ratings":
         score = table["score"].dropna()

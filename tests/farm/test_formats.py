@@ -1,5 +1,6 @@
 """Files in and out: the dialects of a preference, four formats, and refusals that name row and field."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,16 @@ def test_alpaca_inputs_are_merged(tmp_path: Path) -> None:
     path = tmp_path / "i.json"
     path.write_text('[{"instruction": "Translate", "input": "Haus"}, {"instruction": "Hi", "input": ""}]')
     assert formats.read_instructions(path)["instruction"].tolist() == ["Translate\n\nHaus", "Hi"]
+
+
+@pytest.mark.parametrize("cells", [[True, False], [1.0, True], [None, False], ["true", 1]])
+@pytest.mark.parametrize("suffix", [".json", ".csv"])
+def test_true_is_no_preference(tmp_path: Path, suffix: str, cells: list[object]) -> None:
+    rows = [{"instruction": "x", "output_1": "a", "output_2": f"b {i}", "preference": v} for i, v in enumerate(cells)]
+    path = tmp_path / f"p{suffix}"
+    path.write_text(json.dumps(rows)) if suffix == ".json" else pd.DataFrame(rows).to_csv(path, index=False)
+    with pytest.raises(UserError, match=r"row \d: `preference` is not a number"):
+        formats.read_annotations(path)
 
 
 @pytest.mark.parametrize("conversational", [False, True])

@@ -13,6 +13,7 @@ import yaml
 from farm import experiment
 from farm.errors import UserError
 from farm.forecast import foresee, text
+from farm.records import unanswered
 from farm.running import Run, Undertaking
 from tests.farm.table_world import EXPERIMENT, finish, same, start, write
 
@@ -50,6 +51,39 @@ def test_where_every_method_fails_there_is_no_run(here: Path) -> None:
     with pytest.raises(UserError, match="every method failed; the first: broken: RuntimeError: it was never"):
         go()
     assert not (here / "run" / "leaderboard.json").exists()
+
+
+JUDGE = "judges.judge={class: annotators.llm.annotator.LLMAnnotator, model: mock/mumble, prompt: plain_line}"
+
+
+def test_a_judge_that_never_answers_ranks_nobody(tmp_path: Path) -> None:
+    """Identical outputs, ties that nobody was asked about, made it 50.0 ±0.0."""
+    write(tmp_path)
+    out, errors = finish(start(tmp_path, "home", "--out", "run", "--set", JUDGE), status=1)
+    assert "50.0" not in out and not (tmp_path / "run" / "leaderboard.json").exists()
+    last = errors.strip().splitlines()[-1]
+    assert "judge of sft: 0 verdicts on" in last and "unparseable" in last and "`least_verdicts` asks for 80%" in last
+
+
+def test_what_judges_did_not_say_is_told_and_may_be_allowed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gold = EXPERIMENT["judges"]["gold"]
+    judge = {"class": "annotators.observation.Observed", "annotator": gold}  # withholds about half
+    write(here, judges={"judge": judge, "gold": gold})
+    with pytest.raises(UserError, match=r"judge of sft: \d+ verdicts on \d+ pairs of different outputs"):
+        go()
+    go("least_verdicts=0.3", out="allowed")
+    assert "verdicts are missing" in capsys.readouterr().err
+    table = pd.read_parquet(here / "allowed" / "tables" / "judge_judge.parquet")
+    differing, missing = unanswered(table)
+    assert 0 < sum(missing.values()) < differing == int((table["output_1"] != table["output_2"]).sum())
+    with pytest.raises(UserError, match="`least_verdicts` asks for 80%"):  # what was allowed then is not now
+        go()
+
+
+def test_feedback_without_a_verdict_trains_nobody(here: Path) -> None:
+    write(here, annotator={"class": "annotators.llm.annotator.LLMAnnotator", "model": "mock/mumble"})
+    with pytest.raises(UserError, match=r"the annotator: 0 verdicts on \d+ pairs"):
+        go()
 
 
 def test_only_some_methods(here: Path) -> None:

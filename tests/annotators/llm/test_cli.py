@@ -102,6 +102,20 @@ def test_both_orders_and_replicates(farm: Farm, pairs: Path) -> None:
     assert summary["questions"]["asked"] == 160
 
 
+def test_where_nothing_is_answered_the_command_fails(farm: Farm, pairs: Path, tmp_path: Path) -> None:
+    write_table(pd.concat([make_pairs(4), make_pairs(2, 4).assign(output_2=lambda t: t["output_1"])]), pairs)
+    body = {"error": {"message": "too long"}}
+    with (
+        FaultServer(lambda *_: Fault(status=400, body=body)) as server,
+        pytest.raises(UserError, match=r"not one answer \(4 error\): status 400: too long") as caught,
+    ):
+        farm(pairs, *on(server))
+    assert caught.value.status == 1
+    assert read_annotations(tmp_path / "out.json")["status"].tolist() == ["error"] * 4 + ["ok"] * 2
+    with pytest.raises(UserError, match=r"not one answer \(12 unparseable\)"):
+        farm(pairs, "--kind", "ratings", "--annotators", "llm_rater", "--set", "model=mock/mumble")
+
+
 def test_failures_are_counted(farm: Farm, pairs: Path) -> None:
     body = {"error": {"message": "too long"}}
     with FaultServer(lambda n, b, h: Fault(status=400, body=body) if n % 4 == 0 else None) as server:
