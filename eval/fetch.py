@@ -1,32 +1,46 @@
 """Published annotation sets by name, brought from their public home: cached, checked, resumed, and refused offline.
 
 AlpacaEval's results live in the git repository tatsu-lab/alpaca_eval and its difficulties on the Hugging Face hub. The
-repository's listing gives the git blob id of every file, which is a checksum: each file is verified when it arrives and
-again when it is read from the cache. A transfer that breaks goes on where it stopped. Everything lies below
-FARM_HOME/sources/<name>; with ``--offline`` (or HF_HUB_OFFLINE=1) only what is there is used.
+first fetch notes the commit that the branch is at, and all files are that commit's from then on. Its listing gives the
+git blob id of every file, which is a checksum: each file is verified when it arrives and again when it is read from the
+cache. A transfer that breaks goes on where it stopped, and a server that asks to wait is waited for. Everything lies
+below FARM_HOME/sources/<name>; with ``--offline`` (or HF_HUB_OFFLINE=1) only what is there is used.
+
+GITHUB_TOKEN, where it is set, goes to GitHub's own addresses alone; HF_ENDPOINT names another hub.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import http.client
 import json
+import math
 import os
+import re
 import shutil
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from farm import progress
 from farm.errors import UserError
+from farm.old_artifacts import megabytes
 from farm.store import home
 
 _CHUNK = 1 << 20
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_GITHUB = ("api.github.com", "raw.githubusercontent.com")
+_PATIENCE = 300.0
+"""seconds that a server may ask to wait, in all, for one file"""
+_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -42,16 +56,21 @@ class Published:
     revision: str = "main"
     files: str = "https://raw.githubusercontent.com"
     listing: str = "https://api.github.com"
-    hub: str = "https://huggingface.co"
+    hub: str | None = None
+    """None is HF_ENDPOINT, or the hub"""
 
-    def listing_url(self) -> str:
-        return f"{self.listing}/repos/{self.repository}/git/trees/{self.revision}?recursive=1"
+    def commit_url(self) -> str:
+        return f"{self.listing}/repos/{self.repository}/commits/{self.revision}"
+
+    def listing_url(self, commit: str) -> str:
+        return f"{self.listing}/repos/{self.repository}/git/trees/{commit}?recursive=1"
 
     def file_url(self, path: str, commit: str) -> str:
         return f"{self.files}/{self.repository}/{commit}/{quote(path)}"
 
     def hub_url(self, path: str) -> str:
-        return f"{self.hub}/datasets/{self.repository}/resolve/main/{quote(path)}"
+        hub = self.hub or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        return f"{hub.rstrip('/')}/datasets/{self.repository}/resolve/main/{quote(path)}"
 
 
 PUBLISHED = {
@@ -103,13 +122,16 @@ def fetch(source: Published, *, offline: bool = False, root: Path | None = None)
         or (path.startswith("results/") and path.endswith(f"/{source.annotator}/annotations.json"))
     }
     if source.leaderboard not in wanted or len(wanted) < 2:
-        raise UserError(f"{source.name}: {source.listing_url()} lists no results of `{source.annotator}`")
+        where = source.listing_url(listing["commit"])
+        raise UserError(f"{source.name}: {where} lists no results of `{source.annotator}`")
     missing = [p for p, e in wanted.items() if not _valid(folder / p, e["sha"])]
     if missing and offline:
         raise UserError(
             f"{source.name}: {len(missing)} of {len(wanted)} files are not in the cache {folder}; "
             "run the command once without --offline"
         )
+    if missing:
+        _say_how_much(source, folder, len(missing), sum(wanted[path]["size"] for path in missing))
     with progress.task(f"fetching {source.name}", len(missing)) as task:
         for path in missing:
             sha = wanted[path]["sha"]
@@ -123,29 +145,54 @@ def fetch(source: Published, *, offline: bool = False, root: Path | None = None)
     return Fetched(folder / "results", source.annotator, folder / source.leaderboard, difficulty, regulariser)
 
 
+def _say_how_much(source: Published, folder: Path, files: int, size: int) -> None:
+    """Before it is fetched. Raises UserError where the disk has no room for it."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise UserError(f"{source.name}: {megabytes(size)} to fetch, but {folder} has room for {megabytes(free)}")
+    progress.note(f"{source.name}: {files} files, {megabytes(size)}, are fetched into {folder}")
+
+
 def _listing(source: Published, folder: Path, offline: bool) -> dict[str, Any]:
     """The commit and the files of the repository; once fetched it stays, so that later runs see the same data."""
     path = folder / "listing.json"
     if path.is_file():
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return found
-        except json.JSONDecodeError:
+            # Earlier versions noted the branch, which moves.
+            if offline or _COMMIT.fullmatch(found["commit"]):
+                return found
+        except (ValueError, KeyError, TypeError):
             path.unlink()
     if offline:
         raise UserError(f"{source.name}: not in the cache {folder}; run the command once without --offline")
+    commit = str(_json(source, source.commit_url(), "sha"))
+    if not _COMMIT.fullmatch(commit):
+        raise UserError(f"{source.name}: {source.commit_url()} does not answer with a commit")
+    url = source.listing_url(commit)
     try:
-        with _open(source.listing_url()) as answer:
-            data = json.load(answer)
-        tree = data["tree"]
-        files = {e["path"]: {"sha": e["sha"], "size": e.get("size", 0)} for e in tree if e["type"] == "blob"}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{source.name}: {source.listing_url()} does not answer with a listing") from error
-    if data.get("truncated"):
-        raise UserError(f"{source.name}: {source.listing_url()} answers with a truncated listing")
-    out = {"commit": source.revision, "tree": data.get("sha", ""), "files": files}
+        files = {
+            e["path"]: {"sha": e["sha"], "size": e.get("size", 0)}
+            for e in _json(source, url, "tree")
+            if e["type"] == "blob"
+        }
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{source.name}: {url} does not answer with a listing") from error
+    out = {"commit": commit, "files": files}
     _write(path, json.dumps(out).encode())
     return out
+
+
+def _json(source: Published, url: str, key: str) -> Any:
+    """What an answer has under a key."""
+    try:
+        with _open(url) as answer:
+            data = json.load(answer)
+        if data.get("truncated"):
+            raise UserError(f"{source.name}: {url} answers with a truncated listing")
+        return data[key]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{source.name}: {url} does not answer with a {key}") from error
 
 
 def _hub_file(source: Published, folder: Path, name: str, offline: bool) -> Path:
@@ -180,27 +227,74 @@ def _write(path: Path, data: bytes) -> None:
     os.replace(temporary, path)
 
 
+def _headers(url: str) -> dict[str, str]:
+    """What goes with a request to this very address, and not with one that it redirects to."""
+    parts, token = urlsplit(url), os.environ.get("GITHUB_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token and parts.scheme == "https" and parts.netloc in _GITHUB else {}
+
+
 def _open(url: str, start: int = 0) -> Any:
+    """The answer to a request, which is repeated where the server asks to wait or is in trouble."""
     if not url.startswith(("https://", "http://")):
         raise UserError(f"{url}: only http and https addresses are fetched")
-    headers = {"User-Agent": "feedback-farm"} | ({"Range": f"bytes={start}-"} if start else {})
+    request = urllib.request.Request(url, headers={"User-Agent": "feedback-farm"})  # noqa: S310 (see above)
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    for name, value in _headers(url).items():
+        request.add_unredirected_header(name, value)
+    waited = 0.0
+    for attempt in range(_TRIES):
+        last = attempt == _TRIES - 1
+        try:
+            return urllib.request.urlopen(request, timeout=60)  # noqa: S310
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and start:
+                raise
+            pause = _pause(error, attempt)
+            if pause is None or last:
+                raise UserError(f"{url}: the server answers {error.code} {error.reason}") from error
+            waited += pause
+            if waited > _PATIENCE:
+                token = " or set GITHUB_TOKEN" if urlsplit(url).netloc in _GITHUB and not _headers(url) else ""
+                raise UserError(
+                    f"{url}: the server answers {error.code} and asks to wait {pause / 60:.0f} minutes; "
+                    f"run the command again then{token}, and it goes on"
+                ) from error
+            if pause >= 2:
+                progress.note(f"{urlsplit(url).netloc} asks to wait {pause:.0f} seconds")
+            time.sleep(pause)
+        except OSError as error:
+            if last:
+                reason = getattr(error, "reason", error)
+                raise UserError(f"{url}: cannot be reached ({reason}); use files on this machine instead") from error
+            time.sleep(0.2 * 2**attempt)
+    raise AssertionError  # the last attempt returns or raises
+
+
+def _pause(error: urllib.error.HTTPError, attempt: int) -> float | None:
+    """The seconds to wait before the same is asked again; None where that is of no use."""
+    limited = error.code == 429 or (error.code == 403 and error.headers.get("X-RateLimit-Remaining") == "0")
+    if not limited and error.code not in (500, 502, 503, 504):
+        return None
+    said = error.headers.get("Retry-After")
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)  # noqa: S310
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and start:
-            raise
-        raise UserError(f"{url}: the server answers {error.code} {error.reason}") from error
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
-        reason = getattr(error, "reason", error)
-        raise UserError(f"{url}: cannot be reached ({reason}); use files on this machine instead") from error
+        if said is not None and not re.fullmatch(r"[\d.]+", said.strip()):
+            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+        elif said is None and limited and (reset := error.headers.get("X-RateLimit-Reset")):
+            seconds = float(reset) - time.time()
+        else:
+            seconds = float(said or "nan")
+    except (ValueError, TypeError, OverflowError):
+        seconds = math.nan
+    return max(seconds, 1.0) if math.isfinite(seconds) else 0.5 * 2**attempt
 
 
-def _download(url: str, path: Path, valid: Callable[[Path], bool], tries: int = 4) -> None:
+def _download(url: str, path: Path, valid: Callable[[Path], bool]) -> None:
     """Bring a file; go on with a part that is there; the file appears whole and checked, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     wrong = 0
-    for attempt in range(tries):
+    for attempt in range(_TRIES):
         start = part.stat().st_size if part.is_file() else 0
         try:
             with _open(url, start) as answer:
@@ -213,14 +307,12 @@ def _download(url: str, path: Path, valid: Callable[[Path], bool], tries: int = 
                     raise ConnectionError("the transfer broke off")
         except urllib.error.HTTPError:  # nothing is left to resume: the part is the whole, or rubbish
             pass
-        except (ConnectionError, TimeoutError, OSError, UserError) as error:
-            if attempt == tries - 1:
-                if isinstance(error, UserError):
-                    raise
+        except (OSError, http.client.HTTPException) as error:
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise UserError(f"{part}: the disk is full; make room, and the same command goes on") from error
+            if attempt == _TRIES - 1:
                 raise UserError(f"{url}: the transfer broke off; run the command again to go on") from error
-            time.sleep(0.2 * 2**attempt if not isinstance(error, UserError) else 0.0)
-            if isinstance(error, UserError) and "answers 4" in str(error):
-                raise
+            time.sleep(0.2 * 2**attempt)
             continue
         if valid(part):
             os.replace(part, path)

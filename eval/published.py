@@ -21,9 +21,10 @@ COMPARED = {
     "discrete_win_rate": 1e-6,
     "length_controlled_winrate": 0.005,
     "lc_standard_error": 0.005,
-    "avg_length": 0.0,
+    "avg_length": 2.0,
 }
-"""The columns that are compared, and the deviation that still counts as equal."""
+"""The columns that are compared, and the deviation that still counts as equal. Some published lengths are not those of
+the published outputs: by 1 or 2 characters for five models of AlpacaEval 1, and by 184 for one."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import email.utils
 import hashlib
 import http.server
 import json
 import threading
+import time
 import urllib.parse
 
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 
 from eval import fetch, sources
 from eval.board import board
+from eval.published import compare
 from eval.quick_json import Reader
 from eval.rows import frame, from_table
 from farm.errors import UserError
@@ -150,18 +154,28 @@ class _Server(http.server.BaseHTTPRequestHandler):
     seen: list[tuple[str, str | None]]
     lie = False
     ranges = True
+    commit = "1" * 40
+    busy: list[tuple[int, dict[str, str]]]
+    """status and headers of the next answers"""
+    authorizations: list[str | None]
 
     def do_GET(self):
         kind = type(self)
         kind.seen.append((self.path, self.headers.get("Range")))
+        kind.authorizations.append(self.headers.get("Authorization"))
         path = urllib.parse.unquote(self.path.split("?")[0])
-        if path.startswith("/repos/"):
+        if kind.busy:
+            status, headers = kind.busy.pop(0)
+            return self._send(b"", status, headers)
+        if path == "/repos/o/r/commits/main":
+            return self._send(json.dumps({"sha": kind.commit}).encode())
+        if path == f"/repos/o/r/git/trees/{kind.commit}":
             tree = [
                 {"path": p, "type": "blob", "sha": hashlib.sha1(b"blob %d\0" % len(d) + d).hexdigest(), "size": len(d)}
                 for p, d in kind.files.items()
             ]
             return self._send(json.dumps({"sha": "abc", "tree": tree, "truncated": False}).encode())
-        name = path.split("/main/", 1)[1]
+        name = path.split("/main/" if path.startswith("/datasets/") else f"/{kind.commit}/", 1)[-1]
         data = kind.files.get(name)
         if data is None:
             return self.send_error(404)
@@ -183,9 +197,10 @@ class _Server(http.server.BaseHTTPRequestHandler):
             return self.wfile.write(data[start:])
         return self._send(data)
 
-    def _send(self, data: bytes):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
+    def _send(self, data: bytes, status: int = 200, headers: dict[str, str] | None = None):
+        self.send_response(status)
+        for header, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
+            self.send_header(header, value)
         self.end_headers()
         self.wfile.write(data)
 
@@ -204,7 +219,7 @@ def home_of_data():
         "instruction_difficulty.csv": b"index,instruction_difficulty\n0,0.5\n",
         "df_gamed.csv": b"model,index,preference,std_delta_len,instruction_difficulty\nx,0,0.5,1,0.5\n",
     }
-    handler = type("Handler", (_Server,), {"files": files, "seen": []})
+    handler = type("Handler", (_Server,), {"files": files, "seen": [], "busy": [], "authorizations": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
@@ -218,7 +233,16 @@ def home_of_data():
 
 @pytest.fixture(autouse=True)
 def _online(monkeypatch):
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "GITHUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("farm.progress._said", set())
+
+
+@pytest.fixture
+def pauses(monkeypatch) -> list[float]:
+    waited: list[float] = []
+    monkeypatch.setattr(fetch.time, "sleep", waited.append)
+    return waited
 
 
 def test_fetch_resumes_checks_and_caches(home_of_data, tmp_path):
@@ -256,3 +280,113 @@ def test_fetch_without_ranges_and_with_lies(home_of_data, tmp_path):
         fetch.fetch(source, root=tmp_path / "c")
     with pytest.raises(UserError, match="cannot be reached"):
         fetch.fetch(fetch.Published("x", "j", "b", False, listing="http://127.0.0.1:1"), root=tmp_path / "d")
+
+
+def test_a_branch_that_moves_changes_nothing_that_was_fetched(home_of_data, tmp_path):
+    handler, source = home_of_data
+    found = fetch.fetch(source, root=tmp_path)
+    board_then = found.leaderboard.read_bytes()
+    assert any("1" * 40 in path for path, _ in handler.seen), "files are those of the commit"
+    handler.commit = "2" * 40  # a server keeps a commit's files; this one gives 404 for them now
+    handler.files = handler.files | {"src/board.csv": b",win_rate,n_total\nalpha,60.0,11\n"}
+    assert fetch.fetch(source, root=tmp_path) == found and found.leaderboard.read_bytes() == board_then
+    listing = tmp_path / "set" / "listing.json"
+    noted = json.loads(listing.read_text())
+    listing.write_text(json.dumps(noted | {"commit": "main"}))  # as earlier versions noted it
+    fetch.fetch(source, root=tmp_path)
+    assert found.leaderboard.read_bytes() == handler.files["src/board.csv"]
+    assert json.loads(listing.read_text())["commit"] == "2" * 40
+
+
+def test_a_server_that_asks_to_wait_is_waited_for(home_of_data, tmp_path, pauses, capsys):
+    handler, source = home_of_data
+    later = email.utils.formatdate(time.time() + 100, usegmt=True)
+    handler.busy += [(429, {"Retry-After": "7"}), (429, {"Retry-After": later}), (503, {})]
+    fetch.fetch(source, root=tmp_path)
+    assert pauses[0] == 7 and 90 < pauses[1] <= 100 and 0 < pauses[2] < 5
+    said = capsys.readouterr().err
+    assert "asks to wait 7 seconds" in said
+    for odd in ("nan", "-5", "1e400", "soon", ""):
+        handler.busy.append((429, {"Retry-After": odd}))
+        pauses.clear()
+        fetch._open(source.commit_url()).close()
+        assert len(pauses) == 1 and 0 < pauses[0] <= 5
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(429, {"Retry-After": "3600"}), (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "9999999999"})],
+)
+def test_a_wait_too_long_is_said_and_not_made(home_of_data, tmp_path, pauses, status, headers):
+    handler, source = home_of_data
+    handler.busy.append((status, headers))
+    with pytest.raises(UserError, match=f"answers {status} and asks to wait .* minutes; run the command again"):
+        fetch.fetch(source, root=tmp_path)
+    assert pauses == [] and len(handler.seen) == 1
+
+
+def test_a_server_that_refuses_is_not_asked_again(home_of_data, tmp_path, pauses):
+    handler, source = home_of_data
+    handler.busy += [(403, {}), (200, {})]
+    with pytest.raises(UserError, match="answers 403"):
+        fetch.fetch(source, root=tmp_path)
+    assert len(handler.seen) == 1 and pauses == []
+
+
+def test_githubs_token_goes_to_github_alone(home_of_data, tmp_path, monkeypatch):
+    handler, source = home_of_data
+    monkeypatch.setenv("GITHUB_TOKEN", "ghp_secret")
+    fetch.fetch(source, root=tmp_path)
+    assert set(handler.authorizations) == {None}
+    with_token = {"Authorization": "Bearer ghp_secret"}
+    real = fetch.PUBLISHED["alpaca_eval_2"]
+    for url in (real.commit_url(), real.listing_url("1" * 40), real.file_url("a", "1" * 40)):
+        assert fetch._headers(url) == with_token
+    for url in (
+        real.hub_url("a"),
+        "http://api.github.com/a",
+        "https://api.github.com.evil.org/a",
+        "https://api.github.com@evil.org/a",
+        "https://evil.org/api.github.com",
+        "https://api.github.com:444/a",
+    ):
+        assert fetch._headers(url) == {}
+
+
+def test_a_redirect_gets_no_token(home_of_data, monkeypatch):
+    handler, source = home_of_data
+    elsewhere = f"{source.listing}/repos/o/r/commits/main"
+    handler.busy.append((302, {"Location": elsewhere.replace("127.0.0.1", "localhost")}))
+    monkeypatch.setattr(fetch, "_headers", lambda url: {"Authorization": "Bearer ghp_secret"})
+    fetch._open(source.commit_url()).close()
+    assert handler.authorizations == ["Bearer ghp_secret", None]
+
+
+def test_another_hub_is_asked_where_hf_endpoint_names_it(home_of_data, tmp_path, monkeypatch):
+    handler, source = home_of_data
+    monkeypatch.setenv("HF_ENDPOINT", f"{source.files}/")
+    found = fetch.fetch(dataclasses.replace(source, hub=None), root=tmp_path)
+    assert found.difficulty is not None and found.difficulty.read_bytes() == handler.files["instruction_difficulty.csv"]
+    monkeypatch.delenv("HF_ENDPOINT")
+    assert dataclasses.replace(source, hub=None).hub_url("a").startswith("https://huggingface.co/datasets/o/r/")
+
+
+def test_how_much_is_fetched_is_said_before_and_must_have_room(home_of_data, tmp_path, monkeypatch, capsys):
+    handler, source = home_of_data
+    fetch.fetch(source, root=tmp_path / "a")
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("farm: set: 3 files, 0.0 MB, are fetched into")
+    fetch.fetch(source, root=tmp_path / "a")
+    assert "are fetched" not in capsys.readouterr().err
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 100}))
+    before = len(handler.seen)
+    with pytest.raises(UserError, match=r"to fetch, but .* has room for 0\.0 MB"):
+        fetch.fetch(source, root=tmp_path / "b")
+    assert len(handler.seen) == before + 2, "the listing alone was asked for"
+
+
+def test_published_lengths_may_be_off_by_two_and_not_by_184():
+    ours = pd.DataFrame({"method": ["a", "b"], "avg_length": [102, 284], "n_total": [805, 805]})
+    published = pd.DataFrame({"avg_length": [100, 100], "n_total": [805, 805]}, index=["a", "b"])
+    found = compare(ours, published)
+    assert found.beyond[["method", "column"]].values.tolist() == [["b", "avg_length"]]
