@@ -33,7 +33,7 @@ def aggregated(votes: pd.DataFrame, way: str) -> pd.DataFrame:
 
     ``p_first`` is the share or posterior of the first output, ``preference`` the likelier label (1.5 where level),
     ``votes`` how many verdicts there were, ``agreement`` the share of them that say the same as the label. Costs add
-    up. A pair without a verdict keeps its first row's status.
+    up. A pair without a verdict keeps its first row's status; two outputs of one text are a tie, whatever was said.
 
     Raises:
         UserError: for an unknown way, or where no pair has two verdicts.
@@ -44,10 +44,11 @@ def aggregated(votes: pd.DataFrame, way: str) -> pd.DataFrame:
     item, _ = pd.factorize(ids.pair)
     items = int(item.max(initial=-1)) + 1
     lead = np.unique(item, return_index=True)[1]
-    turned = ids.swapped != ids.swapped[lead][item]
     said = votes["preference"].to_numpy(dtype=np.float64)
-    first = np.where(turned, said - 1.0, 2.0 - said)  # share for the first output of the pair's first row
-    given = ~np.isnan(first)
+    given = ~np.isnan(said)
+    # Share for the canonical first output: confusion matrices of other labels would depend on the orders of the rows.
+    first = np.where(ids.swapped, said - 1.0, 2.0 - said)
+    first[given & ids.identical] = 0.5
     number = np.bincount(item[given], minlength=items)
     if number.max(initial=0) < 2:
         raise UserError("no pair has two verdicts, so there is nothing to aggregate: ask for --replicates")
@@ -57,6 +58,8 @@ def aggregated(votes: pd.DataFrame, way: str) -> pd.DataFrame:
     label = np.where(np.abs(p - 0.5) < 1e-9, 1.5, np.where(p > 0.5, 1.0, 2.0))
     label[np.isnan(p)] = np.nan
     same = 1 - np.abs(first - (2 - label)[item])
+    turned = ids.swapped[lead]  # back to the order of the pair's first row
+    p, label = np.where(turned, 1 - p, p), np.where(turned, 3 - label, label)
     agreement = np.bincount(item[given], same[given], items) / np.maximum(number, 1)
     table = votes.iloc[lead].reset_index(drop=True)
     status = np.where(number > 0, "ok", table["status"].to_numpy(dtype=object))

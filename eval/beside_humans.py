@@ -1,4 +1,4 @@
-"""The parts of a validation: votes turned the same way, majorities, and a judge against the others of each item."""
+"""The parts of a validation: votes told of the same output, majorities, and a judge against the others of each item."""
 
 from __future__ import annotations
 
@@ -9,38 +9,65 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.errors import UserError
 from farm.statistics.uncertainty import Estimate, codes, mean
 from farm.votes import agreement as agree
+from farm.votes.analysis import FEW
 
 Floats = NDArray[np.float64]
 
-FEW = 6
+_COMPARED = 6
 """humans up to which every two of them are compared"""
 
 
 def pairwise_kappas(votes: pd.DataFrame) -> pd.DataFrame:
     names = sorted(votes["annotator"].unique())
     rows = []
-    if 1 < len(names) <= FEW:
+    if 1 < len(names) <= _COMPARED:
         wide = votes.pivot_table(index="item", columns="annotator", values="first", aggfunc="first")
         for one, other in combinations(names, 2):
-            shared = int((wide[one].notna() & wide[other].notna()).sum())
-            if shared:
-                rows.append((one, other, agree.kappa(wide[one], wide[other]), shared))
+            both = wide[[one, other]].dropna().to_numpy(np.float64)
+            if len(both):
+                value = agree.kappa_of_votes(both[:, 0], both[:, 1]) if len(both) >= FEW else float("nan")
+                rows.append((one, other, value, len(both)))
     return pd.DataFrame(rows, columns=["first", "second", "kappa", "n"])
 
 
-def oriented(votes: pd.DataFrame, turned: pd.Series) -> pd.DataFrame:
-    """Votes with the two sides exchanged for the items that ``turned`` marks."""
-    flip = turned.reindex(votes["item"]).to_numpy(bool)
-    out = votes.assign(
-        first=np.where(flip, 1 - votes["first"], votes["first"]),
-        flipped=votes["flipped"].to_numpy(bool) ^ flip,
-    )
+def told_alike(judge: pd.DataFrame, humans: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables of votes with ``first`` of the same output of every pair.
+
+    This is the canonical one where both files say which output is which, by the same columns or by the models' names;
+    else the one that both files have first.
+
+    Raises:
+        UserError: where one file does not say which output is which and the other has a pair in both orders.
+    """
+    sides = judge["sides"].iloc[0], humans["sides"].iloc[0]
+    if sides[0] == sides[1] != "":
+        return judge, humans
+    if all(sides) and "model_1" in judge and "model_1" in humans:
+        theirs = humans.drop_duplicates("item").set_index("item")[["model_1", "model_2"]]
+        wanted, own = theirs.reindex(judge["item"]).to_numpy(object), judge[["model_1", "model_2"]].to_numpy(object)
+        same, turned = (wanted == own).all(axis=1), (wanted == own[:, ::-1]).all(axis=1)
+        if (same | turned).all():
+            return _turned(judge, turned & ~same), humans
+    for votes in (judge, humans):
+        mixed = votes.groupby("item")["flipped"].nunique() > 1
+        if mixed.any():
+            raise UserError(
+                f"the pair {mixed.index[int(mixed.to_numpy().argmax())]!r} stands in both orders in one file and the "
+                "other does not say which output is which; give both files the texts or the models of the two outputs"
+            )
+    return _turned(judge, judge["flipped"].to_numpy(bool)), _turned(humans, humans["flipped"].to_numpy(bool))
+
+
+def _turned(votes: pd.DataFrame, where: NDArray[np.bool_]) -> pd.DataFrame:
+    """Votes told of the other output in these rows."""
+    out = votes.assign(first=np.where(where, 1 - votes["first"], votes["first"]))
     for name in ("model", "length", "list"):
         if f"{name}_1" in votes:
             one, two = votes[f"{name}_1"].to_numpy(), votes[f"{name}_2"].to_numpy()
-            out[f"{name}_1"], out[f"{name}_2"] = np.where(flip, two, one), np.where(flip, one, two)
+            out[f"{name}_1"], out[f"{name}_2"] = np.where(where, two, one), np.where(where, one, two)
     return out
 
 
@@ -66,7 +93,7 @@ def against_others(item: NDArray[Any], y: Floats, judged: Floats, confidence: fl
     human = (1 - np.abs(majority - vote))[kept]
     machine = (1 - np.abs(majority - judge))[kept]
     estimate = mean(machine - human, row[kept], confidence=confidence)
-    return estimate, float(machine.mean() / human.mean()) if human.size else float("nan")
+    return estimate, float(machine.mean() / human.mean()) if human.any() else float("nan")
 
 
 def largest_majority(item: NDArray[Any], y: Floats) -> int:
@@ -83,7 +110,3 @@ def votes_of_large_items(item: NDArray[Any], y: Floats, largest: int) -> NDArray
     row, items = codes(item)
     total = np.bincount(row[y != 0.5], minlength=items)
     return np.asarray(total[row] > largest)
-
-
-def pearson_of_votes(a: Floats, b: Floats) -> float:
-    return float(np.corrcoef(a, b)[0, 1]) if a.size > 1 and a.std() > 0 and b.std() > 0 else float("nan")

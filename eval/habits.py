@@ -43,11 +43,8 @@ def position_audit(votes: pd.DataFrame, *, confidence: float = 0.95) -> Position
     a, b = plain.loc[both].to_numpy(np.float64), turned.loc[both].to_numpy(np.float64)
     seen = ~(np.isnan(a) | np.isnan(b))
     a, b = a[seen], b[seen]
-    # kappa on the orientation of the data, not on the canonical one: margins depend on it
-    given = votes.drop_duplicates("item").set_index("item")["flipped"].loc[both].to_numpy(bool)[seen]
-    kappa = agree.kappa(np.where(given, 1 - a, a), np.where(given, 1 - b, b)) if a.size else float("nan")
     consistent = mean((a == b).astype(float), confidence=confidence, bounds=SHARE)
-    return PositionAudit(prefers, consistent, kappa, int(a.size))
+    return PositionAudit(prefers, consistent, agree.kappa_of_votes(a, b), int(a.size))
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,9 @@ class JudgeAlone(Result):
         a, p = self.analysis, self.position
         nan = float("nan")
         rows = [
-            ("AlpacaEval variance", a.variance, nan, nan, a.items, "one label against its own others"),
-            ("prefers longer", a.prefer_longer, nan, nan, nan, "of pairs that differ by more than 30 characters"),
-            ("prefers lists", a.prefer_lists, nan, nan, nan, "of pairs with one list"),
+            ("AlpacaEval variance", a.variance, nan, nan, a.variance_items, "one label against its own others"),
+            ("prefers longer", a.prefer_longer, nan, nan, a.prefer_longer_n, "of pairs 30 characters apart or more"),
+            ("prefers lists", a.prefer_lists, nan, nan, a.prefer_lists_n, "of pairs with one list"),
             ("prefers first", p.prefers_first.value, p.prefers_first.low, p.prefers_first.high, p.prefers_first.n, ""),
             ("consistent in both orders", p.consistent.value, p.consistent.low, p.consistent.high, p.both_orders, ""),
             ("price per 1000", a.price_per_1000, nan, nan, a.labels, "dollars"),

@@ -7,6 +7,7 @@ row defines; they are carried along.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -190,13 +191,14 @@ def annotation_table(
 
 
 def swapped(table: pd.DataFrame, where: NDArray[np.bool_]) -> pd.DataFrame:
-    """The table with the sides of the rows in ``where`` exchanged: columns ``*_1`` and ``*_2``, and the verdicts.
+    """The table with the sides of the rows in ``where`` exchanged: columns like ``output_1``, ``output_1_len`` with
+    their ``_2``, and the verdicts.
 
     Applying it twice gives the table back. Presenting a pair in a random order and undoing it afterwards is two calls.
     """
     out = table.copy()
     for column in table.columns:
-        if column.endswith("_1") and (other := column[:-1] + "2") in table.columns:
+        if (other := re.sub(r"_1(?=_|$)", "_2", column)) != column and other in table.columns:
             out[column] = table[column].where(~where, table[other])
             out[other] = table[other].where(~where, table[column])
     if "preference" in table.columns:

@@ -89,7 +89,7 @@ def ballots(votes: pd.DataFrame, origin: str = "the votes") -> Ballots:
     difference = sides[:, 0] - sides[:, 1]  # [I, 3]
     length_scale = float(np.nanstd(difference[:, 0])) if np.isfinite(difference[:, 0]).any() else 15.0
     utility_scale = float(np.nanstd(difference[:, 2])) if np.isfinite(difference[:, 2]).any() else 1.0
-    position = np.where(table["reversed"].to_numpy(bool), -1.0, 1.0) * table["sided"].to_numpy(bool)
+    position = np.where(table["reversed"].to_numpy(bool), -1.0, 1.0) * (table["sides"] != "").to_numpy(bool)
     by_item = np.stack(
         [np.tanh(difference[:, 0] / (length_scale or 1.0)), difference[:, 1], difference[:, 2] / (utility_scale or 1)],
         axis=1,

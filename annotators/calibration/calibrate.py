@@ -6,7 +6,7 @@ votes ─▶ noise of the splits ─▶ competence of each annotator ─▶ grou
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def of_votes(votes: pd.DataFrame, origin: str, *, groups: int | None = None) -> 
         found = [g.model_copy(update={"spread": round(g.spread * scale, 4)}) for g in found]
     crowd = crowd_of(given, found, tie_spread=tie_spread, opinion_spread=opinion)
     _step("competence of the annotators, and the check")
-    noise = estimate_noise(given.table["item"], given.table["given" if given.table["sided"].all() else "first"])
+    noise = estimate_noise(given.table["item"], given.table["first"])
     summary, each = _competence(given)
     return Calibration(
         origin, len(given.item), given.items, len(given.names), tuple(found), given.length_scale, given.utility_scale,
@@ -214,8 +214,7 @@ def _of_row(path: Path, name: str, pairs: Path | None) -> Calibration:
 
 def _row_check(row: published.Row, given: Ballots, group: Group, rounds: int = 12) -> pd.DataFrame:
     """The row beside simulated votes; intervals are the spread of the simulations, as the row has none."""
-    blind = replace(given, table=given.table.assign(given=1.0))
-    runs = [statistics(simulated(blind, crowd_of(given, [group]), seed)) for seed in range(rounds)]
+    runs = [statistics(simulated(given, crowd_of(given, [group]), seed)) for seed in range(rounds)]
     known = {
         "agreement (AlpacaEval)": (row.agreement, [1 - r["variance (AlpacaEval)"].value for r in runs]),
         "variance (AlpacaEval)": (1 - row.agreement, [r["variance (AlpacaEval)"].value for r in runs]),

@@ -81,7 +81,7 @@ def statistics(votes: pd.DataFrame, confidence: float = 0.95) -> dict[str, Estim
     found["ties"] = mean((first == 0.5).astype(np.float64), item, confidence=confidence)
     shown = votes["shown"].to_numpy(np.float64)
     decisive = shown != 0.5
-    if votes["sided"].any():
+    if (votes["sides"] != "").any():
         found["prefers the first shown"] = mean((shown > 0.5)[decisive].astype(float), item[decisive],
                                                 confidence=confidence)  # fmt: skip
     found["prefers the longer"] = prefer_longer(votes, confidence=confidence)

@@ -7,6 +7,9 @@ from annotators.calibration.check import check_lines
 from annotators.crowd import Group
 from farm.votes.noise import SplitFit, agreement_from_flip
 
+_LEVEL = 0.01
+"""of the tests of the vote splits"""
+
 
 def sentences(found: Calibration) -> str:
     """What the votes say, who the crowd is, and how well it does."""
@@ -32,10 +35,12 @@ def sentences(found: Calibration) -> str:
 def _split(fit: SplitFit) -> str:
     models = {"flip": f"constant flip {fit.flip:.3f}", "difficulty": f"difficulty {fit.sigma:.2f}"}
     said = models.get(fit.model, f"difficulty {fit.sigma:.2f} and flip {fit.flip:.3f}")
-    verdict = "rejected" if fit.p_value < 0.01 else "not rejected"
+    verdict = f"p {fit.p_value:.2g}: {'rejected' if fit.p_value < _LEVEL else 'not rejected'} at {100 * _LEVEL:g} %"
+    if fit.degrees < 1:
+        verdict = "too few kinds of splits to test it"
     return (
         f"splits of {fit.votes} decisive votes ({fit.items:,} pairs): {said}: "
-        f"chi2 {fit.chi_square:.1f}, {fit.degrees} df, p {fit.p_value:.2g}: {verdict}"
+        f"chi2 {fit.chi_square:.1f}, {max(fit.degrees, 0)} df, {verdict}"
     )
 
 

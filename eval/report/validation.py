@@ -45,8 +45,6 @@ def section(run: RunFolder) -> dict[str, Any] | None:
 def _votes(rows: pd.DataFrame, role: str) -> pd.DataFrame:
     # One annotator a role: the judge of a pair may be drawn from a pool, and pools are compared as a whole.
     table = rows.drop(columns=[c for c in ("method", "sample", "id", "pair_id") if c in rows]).assign(annotator=role)
-    if "shown_first" in table:
-        table = table.assign(swapped=(table["shown_first"] == 2).astype(int))
     return from_table(table, role)
 
 

@@ -23,11 +23,15 @@ Floats = NDArray[np.float64]
 def kappa(first: ArrayLike, second: ArrayLike, *, chance: Literal["margins", "half"] = "margins") -> float:
     """Cohen's kappa (po - pe) / (1 - pe) of two label vectors [n]; pairs with a missing label are left out.
 
-    ``chance="half"`` sets pe = 1/2, which is right when the order of the two outputs was drawn at random.
+    ``chance="half"`` is for shares of the first output, of which only the decisive ones count (1 and 0, and no ties),
+    and sets pe = 1/2, which is right when the order of the two outputs was drawn at random.
     """
     a, b = pd.Series(first), pd.Series(second)
     both = (a.notna() & b.notna()).to_numpy()
     a, b = a[both].to_numpy(), b[both].to_numpy()
+    if chance == "half":
+        decided = (a != 0.5) & (b != 0.5)
+        a, b = a[decided], b[decided]
     if not a.size:
         return float("nan")
     observed = float((a == b).mean())
@@ -38,6 +42,29 @@ def kappa(first: ArrayLike, second: ArrayLike, *, chance: Literal["margins", "ha
     share_b = np.array([(b == x).mean() for x in labels])
     expected = float(share_a @ share_b)
     return (observed - expected) / (1 - expected) if expected < 1 else float("nan")
+
+
+def kappa_of_votes(first: Floats, second: Floats) -> float:
+    """Cohen's kappa of shares of the first output [n] with the margins of both orders, each pair counted in either.
+
+    So it does not matter which output of a pair is called first.
+    """
+    return kappa(np.concatenate([first, 1 - first]), np.concatenate([second, 1 - second]))
+
+
+def alpha_of_votes(item: ArrayLike, first: Floats) -> tuple[float, int]:
+    """Krippendorff's nominal alpha of shares of the first output [n], each pair counted in either order, and over how
+    many items with several votes."""
+    row, items = codes(np.asarray(item))
+    counts, values = value_counts(np.concatenate([row, row + items]), np.concatenate([first, 1 - first]))
+    return alpha(counts, values), int((counts.sum(axis=1) > 1).sum()) // 2
+
+
+def correlation_of_votes(first: Floats, second: Floats) -> float:
+    """Pearson's correlation of shares of the first output [n], each pair in either order: both means are 1/2."""
+    a, b = first - 0.5, second - 0.5
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else float("nan")
 
 
 def value_counts(item: ArrayLike, value: ArrayLike) -> tuple[Floats, Floats]:
@@ -58,6 +85,8 @@ def alpha(
     Items with fewer than two votes do not count. Works on counts, so thousands of annotators cost nothing.
     """
     used = counts[counts.sum(axis=1) > 1]
+    if not len(used):
+        return float("nan")
     m = used.sum(axis=1, keepdims=True)
     coincidence = (used / (m - 1)).T @ used - np.diag((used / (m - 1)).sum(axis=0))
     totals = coincidence.sum(axis=1)

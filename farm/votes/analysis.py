@@ -1,9 +1,10 @@
 """A judge, or a crowd, as AlpacaEval's evaluators leaderboard describes it: agreement, bias, variance, preferences.
 
-Its definitions (analyze_evaluators), exactly: *agreement* is the mean over all pairs of index sets of 1 - |a - b|,
+Its definitions (analyze_evaluators): *agreement* is the mean over all pairs of index sets of 1 - |a - b|,
 *bias* the error of the mode of a judge's labels against the mode of the humans', *variance* the error of one of its
 labels against the mode of its own others; and how often the longer output, the one with a list, or the one shown first
-is preferred.
+is preferred. Where it draws one of several modes, the mean over them is taken: a draw would depend on which of the two
+outputs is called first.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,11 @@ from farm.statistics.uncertainty import Estimate, mean
 
 Floats = NDArray[np.float64]
 
-EvenSplit = Literal["expected", "published"]
+FEW = 10
+"""items below which an agreement of sets of labels is not told: a mean of so few says nothing"""
 
 
-def _estimates(votes: Floats, split: EvenSplit) -> list[tuple[Floats, float]]:
+def _estimates(votes: Floats) -> list[tuple[Floats, float]]:
     """The Bayes estimator of each item's votes [items, k]: (values [items], probability) of each choice at even splits.
 
     Labels 1, 1.5 and 2 give the mode, anything else the median; items without a vote give NaN.
@@ -37,29 +38,21 @@ def _estimates(votes: Floats, split: EvenSplit) -> list[tuple[Floats, float]]:
     top = (tally == tally.max(axis=0)) & (tally.max(axis=0) > 0)
     number = top.sum(axis=0)
     plain = discrete.all(axis=1)
-    choices = []
     most = int(number.max(initial=1)) if plain.any() else 1
     rank = np.cumsum(top, axis=0)
+    choices = []
     for c in range(most):
         chosen = np.full(len(votes), np.nan)
         wanted = np.minimum(c, np.maximum(number, 1) - 1) + 1
-        if (
-            split == "published"
-        ):  # pandas' sample(1, random_state=123) of the sorted modes, which is always the same one
-            picks = np.array([0] + [int(np.random.RandomState(123).choice(k, 1, replace=False)[0]) for k in (1, 2, 3)])
-            wanted = picks[number] + 1
         for v, is_top, place in zip(labels, top, rank, strict=True):
             chosen = np.where(is_top & (place == wanted), v, chosen)
         choices.append(np.where(plain, chosen, median))
-        if split == "published":
-            break
-    weights = [1.0 / len(choices)] * len(choices)
-    if split == "expected" and most > 1:  # 1, 2 or 3 modes: cycle through six places so that each counts equally
-        places = [np.minimum(np.full(len(votes), j) % np.maximum(number, 1), most - 1) for j in range(6)]
-        stacked = np.stack(choices)
-        choices = [stacked[p, np.arange(len(votes))] for p in places]
-        weights = [1 / 6] * 6
-    return list(zip(choices, weights, strict=True))
+    if most == 1:
+        return [(choices[0], 1.0)]
+    # 1, 2 or 3 modes: cycle through six places so that each counts equally
+    places = [np.minimum(np.full(len(votes), j) % np.maximum(number, 1), most - 1) for j in range(6)]
+    stacked = np.stack(choices)
+    return [(stacked[place, np.arange(len(votes))], 1 / 6) for place in places]
 
 
 def _median(votes: Floats) -> Floats:
@@ -91,16 +84,13 @@ def votes_matrix(item: ArrayLike, preference: ArrayLike, *, minimum: int = 1) ->
     return np.asarray(uniques, dtype=object)[kept], out[kept]
 
 
-def set_agreement(
-    first: Floats, second: Floats | None, size_1: int, size_2: int, *, split: EvenSplit = "expected"
-) -> SetAgreement:
-    """Agreement of the mode of ``size_1`` annotations with the mode of ``size_2`` others.
+def set_agreement(first: Floats, second: Floats | None, size_1: int, size_2: int) -> SetAgreement:
+    """Agreement of the mode of ``size_1`` annotations with that of ``size_2`` others, in expectation at even splits.
 
     Args:
         first: [items, K] preferences in [1, 2].
         second: [items, L] of another annotator on the same items, or None for the same annotations (then only
             disjoint index sets are compared).
-        split: at an even split of modes, the expectation over them, or the one the original always picks.
     """
     other = first if second is None else second
     scores, spreads, used = [], [], 0
@@ -108,7 +98,7 @@ def set_agreement(
 
     def estimate(which: int, votes: Floats, index: tuple[int, ...]) -> list[tuple[Floats, float]]:
         if (which, index) not in estimated:
-            estimated[(which, index)] = _estimates(votes[:, list(index)], split)
+            estimated[(which, index)] = _estimates(votes[:, list(index)])
         return estimated[(which, index)]
 
     for one in combinations(range(first.shape[1]), size_1):
@@ -133,73 +123,99 @@ def set_agreement(
 
 @dataclass(frozen=True)
 class AnnotatorAnalysis(Result):
-    """A judge as AlpacaEval's evaluators leaderboard describes it; agreement, bias and variance are fractions."""
+    """A judge as AlpacaEval's evaluators leaderboard describes it; agreement, bias and variance are fractions.
+
+    They are missing where fewer than FEW items have the labels that they need; the number of these stands beside them.
+    """
 
     human_agreement: float
     """one label of the judge against the mode of the humans', averaged over its labels"""
+    human_agreement_items: int
     bias: float
     """error of the mode of its labels against the mode of the humans'"""
+    bias_items: int
     variance: float
     """error of one of its labels against the mode of its own others"""
+    variance_items: int
     prefer_longer: float
+    prefer_longer_n: int
     prefer_lists: float
+    prefer_lists_n: int
     prefer_first: float
     price_per_1000: float
     seconds_per_1000: float
     labels: int
     items: int
+    """with a label"""
 
 
 def analyze_annotator(
-    judge: pd.DataFrame, humans: pd.DataFrame | None = None, *, split: EvenSplit = "published", is_human: bool = False
+    judge: pd.DataFrame, humans: pd.DataFrame | None = None, *, is_human: bool = False
 ) -> AnnotatorAnalysis:
-    """AlpacaEval's definitions on votes of :mod:`farm.votes.table`; only items with the full number of votes count.
+    """AlpacaEval's definitions on votes of :mod:`farm.votes.table`, at even splits the mean over the modes.
 
-    A judge with one label an item has no bias or variance, as there. ``is_human`` compares humans with each other:
+    They ask for the same number of labels of every item; of other data the items with the commonest number count. A
+    judge with one label an item has no bias or variance, as there. ``is_human`` compares humans with each other:
     agreement is one against the rest, and bias is zero by definition.
     """
     nan = float("nan")
-    items, own = _full(judge)
+    items, own = _alike(judge)
+    variance, among = _among(judge)
+    agreement, bias, compared, several = nan, nan, 0, 0
     if is_human:
-        agreement = set_agreement(own, None, 1, own.shape[1] - 1, split=split).score if own.shape[1] > 1 else nan
-        bias = 0.0
+        agreement, bias, compared, several = 1 - variance, 0.0, among, among
     elif humans is not None:
-        their_items, theirs = _full(humans)
-        shared, a, b = np.intersect1d(items.astype(str), their_items.astype(str), return_indices=True)
-        agreement = set_agreement(own[a], theirs[b], 1, theirs.shape[1], split=split).score if shared.size else nan
-        several = own.shape[1] > 1 and shared.size > 0
-        bias = set_agreement(own[a], theirs[b], own.shape[1], theirs.shape[1], split=split).error if several else nan
-    else:
-        agreement = bias = nan
-    variance = set_agreement(own, None, 1, own.shape[1] - 1, split=split).error if own.shape[1] > 1 else nan
+        their_items, theirs = _alike(humans[humans["item"].isin(items)])
+        _, a, b = np.intersect1d(items.astype(str), their_items.astype(str), return_indices=True)
+        agreement, compared = _told(set_agreement(own[a], theirs[b], 1, theirs.shape[1]))
+        if own.shape[1] > 1:
+            bias, several = _told(set_agreement(own[a], theirs[b], own.shape[1], theirs.shape[1]))
+            bias = 1 - bias
     longer, lists = prefer_longer(judge), prefer_lists(judge)
-    first = judge["first"].to_numpy(np.float64)
+    labelled = judge["first"].notna()
 
     def thousand(column: str) -> float:
         return 1000 * float(pd.to_numeric(judge[column], errors="coerce").mean()) if column in judge else nan
 
     return AnnotatorAnalysis(
         human_agreement=agreement,
+        human_agreement_items=compared,
         bias=bias,
+        bias_items=several,
         variance=variance,
+        variance_items=among,
         prefer_longer=longer.value,
+        prefer_longer_n=longer.n,
         prefer_lists=lists.value,
-        prefer_first=float(np.nanmean(judge["shown"])) if len(judge) else nan,
+        prefer_lists_n=lists.n,
+        prefer_first=float(judge["shown"].mean()),
         price_per_1000=thousand("price"),
         seconds_per_1000=thousand("time"),
-        labels=int((~np.isnan(first)).sum()),
-        items=len(items),
+        labels=int(labelled.sum()),
+        items=int(judge.loc[labelled, "item"].nunique()),
     )
 
 
-def _full(votes: pd.DataFrame) -> tuple[NDArray[np.object_], Floats]:
-    items, matrix = votes_matrix(votes["item"].to_numpy(), 2 - votes["first"].to_numpy(np.float64))
+def _alike(votes: pd.DataFrame, minimum: int = 1) -> tuple[NDArray[np.object_], Floats]:
+    """The items with the commonest number of votes (of ``minimum`` or more), and these votes, in [1, 2]."""
+    seen = votes[votes["first"].notna()]
+    items, matrix = votes_matrix(seen["item"].to_numpy(), 2 - seen["first"].to_numpy(np.float64), minimum=minimum)
     number = (~np.isnan(matrix)).sum(axis=1)
-    full = number == matrix.shape[1]
-    if not full.any():  # custom data with uneven numbers: as many as most items have
-        width = int(np.median(number))
-        full, matrix = number >= width, matrix[:, :width]
-    return items[full], matrix[full]
+    if not number.size:
+        return items, np.empty((0, minimum))
+    usual = len(tally := np.bincount(number)) - 1 - int(np.argmax(tally[::-1]))  # of two, the larger
+    return items[number == usual], matrix[number == usual, :usual]
+
+
+def _among(votes: pd.DataFrame) -> tuple[float, int]:
+    """The error of one label against the mode of the item's others, and over how many items."""
+    _, own = _alike(votes, 2)
+    agreement, items = _told(set_agreement(own, None, 1, own.shape[1] - 1))
+    return 1 - agreement, items
+
+
+def _told(found: SetAgreement) -> tuple[float, int]:
+    return found.score if found.items >= FEW else float("nan"), found.items
 
 
 def prefer_longer(votes: pd.DataFrame, *, beyond: int = 30, confidence: float = 0.95) -> Estimate:

@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit, logsumexp, softmax
 
-from farm.records import PairIds
+from farm.records import PairIds, swapped
 from farm.statistics.uncertainty import codes
 
 Floats = NDArray[np.float64]
@@ -57,18 +57,19 @@ def votes(annotations: pd.DataFrame) -> tuple[Votes, pd.DataFrame, list[str]]:
     """The decided votes of an annotation table: 0 where the first output of the item is preferred, 1 the second.
 
     Returns:
-        the votes, the items (one row a pair, in the order of its first row in the table), and the annotators' names.
-        Rows of one pair in either order are votes on one item. Ties and rows without a verdict are left out.
+        the votes, the items (one row a pair, by its first row in the table), and the annotators' names. An item has its
+        outputs in canonical order, so that the order in which rows have them changes nothing. Ties, rows without a
+        verdict and pairs of one text are left out.
     """
-    decided = annotations[annotations["preference"].notna() & (annotations["preference"] != 1.5)]
+    kept = annotations["preference"].notna() & (annotations["preference"] != 1.5)
+    decided = annotations[kept & (annotations["output_1"] != annotations["output_2"])]
     ids = PairIds(decided)
     item, _ = pd.factorize(ids.pair)
     annotator, names = pd.factorize(decided["annotator"])
     first_rows = np.unique(item, return_index=True)[1]
-    turned = ids.swapped != ids.swapped[first_rows][item]
-    label = (decided["preference"].to_numpy() > 1.5) ^ turned
+    label = (decided["preference"].to_numpy() > 1.5) ^ ids.swapped
     columns = [c for c in ("instruction", "output_1", "output_2", "generator_1", "generator_2") if c in decided]
-    items = decided.iloc[first_rows][columns].reset_index(drop=True)
+    items = swapped(decided[columns], ids.swapped).iloc[first_rows].reset_index(drop=True)
     found = Votes(item, annotator.astype(np.int64), label.astype(np.int64), len(items), len(names))
     return found, items, [str(name) for name in names]
 

@@ -5,7 +5,8 @@ Two one-parameter models of a vote, both with the same average agreement but ano
 * constant flips: every vote is wrong with probability p;
 * difficulty: an item has a margin t ~ N(0, sigma^2), and a vote is right with probability sigmoid(|t|).
 
-Which fits is told by the histogram of splits (how many items had 5:0, 4:1, 3:2 ...), not by the agreement.
+Which fits is told by the histogram of splits (how many items had 5:0, 4:1, 3:2 ...), not by the agreement. Neither
+model favours an output, so which of the two is called first is arbitrary, and 4:1 and 1:4 are one kind of split.
 """
 
 from __future__ import annotations
@@ -101,13 +102,15 @@ class SplitFit(Result):
     expected: tuple[float, ...]
 
 
-def fit_splits(histogram: ArrayLike, model: str) -> SplitFit:
+def fit_splits(histogram: ArrayLike, model: str, *, folded: bool = False) -> SplitFit:
     """Fit "flip" (one parameter), "difficulty" (one) or "difficulty and flip" (two) by maximum likelihood.
 
     Args:
         histogram: items with 0, 1 .. k votes of k for the first.
+        folded: test k : n - k and n - k : k as one kind of split. The fit is the same; without it the chi-square tests
+            besides that neither side wins more often, and so depends on which output of each item is called first.
 
-    The Pearson chi-square has k - (number of parameters) degrees of freedom: k + 1 cells, less one.
+    The Pearson chi-square has (cells - 1 - parameters) degrees of freedom; without any the p value is missing.
     """
     counts = np.asarray(histogram, dtype=np.float64)
     votes, n = len(counts) - 1, float(counts.sum())
@@ -145,13 +148,22 @@ def fit_splits(histogram: ArrayLike, model: str) -> SplitFit:
         chances = split_chances(votes, sigma=sigma, flip=flip)
     else:
         raise ValueError(f"unknown noise model {model!r}")
+    if folded:
+        counts, chances = _folded(counts), _folded(chances)
     expected = n * chances
     chi = float((np.square(counts - expected) / expected).sum())
-    degrees = votes - parameters
+    degrees = len(counts) - 1 - parameters
     return SplitFit(
         model, sigma, flip, chi, degrees, float(stats.chi2.sf(chi, degrees)) if degrees > 0 else float("nan"),
         int(n), votes, tuple(counts / n), tuple(chances),
     )  # fmt: skip
+
+
+def _folded(splits: Floats) -> Floats:
+    """Splits k : n - k with their mirror images, [n // 2 + 1]."""
+    size = len(splits) // 2
+    both = splits + splits[::-1]
+    return np.append(both[:size], splits[size]) if len(splits) % 2 else both[:size]
 
 
 def split_histogram(item: ArrayLike, first: ArrayLike, votes: int, *, without_ties: bool = True) -> NDArray[np.int64]:
@@ -184,7 +196,10 @@ class NoiseEstimate(Result):
 
 
 def estimate_noise(item: ArrayLike, first: ArrayLike) -> NoiseEstimate:
-    """Flip rate, difficulty and both, fitted to the commonest number of decisive votes an item (three or more)."""
+    """Flip rate, difficulty and both, fitted to the commonest number of decisive votes an item (three or more).
+
+    ``first`` must tell of one order of each item's outputs; which of the two changes nothing.
+    """
     _, _, ones, total = decisive(item, first)
     pairs = total * (total - 1) / 2
     same = ones * (ones - 1) / 2 + (total - ones) * (total - ones - 1) / 2
@@ -195,7 +210,7 @@ def estimate_noise(item: ArrayLike, first: ArrayLike) -> NoiseEstimate:
         votes = int(np.argmax(sizes))
         histogram = split_histogram(item, first, votes)
         if histogram.sum():
-            models = ("flip", "difficulty") + (("difficulty and flip",) if votes > 2 else ())
-            fits = tuple(fit_splits(histogram, m) for m in models)
+            models = ("flip", "difficulty") + (("difficulty and flip",) if votes > 3 else ())
+            fits = tuple(fit_splits(histogram, m, folded=True) for m in models)
     flip = flip_from_agreement(agreement) if agreement == agreement else float("nan")
     return NoiseEstimate(fits, agreement, flip, len(total))

@@ -6,16 +6,20 @@ Every layout becomes one table with a row a vote:
     the pair, the same in every file whatever the order of its outputs (texts, or an id column)
 ``annotator``
 ``first``
-    share of the preference for the canonical first output: 1, 0, 1/2 for a tie, NaN where missing. The canonical order
-    sorts the two sides, so that files that show a pair in different orders agree.
+    share of the preference for the canonical first output: 1, 0, 1/2 for a tie, NaN where missing, and where the two
+    outputs are the same text: nothing tells them apart. The canonical order sorts the two sides, so that rows and files
+    that have a pair in different orders agree.
 ``shown``
-    the same for the output that was shown first
-``given``, ``flipped``, ``sided``
-    the same as the file has it, whether that is the other way round than the canonical order, and whether the file
-    says at all which output is which (without, the canonical order is the file's own)
+    the same for the output that was shown first: the row's first, unless ``swapped`` or ``shown_first`` says otherwise
+``given``, ``flipped``, ``sides``
+    the same as the file has it, whether that is the other way round than the canonical order, and the column that says
+    which output is which ("" where none does: the canonical order is the file's own then)
 
 and where known ``model_1, model_2`` (canonical), ``length_1, length_2, list_1, list_2``, ``prompt`` (what items share),
 ``price, time``, and every other column of the file under its own name.
+
+Rows that repeat pair, annotator, ``seed`` and ``replicate`` are one answer looked up again (draws are keyed by these,
+and the store keeps answers under them): they count once.
 
 Read: AlpacaEval annotations and cross-annotations (``preference`` or ``human_preference``; texts or ``pair_id``), crowd
 battles (``id, winner`` with left / right / tie), PandaLM (``annotator1..3`` and ``*_result``), LLMBar judge runs
@@ -102,14 +106,17 @@ def from_table(table: pd.DataFrame, origin: str, *, annotator: str = "annotator"
     item, flipped = _items(out, sides, origin)
     out["item"] = item
     name = next((c for c in _ANNOTATOR if c in table), None)
+    if name is not None and out[name].isna().any():
+        raise UserError(f"{origin}: row {int(out[name].isna().to_numpy().argmax()) + 1}: `{name}` is missing")
     out["annotator"] = out[name].astype(str) if name else annotator
-    swapped = np.zeros(len(out), dtype=bool)
-    if "swapped" in table:  # the verdict is in the original order although the outputs were shown swapped
-        swapped = np.array([str(v).lower() in ("1", "true", "1.0") for v in table["swapped"]], dtype=bool)
-    out["first"] = np.where(flipped, 1 - raw, raw)
+    swapped = _shown_swapped(table)
+    same = np.zeros(len(out), dtype=bool)
+    if sides == ("output_1", "output_2"):
+        same = (table["output_1"].astype(str) == table["output_2"].astype(str)).to_numpy(bool)
+    out["first"] = np.where(same, np.nan, np.where(flipped, 1 - raw, raw))
     out["given"] = raw
     out["flipped"] = flipped
-    out["sided"] = sides is not None
+    out["sides"] = sides[0] if sides is not None else ""
     out["shown"] = np.where(swapped, 1 - raw, raw)
     # Which canonical output was shown first: two rows of an item differ in it when both orders were asked.
     out["reversed"] = flipped ^ swapped
@@ -120,7 +127,19 @@ def from_table(table: pd.DataFrame, origin: str, *, annotator: str = "annotator"
     for ours, theirs in (("price", "price_per_example"), ("time", "time_per_example")):
         if theirs in out and ours not in out:
             out[ours] = pd.to_numeric(out[theirs], errors="coerce")
+    if {"seed", "replicate"} <= set(out.columns):
+        again = out.duplicated(["item", "annotator", "seed", "replicate", "reversed"]).to_numpy()
+        out = out[~again].reset_index(drop=True)
     return out
+
+
+def _shown_swapped(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether the row's second output was shown first although the verdict is told in the row's order."""
+    if "swapped" in table:
+        return np.array([str(v).lower() in ("1", "true", "1.0") for v in table["swapped"]], dtype=bool)
+    if "shown_first" in table:
+        return (pd.to_numeric(table["shown_first"], errors="coerce") == 2).to_numpy(bool, na_value=False)
+    return np.zeros(len(table), dtype=bool)
 
 
 def _verdicts(values: pd.Series, name: str, origin: str) -> Floats:

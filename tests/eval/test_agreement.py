@@ -33,9 +33,14 @@ def test_llmfao(shared_data):
         assert found.position.prefers_first.value == pytest.approx(position, abs=5e-4)
         assert found.human_prefers_first == pytest.approx(0.533, abs=5e-4)
         if name == "gpt4":
-            assert found.correlation == pytest.approx(0.26, abs=5e-3)
+            # EVALUATION's 0.26 and 1.16 are of "left"; of both sides alike, as numpy has it, it is a little less.
+            judged = read_votes(base / "gpt4-crowd-comparisons.csv").set_index("item")["given"]
+            both = np.stack([humans["given"], judged.reindex(humans["item"]).to_numpy()])
+            assert np.corrcoef(both)[0, 1] == pytest.approx(0.26, abs=5e-3)
+            assert found.correlation == pytest.approx(np.corrcoef(np.hstack([both, 1 - both]))[0, 1])
+            assert found.correlation == pytest.approx(0.252, abs=5e-4)
             assert found.ppi_gain == pytest.approx(1.07, abs=5e-3)
-            assert found.ppi_gain_mean == pytest.approx(1.16, abs=5e-3)
+            assert found.ppi_gain_mean == pytest.approx(1.15, abs=5e-3)
             assert 0.9 < found.worth_votes < 1.05
             assert 0.84 < found.human_split_half.value < 0.89
             assert json.loads(found.to_json())["items"] == 2139 and "human ceiling" in str(found)

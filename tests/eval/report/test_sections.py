@@ -76,7 +76,8 @@ def test_the_ceiling_is_there_where_people_voted_several_times(make_run):
     once = pd.read_parquet(path)
     flipped = np.random.default_rng(0).random(len(once)) < 0.3
     again = once.assign(preference=np.where(flipped, 3 - once["preference"], once["preference"]))
-    pd.concat([once, again, once], ignore_index=True).to_parquet(path)
+    votes = pd.concat([table.assign(replicate=k) for k, table in enumerate((once, again, once))], ignore_index=True)
+    votes.to_parquet(path)
     rows = {row[0].text: row for row in validation.section(RunFolder.read(folder))["table"].rows}
     agreement = rows["Agreement with one vote, %"]
     assert agreement[2].sort > agreement[1].sort and agreement[3].sort < 0  # the ceiling is above the judge
