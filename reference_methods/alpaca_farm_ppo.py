@@ -26,34 +26,34 @@ from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
-from reference_methods.parts.batches import Batch, Work, index
+from reference_methods.parts.batches import Batch, TrainingRows, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share, clipped_value
-from reference_methods.parts.online import OnlineTrainer
+from reference_methods.parts.online import RATIO_IS_ONE, OnlineTrainer
 from reference_methods.parts.rollouts import Rollout
 from reference_methods.ppo import PPO, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlpacaFarmPPO(PPO):
-    """Has the settings of PPO, of which ``kl_estimator`` and ``importance_cap`` are not looked at."""
+    """Has the settings of PPO, of which ``importance_cap`` is not looked at."""
 
     def train(self, learning: Learning) -> Policy:
         policy, critic = self.start(learning), self.start_critic(learning)
         networks = [(policy, self.learning_rate), (critic, self.value_learning_rate)]
-        trainer = OnlineTrainer(self, learning, "ppo", networks, at_start={"update_kl": 0, "clip_fraction": 0})
-        for rollout in trainer.rollouts(policy):
-            width = self.max_new_tokens or rollout.mask.shape[1]
-            padded = with_pads(rollout.samples, width, critic)
-            targets = self.targets(rollout, trainer.compute(critic.values, padded))
-            everything = torch.ones_like(targets.returns, dtype=torch.bool)
-            trainer.log(explained_variance=explained_variance(targets.old_values, targets.returns, everything))
-            work = replace(Work.of(rollout.samples, by_prompt=True), tokens=np.full(len(padded), width))
-            for batch in trainer.minibatches(work):
-                trainer.update(batch, partial(self.padded_loss, policy, critic, rollout, padded, targets))
+        with OnlineTrainer(self, learning, "ppo", networks, at_start=RATIO_IS_ONE) as trainer:
+            for rollout in trainer.rollouts(policy):
+                width = self.max_new_tokens or rollout.mask.shape[1]
+                padded = with_pads(rollout.samples, width, critic)
+                targets = self.targets(rollout, trainer.compute(critic.values, padded))
+                everything = torch.ones_like(targets.returns, dtype=torch.bool)
+                trainer.log(explained_variance=explained_variance(targets.old_values, targets.returns, everything))
+                rows = replace(TrainingRows.of(rollout.samples, by_prompt=True), tokens=np.full(len(padded), width))
+                for batch in trainer.minibatches(rows):
+                    trainer.update(batch, partial(self.padded_loss, policy, critic, rollout, padded, targets))
         return policy
 
     def targets(self, rollout: Rollout, old_values: Tensor) -> Targets:
-        rewards = widened(rollout.token_rewards(self.beta, "k1_clamped"), old_values.shape[1])
+        rewards = widened(rollout.token_rewards(self.beta, kl.k1_clamped), old_values.shape[1])
         everything = torch.ones_like(rewards, dtype=torch.bool)
         rewards = whiten(rewards, everything) + rewards.mean()
         advantages, returns = generalised_advantage(rewards, old_values, everything, self.gamma, self.lam)

@@ -24,7 +24,7 @@ from farm.errors import UserError
 from farm.protocols import Learning, Policy
 from reference_methods.best_of_n import CANDIDATES_AT_ONCE, BestOfN
 from reference_methods.parts.batches import in_parts, prompt_stream
-from reference_methods.parts.checkpoints import tell
+from reference_methods.parts.checkpoints import log_once
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ class BestOfNCurve(BestOfN):
                 line["gold"] = _mean(best)
                 if len(best) > 1:
                     line["gold_error"] = float(best.std(ddof=1) / math.sqrt(len(best)))
-            tell(learning.log, line)
+            log_once(learning.log, line)
         return policy
 
     def _pool(self, learning: Learning, prompts: list[str]) -> tuple[Floats, Floats | None]:

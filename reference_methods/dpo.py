@@ -22,14 +22,15 @@ from torch import Tensor
 
 from farm.protocols import Learning, Policy
 from reference_methods.parts.batches import Batch
-from reference_methods.parts.contrast import Contrast, Contrasted, Pairs, pair_metrics
 from reference_methods.parts.losses import bradley_terry
+from reference_methods.parts.pairs import PairMethod, Pairs, PairsWithReference, pair_metrics
+from reference_methods.parts.precision import AtStart
 from reference_methods.parts.preferences import Preferences
 from reference_methods.parts.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPO(Contrast):
+class DPO(PairMethod):
     """Trains the policy on ``preferences``."""
 
     beta: float = 0.1
@@ -44,17 +45,18 @@ class DPO(Contrast):
 
     def train(self, learning: Learning) -> Policy:
         pairs, policy = Preferences.read(learning), self.start(learning)
-        trainer = Trainer(self, learning, "dpo", [(policy, self.learning_rate)], at_start={"loss": math.log(2)})
-        contrasted = Contrasted.of(pairs, trainer, learning.policy)
-        for batch in trainer.batches(pairs.work()):
-            trainer.update(batch, partial(self.loss, policy, contrasted))
+        networks, start = [(policy, self.learning_rate)], AtStart(math.log(2), self.beta / 2, self.beta**2 / 4)
+        with Trainer(self, learning, "dpo", networks, at_start={"loss": start}) as trainer:
+            data = PairsWithReference.of(pairs, trainer, learning.policy)
+            for batch in trainer.batches(pairs.training_rows()):
+                trainer.update(batch, partial(self.loss, policy, data))
         return policy
 
-    def loss(self, policy: Policy, contrasted: Contrasted, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        pairs = contrasted.under(policy, batch)
-        losses, margin = self.contrast(pairs)
+    def loss(self, policy: Policy, data: PairsWithReference, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        pairs = data.under(policy, batch)
+        losses, margin = self.pair_loss(pairs)
         return batch.mean(losses), pair_metrics(pairs, margin, batch)
 
-    def contrast(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def pair_loss(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         margin = self.beta * (pairs.log_ratio[0] - pairs.log_ratio[1])
         return bradley_terry(margin, pairs.label, self.label_smoothing, self.robust), margin

@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from farm.protocols import Learning, Policy
 from reference_methods.online_ipo import OnlineIPO
-from reference_methods.parts.games_duels import Match
+from reference_methods.parts.games_trainer import GameTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +31,11 @@ class EGPO(OnlineIPO):
 
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)
-        match = Match.of(self, learning, policy)
-        for prompts in match.trainer.prompts(self.prompts_per_step):
-            group = match.write(prompts)
-            here = match.trainer.snapshot()
-            match.improve(group, match.duels(group, policy))  # the first half: where a step would lead
-            half_point = policy.copy()
-            match.trainer.back_to(here)
-            match.improve(group, match.duels(group, half_point))  # the second: from here, against that opponent
+        with GameTrainer(self, learning, policy) as trainer:
+            for group in trainer.groups():
+                here = trainer.snapshot()
+                self.improve(trainer, group, trainer.duels(group, policy))  # the first half: where a step would lead
+                half_point = policy.copy()
+                trainer.restore(here)
+                self.improve(trainer, group, trainer.duels(group, half_point))  # from here, against that opponent
         return policy

@@ -18,9 +18,9 @@ from farm.errors import UserError
 from farm.protocols import Learning, Policy
 from reference_methods.best_of_n import BestOfNPolicy
 from reference_methods.parts.batches import prompt_stream, sampled
-from reference_methods.parts.checkpoints import tell
+from reference_methods.parts.checkpoints import CurrentPolicy
 from reference_methods.parts.rollouts import sample_metrics
-from reference_methods.parts.trainer import part_of
+from reference_methods.parts.trainer import Trainer
 from reference_methods.sft import SFT
 
 
@@ -42,15 +42,15 @@ class ExpertIteration(SFT):
             raise UserError("expert_iteration: it needs a reward model, and prompts to sample for")
         instructions = learning.prompts["instruction"].tolist()
         count = self.prompts or len(instructions)
-        round_steps = 1 + self.epochs * -(-count // self.batch_size)  # sampling is a step too
-        learning.steps(self.rounds * round_steps)
-        policy = learning.policy
-        streams = prompt_stream(instructions, count, self.rounds, learning.seed, "expert_iteration/prompts")
-        for k, prompts in enumerate(streams):
-            purpose = f"expert_iteration/round {k}"
-            experts = BestOfNPolicy(policy, learning.reward_model, self.n, self.micro_batch_tokens)
-            best = sampled(experts, prompts, seed=learning.seed, purpose=purpose, temperature=self.temperature)
-            tell(learning.log, {"step": k * round_steps, **sample_metrics(best, learning)})
-            policy = self.start(learning)
-            self.imitate(policy, best, part_of(learning, k * round_steps + 1), purpose)
-        return policy
+        asked = list(prompt_stream(instructions, count, self.rounds, learning.seed, "expert_iteration/prompts"))
+        lines = self.rounds * (1 + self.epochs * -(-count // self.batch_size))  # sampling is a line too
+        current = CurrentPolicy(self.start(learning))
+        with Trainer(self, learning, "expert_iteration", state={"policy": current}) as trainer:
+            for k in trainer.steps(self.rounds, of=instructions, lines=lines):
+                purpose = f"expert_iteration/round {k}"
+                experts = BestOfNPolicy(current.policy, learning.reward_model, self.n, self.micro_batch_tokens)
+                best = sampled(experts, asked[k], seed=learning.seed, purpose=purpose, temperature=self.temperature)
+                trainer.log(**sample_metrics(best, learning))
+                current.policy = self.start(learning)
+                self.imitate(current.policy, best, trainer.part("sft"), purpose)
+        return current.policy

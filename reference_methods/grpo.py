@@ -36,7 +36,7 @@ from reference_methods.parts.advantages import group_relative, same_in_group
 from reference_methods.parts.aggregation import Aggregation
 from reference_methods.parts.batches import Batch, Rows, further_prompts, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share
-from reference_methods.parts.online import Online, OnlineTrainer
+from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer
 from reference_methods.parts.rollouts import Rollout, joined
 
 
@@ -50,7 +50,7 @@ class GRPO(Online):
     beta: float = 0.04
     """the coefficient of the KL to the SFT policy"""
     kl_place: Literal["loss", "reward"] = "loss"
-    """k3 in the loss, as published, or ``kl_estimator`` in the reward"""
+    """k3 in the loss, as published, or k1 in the reward"""
     clip_high: float | None = None
     """how far the ratio counts above 1; as far as below (``clip``) where omitted"""
     by_deviation: bool = True
@@ -79,36 +79,34 @@ class GRPO(Online):
             raise ValueError("the aggregation over a horizon needs `horizon`, a number of tokens")
         if self.kl_place not in ("loss", "reward"):
             raise ValueError(f"kl_place is loss or reward, not {self.kl_place!r}")
-        if self.kl_place == "loss" and self.kl_estimator != "k1":
-            raise ValueError("kl_estimator is for kl_place: reward; the KL in the loss is k3")
         if self.refills < 0:
             raise ValueError(f"refills cannot be {self.refills}; 0 is for none")
 
     def train(self, learning: Learning) -> Policy:
         policy, instructions = self.start(learning), learning.prompts["instruction"].tolist()
         networks = [(policy, self.learning_rate)]
-        trainer = OnlineTrainer(self, learning, "grpo", networks, at_start={"update_kl": 0, "clip_fraction": 0})
-        for rollout in trainer.rollouts(policy):
-            sampled, size = rollout, len(rollout.samples)
-            for refill in range(1, self.refills + 1):  # in the place of groups without a difference
-                missing = (size - int((~self.equal(sampled)).sum())) // self.samples_per_prompt
-                if missing <= 0:
-                    break
-                key = trainer.key(f"refill {refill}")
-                more = further_prompts(instructions, missing, sampled.samples.prompts, learning.seed, key)
-                sampled = joined([sampled, trainer.rollout(policy, more, f"refill {refill}")])
-            if self.refills:
-                rollout = sampled.select(np.argsort(self.equal(sampled), kind="stable")[:size])
-                trainer.log(refilled=len(sampled.samples) / size - 1)
-            advantages, kept = self.advantages(rollout), self.kept(rollout)
-            trainer.log(equal_groups=float(self.equal(sampled).mean()), used_share=len(kept) / size)
-            used, advantages = rollout.select(kept), advantages[index(kept, advantages)]
-            for batch in trainer.minibatches(used.samples):
-                trainer.update(batch, partial(self.loss, policy, used, advantages))
+        with OnlineTrainer(self, learning, "grpo", networks, at_start=RATIO_IS_ONE) as trainer:
+            for rollout in trainer.rollouts(policy):
+                sampled, size = rollout, len(rollout.samples)
+                for refill in range(1, self.refills + 1):  # in the place of groups without a difference
+                    missing = (size - int((~self.equal(sampled)).sum())) // self.samples_per_prompt
+                    if missing <= 0:
+                        break
+                    key = trainer.key(f"refill {refill}")
+                    more = further_prompts(instructions, missing, sampled.samples.prompts, learning.seed, key)
+                    sampled = joined([sampled, trainer.rollout(policy, more, f"refill {refill}")])
+                if self.refills:
+                    rollout = sampled.select(np.argsort(self.equal(sampled), kind="stable")[:size])
+                    trainer.log(refilled=len(sampled.samples) / size - 1)
+                advantages, kept = self.advantages(rollout), self.kept(rollout)
+                trainer.log(equal_groups=float(self.equal(sampled).mean()), used_share=len(kept) / size)
+                used, advantages = rollout.select(kept), advantages[index(kept, advantages)]
+                for batch in trainer.minibatches(used.samples):
+                    trainer.update(batch, partial(self.loss, policy, used, advantages))
         return policy
 
     def rewards(self, rollout: Rollout) -> Tensor:
-        return rollout.sequence_rewards(self.beta if self.kl_place == "reward" else 0.0, self.kl_estimator)
+        return rollout.sequence_rewards(self.beta if self.kl_place == "reward" else 0.0)
 
     def advantages(self, rollout: Rollout) -> Tensor:
         rewards = self.rewards(rollout)

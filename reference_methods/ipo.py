@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from reference_methods.parts.contrast import Contrast, Pairs
 from reference_methods.parts.losses import squared
+from reference_methods.parts.pairs import PairMethod, Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class IPO(Contrast):
+class IPO(PairMethod):
     """Trains the policy on ``preferences``."""
 
     tau: float = 0.1
@@ -37,7 +37,7 @@ class IPO(Contrast):
         if not self.tau > 0:
             raise ValueError(f"tau is the strength of an anchor and must be above 0, not {self.tau}")
 
-    def contrast(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def pair_loss(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         ratio = pairs.log_ratio / pairs.lengths if self.per_token else pairs.log_ratio
         margin = ratio[0] - ratio[1]
         return squared(margin, (pairs.label - 0.5) / self.tau), margin

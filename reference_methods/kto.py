@@ -27,15 +27,15 @@ from torch import Tensor
 
 from farm import rng
 from farm.protocols import Learning, Policy, Samples
-from reference_methods.parts.batches import Batch, Work, index, log_likelihoods, total_lengths
+from reference_methods.parts.batches import Batch, TrainingRows, index, log_likelihoods, total_lengths
 from reference_methods.parts.losses import prospect
 from reference_methods.parts.preferences import Preferences
 from reference_methods.parts.trainer import Trainer
-from reference_methods.parts.training import Descent
+from reference_methods.parts.training import Offline
 
 
 @dataclass(frozen=True, kw_only=True)
-class KTO(Descent):
+class KTO(Offline):
     """Trains the policy on both sides of ``preferences``, each by itself."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
@@ -53,14 +53,14 @@ class KTO(Descent):
         pairs, policy = Preferences.read(learning), self.start(learning)
         samples, others = Samples.concatenate([pairs.first, pairs.second]), mismatched(pairs, learning.seed)
         desirable = torch.as_tensor(np.concatenate([pairs.p_first, 1 - pairs.p_first]))
-        trainer = Trainer(self, learning, "kto", [(policy, self.learning_rate)])
         ours, theirs = partial(log_likelihoods, policy), partial(log_likelihoods, learning.policy)
-        reference, elsewhere = trainer.compute(theirs, samples), trainer.compute(theirs, others)
         ids = rng.combine(np.tile(pairs.ids, 2), rng.text_ids(samples.outputs))
-        for batch in trainer.batches(replace(Work.of(samples), ids=ids)):
-            ratio = trainer.compute(ours, others.select(batch.rows)) - elsewhere[index(batch.rows, elsewhere)]
-            point, likes = ratio.mean().clamp(min=0), float(desirable[batch.rows].sum())
-            trainer.update(batch, partial(self.loss, policy, samples, desirable, reference, point, likes))
+        with Trainer(self, learning, "kto", [(policy, self.learning_rate)]) as trainer:
+            reference, elsewhere = trainer.compute(theirs, samples), trainer.compute(theirs, others)
+            for batch in trainer.batches(replace(TrainingRows.of(samples), ids=ids)):
+                ratio = trainer.compute(ours, others.select(batch.rows)) - elsewhere[index(batch.rows, elsewhere)]
+                point, likes = ratio.mean().clamp(min=0), float(desirable[batch.rows].sum())
+                trainer.update(batch, partial(self.loss, policy, samples, desirable, reference, point, likes))
         return policy
 
     def loss(

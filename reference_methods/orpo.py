@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from reference_methods.parts.contrast import Contrast, Pairs
 from reference_methods.parts.losses import bradley_terry, log_odds
+from reference_methods.parts.pairs import PairMethod, Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class ORPO(Contrast):
+class ORPO(PairMethod):
     """Trains the policy on ``preferences``."""
 
     odds_weight: float = 0.1
@@ -32,7 +32,7 @@ class ORPO(Contrast):
     def uses_reference(self) -> bool:
         return False
 
-    def contrast(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def pair_loss(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         each = pairs.mean_log_likelihoods
         odds = log_odds(each)
         margin = odds[0] - odds[1]

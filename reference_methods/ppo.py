@@ -13,8 +13,8 @@ Paper: Schulman et al. (arXiv 1707.06347); for language Ziegler et al. (arXiv 19
 2305.14387), whose settings are the defaults: 512 rollouts, 2 epochs of minibatches of 256, learning rate 1e-5 falling
 linearly, clip 0.2, gamma 1, beta 0.02 (its coefficient with human labels), the value network a copy of the reward model
 with a zero head. It plans 390 steps and picks among the first 80; the default is 80.
-Deviations from AlpacaFarm: whitening and means leave padding out; the KL is not clamped at 0 (``kl_estimator:
-k1_clamped`` is AlpacaFarm's, and has another optimum); rewards are not whitened, which without padding would only scale
+Deviations from AlpacaFarm: whitening and means leave padding out; the KL is not clamped at 0 (clamped it has another
+optimum); rewards are not whitened, which without padding would only scale
 them; lambda is 0.95, not 1; the value network is clipped and stepped apart from the policy, so that under Adam its loss
 needs no coefficient. The reward model is standardised, so beta is in units of its spread on SFT samples.
 ``alpaca_farm_ppo`` is AlpacaFarm's own, quirks and all.
@@ -33,7 +33,7 @@ from reference_methods.parts import kl
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
 from reference_methods.parts.batches import Batch, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share, clipped_value
-from reference_methods.parts.online import Online, OnlineTrainer
+from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer
 from reference_methods.parts.rollouts import Rollout
 
 
@@ -54,17 +54,17 @@ class PPO(Online):
     def train(self, learning: Learning) -> Policy:
         policy, critic = self.start(learning), self.start_critic(learning)
         networks = [(policy, self.learning_rate), (critic, self.value_learning_rate)]
-        trainer = OnlineTrainer(self, learning, "ppo", networks, at_start={"update_kl": 0, "clip_fraction": 0})
-        for rollout in trainer.rollouts(policy):
-            old_values = trainer.compute(critic.values, rollout.samples)
-            targets = self.targets(rollout, old_values)
-            trainer.log(explained_variance=explained_variance(old_values, targets.returns, rollout.mask))
-            for batch in trainer.minibatches(rollout.samples):
-                trainer.update(batch, partial(self.loss, policy, critic, rollout, targets))
+        with OnlineTrainer(self, learning, "ppo", networks, at_start=RATIO_IS_ONE) as trainer:
+            for rollout in trainer.rollouts(policy):
+                old_values = trainer.compute(critic.values, rollout.samples)
+                targets = self.targets(rollout, old_values)
+                trainer.log(explained_variance=explained_variance(old_values, targets.returns, rollout.mask))
+                for batch in trainer.minibatches(rollout.samples):
+                    trainer.update(batch, partial(self.loss, policy, critic, rollout, targets))
         return policy
 
     def targets(self, rollout: Rollout, old_values: Tensor) -> Targets:
-        rewards = rollout.token_rewards(self.beta, self.kl_estimator)
+        rewards = rollout.token_rewards(self.beta)
         advantages, returns = generalised_advantage(rewards, old_values, rollout.mask, self.gamma, self.lam)
         return Targets(whiten(advantages, rollout.mask) * rollout.token_weights(), returns, old_values)
 

@@ -18,15 +18,15 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples
-from reference_methods.parts.batches import in_parts, prompt_stream, sampled
-from reference_methods.parts.checkpoints import tell
+from reference_methods.parts.batches import prompt_stream, sampled
+from reference_methods.parts.checkpoints import CurrentPolicy
 from reference_methods.parts.optimization import Schedule
 from reference_methods.parts.rollouts import sample_metrics
-from reference_methods.parts.trainer import part_of
+from reference_methods.parts.trainer import Trainer
 from reference_methods.sft import SFT
 
 
@@ -58,44 +58,34 @@ class RAFT(SFT):
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None or not len(learning.prompts):
             raise UserError("raft: it needs a reward model, and prompts to sample for")
-        instructions = learning.prompts["instruction"].tolist()
-        stage_steps = 1 + self.epochs * -(-self.prompts // self.batch_size)  # sampling is a step too
-        learning.steps(self.stages * stage_steps)
+        instructions, reward_model = learning.prompts["instruction"].tolist(), learning.reward_model
+        asked = list(prompt_stream(instructions, self.prompts, self.stages, learning.seed, "raft"))
+        lines = self.stages * (1 + self.epochs * -(-self.prompts // self.batch_size))  # sampling is a line too
         policy = self.start(learning)
-        streams = prompt_stream(instructions, self.prompts, self.stages, learning.seed, "raft")
-        for k, prompts in enumerate(streams):
-            purpose, first = f"raft/stage {k}", k * stage_steps
-            samples = sampled(
-                policy,
-                [prompt for prompt in prompts for _ in range(self.n)],
-                seed=learning.seed,
-                purpose=purpose,
-                temperature=self.temperature,
-            )
-            scores = in_parts(learning.reward_model.scores, samples, self.micro_batch_tokens, together=True)
-            ratio = self._log_ratio(policy, learning.policy, samples)
-            best = (scores - self.beta * ratio).view(-1, self.n).argmax(1).cpu().numpy()
-            tell(
-                learning.log,
-                {
-                    "step": first,
-                    "reward": float(scores.mean()),
-                    "kl": float(ratio.mean()),
-                    **sample_metrics(samples, learning),
-                },
-            )
-            chosen = samples.select(np.arange(len(best)) * self.n + best)
-            self.imitate(policy, chosen, part_of(learning, first + 1), purpose)
+        with Trainer(self, learning, "raft", state={"policy": CurrentPolicy(policy)}) as trainer:
+            for k in trainer.steps(self.stages, of=instructions, lines=lines):
+                purpose = f"raft/stage {k}"
+                samples = sampled(
+                    policy,
+                    [prompt for prompt in asked[k] for _ in range(self.n)],
+                    seed=learning.seed,
+                    purpose=purpose,
+                    temperature=self.temperature,
+                )
+                scores = trainer.compute(reward_model.scores, samples)
+                ratio = self.log_ratio(trainer, policy, learning.policy, samples)
+                metrics = sample_metrics(samples, learning)
+                trainer.log(reward=float(scores.mean()), kl=float(ratio.mean()), **metrics)
+                best = (scores - self.beta * ratio).view(-1, self.n).argmax(1).cpu().numpy()
+                chosen = samples.select(np.arange(len(best)) * self.n + best)
+                self.imitate(policy, chosen, trainer.part("sft"), purpose)
         return policy
 
-    def _log_ratio(self, policy: Policy, reference: Policy, samples: Samples) -> torch.Tensor:
+    def log_ratio(self, trainer: Trainer, policy: Policy, reference: Policy, samples: Samples) -> Tensor:
         """log policy - log reference of whole responses at the temperature of the samples, [B]."""
 
-        def compute(writer: Policy, part: Samples) -> torch.Tensor:
+        def compute(writer: Policy, part: Samples) -> Tensor:
             return writer.log_probabilities(part, self.temperature)[0].sum(1)
 
-        ours, theirs = (
-            in_parts(partial(compute, writer), samples, self.micro_batch_tokens, together=True)
-            for writer in (policy, reference)
-        )
+        ours, theirs = (trainer.compute(partial(compute, writer), samples) for writer in (policy, reference))
         return ours - theirs

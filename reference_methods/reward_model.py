@@ -29,15 +29,15 @@ from torch import Tensor
 from farm.errors import UserError
 from farm.protocols import Learning, Scorer
 from reference_methods.parts.batches import Batch, in_parts, prompt_stream, sampled
-from reference_methods.parts.checkpoints import tell
+from reference_methods.parts.checkpoints import log_once
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.preferences import Preferences, agreement
 from reference_methods.parts.trainer import Trainer
-from reference_methods.parts.training import Descent
+from reference_methods.parts.training import Offline
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardModel(Descent):
+class RewardModel(Offline):
     """Fits a scorer to ``preferences``."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
@@ -79,13 +79,13 @@ class RewardModel(Descent):
                 "margin": batch.mean((2 * label - 1) * margin),
             }
 
-        trainer = Trainer(self, learning, "reward_model", [(scorer, self.learning_rate)])
-        for batch in trainer.batches(pairs.work()):
-            trainer.update(batch, loss)
+        with Trainer(self, learning, "reward_model", [(scorer, self.learning_rate)]) as trainer:
+            for batch in trainer.batches(pairs.training_rows()):
+                trainer.update(batch, loss)
         if self.calibration_samples:
             self._standardise(scorer, learning)
         if np.any(held_out.p_first != 0.5):
-            tell(learning.log, {"step": trainer.number, **self._held_out(scorer, held_out)})
+            log_once(learning.log, {"step": trainer.step, **self._held_out(scorer, held_out)})
         return scorer
 
     def _standardise(self, scorer: Scorer, learning: Learning) -> None:

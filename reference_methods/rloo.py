@@ -26,6 +26,7 @@ from reference_methods.parts.advantages import leave_one_out, whiten
 from reference_methods.parts.batches import Batch, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share
 from reference_methods.parts.online import Online, OnlineTrainer
+from reference_methods.parts.precision import AtStart
 from reference_methods.parts.rollouts import Rollout
 
 
@@ -49,15 +50,17 @@ class RLOO(Online):
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)
         networks = [(policy, self.learning_rate)]
-        trainer = OnlineTrainer(self, learning, "rloo", networks, at_start={"update_kl": 0, "clip_fraction": 0})
-        for rollout in trainer.rollouts(policy):
-            advantages = self.advantages(rollout)
-            for batch in trainer.minibatches(rollout.samples):
-                trainer.update(batch, partial(self.loss, policy, rollout, advantages))
+        # of whole responses, in which rounding adds up; by Chebyshev their ratio is clipped in at most E d^2 / clip^2
+        start = {"update_kl": AtStart(0, curvature=1), "clip_fraction": AtStart(0, curvature=2 / self.clip**2)}
+        with OnlineTrainer(self, learning, "rloo", networks, at_start=start) as trainer:
+            for rollout in trainer.rollouts(policy):
+                advantages = self.advantages(rollout)
+                for batch in trainer.minibatches(rollout.samples):
+                    trainer.update(batch, partial(self.loss, policy, rollout, advantages))
         return policy
 
     def advantages(self, rollout: Rollout) -> Tensor:
-        rewards = rollout.sequence_rewards(self.beta, self.kl_estimator)
+        rewards = rollout.sequence_rewards(self.beta)
         advantages = leave_one_out(rewards, self.samples_per_prompt)
         if self.whiten:
             advantages = whiten(advantages, torch.ones_like(advantages, dtype=torch.bool), shift=False)

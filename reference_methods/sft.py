@@ -24,14 +24,14 @@ from farm import rng
 from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.aggregation import Aggregation
-from reference_methods.parts.batches import Batch, Work
+from reference_methods.parts.batches import Batch, TrainingRows
 from reference_methods.parts.preferences import samples_of
 from reference_methods.parts.trainer import Trainer
-from reference_methods.parts.training import Descent
+from reference_methods.parts.training import Offline
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFT(Descent):
+class SFT(Offline):
     """Fine-tunes the policy on ``demonstrations``."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
@@ -59,10 +59,10 @@ class SFT(Descent):
         weights: NDArray[np.float64] | None = None,
     ) -> None:
         """Raise the likelihood of ``samples`` under ``policy``, which is changed in place."""
-        trainer = Trainer(self, learning, purpose, [(policy, self.learning_rate)])
         ids = rng.combine(rng.text_ids(samples.prompts), rng.text_ids(samples.outputs))
-        for batch in trainer.batches(replace(Work.of(samples), ids=ids, weights=weights)):
-            trainer.update(batch, partial(self.loss, policy, samples))
+        with Trainer(self, learning, purpose, [(policy, self.learning_rate)]) as trainer:
+            for batch in trainer.batches(replace(TrainingRows.of(samples), ids=ids, weights=weights)):
+                trainer.update(batch, partial(self.loss, policy, samples))
 
     def loss(self, policy: Policy, samples: Samples, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         log_probabilities, mask = policy.log_probabilities(samples.select(batch.rows))

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from reference_methods.parts.contrast import Contrast, Pairs
 from reference_methods.parts.losses import bradley_terry
+from reference_methods.parts.pairs import PairMethod, Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimPO(Contrast):
+class SimPO(PairMethod):
     """Trains the policy on ``preferences``."""
 
     beta: float = 2.0
@@ -36,7 +36,7 @@ class SimPO(Contrast):
     def uses_reference(self) -> bool:
         return False
 
-    def contrast(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def pair_loss(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         each = pairs.mean_log_likelihoods
         margin, gamma = self.beta * (each[0] - each[1]), self.beta * self.gamma_over_beta
         return bradley_terry(margin, pairs.label, self.label_smoothing, offset=gamma), margin

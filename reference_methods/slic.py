@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from reference_methods.parts.contrast import Contrast, Pairs
 from reference_methods.parts.losses import hinge
+from reference_methods.parts.pairs import PairMethod, Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class SLiC(Contrast):
+class SLiC(PairMethod):
     """Trains the policy on ``preferences``."""
 
     delta: float = 1.0
@@ -37,7 +37,7 @@ class SLiC(Contrast):
     def uses_reference(self) -> bool:
         return self.anchored
 
-    def contrast(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def pair_loss(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         scores = pairs.log_ratio if self.anchored else pairs.log_likelihoods
         margin = scores[0] - scores[1]
         likelihood = pairs.label * pairs.log_likelihoods[0] + (1 - pairs.label) * pairs.log_likelihoods[1]

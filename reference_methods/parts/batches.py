@@ -35,8 +35,8 @@ def total_lengths(samples: Samples) -> Lengths:
 
 
 @dataclass(frozen=True)
-class Work:
-    """n rows to learn from: what each costs to compute, and what it counts in a mean."""
+class TrainingRows:
+    """What the batching of n rows takes: their order, what each costs to compute, and what it counts in a mean."""
 
     ids: Ids
     """what decides the order of the rows"""
@@ -49,7 +49,7 @@ class Work:
     """a number for each row's prompt: rows with the same one are computed together"""
 
     @classmethod
-    def of(cls, samples: Samples, by_prompt: bool = False) -> Work:
+    def of(cls, samples: Samples, by_prompt: bool = False) -> TrainingRows:
         prompts = same_prompts(samples.prompt_tokens) if by_prompt else None
         ids = np.arange(len(samples), dtype=np.uint64)
         return cls(ids, total_lengths(samples), samples.lengths(), prompts=prompts)
@@ -63,7 +63,7 @@ class Work:
 class Batch:
     """A minibatch, or the part of one that is computed at once."""
 
-    work: Work
+    source: TrainingRows
     rows: Rows
     totals: Totals
     """of the whole minibatch"""
@@ -74,7 +74,7 @@ class Batch:
         """These rows' share of the minibatch's mean, of a value a row [b] or, with a ``mask``, a token [b, T]."""
         if mask is None:
             return values.sum() / self.totals.sequences
-        given = self.work.weights
+        given = self.source.weights
         weights = None if given is None else torch.as_tensor(given[self.rows]).to(values)
         return aggregate(values, mask, how, self.totals, weights, horizon)
 

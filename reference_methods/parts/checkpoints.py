@@ -14,7 +14,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,35 +25,57 @@ from torch import Tensor
 
 from farm import processes
 from farm.errors import UserError
-from farm.protocols import Learning, Samples
+from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.optimization import Metrics, Optimizer
 
 TENSORS, FACTS = "training.safetensors", "training.json"
+FORMAT = 2
+"""of checkpoints: those of another one are refused"""
 
 
-class Kept(Protocol):
+class Stateful(Protocol):
     """Something besides networks and optimizer that a training remembers, such as a moving average."""
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Tensors by name; the names are the same at every call."""
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on as if ``state`` had just been given by :meth:`state`."""
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on as if ``state`` had just been given by :meth:`state_dict`."""
 
 
-class Together:
-    """Several things to remember, each by its name; those that remember nothing may be among them."""
+class StateDicts:
+    """Several stateful things, each by its name; those without a state may be among them."""
 
-    def __init__(self, **parts: object) -> None:
-        self._parts: dict[str, Any] = {name: part for name, part in parts.items() if hasattr(part, "restore")}
+    def __init__(self, parts: Mapping[str, object]) -> None:
+        self._parts: dict[str, Any] = {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
 
-    def state(self) -> dict[str, Tensor]:
-        return {f"{name}/{key}": value for name, part in self._parts.items() for key, value in part.state().items()}
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            f"{name}/{key}": value for name, part in self._parts.items() for key, value in part.state_dict().items()
+        }
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, part in self._parts.items():
             start = len(name) + 1
-            part.restore({key[start:]: value for key, value in state.items() if key.startswith(f"{name}/")})
+            part.load_state_dict({key[start:]: value for key, value in state.items() if key.startswith(f"{name}/")})
+
+
+class CurrentPolicy:
+    """A policy whose trained parameters a checkpoint holds; another of the same shape may take its place."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {str(i): parameter.detach() for i, parameter in enumerate(self._trained())}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for i, parameter in enumerate(self._trained()):
+            parameter.copy_(state[str(i)])
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
 
 
 def packed(samples: Samples) -> dict[str, Tensor]:
@@ -81,7 +104,7 @@ def unpacked(tensors: dict[str, Tensor]) -> Samples:
     return Samples(prompts, outputs, rows("prompt"), rows("response"), rows("log_probabilities"), reasons)
 
 
-def tell(log: Callable[[Metrics], None], metrics: Metrics) -> None:
+def log_once(log: Callable[[Metrics], None], metrics: Metrics) -> None:
     """Log, in the first process alone. Whoever reads the log may stop the training, in all processes: all must ask."""
     stop: UserError | None = None
     if processes.is_first():
@@ -89,11 +112,11 @@ def tell(log: Callable[[Metrics], None], metrics: Metrics) -> None:
             log(metrics)
         except UserError as error:
             stop = error
-    told = processes.from_first(str(stop or "").encode())
+    stopped = processes.from_first(str(stop or "").encode())
     if stop is not None:
         raise stop
-    if told:
-        raise UserError(told.decode())
+    if stopped:
+        raise UserError(stopped.decode())
 
 
 class Checkpoints:
@@ -105,7 +128,7 @@ class Checkpoints:
         optimizer: holds the networks and the moments.
         minutes: between two checkpoints.
         fingerprint: whatever must be the same for a checkpoint to be gone on from, such as the settings.
-        kept: what else there is to remember.
+        state: what else there is to remember.
     """
 
     def __init__(
@@ -114,14 +137,13 @@ class Checkpoints:
         purpose: str,
         optimizer: Optimizer,
         minutes: float,
-        fingerprint: Any = None,
-        kept: Kept | None = None,
+        fingerprint: Any,
+        state: Stateful,
     ) -> None:
-        self._log, self._optimizer, self._kept, self._purpose = learning.log, optimizer, kept, purpose
+        self._learning, self._optimizer, self._state = learning, optimizer, state
         self._seconds, self._last, self._lines = 60 * minutes, time.monotonic(), list[Metrics]()
         self._mark = "" if learning.checkpoints is None else _mark(purpose, learning, fingerprint)
-        safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in purpose)
-        self._folder = None if learning.checkpoints is None else learning.checkpoints / safe
+        self._folder = None if learning.checkpoints is None else learning.checkpoints / _safe(purpose)
 
     def restore(self) -> int:
         """Take up the last checkpoint, logging its lines again, and return the number of the next step (0 if none).
@@ -135,27 +157,35 @@ class Checkpoints:
         facts, tensors = _read(found)
         if facts["fingerprint"] != self._mark:
             raise UserError(f"{found}: this checkpoint is of another training; delete the folder to start afresh")
-        kept = {name[len("kept/") :]: tensor for name, tensor in tensors.items() if name.startswith("kept/")}
-        self._optimizer.take({name: tensor for name, tensor in tensors.items() if not name.startswith("kept/")})
+        state = {name[len("state/") :]: tensor for name, tensor in tensors.items() if name.startswith("state/")}
+        self._optimizer.take({name: tensor for name, tensor in tensors.items() if not name.startswith("state/")})
         self._optimizer.steps_taken = int(facts["updates"])
-        if self._kept is not None:
-            self._kept.restore(kept)
+        self._state.load_state_dict(state)
         for line in facts["lines"]:
             self.log(line)
         return int(facts["step"])
 
     def log(self, metrics: Metrics) -> None:
-        """Log a step's metrics, and remember them; see :func:`tell`."""
-        if self._folder is not None:
-            self._lines.append(metrics)
-        tell(self._log, metrics)
+        """Log the next line, which its number (``step``) opens, and remember it; see :func:`log_once`."""
+        log_once(self._add, metrics)
+
+    def _add(self, metrics: Metrics) -> None:
+        line = {"step": len(self._lines), **{name: value for name, value in metrics.items() if name != "step"}}
+        self._lines.append(line)
+        self._learning.log(line)
+
+    def part(self, name: str) -> Learning:
+        """The same learning for a training inside this one: its lines are lines of this one, its checkpoints go when
+        this one's next stands."""
+        place = None if self._folder is None else self._folder / f"part-{_safe(name)}"
+        return replace(self._learning, log=self._add, steps=lambda total: None, checkpoints=place)
 
     def after(self, step: int) -> None:
         """A step is over: save if it is time to."""
         if self._folder is None:
             return
         due = time.monotonic() - self._last >= self._seconds
-        if self._optimizer.in_step:  # then all take part in the writing, when the first one's clock says so
+        if self._optimizer.sharded:  # then all take part in the writing, when the first one's clock says so
             due = processes.from_first(b"due" if due else b"") == b"due"
         if due:
             self.save(step + 1)
@@ -163,7 +193,7 @@ class Checkpoints:
     def save(self, next_step: int) -> None:
         """Write a checkpoint from which the training goes on with ``next_step``."""
         self._last = time.monotonic()
-        if self._folder is None or not (processes.is_first() or self._optimizer.in_step):
+        if self._folder is None or not (processes.is_first() or self._optimizer.sharded):
             return
         parameters = self._optimizer.tensors()
         if not processes.is_first():
@@ -173,8 +203,8 @@ class Checkpoints:
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".", dir=self._folder))
         try:
-            kept = {} if self._kept is None else self._kept.state()
-            tensors = {**parameters, **{f"kept/{name}": tensor for name, tensor in kept.items()}}
+            state = {f"state/{name}": tensor for name, tensor in self._state.state_dict().items()}
+            tensors = {**parameters, **state}
             save_file(
                 {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary / TENSORS
             )
@@ -188,17 +218,21 @@ class Checkpoints:
             complete = self._folder / f"step-{next_step:09d}"
             if not complete.exists():
                 os.rename(temporary, complete)
-            for other in self._folder.glob("step-*"):
-                if other.name < complete.name:
+            for other in self._folder.iterdir():
+                if other.name.startswith("part-") or (other.name.startswith("step-") and other.name < complete.name):
                     shutil.rmtree(other, ignore_errors=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
 def _mark(purpose: str, learning: Learning, fingerprint: Any) -> str:
     """A digest of what a training starts from: its settings, the labels, and the networks it is given, of which some
     numbers of each parameter are looked at."""
-    digest = hashlib.blake2b(repr((purpose, learning.seed, fingerprint)).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr((FORMAT, purpose, learning.seed, fingerprint)).encode(), digest_size=16)
     if learning.preferences is not None and "preference" in learning.preferences:
         digest.update(learning.preferences["preference"].astype(float).to_numpy().tobytes())
     for network in (learning.policy, learning.reward_model):

@@ -64,11 +64,11 @@ class ModelFeedback:
         logits = torch.cat(found)
         return np.asarray((logits if self.score else torch.sigmoid(logits)).numpy())
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """What it remembers, for a checkpoint."""
         return {"counts": torch.tensor([self.queries])}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.queries = int(state["counts"])
 
 
@@ -105,13 +105,13 @@ class AnnotatorFeedback:
         times = self._times(PairIds(pairs))
 
         def ask(shown: pd.DataFrame) -> pd.DataFrame:
-            told = []
+            answered = []
             for replicate in np.unique(times):
                 rows = np.flatnonzero(times == replicate)
                 part = shown.iloc[rows].reset_index(drop=True)
                 answers = self.annotator.annotate(part, seed=self.seed, replicate=int(replicate))
-                told.append(answers.set_axis(rows, axis=0))
-            return pd.concat(told).sort_index()
+                answered.append(answers.set_axis(rows, axis=0))
+            return pd.concat(answered).sort_index()
 
         answer = self._read(in_random_order(ask, pairs, self.seed))
         self.queries += len(pairs)
@@ -125,7 +125,7 @@ class AnnotatorFeedback:
         self._asked.update(zip(asked, times + 1, strict=True))
         return np.asarray(times, dtype=np.int64)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """What it remembers, for a checkpoint: the counts, and how often each pair was asked."""
         pairs = np.fromiter(self._asked, np.uint64, len(self._asked)).view(np.int64)
         return {
@@ -134,7 +134,7 @@ class AnnotatorFeedback:
             "times": torch.tensor(list(self._asked.values()), dtype=torch.int64),
         }
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.queries, self.unanswered = state["counts"].tolist()
         pairs = state["pairs"].numpy().view(np.uint64).tolist()
         self._asked = dict(zip(pairs, state["times"].tolist(), strict=True))

@@ -39,10 +39,10 @@ class GapProbe:
         prompts, n = len(self.prompts), self.samples
         place = np.arange(2 * prompts * n).reshape(2, prompts, n).transpose(1, 0, 2).reshape(prompts, 2 * n)
         first, second = np.triu_indices(2 * n, 1)
-        told = self.feedback(answers.select(place[:, first].ravel()), answers.select(place[:, second].ravel()))
-        told = told.reshape(prompts, len(first))
+        verdicts = self.feedback(answers.select(place[:, first].ravel()), answers.select(place[:, second].ravel()))
+        verdicts = verdicts.reshape(prompts, len(first))
         wins = np.full((prompts, 2 * n, 2 * n), 0.5)
-        wins[:, first, second], wins[:, second, first] = told, 1 - told
+        wins[:, first, second], wins[:, second, first] = verdicts, 1 - verdicts
         best = best_response(wins, np.arange(n))
         return float(gap(float(np.nanmean(best)))) if np.isfinite(best).any() else float("nan")
 

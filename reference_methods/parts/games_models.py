@@ -24,11 +24,11 @@ from farm.policies.body import Body
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import Batch, micro_batches
-from reference_methods.parts.checkpoints import tell
+from reference_methods.parts.checkpoints import log_once
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.preferences import Preferences, agreement
 from reference_methods.parts.trainer import Trainer
-from reference_methods.parts.training import Descent
+from reference_methods.parts.training import Offline
 
 
 class Fitted(Protocol):
@@ -42,7 +42,7 @@ class Fitted(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferenceFit(Descent):
+class PreferenceFit(Offline):
     """Settings and loop of every fitted preference model. Models inherit them and say where they start."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
@@ -72,9 +72,9 @@ class PreferenceFit(Descent):
             losses = bradley_terry(logits, label, self.label_smoothing)
             return batch.mean(losses), {"accuracy": batch.mean(agreement(logits, label))}
 
-        trainer = Trainer(self, learning, purpose, [(model, self.learning_rate)])
-        for batch in trainer.batches(pairs.work()):
-            trainer.update(batch, loss)
+        with Trainer(self, learning, purpose, [(model, self.learning_rate)]) as trainer:
+            for batch in trainer.batches(pairs.training_rows()):
+                trainer.update(batch, loss)
         decided = held_out.p_first != 0.5
         if np.any(decided):
             with torch.no_grad():
@@ -85,7 +85,7 @@ class PreferenceFit(Descent):
                     logits[torch.from_numpy(rows)] = model.logits(part.first, part.second).float().cpu()
             right = agreement(logits, torch.from_numpy(held_out.p_first))[torch.from_numpy(decided)]
             accuracy, count = float(right.mean()), float(decided.sum())
-            tell(learning.log, {"step": trainer.number, "held_out_accuracy": accuracy, "held_out_pairs": count})
+            log_once(learning.log, {"step": trainer.step, "held_out_accuracy": accuracy, "held_out_pairs": count})
 
 
 # --- embeddings -------------------------------------------------------------------------------------------------------

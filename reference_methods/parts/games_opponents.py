@@ -20,6 +20,8 @@ import torch
 from farm.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Policy
+from reference_methods.parts.checkpoints import CurrentPolicy
+from reference_methods.parts.optimization import is_sharded
 
 
 class Opponent(Protocol):
@@ -60,24 +62,23 @@ class Average:
     """theta_bar <- (1 - decay) theta + decay theta_bar after every step."""
 
     def __init__(self, learner: Policy, decay: float) -> None:
-        self.learner, self.decay, self._policy = learner, decay, learner.copy()
+        self.learner, self.decay = learner, decay
+        self._mean = CurrentPolicy(learner.copy())
 
     def policy(self) -> Policy:
-        return self._policy
+        return self._mean.policy
 
     @torch.no_grad()
     def update(self) -> None:
-        for mean, new in zip(self._policy.parameters(), self.learner.parameters(), strict=True):
+        learner = self.learner.copy() if is_sharded(self.learner) else self.learner  # the copy is whole
+        for mean, new in zip(self._mean.policy.parameters(), learner.parameters(), strict=True):
             mean.lerp_(new, 1 - self.decay)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """The average, for a checkpoint."""
-        return {str(i): parameter.detach() for i, parameter in enumerate(self._policy.parameters())}
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self._mean.state_dict()
 
-    @torch.no_grad()
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
-        for i, parameter in enumerate(self._policy.parameters()):
-            parameter.copy_(state[str(i)])
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self._mean.load_state_dict(state)
 
 
 class Mixture:

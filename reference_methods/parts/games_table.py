@@ -26,7 +26,7 @@ from farm.protocols import Policy
 from reference_methods.parts.games import Floats
 from reference_methods.parts.games_losses import Play, product
 from reference_methods.parts.games_opponents import Live, Opponent, extragradient
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games_settings import GameSettings
 from reference_methods.parts.optimization import Metrics
 
 SCORE_FLOOR = 1e-3
@@ -54,7 +54,7 @@ class Table:
         logits = torch.from_numpy(np.log(probabilities))
         return cls(preferences, TabularPolicy(prompts, responses, logits), samples, seed)
 
-    def labels(self, game: Game, opponent: Policy, iteration: int, call: int) -> tuple[Tensor, Tensor]:
+    def labels(self, game: GameSettings, opponent: Policy, iteration: int, call: int) -> tuple[Tensor, Tensor]:
         """Win rates (or scores) against the opponent, [S, K], and preferences of pairs, [S, K, K]."""
         assert isinstance(opponent, TabularPolicy)
         probabilities = opponent.probabilities().detach().numpy()
@@ -78,7 +78,7 @@ class Table:
     def _draw(self, iteration: int, call: int) -> np.random.Generator:
         return rng.generator(self.seed, "games/table", iteration, call)
 
-    def queries(self, game: Game) -> int:
+    def queries(self, game: GameSettings) -> int:
         """Duels asked in an iteration of each game; 0 for exact expectations."""
         if self.samples is None:
             return 0
@@ -87,7 +87,7 @@ class Table:
         return each * self.samples * (2 if game.is_extragradient else 1)
 
 
-def play(game: Game, table: Table, iterations: int, step_size: float | None = None) -> Iterator[Floats]:
+def play(game: GameSettings, table: Table, iterations: int, step_size: float | None = None) -> Iterator[Floats]:
     """The policies of ``game`` in the table, [S, K] each: at the start (the reference), then after every iteration."""
     learner = table.reference.copy()
     yield learner.probabilities().detach().numpy()
@@ -115,7 +115,9 @@ def _keeps_memory(opponent: Opponent | None) -> bool:
 class _Turn:
     """One update of the learner, against whichever opponent it is called with."""
 
-    def __init__(self, game: Game, table: Table, learner: TabularPolicy, iteration: int, step_size: float) -> None:
+    def __init__(
+        self, game: GameSettings, table: Table, learner: TabularPolicy, iteration: int, step_size: float
+    ) -> None:
         self.game, self.table, self.learner, self.step_size = game, table, learner, step_size
         self.iteration, self.calls = iteration, 0
 

@@ -1,4 +1,4 @@
-"""Playing a preference game with any policy: the settings of every game method, and the loop of the plain ones.
+"""Playing a preference game with any policy: the loop of the plain games.
 
 A step is: sample n responses to each of some prompts, let them duel (one another, or an opponent's responses), turn
 the verdicts into a loss of their log-probabilities, and take gradient steps. The methods differ in the loss and in the
@@ -9,120 +9,43 @@ The same losses are proven in the table with exact expectations (``games_table``
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
-from farm.protocols import Learning, Method, Policy
-from reference_methods.parts.games_duels import Match
+from farm.protocols import Learning, Policy
+from reference_methods.parts.batches import Batch, index
+from reference_methods.parts.games_duels import Group
 from reference_methods.parts.games_losses import Play
-from reference_methods.parts.games_opponents import Live, Opponent
-from reference_methods.parts.training import OwnSamples
+from reference_methods.parts.games_settings import GameSettings
+from reference_methods.parts.games_trainer import GameTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Game(OwnSamples):
-    """Settings of every game method. Methods inherit them, give their own defaults, and say what they minimise."""
-
-    plays_regularised: ClassVar[bool] = True
-    """whether the method seeks the equilibrium of the game with the KL; else that of the plain game"""
-    table_update: ClassVar[Literal["natural gradient", "argmin"]] = "natural gradient"
-    """what an exact update in the table is: a natural-gradient step on the loss, or its minimiser"""
-    is_extragradient: ClassVar[bool] = False
-    table_step: ClassVar[float] = 2.0
-    """the step size of the table where none is given"""
-    learns_from_pairs: ClassVar[bool] = False
-    """whether the loss takes ``Play.preferences``, verdicts on pairs, instead of win rates"""
-    uses_scores: ClassVar[bool] = False
-    """whether ``Play.wins`` holds scores, log-odds of a preference model, instead of probabilities"""
-    reference_samples: ClassVar[bool] = False
-    """whether half of each group are samples of the reference"""
-
-    beta: float = 0.1
-    """strength of the KL to the SFT policy"""
-    steps: int = 40
-    prompts_per_step: int = 48
-    samples_per_prompt: int = 4
-    duels: int = 1
-    """queries for each response, a step"""
-    soft_labels: bool = False
-    """whether to learn from the annotator's own probability, where it gives one, instead of its verdict"""
-    preference_model: Method | None = None
-    """what gives the preference model that then decides the duels, not the annotator: a method that fits one to the
-    annotated pairs, ``shared_preference`` for the experiment's own, or ``reward_preference``"""
-    cut_responses_lose: bool = False
-    """whether a response that did not end by itself loses its duels with those that did, without being asked for"""
-    gap_every: int = 0
-    """steps between two measurements of the gap to the best answer (``games_gap``), on the annotator; 0 for none"""
-    gap_prompts: int = 32
-    """prompts of one such measurement"""
-    warm_up: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.beta < 0:
-            raise ValueError(f"beta is the strength of a KL and cannot be {self.beta}")
-        if self.samples_per_prompt < 2:
-            raise ValueError("samples_per_prompt must be at least 2: the responses to a prompt are compared")
-        if self.reference_samples and self.samples_per_prompt % 2:
-            raise ValueError("samples_per_prompt must be even: half of them come from the reference")
-        if not 1 <= self.duels < self.samples_per_prompt:
-            raise ValueError(f"duels must be at least 1 and below samples_per_prompt ({self.samples_per_prompt})")
-        if self.cut_responses_lose and self.uses_scores:
-            raise ValueError("cut_responses_lose is for verdicts; this method learns from scores")
-        if min(self.prompts_per_step, self.minibatches, self.epochs) < 1:
-            raise ValueError("prompts_per_step, minibatches and epochs must be at least 1")
-        if self.prompts_per_step % self.minibatches:
-            raise ValueError("prompts_per_step must be a multiple of minibatches")
-        super().__post_init__()
-
-    # --- what a method says -------------------------------------------------------------------------------------------
-
-    def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:
-        """The loss of each prompt from log pi(y_i) of its responses: [S, n] -> [S]."""
-        raise NotImplementedError
-
-    def opponent(self, learner: Policy, reference: Policy) -> Opponent:  # noqa: ARG002 (others need the reference)
-        """Whom the learner plays against; itself unless a method says otherwise."""
-        return Live(learner)
-
-    @property
-    def gradient_unit(self) -> float:
-        """The natural gradient of the loss is this times one in the unit of a preference (the table's step size)."""
-        return 1.0
-
-    def in_table(self, step_size: float | None, iteration: int) -> tuple[Game, float]:  # noqa: ARG002
-        """The method as it plays in the table, and the size of its step, in units of a preference."""
-        if hasattr(self, "step_size"):
-            size = self.step_size if step_size is None else step_size
-            return (self if size == self.step_size else replace(self, step_size=size)), size  # type: ignore[call-arg]
-        most = 1 / self.beta if self.beta else math.inf  # beyond it a step would overshoot the reference
-        return self, min(self.table_step, most) if step_size is None else step_size
-
-    @property
-    def one_pass(self) -> bool:
-        """Whether a step is one update on its whole batch: before it, the learner is the policy that sampled."""
-        return self.epochs * self.minibatches == 1
-
-    # --- the loop -----------------------------------------------------------------------------------------------------
-
-    @property
-    def needs(self) -> frozenset[str]:
-        asked = {"annotator"} if self.preference_model is None else self.preference_model.needs
-        return frozenset(asked | ({"annotator"} if self.gap_every else set()))
-
-    def facts(self) -> dict[str, Any]:
-        model: Any = self.preference_model
-        fitted = model.facts() if hasattr(model, "facts") else type(model).__name__
-        return {**super().facts(), "preference_model": fitted}
+class Game(GameSettings):
+    """The loop of the game methods, which give their own defaults, a loss, and an opponent."""
 
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)
         opponent = self.opponent(policy, learning.policy)
-        match = Match.of(self, learning, policy, opponent=opponent)
-        for prompts in match.trainer.prompts(self.prompts_per_step):
-            group = match.write(prompts)
-            match.improve(group, match.duels(group, opponent.policy()))
-            opponent.update()
+        with GameTrainer(self, learning, policy, opponent=opponent) as trainer:
+            for group in trainer.groups():
+                self.improve(trainer, group, trainer.duels(group, opponent.policy()))
+                opponent.update()
         return policy
+
+    def improve(self, trainer: GameTrainer, group: Group, play: Play) -> None:
+        """Gradient steps on what the duels said."""
+        for batch in trainer.minibatches(group.training_rows()):
+            trainer.update(batch, partial(self.group_loss, trainer, group, play))
+
+    def group_loss(
+        self, trainer: GameTrainer, group: Group, play: Play, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        log_probabilities = trainer.log_likelihoods(group, batch)
+        part = play.select(index(batch.rows, log_probabilities))
+        return batch.mean(self.loss(log_probabilities, part)), {
+            "win_rate": batch.mean(part.weights * part.wins),
+            "drift": batch.mean((log_probabilities.detach() - part.start).abs().mean(1)),
+        }

@@ -21,17 +21,17 @@ so a method that means the reverse KL puts k1 in the reward, and none puts it in
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
-
-InReward = Literal["k1", "k1_clamped"]
-"""How the KL enters the reward. ``k1_clamped`` is max(d, 0), which AlpacaFarm's code uses: it credits no token that
-became less likely, and so moves the optimum (unlikely actions with low rewards die out)."""
 
 
 def k1(log_probabilities: Tensor, reference: Tensor) -> Tensor:
     return log_probabilities - reference
+
+
+def k1_clamped(log_probabilities: Tensor, reference: Tensor) -> Tensor:
+    """max(d, 0), which AlpacaFarm's code has in the reward: it credits no token that became less likely, and so moves
+    the optimum (unlikely actions with low rewards die out)."""
+    return k1(log_probabilities, reference).clamp(min=0)
 
 
 def k2(log_probabilities: Tensor, reference: Tensor) -> Tensor:
@@ -46,11 +46,3 @@ def k3(log_probabilities: Tensor, reference: Tensor) -> Tensor:
 def full(distributions: Tensor, reference: Tensor) -> Tensor:
     """The KL at each place from log-probabilities of every token: [B, T, V], [B, T, V] -> [B, T]."""
     return (distributions.exp() * (distributions - reference)).sum(-1)
-
-
-def in_reward(estimator: InReward, log_probabilities: Tensor, reference: Tensor) -> Tensor:
-    """What the coefficient beta multiplies in the reward of each token, [B, T], without gradient."""
-    difference = k1(log_probabilities, reference).detach()
-    if estimator not in ("k1", "k1_clamped"):
-        raise ValueError(f"no estimator {estimator!r} goes into a reward; k1 and k1_clamped do")
-    return difference.clamp(min=0) if estimator == "k1_clamped" else difference

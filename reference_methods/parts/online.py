@@ -19,20 +19,23 @@ from torch import Tensor
 
 from farm.errors import UserError
 from farm.protocols import Policy, Samples
-from reference_methods.parts import kl
 from reference_methods.parts.batches import in_parts, micro_batches, sampled, total_lengths
 from reference_methods.parts.optimization import Metrics
+from reference_methods.parts.precision import AtStart, in_16_bits
 from reference_methods.parts.rollouts import Rollout, joined, padded
-from reference_methods.parts.sampler import alarm_of, compare, correction, in_16_bits, same_of, samples_elsewhere
+from reference_methods.parts.sampler import alarm_of, compare, correction, same_of, samples_elsewhere
 from reference_methods.parts.trainer import Trainer
-from reference_methods.parts.training import OwnSamples
+from reference_methods.parts.training import OnPolicy
+
+RATIO_IS_ONE = {"update_kl": AtStart(0), "clip_fraction": AtStart(0)}
+"""what the metrics of a loss with a clipped ratio of tokens are before the first update"""
 
 COMPARED = 1024
 """A policy that samples itself is compared with what it drew on so many tokens a step: a check, and almost free."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Online(OwnSamples):
+class Online(OnPolicy):
     """What learning from one's own samples and their rewards adds."""
 
     rollouts: int = 512
@@ -41,7 +44,6 @@ class Online(OwnSamples):
     """the reward of a response that did not end by itself, instead of its score; ``None`` keeps the score"""
     beta: float = 0.02
     """the coefficient of the KL to the SFT policy, in the reward"""
-    kl_estimator: kl.InReward = "k1"
     clip: float = 0.2
     """how far the probability ratio counts beyond 1"""
     epochs: int = 2

@@ -65,7 +65,8 @@ class Optimizer:
         self._spreads = list({id(s): s for group in self._given for s in map(_spread, group) if s}.values())
         self._peaks = [peak for _, peak in networks]
         self._adam = torch.optim.AdamW(
-            [{"params": group, "lr": peak} for group, peak in zip(self._groups, self._peaks, strict=True)],
+            [{"params": group, "lr": peak} for group, peak in zip(self._groups, self._peaks, strict=True)]
+            or [{"params": []}],
             eps=epsilon,
             weight_decay=0.0,
             fused=True,
@@ -104,7 +105,7 @@ class Optimizer:
         return values, copy.deepcopy(self._adam.state_dict()), self.steps_taken
 
     @torch.no_grad()
-    def back_to(self, snapshot: Any) -> None:
+    def restore(self, snapshot: Any) -> None:
         for spread in self._spreads:
             spread.drop()
         values, state, self.steps_taken = snapshot
@@ -113,7 +114,7 @@ class Optimizer:
         self._adam.load_state_dict(copy.deepcopy(state))
 
     @property
-    def in_step(self) -> bool:
+    def sharded(self) -> bool:
         """Whether parameters are spread over processes, which then must make equally many passes."""
         return bool(self._spreads)
 
@@ -182,26 +183,31 @@ def _spread(parameter: Tensor) -> Any:
     return getattr(parameter, "spread", None)
 
 
+def is_sharded(network: Any) -> bool:
+    """Whether what trains in a policy or a scorer is spread over processes."""
+    return any(_spread(parameter) is not None for parameter in network.parameters())
+
+
 def accumulate(
     loss: Callable[[Rows], tuple[Tensor, dict[str, Tensor]]],
     rows: Rows,
     lengths: Lengths,
     micro_batch_tokens: int,
-    in_step: bool = False,
+    equal_passes: bool = False,
     prompts: Rows | None = None,
 ) -> Metrics:
     """Add the gradient of a minibatch's loss to the parameters, and return the loss and the other metrics.
 
     Of several processes each adds the gradient of its share of the rows; the metrics are those of all rows. With
-    ``in_step`` every process makes equally many passes, some of them for nothing. With ``prompts``, a number for each
-    row's prompt, rows with the same one are computed together where they can be.
+    ``equal_passes`` every process makes equally many passes, some of them for nothing. With ``prompts``, a number for
+    each row's prompt, rows with the same one are computed together where they can be.
 
     Raises:
         UserError: the memory does not suffice for a micro-batch.
     """
     metrics: Metrics = {"loss": 0.0}
     parts = micro_batches(processes.share(rows), lengths, micro_batch_tokens, prompts)
-    passes = processes.most(len(parts)) if in_step else len(parts)
+    passes = processes.most(len(parts)) if equal_passes else len(parts)
 
     def add() -> None:
         for number, part in enumerate(parts + [rows[:1]] * (passes - len(parts))):

@@ -15,7 +15,7 @@ from farm.errors import UserError
 from farm.protocols import Learning, Policy, Samples
 from farm.records import PairIds
 from farm.rng import Ids
-from reference_methods.parts.batches import Lengths, Rows, Work, total_lengths
+from reference_methods.parts.batches import Lengths, Rows, TrainingRows, total_lengths
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Preferences:
         """The tokens a pair costs: both responses with their prompts, padded to the longer, [n]."""
         return 2 * np.maximum(total_lengths(self.first), total_lengths(self.second))
 
-    def work(self) -> Work:
+    def training_rows(self) -> TrainingRows:
         """What the pairs cost to learn from."""
-        return Work(self.ids, self.lengths(), self.first.lengths() + self.second.lengths())
+        return TrainingRows(self.ids, self.lengths(), self.first.lengths() + self.second.lengths())
 
     def labels(self, rows: Rows, like: Tensor) -> Tensor:
         return torch.as_tensor(self.p_first[rows], dtype=like.dtype, device=like.device)

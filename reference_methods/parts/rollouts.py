@@ -6,7 +6,7 @@ How it is drawn and scored, and what corrects for a sampler that is not quite th
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -64,16 +64,16 @@ class Rollout:
             weights=None if self.weights is None else self.weights[where],
         )
 
-    def token_rewards(self, beta: float, estimator: kl.InReward) -> Tensor:
+    def token_rewards(self, beta: float, estimator: Callable[[Tensor, Tensor], Tensor] = kl.k1) -> Tensor:
         """-beta KL_t at every token, and the score besides at the last, [B, T]."""
-        rewards = -beta * kl.in_reward(estimator, self.log_probabilities, self.reference) * self.mask
+        rewards = -beta * estimator(self.log_probabilities, self.reference) * self.mask
         last = self.mask.sum(1).clamp(min=1) - 1
         rewards[torch.arange(len(rewards), device=rewards.device), last] += self.scores
         return rewards
 
-    def sequence_rewards(self, beta: float, estimator: kl.InReward) -> Tensor:
+    def sequence_rewards(self, beta: float) -> Tensor:
         """The sum of the rewards of the tokens, [B]."""
-        return self.token_rewards(beta, estimator).sum(1)
+        return self.token_rewards(beta).sum(1)
 
     def metrics(self, learning: Learning) -> Metrics:
         """Call it after the update, so that the speed is that of the whole step."""

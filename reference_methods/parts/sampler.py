@@ -26,6 +26,7 @@ from torch import Tensor
 from farm.errors import Alarm
 from farm.protocols import Policy
 from reference_methods.parts.optimization import Metrics
+from reference_methods.parts.precision import in_16_bits, inner
 
 ALARM, ALARM_IN_16_BITS = 1.05, 1.2
 """``sampler_error`` beyond which a warning is given"""
@@ -36,7 +37,7 @@ SAME, SAME_IN_16_BITS = 1e-3, 1e-2
 
 def samples_elsewhere(policy: Policy) -> bool:
     """Whether another engine than the policy's own code draws its samples."""
-    engine: Any = getattr(_inner(policy), "engine", None)
+    engine: Any = getattr(inner(policy), "engine", None)
     return engine is not None and not engine.own
 
 
@@ -44,21 +45,9 @@ def keeps_likelihoods(policy: Policy) -> bool:
     """Whether the log-probabilities that come with the policy's samples are the policy's own: drawn by its own code,
     from the whole distribution (no ``top_k``, no ``top_p``), and in 32 bits: in 16 the rounding of each token adds up
     to tenths of a nat over a response."""
-    settings: dict[str, Any] = getattr(_inner(policy), "settings", {})
+    settings: dict[str, Any] = getattr(inner(policy), "settings", {})
     whole = settings.get("top_k") is None and settings.get("top_p", 1.0) >= 1
     return whole and not samples_elsewhere(policy) and not in_16_bits(policy)
-
-
-def in_16_bits(policy: Policy) -> bool:
-    """Whether the policy computes in bfloat16 or float16. An engine is given that precision; a server has its own."""
-    inner = _inner(policy)
-    weights: torch.dtype = next(inner.parameters()).dtype
-    return weights.itemsize < 4 or getattr(inner, "compute_dtype", None) in ("bfloat16", "float16")
-
-
-def _inner(policy: Policy) -> Any:
-    """The policy itself, of one that is told something before each prompt, such as Quark's."""
-    return getattr(policy, "policy", policy)
 
 
 def alarm_of(policy: Policy) -> float:

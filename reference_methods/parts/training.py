@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
@@ -128,10 +127,8 @@ class Training:
             model = model.with_settings(**changed)
         return model.copy(zero_head=True)
 
-    @contextmanager
-    def spread(self, networks: Iterable[Any]) -> Iterator[None]:
-        """Within, these policies and scorers are spread over the processes, if ``shard`` says so; an error leaves them
-        so, for to gather them takes all processes."""
+    def shard_networks(self, networks: Iterable[Any]) -> None:
+        """Spread these policies and scorers over the processes, if ``shard`` says so."""
         several = list(networks) if self.shard and processes.number() > 1 else []
         for network in several:
             if not hasattr(network, "shard"):
@@ -139,8 +136,10 @@ class Training:
                 raise UserError(f"shard: true is for {what}, not for a {type(network).__name__}")
         for network in several:
             network.shard()
-        yield
-        for network in several:
+
+    def gather(self, networks: Iterable[Any]) -> None:
+        """Every process holds them whole again; all must ask at once."""
+        for network in networks if self.shard and processes.number() > 1 else ():
             network.unshard()
 
     def facts(self) -> dict[str, Any]:
@@ -164,7 +163,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Descent(Training):
+class Offline(Training):
     """What training on rows that do not change adds."""
 
     batch_size: int = 64
@@ -174,7 +173,7 @@ class Descent(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnSamples(Training):
+class OnPolicy(Training):
     """What learning from one's own samples adds."""
 
     steps: int = 80

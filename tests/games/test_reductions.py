@@ -200,7 +200,7 @@ def test_an_optimizer_comes_back_with_what_it_remembers() -> None:
         for scale in (5.0, 7.0):
             (policy.log_table()[0, 1] * scale).backward()
             optimizer.step(0.0)
-        optimizer.back_to(here)
+        optimizer.restore(here)
         for each, step in ((policy, optimizer), (plain, undisturbed)):
             (each.log_table()[0, 0] * -(k + 1.0)).backward()
             step.step(0.0)

@@ -26,10 +26,11 @@ from reference_methods.nash_mp import NashMP
 from reference_methods.online_dpo import OnlineDPO
 from reference_methods.online_ipo import OnlineIPO
 from reference_methods.parts.games import Floats, duality_gap, equilibrium
-from reference_methods.parts.games_duels import Group, Match
+from reference_methods.parts.games_duels import Group
 from reference_methods.parts.games_feedback import AnnotatorFeedback
 from reference_methods.parts.games_gap import GapProbe
 from reference_methods.parts.games_table import Table, play
+from reference_methods.parts.games_trainer import GameTrainer
 from reference_methods.parts.games_training import Game
 from reference_methods.preference_model import PairwisePreferenceModel, PairwiseTable
 from reference_methods.self_play import SelfPlay
@@ -262,8 +263,8 @@ def test_every_method_learns_on_a_language_model(game: Game) -> None:
 
 def written(game: Game, policy: Policy, learning: Learning) -> Group:
     """What is written in the first step."""
-    match = Match.of(game, learning, policy)
-    return match.write(next(match.trainer.prompts(game.prompts_per_step)))
+    with GameTrainer(game, learning, policy) as trainer:
+        return next(trainer.groups())
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

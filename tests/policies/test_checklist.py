@@ -20,13 +20,12 @@ from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Samples
 from reference_methods.dpo import DPO
 from reference_methods.parts.conditioning import ConditionedPolicy
-from reference_methods.parts.online import OnlineTrainer
 from reference_methods.parts.preferences import Preferences
 from reference_methods.parts.sampler import alarm_of, compare, correction, samples_elsewhere
 from reference_methods.rloo import RLOO
 from reference_methods.sft import SFT
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
-from tests.reference_methods.tables import recorder
+from tests.reference_methods.tables import recorder, rollout_of
 from tests.training.conftest import everything, numbers
 
 ONLINE: dict[str, Any] = {"steps": 1, "rollouts": 12, "minibatches": 2, "missing_eos_reward": None}
@@ -149,7 +148,7 @@ def test_v3_the_loop_takes_the_trainers_log_probabilities_and_weights_the_tokens
     )
     given = replace(everything(make_policy()), policy=policy)
     method = RLOO(**ONLINE)
-    (rollout,) = OnlineTrainer(method, given, "look", [(policy, 0.0)]).rollouts(policy)
+    rollout = rollout_of(method, given, policy)
     trained = policy.log_probabilities(rollout.samples)[0].detach()
     torch.testing.assert_close(rollout.log_probabilities, trained)
     ratio = (trained[rollout.mask] - torch.from_numpy(np.concatenate(rollout.samples.log_probabilities))).exp()
@@ -158,14 +157,14 @@ def test_v3_the_loop_takes_the_trainers_log_probabilities_and_weights_the_tokens
     assert rollout.comparison["sampler_gap"] == pytest.approx(0.016, abs=0.004)
     policy.engine = Elsewhere(0.5)
     with pytest.warns(UserWarning), pytest.raises(RuntimeError, match="nats a token apart"):
-        next(OnlineTrainer(method, given, "look", [(policy, 0.0)]).rollouts(policy))
+        rollout_of(method, given, policy)
 
 
 def test_v3_in_16_bits_the_ratio_is_one_though_the_sampler_rounds_otherwise() -> None:
     """A sequence's ratio adds the rounding of all its tokens up: SmolLM2 was clipped in 29 % of its first answers."""
     policy = make_policy(compute_dtype="bfloat16")
     given = replace(everything(make_policy()), policy=policy)
-    (rollout,) = OnlineTrainer(RLOO(**ONLINE), given, "look", [(policy, 0.0)]).rollouts(policy)
+    rollout = rollout_of(RLOO(**ONLINE), given, policy)
     with torch.no_grad():
         trained = policy.log_probabilities(rollout.samples)[0]
     torch.testing.assert_close(rollout.log_probabilities, trained, atol=1e-2, rtol=1e-2)

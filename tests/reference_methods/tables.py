@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from farm.policies.tabular import TabularPolicy, TabularScorer
 from farm.protocols import Learning, Policy, Samples
+from reference_methods.parts.online import Online, OnlineTrainer
+from reference_methods.parts.rollouts import Rollout
 
 Array = NDArray[np.float64]
 
@@ -87,3 +89,9 @@ def recorder() -> tuple[list[dict[str, float]], Callable[[dict[str, float]], Non
 
 def frequencies(samples: Samples, k: int) -> Array:
     return np.bincount([int(t[0]) for t in samples.response_tokens], minlength=k) / len(samples)
+
+
+def rollout_of(method: Online, given: Learning, policy: Policy) -> Rollout:
+    """What ``policy`` writes in the first step of a method."""
+    with OnlineTrainer(method, given, "look", [(policy, 0.0)]) as trainer:
+        return next(trainer.rollouts(policy))

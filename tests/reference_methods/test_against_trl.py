@@ -21,8 +21,8 @@ from reference_methods.ipo import IPO
 from reference_methods.orpo import ORPO
 from reference_methods.parts import kl
 from reference_methods.parts.aggregation import aggregate
-from reference_methods.parts.contrast import Contrast, Pairs
 from reference_methods.parts.losses import bradley_terry, clipped_policy_gradient, log_odds, prospect
+from reference_methods.parts.pairs import PairMethod, Pairs
 from reference_methods.simpo import SimPO
 from reference_methods.slic import SLiC
 
@@ -125,18 +125,18 @@ def as_pairs(written: Tensor, mask: Tensor, reference: Tensor) -> Pairs:
     ],
     ids=["dpo", "robust dpo", "ipo"],
 )
-def test_losses_of_the_dpo_trainer(method: Contrast, loss_type: str, settings: dict[str, float]) -> None:
+def test_losses_of_the_dpo_trainer(method: PairMethod, loss_type: str, settings: dict[str, float]) -> None:
     (written, mask), reference = tokens(2 * B, seed=1), -draw(2 * B, T, seed=2).abs()
     written.requires_grad_()
     theirs = dpo_trainer_loss(written, mask, reference, loss_type, **settings)
-    same(method.contrast(as_pairs(written, mask, reference))[0].mean(), theirs, written)
+    same(method.pair_loss(as_pairs(written, mask, reference))[0].mean(), theirs, written)
 
 
 def test_their_hinge_is_beta_times_an_anchored_slic() -> None:
     (written, mask), reference = tokens(2 * B, seed=1), -draw(2 * B, T, seed=2).abs()
     written.requires_grad_()
     theirs = dpo_trainer_loss(written, mask, reference, "hinge", beta=0.3)
-    ours = SLiC(anchored=True, delta=1 / 0.3, regularisation=0).contrast(as_pairs(written, mask, reference))[0]
+    ours = SLiC(anchored=True, delta=1 / 0.3, regularisation=0).pair_loss(as_pairs(written, mask, reference))[0]
     same(0.3 * ours.mean(), theirs, written)
 
 
@@ -144,7 +144,7 @@ def test_our_ipo_in_sum_is_not_theirs() -> None:
     """Ours offers both; TRL has only the mean per token."""
     (written, mask), reference = tokens(2 * B, seed=1), -draw(2 * B, T, seed=2).abs()
     theirs = dpo_trainer_loss(written, mask, reference, "ipo", beta=0.4)
-    ours = IPO(tau=0.4, per_token=False).contrast(as_pairs(written, mask, reference))[0]
+    ours = IPO(tau=0.4, per_token=False).pair_loss(as_pairs(written, mask, reference))[0]
     assert abs(float(ours.mean() - theirs)) > 0.1
 
 
@@ -155,7 +155,7 @@ def test_simpo_is_the_simpo_of_the_cpo_trainer() -> None:
     pairs = as_pairs(written.requires_grad_(), mask, torch.zeros(2 * B, T, dtype=torch.float64))
     fake = trainer(loss_type="simpo", simpo_gamma=1.0, beta=2.0, label_smoothing=0.0, alpha=0.0)
     theirs = CPOTrainer.cpo_loss(fake, *pairs.mean_log_likelihoods)[0]
-    same(SimPO(beta=2.0, gamma_over_beta=0.5).contrast(pairs)[0].mean(), theirs.mean(), written)
+    same(SimPO(beta=2.0, gamma_over_beta=0.5).pair_loss(pairs)[0].mean(), theirs.mean(), written)
 
 
 def test_smoothed_simpo_differs_in_what_it_asks_of_a_flipped_label() -> None:
@@ -166,7 +166,7 @@ def test_smoothed_simpo_differs_in_what_it_asks_of_a_flipped_label() -> None:
     pairs = as_pairs(written, mask, torch.zeros(2 * B, T, dtype=torch.float64))
     fake = trainer(loss_type="simpo", simpo_gamma=1.0, beta=2.0, label_smoothing=0.2, alpha=0.0)
     theirs = CPOTrainer.cpo_loss(fake, *pairs.mean_log_likelihoods)[0]
-    ours, margin = SimPO(beta=2.0, gamma_over_beta=0.5, label_smoothing=0.2).contrast(pairs)
+    ours, margin = SimPO(beta=2.0, gamma_over_beta=0.5, label_smoothing=0.2).pair_loss(pairs)
     assert torch.allclose(theirs, bradley_terry(margin - 1.0, pairs.label, 0.2))
     assert not torch.allclose(theirs, ours)
 
@@ -177,7 +177,7 @@ def test_the_odds_ratio_of_the_orpo_trainer() -> None:
     written, mask = tokens(2 * B, seed=4)
     pairs = as_pairs(written.requires_grad_(), mask, torch.zeros(2 * B, T, dtype=torch.float64))
     theirs = -ORPOTrainer.odds_ratio_loss(trainer(beta=0.25), *pairs.mean_log_likelihoods)[0]
-    ours = ORPO(odds_weight=0.25).contrast(pairs)[0] + pairs.mean_log_likelihoods[0]
+    ours = ORPO(odds_weight=0.25).pair_loss(pairs)[0] + pairs.mean_log_likelihoods[0]
     gradients = [torch.autograd.grad(x.sum(), written, retain_graph=True)[0] for x in (ours, theirs)]
     assert torch.allclose(ours.float(), theirs.float(), atol=1e-5)  # theirs computes in float32
     assert torch.allclose(*gradients, atol=1e-5)

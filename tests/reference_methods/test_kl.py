@@ -70,7 +70,7 @@ def test_gradients(logits):
         return gradient((weight * loss).sum(), policy)
 
     new = tokens(policy)
-    in_reward = kl.in_reward("k1", new, ref)
+    in_reward = kl.k1(new, ref).detach()
     to_go = in_reward.flip(1).cumsum(1).flip(1)
     assert error(expected((to_go * new).sum(1)), reverse) < 1e-12  # PPO, REINFORCE with rewards to go
     assert error(expected(in_reward.sum(1) * tokens(policy).sum(1)), reverse) < 1e-12  # RLOO
@@ -91,5 +91,5 @@ def test_clamping_biases_the_value(logits):
     policy, reference = logits[0].detach(), logits[1]
     new, ref = tokens(policy), tokens(reference)
     weight = new.sum(1).exp()
-    clamped = float((weight * kl.in_reward("k1_clamped", new, ref).sum(1)).sum())
+    clamped = float((weight * kl.k1_clamped(new, ref).sum(1)).sum())
     assert clamped > float(divergence(policy, reference)) * 1.05

@@ -16,8 +16,8 @@ from reference_methods.feedme import FeedME
 from reference_methods.ipo import IPO
 from reference_methods.kto import KTO, mismatched
 from reference_methods.orpo import ORPO
-from reference_methods.parts.contrast import Contrast, Pairs
 from reference_methods.parts.losses import bradley_terry, hinge, log_odds, prospect
+from reference_methods.parts.pairs import PairMethod, Pairs
 from reference_methods.parts.preferences import Preferences
 from reference_methods.simpo import SimPO
 from reference_methods.slic import SLiC
@@ -82,14 +82,14 @@ def test_ipo_of_a_soft_label_is_the_mean_over_both_labels_up_to_a_constant():
     soft, written = pairs_of(label=label)
     one, none = replace(soft, label=torch.ones_like(label)), replace(soft, label=torch.zeros_like(label))
     method = IPO(tau=0.4)
-    mixed = label * method.contrast(one)[0] + (1 - label) * method.contrast(none)[0]
-    gradients = [torch.autograd.grad(x.sum(), written)[0] for x in (method.contrast(soft)[0], mixed)]
+    mixed = label * method.pair_loss(one)[0] + (1 - label) * method.pair_loss(none)[0]
+    gradients = [torch.autograd.grad(x.sum(), written)[0] for x in (method.pair_loss(soft)[0], mixed)]
     assert torch.allclose(*gradients)
 
 
 def test_ipo_per_token_and_in_sum_agree_on_responses_of_one_token():
     pairs, written = pairs_of(lengths=torch.ones(2, 8))
-    same(IPO(per_token=True).contrast(pairs)[0].sum(), IPO(per_token=False).contrast(pairs)[0].sum(), written)
+    same(IPO(per_token=True).pair_loss(pairs)[0].sum(), IPO(per_token=False).pair_loss(pairs)[0].sum(), written)
 
 
 # --- KTO -----------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_slic_asks_for_nothing_beyond_its_margin():
 def test_the_hinge_of_dpo_is_a_scaled_anchored_slic():
     pairs, written = pairs_of()
     beta = 0.3
-    scaled = beta * SLiC(anchored=True, delta=1 / beta, regularisation=0).contrast(pairs)[0]
+    scaled = beta * SLiC(anchored=True, delta=1 / beta, regularisation=0).pair_loss(pairs)[0]
     of_dpo = (1 - beta * (pairs.log_ratio[0] - pairs.log_ratio[1])).relu()
     same(scaled.sum(), of_dpo.sum(), written)
 
@@ -203,7 +203,7 @@ def test_orpo_without_its_odds_is_feedme_with_all_responses_alike():
 def test_the_gradient_of_the_odds_ratio():
     pairs, written = pairs_of()
     mean = pairs.mean_log_likelihoods
-    odds = ORPO(odds_weight=1.0).contrast(pairs)[0] + mean[0]
+    odds = ORPO(odds_weight=1.0).pair_loss(pairs)[0] + mean[0]
     (found,) = torch.autograd.grad(odds.sum(), written, retain_graph=True)
     ratio = log_odds(mean[0]) - log_odds(mean[1])
     pull = torch.sigmoid(-ratio) / (1 - mean.exp()) / pairs.lengths
@@ -218,24 +218,24 @@ def test_the_gradient_of_the_odds_ratio():
 def test_simpo_does_not_see_length_at_equal_mean():
     pairs, _ = pairs_of()
     doubled = replace(pairs, log_likelihoods=2 * pairs.log_likelihoods, lengths=2 * pairs.lengths)
-    assert torch.allclose(SimPO().contrast(pairs)[0], SimPO().contrast(doubled)[0])
+    assert torch.allclose(SimPO().pair_loss(pairs)[0], SimPO().pair_loss(doubled)[0])
 
 
 def test_simpo_without_gamma_at_equal_lengths_is_dpo_without_a_reference():
     pairs, written = pairs_of(lengths=torch.full((2, 8), 5.0))
     bare = replace(pairs, reference=torch.zeros(2, 8, dtype=torch.float64))
     same(
-        SimPO(beta=2.0, gamma_over_beta=0).contrast(pairs)[0].sum(),
-        DPO(beta=2.0 / 5).contrast(bare)[0].sum(),
+        SimPO(beta=2.0, gamma_over_beta=0).pair_loss(pairs)[0].sum(),
+        DPO(beta=2.0 / 5).pair_loss(bare)[0].sum(),
         written,
     )
 
 
 def test_gamma_is_a_margin_asked_for():
     pairs, written = pairs_of()
-    margin = SimPO(gamma_over_beta=0).contrast(pairs)[1]
+    margin = SimPO(gamma_over_beta=0).pair_loss(pairs)[1]
     same(
-        SimPO(beta=2.0, gamma_over_beta=0.5).contrast(pairs)[0].sum(),
+        SimPO(beta=2.0, gamma_over_beta=0.5).pair_loss(pairs)[0].sum(),
         bradley_terry(margin - 1, pairs.label).sum(),
         written,
     )
@@ -243,7 +243,7 @@ def test_gamma_is_a_margin_asked_for():
 
 # --- all of them ---------------------------------------------------------------------------------------------------
 
-METHODS: dict[str, Contrast] = {
+METHODS: dict[str, PairMethod] = {
     "dpo": DPO(label_smoothing=0.1),
     "robust dpo": DPO(label_smoothing=0.1, robust=True),
     "ipo": IPO(),
@@ -259,7 +259,7 @@ def test_showing_a_pair_the_other_way_round_changes_nothing(name):
     label = torch.rand(8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     pairs, written = pairs_of(label=label)
     turned = Pairs(pairs.log_likelihoods.flip(0), pairs.reference.flip(0), pairs.lengths.flip(0), 1 - label)
-    (one, margin), (other, opposite) = METHODS[name].contrast(pairs), METHODS[name].contrast(turned)
+    (one, margin), (other, opposite) = METHODS[name].pair_loss(pairs), METHODS[name].pair_loss(turned)
     same(one.sum(), other.sum(), written)
     assert torch.allclose(one, other) and torch.allclose(margin, -opposite)
 
@@ -270,6 +270,6 @@ def test_the_preferred_response_rises_over_the_other(name):
     method = METHODS[name]
     if isinstance(method, DPO | SimPO):
         method = replace(method, label_smoothing=0)  # smoothed, a pair that is far apart is pulled together
-    (gradient,) = torch.autograd.grad(method.contrast(pairs)[0].sum(), written)
+    (gradient,) = torch.autograd.grad(method.pair_loss(pairs)[0].sum(), written)
     assert bool((gradient[0] <= 0).all()) and bool((gradient[1] >= 0).all())
     assert float(gradient.abs().sum()) > 0

@@ -16,6 +16,7 @@ from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO, with_pads
+from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.best_of_n import BestOfN
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
@@ -24,9 +25,8 @@ from reference_methods.grpo import GRPO
 from reference_methods.ipo import IPO
 from reference_methods.kto import KTO
 from reference_methods.orpo import ORPO
-from reference_methods.parts.batches import Work, in_parts, log_likelihoods
+from reference_methods.parts.batches import TrainingRows, in_parts, log_likelihoods
 from reference_methods.parts.conditioning import with_prompts
-from reference_methods.parts.online import OnlineTrainer
 from reference_methods.ppo import PPO
 from reference_methods.quark import Quark
 from reference_methods.raft import RAFT
@@ -37,7 +37,7 @@ from reference_methods.sft import SFT
 from reference_methods.simpo import SimPO
 from reference_methods.slic import SLiC
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
-from tests.reference_methods.tables import recorder
+from tests.reference_methods.tables import recorder, rollout_of
 
 RARE = "w5"
 """the word that is worth something in these tests"""
@@ -140,7 +140,7 @@ METHODS: dict[str, Any] = {
         drop_truncated=True,
     ),
     "quark": Quark(steps=3, rollouts=16, quantiles=2, quantile_texts=["w30 ", "w31 "], learning_rate=1e-3),
-    "best_quantile": Quark(steps=3, rollouts=16, best_quantile_only=True, entropy=0.01, learning_rate=1e-3),
+    "best_quantile": AlpacaFarmQuark(steps=3, rollouts=16, entropy=0.01, learning_rate=1e-3),
     "raft": RAFT(n=2, stages=2, prompts=8, batch_size=4, learning_rate=1e-3),
     "reward_conditioning": RewardConditioning(good="w30 ", bad="w31 ", batch_size=8, learning_rate=1e-3),
 }
@@ -260,7 +260,7 @@ def test_alpaca_farms_ppo_is_its_code_pads_and_all(given, start):
     """Its `_shape_reward`, `_estimate_advantage` and `compute_loss`, line by line on [B, T] tensors full of pads."""
     method = AlpacaFarmPPO(steps=1, rollouts=16, max_new_tokens=12, beta=0.3, lam=0.9, value_coefficient=0.1)
     policy, critic = SFT(batch_size=8, learning_rate=1e-2).train(given), start.scorer(4)
-    (rollout,) = OnlineTrainer(method, given, "look", [(policy, 0.0)]).rollouts(policy)
+    rollout = rollout_of(method, given, policy)
     width, lengths = 12, rollout.samples.lengths()
     assert lengths.min() < 8 and float((rollout.log_probabilities - rollout.reference).abs().max()) > 0.1
 
@@ -308,7 +308,7 @@ def test_alpaca_farms_ppo_is_its_code_pads_and_all(given, start):
     a, g, v, new = advantages[rows], returns[rows], values[rows], values[rows] + 0.3
     policy_loss = torch.maximum(-a * ratio, -a * ratio.clamp(0.8, 1.2)).mean()
     value_loss = 0.5 * torch.maximum((new - g) ** 2, (torch.clamp(new, v - 0.2, v + 0.2) - g) ** 2).mean()
-    batch = replace(Work.of(rollout.samples), tokens=np.full(16, width)).batch(rows)
+    batch = replace(TrainingRows.of(rollout.samples), tokens=np.full(16, width)).batch(rows)
     seen = with_pads(rollout.samples, width, critic)
     loss, metrics = method.padded_loss(moved, moved_critic, rollout, seen, targets, batch)
     assert float(ratio.max()) > 1.2
@@ -320,10 +320,10 @@ def test_ppo_looks_as_far_ahead_as_lambda_and_gamma_say(given, start):
     method = PPO(steps=1, rollouts=8, gamma=0.9, lam=0.5)
     critic = start.scorer(4)
     policy = SFT(batch_size=8, learning_rate=1e-2).train(given)
-    (rollout,) = OnlineTrainer(method, given, "look", [(policy, 0.0)]).rollouts(policy)
+    rollout = rollout_of(method, given, policy)
     targets = method.targets(rollout, critic.values(rollout.samples).detach())
     row = int(rollout.samples.lengths().argmax())
-    values, rewards = critic.values(rollout.samples)[row].tolist(), rollout.token_rewards(method.beta, "k1")[row]
+    values, rewards = critic.values(rollout.samples)[row].tolist(), rollout.token_rewards(method.beta)[row]
     ahead, expected = 0.0, []
     for t in reversed(range(len(values))):
         following = values[t + 1] if t + 1 < len(values) else 0.0
@@ -347,11 +347,11 @@ def test_quarks_loss_by_hand(given, start):
     method = Quark(beta=0.7, entropy=0.2, quantiles=2, quantile_texts=["w30 ", "w31 "], rollouts=8, temperature=0.8)
     policy, rows = METHODS["sft"].train(given), np.array([0, 3, 5])
     samples = start.sample(PROMPTS * 2, seed=4, purpose="quark")
-    told = with_prompts(policy, samples, ["w31 " + prompt for prompt in samples.prompts])
-    loss, metrics = method.loss(policy, start, samples, told, Work.of(samples).batch(rows))
+    conditioned = with_prompts(policy, samples, ["w31 " + prompt for prompt in samples.prompts])
+    loss, metrics = method.loss(policy, start, samples, conditioned, TrainingRows.of(samples).batch(rows))
     expected = []
     for row in rows:
-        p = policy.distributions(told.select([row]), 0.8)[0][0]
+        p = policy.distributions(conditioned.select([row]), 0.8)[0][0]
         q = start.distributions(samples.select([row]), 0.8)[0][0]
         chosen = p[range(len(p)), samples.response_tokens[row]]
         expected.append((-chosen + 0.7 * (p.exp() * (p - q)).sum(-1) + 0.2 * (p.exp() * p).sum(-1)).detach())

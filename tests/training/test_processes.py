@@ -18,7 +18,7 @@ from tests.training import together
 ROOT = Path(__file__).parents[2]
 NAMES = ["sft", "dpo", "rloo", "ppo"]
 GAMES = ["sppo"]
-"""which cannot be sharded"""
+"""which ``test_sharding`` shards"""
 VARIANTS = {
     "whole": (1, 10**6),
     "accumulated": (1, 1),

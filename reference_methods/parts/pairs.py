@@ -1,7 +1,7 @@
 """Annotated pairs in a loss: what DPO, IPO, SLiC, ORPO and SimPO are functions of, and the loop of the plain ones.
 
 Each of them is a loss of the log-likelihoods of both responses of a pair, those of the reference where the method has
-one (computed once, before training), and the label. A method says ``contrast``: its loss of each pair, and its margin,
+one (computed once, before training), and the label. A method says ``pair_loss``: its loss of each pair, and its margin,
 how far it puts the first response above the second.
 """
 
@@ -19,7 +19,7 @@ from farm.protocols import Learning, Policy
 from reference_methods.parts.batches import Batch, index, log_likelihoods
 from reference_methods.parts.preferences import Preferences, agreement
 from reference_methods.parts.trainer import Trainer
-from reference_methods.parts.training import Descent
+from reference_methods.parts.training import Offline
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Contrasted:
-    """All annotated pairs, with what the reference says of them."""
+class PairsWithReference:
+    """All annotated pairs, with their log-likelihoods under the reference."""
 
     pairs: Preferences
     reference: Tensor
     """[2, n]; zeros where there is none"""
 
     @classmethod
-    def of(cls, pairs: Preferences, trainer: Trainer, reference: Policy | None) -> Contrasted:
+    def of(cls, pairs: Preferences, trainer: Trainer, reference: Policy | None) -> PairsWithReference:
         if reference is None:
             return cls(pairs, torch.zeros(2, len(pairs)))
         both = pairs.both(np.arange(len(pairs)))
@@ -83,7 +83,7 @@ def pair_metrics(pairs: Pairs, margin: Tensor, batch: Batch, anchored: bool = Tr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrast(Descent):
+class PairMethod(Offline):
     """Settings and loop of the methods that train a policy on ``preferences``."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
@@ -95,19 +95,20 @@ class Contrast(Descent):
         """Whether the loss looks at the reference."""
         return True
 
-    def contrast(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    def pair_loss(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """The loss of each pair and the margin of its first response over its second, [b] each."""
         raise NotImplementedError
 
     def train(self, learning: Learning) -> Policy:
         pairs, policy = Preferences.read(learning), self.start(learning)
-        trainer = Trainer(self, learning, type(self).__name__.lower(), [(policy, self.learning_rate)])
-        contrasted = Contrasted.of(pairs, trainer, learning.policy if self.uses_reference() else None)
-        for batch in trainer.batches(pairs.work()):
-            trainer.update(batch, partial(self.loss, policy, contrasted))
+        networks, reference = [(policy, self.learning_rate)], learning.policy if self.uses_reference() else None
+        with Trainer(self, learning, type(self).__name__.lower(), networks) as trainer:
+            data = PairsWithReference.of(pairs, trainer, reference)
+            for batch in trainer.batches(pairs.training_rows()):
+                trainer.update(batch, partial(self.loss, policy, data))
         return policy
 
-    def loss(self, policy: Policy, contrasted: Contrasted, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        pairs = contrasted.under(policy, batch)
-        losses, margin = self.contrast(pairs)
+    def loss(self, policy: Policy, data: PairsWithReference, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        pairs = data.under(policy, batch)
+        losses, margin = self.pair_loss(pairs)
         return batch.mean(losses), pair_metrics(pairs, margin, batch, self.uses_reference())
