@@ -5,10 +5,11 @@
                  the places behind its end count in every mean and whitening, in the returns and in the value loss.
                  There the policy's log-probability is 0, and the value network sees the padding token
 
-The clamped KL credits no token that became less likely, and so has another optimum. Two things remain ours: the pads
-are seen by later pads, and each network's gradient is clipped by itself. It uses no importance weights.
+The rest is as in ``ppo``. The clamped KL credits no token that became less likely, and so has another optimum.
 
-Paper: AlpacaFarm (arXiv 2305.14387) and its code; ``alpaca_farm_ppo`` and ``alpaca_farm_ppo_human`` have its numbers.
+Paper: AlpacaFarm (arXiv 2305.14387) and its code; the method files ``alpaca_farm_ppo`` and ``alpaca_farm_ppo_human``
+have its numbers. The defaults are those of ``ppo``.
+Deviations: the pads are seen by later pads, and each network's gradient is clipped by itself; no importance weights.
 """
 
 from __future__ import annotations

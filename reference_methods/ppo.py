@@ -14,9 +14,9 @@ Paper: Schulman et al. (arXiv 1707.06347); for language Ziegler et al. (arXiv 19
 linearly, clip 0.2, gamma 1, beta 0.02 (its coefficient with human labels), the value network a copy of the reward model
 with a zero head. It plans 390 steps and picks among the first 80; the default is 80.
 Deviations from AlpacaFarm: whitening and means leave padding out; the KL is not clamped at 0 (clamped it has another
-optimum); rewards are not whitened, which without padding would only scale
-them; lambda is 0.95, not 1; the value network is clipped and stepped apart from the policy, so that under Adam its loss
-needs no coefficient. The reward model is standardised, so beta is in units of its spread on SFT samples.
+optimum); rewards are not whitened, which without padding would only scale them; lambda is 0.95, not 1; the value
+network is clipped and stepped apart from the policy, so that under Adam its loss needs no coefficient. The reward model
+is standardised, so beta is in units of its spread on SFT samples.
 ``alpaca_farm_ppo`` is AlpacaFarm's own, quirks and all.
 """
 

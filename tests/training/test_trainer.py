@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from farm.code_digest import _followed
 from farm.errors import UserError
 from farm.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
@@ -234,3 +236,16 @@ def test_what_rounding_allows_is_what_it_does() -> None:
     assert float((means.abs() < allowed).double().mean()) > 0.99 and float(means.abs().max()) > 0.6 * allowed
     assert AtStart(0.0, 0.5, 0.25).tolerance(make_policy(), rows, tokens) < 1e-5  # in 32 bits nothing to speak of
     assert AtStart(0.0).tolerance(policy, rows, tokens) == 0
+
+
+# --- what is made again when code changes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sft", "dpo", "reward_model", "preference_model"])
+def test_an_edit_of_what_samples_online_makes_no_offline_method_again(name: str) -> None:
+    """The address of what is trained follows imports, so the trainer knows no rollouts and no games."""
+    module = importlib.import_module(f"reference_methods.{name}")
+    assert module.__file__ is not None
+    files = {Path(label).stem for label, _ in _followed(Path(module.__file__), module.__name__)}
+    assert "trainer" in files
+    assert not files & {"online", "rollouts", "sampler", "kl", "games_trainer", "games_duels", "games_training"}
