@@ -21,6 +21,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
@@ -358,8 +359,34 @@ def _value(hint: Any, value: Any, context: Context, origin: str, key: str, folde
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{origin}: `{key}` = {value!r} is wrong: {first['msg'].lower()}") from error
+        raise UserError(_wrong_argument(error, hint, origin, key)) from error
+
+
+def _wrong_argument(error: ValidationError, hint: Any, origin: str, key: str) -> str:
+    """One sentence about an argument: the place inside it, and nothing of the rest, which may hold an address."""
+    errors = error.errors()
+    unknown = [e for e in errors if e["type"] == "unexpected_keyword_argument"]
+    first = (unknown or errors)[0]
+    place = ".".join([key, *map(str, first["loc"])])
+    if unknown:
+        known = _keys_at(hint, first["loc"][:-1])
+        return f"{origin}: unknown key `{place}`; {nearest(str(first['loc'][-1]), known)}"
+    if first["type"] == "missing":
+        return f"{origin}: `{place}` is missing"
+    return f"{origin}: `{place}` = {_short(first.get('input'))} is wrong: {first['msg'].lower()}"
+
+
+def _keys_at(hint: Any, place: Iterable[Any]) -> list[str]:
+    """The fields of the dataclass that stands at a place inside a type."""
+    for part in place:
+        inner = typing.get_args(hint)
+        hint = typing.get_type_hints(hint).get(str(part)) if is_dataclass(hint) else inner[-1] if inner else None
+    return [f.name for f in dataclass_fields(hint)] if is_dataclass(hint) else []
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:79] + "…"
 
 
 def described(role: type, spec: Spec, origin: str = "", folder: Path | None = None) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             seconds = read()
         except (KeyError, TypeError, ValueError, OverflowError):
             continue
-        return seconds if 0 < seconds < math.inf else None
+        if 0 < seconds < math.inf:
+            return seconds
     return None
 
 

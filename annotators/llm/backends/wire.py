@@ -112,6 +112,8 @@ class Wire:
             if by_id and error.status_code == 404:
                 raise Gone from None
             raise self._refusal(error.status_code, error.response.headers, error.body) from None
+        except TooLarge as error:  # from one SDK as it is, from the other as the cause of an error below
+            raise Unreadable(f"{self._who}: {error}") from None
         except self._sdk.APITimeoutError:
             raise TryAgain(f"{self._who}: no answer in time", charged=True) from None
         except self._sdk.APIConnectionError as error:

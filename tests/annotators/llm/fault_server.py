@@ -37,6 +37,66 @@ class Fault:
     """seconds of silence before the answer"""
 
 
+def refusal(message: str, code: str | None = None, param: str | None = None) -> Fault:
+    """A request that OpenAI's API refuses."""
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return Fault(status=400, body={"error": error})
+
+
+# What the services answer, as their users have recorded it.
+BELOW_MINIMUM = refusal(
+    "Invalid 'max_completion_tokens': integer below minimum value. Expected a value >= 16, but got 1 instead.",
+    "integer_below_min_value",
+    "max_completion_tokens",
+)
+WANTS_COMPLETION_TOKENS = refusal(
+    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+    "unsupported_parameter",
+    "max_tokens",
+)
+NO_SUCH_EFFORT = refusal(
+    "Unsupported value: 'reasoning_effort' does not support 'none' with this model. Supported values are: 'low', "
+    "'medium', 'high', and 'xhigh'.",
+    "unsupported_value",
+    "reasoning_effort",
+)
+TOP_LOGPROBS = refusal("Invalid value for 'top_logprobs': must be at most 0.", None, "top_logprobs")
+AZURE_FILTER = Fault(
+    status=400,
+    body={
+        "error": {
+            "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management "
+            "policy. Please modify your prompt and retry.",
+            "type": None,
+            "param": "prompt",
+            "code": "content_filter",
+            "status": 400,
+            "innererror": {
+                "code": "ResponsibleAIPolicyViolation",
+                "content_filter_result": {"jailbreak": {"filtered": True, "detected": True}},
+            },
+        }
+    },
+)
+ALWAYS_THINKS = Fault(
+    status=400,
+    body={
+        "type": "error",
+        "error": {
+            "type": "invalid_request_error",
+            "message": '"thinking.type.disabled" is not supported for this model.',
+        },
+    },
+)
+QUEUE_FULL = {
+    "code": "token_limit_exceeded",
+    "line": None,
+    "message": "Enqueued token limit reached for judge in organization org-x. Limit: {:,} enqueued tokens. Please try "
+    "again once some in_progress batches have been completed.",
+    "param": None,
+}
+
+
 Plan = Callable[[int, dict[str, Any], dict[str, str]], Fault | None]
 
 
@@ -135,11 +195,14 @@ class FaultServer:
             writer.write(content[: len(content) // 2])
             await writer.drain()
             return False
+        if not fault.seconds_a_byte:
+            writer.write(content)
+            await writer.drain()
+            return True
         for i in range(len(content)):
             writer.write(content[i : i + 1])
-            if fault.seconds_a_byte:
-                await writer.drain()
-                await asyncio.sleep(fault.seconds_a_byte)
+            await writer.drain()
+            await asyncio.sleep(fault.seconds_a_byte)
         return True
 
     def reply(self, path: str, body: dict[str, Any]) -> dict[str, Any]:

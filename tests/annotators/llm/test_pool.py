@@ -81,7 +81,11 @@ def test_a_dry_run_of_the_pool_says_what_it_would_cost(store: Store) -> None:
     [
         ({"base_url": "http://x"}, "needs a `model`"),
         ({"members": {"a": {"model": "stong"}}}, "did you mean `strong`"),
-        ({"members": {"a": {"model": "strong", "promt": "plain"}}}, "members"),
+        ({"members": {"a": {"model": "strong", "promt": "plain"}}}, r"unknown key `members\.a\.promt`.*`prompt`"),
+        ({"models": {"strong": {"modle": "mock/longer"}}}, r"unknown key `models\.strong\.modle`.*`model`"),
+        ({"models": {"strong": {}}}, r"`models\.strong\.model` is missing"),
+        ({"models": {"strong": {"model": "mock/longer", "thinking": "much"}}}, r"`models\.strong\.thinking` = 'much'"),
+        ({"key": "JUDGE_KEY"}, "name the server"),
         ({"members": {}}, "at least one member"),
     ],
 )
