@@ -11,6 +11,9 @@ from annotators.llm.completion import redacted
 from annotators.llm.tally import Tally
 from farm.errors import Fruitless
 
+SHARES = {"coins": "coin", "consistent": "consistent", "from_store": "cached"}
+"""shares of all verdicts in a summary, and the columns that they are of"""
+
 
 def summarise(table: pd.DataFrame) -> dict[str, Any]:
     """What came out: counts of statuses, ties and coins, the preference for the first output, costs, who was asked.
@@ -22,7 +25,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     score = 2.0 - ok["preference"].to_numpy(dtype=np.float64)
     shares = {
         name: round(float(table[column].astype(bool).mean()), 4)
-        for name, column in (("coins", "coin"), ("consistent", "consistent"), ("from_store", "cached"))
+        for name, column in SHARES.items()
         if column in table.columns and len(table)
     }
     by = ok.assign(score=score).groupby("annotator")["score"].agg(["size", "mean"])
@@ -132,4 +135,6 @@ def _shown(name: str, value: Any) -> str:
         return "none" if value["estimate"] is None else f"{value['estimate']:.3f}{interval}   n {value['n']:,}"
     if isinstance(value, dict):
         return ", ".join(f"{k.replace('_', ' ')} {_shown(k, v)}" for k, v in value.items())
+    if name.replace(" ", "_") in SHARES:
+        return f"{100 * value:.4g} %"
     return f"{value:,}" if isinstance(value, (int, float)) else str(value)

@@ -16,10 +16,18 @@ from math import ceil, isfinite
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, stats
 
 from farm.errors import UserError
 from farm.statistics.result import Result
+
+LEAST = 1e-12
+"""of a significance, of what a power lacks to certainty, and of a variance"""
+MOST = 10**15
+"""annotations"""
+SMALLEST = 1e-9
+"""difference that is looked for"""
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,22 @@ class Power(Result):
     observed_difference: float
     """what is left of the difference after the flips"""
 
+    def table(self) -> pd.DataFrame:
+        """As the command asks: differences in percent points."""
+        row = {
+            "difference_points": 100 * self.difference,
+            "annotations": self.annotations,
+            "power": self.power,
+            "significance": self.significance,
+            "flip_rate": self.flip_rate,
+            "design_effect": self.design_effect,
+            "observed_points": 100 * self.observed_difference,
+        }
+        return pd.DataFrame([row])
+
     def settings(self) -> dict[str, Any]:
-        said: dict[str, Any] = {"fractions": "of one: 0.05 is five points"}
+        rows = "instruction's difference" if self.paired else "score"
+        said: dict[str, Any] = {"paired": self.paired, f"variance of one {rows}": f"{self.variance:.4g}"}
         if abs(self.difference) < 0.002:
             said["caution"] = f"a difference of {100 * self.difference:g} percent points is very small; was that meant?"
         return said
@@ -52,17 +74,24 @@ def _check(
         if not isfinite(value):
             raise UserError(f"the {name} {value:g} is not a number")
     most = 1.0 if paired else 0.25
-    if variance is not None and not 0 < variance <= most:
+    if variance is not None and not LEAST <= variance <= most:
         raise UserError(
-            f"a variance of {variance:g} cannot be: that of a score lies above 0 and at most at 0.25, "
-            "that of a paired difference at most at 1"
+            f"a variance of {variance:g} cannot be: that of a score lies between {LEAST:g} and 0.25, "
+            f"that of a paired difference between {LEAST:g} and 1"
         )
     if not 0 <= flip_rate < 0.5:
         raise UserError(f"a flip rate of {flip_rate:g} cannot be measured through; it is a share below 0.5, as 0.25")
+    if design_effect > MOST:
+        raise UserError(
+            f"a design effect of {design_effect:g} is above {MOST:g}, more than the annotations there can be"
+        )
     if design_effect < 1:
         raise UserError(f"a design effect of {design_effect:g} is below 1; clustering does not make rows worth more")
-    if not (0 < significance < 1 and significance / 2 < power < 1):
-        raise UserError(f"power {power:g} and significance {significance:g} are shares, 0.8 and 0.05 for example")
+    if not (LEAST <= significance < 1 and significance / 2 < power <= 1 - LEAST):
+        raise UserError(
+            f"power {power:g} and significance {significance:g} are shares, 0.8 and 0.05 for example; neither may be "
+            f"nearer to certainty than {LEAST:g}"
+        )
 
 
 def _variance(difference: float, flip_rate: float, given: float | None, paired: bool) -> float:
@@ -112,7 +141,9 @@ def needed(
     z = stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power)
     v = _variance(d, flip_rate, variance, paired)
     seen = (1 - 2 * flip_rate) * d
-    n = design_effect * z**2 * v / seen**2
+    n = design_effect * z**2 * v / seen**2 if seen**2 > 0 else float("inf")
+    if not n <= MOST:
+        raise UserError(f"a difference of {100 * difference:g} percent points takes more than {MOST:g} annotations")
     return Power(difference, max(ceil(n - 1e-9), 2), power, significance, flip_rate, design_effect, v, paired, seen)
 
 
@@ -128,6 +159,8 @@ def detectable(
 ) -> Power:
     """The smallest difference that ``annotations`` find with this power. Raises UserError where none is found."""
     _check(flip_rate, design_effect, power, significance, variance, paired)
+    if abs(annotations) > MOST:
+        raise UserError(f"--annotations: give a number from 2 to {MOST:g}")
     if annotations < 2:
         raise UserError(f"{annotations} annotations cannot show a difference")
     z = stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power)
@@ -137,12 +170,17 @@ def detectable(
         v = _variance(d, flip_rate, variance, paired)
         return float(design_effect * z**2 * v / ((1 - 2 * flip_rate) * d) ** 2 - annotations)
 
-    if excess(largest) > 0:
+    if not excess(largest) <= 0:
         raise UserError(
             f"{annotations} annotations at a flip rate of {flip_rate:g} find no difference with power {power:g}; "
             "collect more or use less noisy annotators"
         )
-    d = float(optimize.brentq(excess, 1e-9, largest))
+    if not np.isfinite(at_least := excess(SMALLEST)) or at_least < 0:
+        raise UserError(
+            f"{annotations} annotations with a variance of {variance or 0:g} find differences below "
+            f"{100 * SMALLEST:g} percent points; check the variance"
+        )
+    d = float(optimize.brentq(excess, SMALLEST, largest))
     v = _variance(d, flip_rate, variance, paired)
     return Power(d, annotations, power, significance, flip_rate, design_effect, v, paired, (1 - 2 * flip_rate) * d)
 

@@ -250,8 +250,10 @@ class Stages:
                 alarms(metrics)
                 latest.update(metrics)
                 shown = progress.numbers(latest)
-                work.advance(1, note=shown)
-                told.advance(1, shown)
+                # A line of numbers behind the last step, such as the accuracy on held-out pairs, is no step.
+                step = int(not work.total or metrics.get("step", 0) < work.total)
+                work.advance(step, note=shown)
+                told.advance(step, shown)
 
             def expect(total: int) -> None:
                 work.expect(total)

@@ -55,6 +55,9 @@ ALMOST = 1e-8
 
 MOST_HISTORY = 1000
 
+STRENGTHS = (1e-6, 1e6)
+"""the smallest and the largest beta and step size that 64 bits can compute with"""
+
 
 def run(
     path: Path,
@@ -92,10 +95,11 @@ def run(
 
 def check_strengths(beta: float | None, step_size: float | None) -> None:
     """Refuse what is no strength of a KL, or no size of a step."""
-    if beta is not None and not (math.isfinite(beta) and beta >= 0):
-        raise UserError(f"beta {beta:g}: the strength of a KL is a number from 0 on")
-    if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
-        raise UserError(f"step size {step_size:g}: it must be positive")
+    least, most = STRENGTHS
+    if beta is not None and not (beta == 0 or least <= beta <= most):
+        raise UserError(f"beta {beta:g}: the strength of a KL is 0 or a number from {least:g} to {most:g}")
+    if step_size is not None and not least <= step_size <= most:
+        raise UserError(f"step size {step_size:g}: it is a number from {least:g} to {most:g}")
 
 
 def check_picture(path: Path) -> None:

@@ -28,7 +28,7 @@ def section(run: RunFolder, palette: Palette) -> dict[str, Any]:
             "missing": "Only the simulated judge has judged in this run, and no gold utility is known: "
             "there is nothing to compare it with."
         }
-    return {"charts": pictures, "tables": _correlations(run)}
+    return {"charts": pictures, "tables": _correlations(run), "diagonal": bool(others)}
 
 
 def _by_role(run: RunFolder, palette: Palette, role: str) -> dict[str, Any]:

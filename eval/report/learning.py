@@ -59,7 +59,8 @@ def _series(metrics: pd.DataFrame, *columns: str) -> dict[str, pd.DataFrame]:
 def section(run: RunFolder, palette: Palette) -> dict[str, Any]:
     """Reward, gold, KL, and in games the gap to the best answer, by training step, one chart each."""
     found = {name: _series(run.metrics, name) for name in METRICS}
-    lengths = {m: float(part["step"].max()) for series in found.values() for m, part in series.items() if len(part) > 1}
+    logged = run.metrics.groupby("method")["step"].nunique()  # not every metric is measured in every step
+    lengths = {m: float(logged[m]) for series in found.values() for m, part in series.items() if len(part) > 1}
     if not any(found.values()):
         return {"missing": "No method logged reward, gold utility or KL while it learned (metrics.jsonl)."}
     share = bool(lengths) and max(lengths.values()) > UNEQUAL * max(min(lengths.values()), 1)

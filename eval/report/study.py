@@ -182,12 +182,22 @@ def _summary(table: pd.DataFrame) -> Table:
     return Table("Do the rankings agree?", columns, rows)
 
 
-def _mismatches(table: pd.DataFrame) -> Table | None:
+def _mismatches(table: pd.DataFrame) -> dict[str, Any] | None:
+    """Who changes places: how many pairs, how many beyond doubt, and all of them in a table."""
     if not len(table):
         return None
+    table = table.sort_values("clear", ascending=False, kind="stable")
+    clear = int(table["clear"].sum())
+    said = (
+        f"{wording.plural(len(table), 'pair')} of methods {'changes' if len(table) == 1 else 'change'} places, "
+        f"{wording.spelt(clear) if clear else 'none'} of them beyond doubt (both differences at 5{wording.THIN}%, Holm "
+        "over all pairs)."
+    )
     columns = [Column("Better in simulation", numeric=False), Column("Better with people", numeric=False)]
     columns += [Column("Simulated difference", "percent points"), Column("Human difference", "percent points")]
-    columns.append(Column("Beyond doubt", "both differences at 5 %, Holm over all pairs", numeric=False))
+    told = 0 < clear < len(table)  # else a column of the same word
+    if told:
+        columns.append(Column("Beyond doubt", "both differences at 5 %, Holm over all pairs", numeric=False))
     rows = [
         [
             Cell(str(r["first"])),
@@ -196,11 +206,11 @@ def _mismatches(table: pd.DataFrame) -> Table | None:
                 wording.number(r["simulated_difference"], 1, signed=True), (f"p {wording.number(r['simulated_p'], 3)}",)
             ),
             Cell(wording.number(r["human_difference"], 1, signed=True), (f"p {wording.number(r['human_p'], 3)}",)),
-            Cell("yes" if r["clear"] else "no"),
+            *([Cell("yes" if r["clear"] else "no")] if told else []),
         ]
         for r in table.to_dict(orient="records")
     ]
-    return Table("Pairs of methods that the two rankings order differently", columns, rows)
+    return {"table": Table("Pairs of methods that the two rankings order differently", columns, rows), "said": said}
 
 
 def _limit(main: dict[str, Any]) -> str:

@@ -60,8 +60,17 @@ def _first(run: RunFolder) -> str:
     p = gap.get("p_max_t")
     if p is None or not wording.known(p):
         return f"{said} {second['method']} follows, {value} points behind."
-    sure = "more than chance would explain" if p < 1 - run.confidence else "which chance could explain"
-    return f"{said} {second['method']} follows {value} points behind, {sure}."
+    follows = f"{said} {second['method']} follows {value} points behind"
+    if p < 1 - run.confidence:
+        return f"{follows}, more than chance would explain."
+    low, high = gap.get("low"), gap.get("high")
+    if wording.known(low) and wording.known(high) and low * high > 0:  # type: ignore[operator]
+        many = wording.count(len(run.pairwise))
+        return (
+            f"{follows}: more than chance would explain if these two alone were compared, but not among all {many} "
+            f"differences together (p = {wording.number(p, 3)})."
+        )
+    return f"{follows}, which chance could explain."
 
 
 def _difference(run: RunFolder, first: str, second: str) -> dict[str, Any] | None:

@@ -86,13 +86,12 @@ def estimated(found: Estimate | None, digits: int = 2) -> Cell:
 
 
 def share(found: Estimate | None, with_n: bool = True) -> Cell:
-    """A share in percent, its interval (which ends at 0 and 100), and how many rows it is from."""
+    """A share in percent, its interval ("too few" where there is none), and how many rows it is from."""
     if found is None or not found.n:
         return Cell(wording.DASH, sort="")
-    bounds = (float("nan"),) * 2 if constant(found) else (max(found.low, 0.0), min(found.high, 1.0))
-    cell = valued(100 * found.value, 100 * bounds[0], 100 * bounds[1], 1)
-    small = (*cell.small, f"n {wording.count(found.n)}") if with_n else cell.small
-    return Cell(cell.text, small, cell.sort)
+    cell = valued(100 * found.value, 100 * found.low, 100 * found.high, 1)
+    small = cell.small or (wording.TOO_FEW,)
+    return Cell(cell.text, (*small, f"n {wording.count(found.n)}") if with_n else small, cell.sort)
 
 
 def constant(found: Estimate) -> bool:

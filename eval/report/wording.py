@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 DASH = "–"
+TOO_FEW = "too few"
+"""in the place of an interval, where there are too few units to say anything"""
 THIN = "\u202f"
 """the narrow space that does not break, between a number and its unit"""
 

@@ -85,3 +85,30 @@ def test_quiet_is_quiet(terminal, monkeypatch):
     with progress.quiet(), progress.task("training ppo", total=1) as work:
         work.advance(1, note=SHOWN)
     assert stream.getvalue() == ""
+
+
+def test_a_line_of_numbers_behind_the_last_step_is_no_step(monkeypatch, tmp_path):
+    """A reward model logs its accuracy on held-out pairs after the last step: 12 of 12, not 13 of 12."""
+    import contextlib
+    from types import SimpleNamespace
+
+    from farm import stages
+    from farm.protocols import Learning
+
+    shown = []
+
+    @contextlib.contextmanager
+    def task(description, total=0):
+        yield progress.Task(lambda done, total, note: shown.append((done, total)))
+
+    def train(learning):
+        learning.steps(3)
+        for step in (0, 1, 2, 3):
+            learning.log({"step": step, "loss": 1.0})
+        return SimpleNamespace(save=lambda place: None)
+
+    monkeypatch.setattr(stages.progress, "task", task)
+    place = SimpleNamespace(told=None, folder=tmp_path, checkpoints=None)
+    learning = Learning(seed=0, policy=None, prompts=None)
+    facts = stages.Stages._learn(SimpleNamespace(), "rm", SimpleNamespace(train=train), learning, place)
+    assert shown[-1] == (3, 3) and facts["steps"] == 4
