@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.errors import UserError
-from farm.statistics.uncertainty import Estimate, codes, mean
+from farm.statistics.uncertainty import DIFFERENCE, Estimate, codes, mean
 from farm.votes import agreement as agree
 from farm.votes.analysis import FEW
 
@@ -92,7 +92,7 @@ def against_others(item: NDArray[Any], y: Floats, judged: Floats, confidence: fl
     majority = (np.sign(balance) + 1) / 2
     human = (1 - np.abs(majority - vote))[kept]
     machine = (1 - np.abs(majority - judge))[kept]
-    estimate = mean(machine - human, row[kept], confidence=confidence)
+    estimate = mean(machine - human, row[kept], confidence=confidence, bounds=DIFFERENCE)
     return estimate, float(machine.mean() / human.mean()) if human.any() else float("nan")
 
 

@@ -42,9 +42,13 @@ def noise_corrected(
     flip_rate: float,
     flip_rate_standard_error: float = 0.0,
     *,
+    interval: tuple[float, float] | None = None,
     confidence: float = 0.95,
 ) -> CorrectedWinRate:
-    """The corrected win rate with an interval that has both errors, the win rate's and the flip rate's.
+    """The corrected win rate with an interval in [0, 1] that has both errors, the win rate's and the flip rate's.
+
+    Args:
+        interval: of the observed win rate, where it is not symmetric (at the edge); by default from its standard error.
 
     Raises:
         UserError: for a flip rate of 0.45 or more, where the correction multiplies every error by ten or more.
@@ -57,12 +61,15 @@ def noise_corrected(
     scale = 1 - 2 * flip_rate
     value = (observed - flip_rate) / scale
     error = float(np.sqrt(standard_error**2 + ((2 * value - 1) * flip_rate_standard_error) ** 2)) / scale
-    half = critical(confidence) * error
+    z = critical(confidence)
+    below, above = (z * standard_error,) * 2 if interval is None else (observed - interval[0], interval[1] - observed)
+    flips = z * (2 * value - 1) * flip_rate_standard_error
+    low, high = value - np.hypot(below, flips) / scale, value + np.hypot(above, flips) / scale
     return CorrectedWinRate(
         win_rate=value,
         standard_error=error,
-        low=value - half,
-        high=value + half,
+        low=float(np.clip(low, 0, 1)),
+        high=float(np.clip(high, 0, 1)),
         observed=observed,
         flip_rate=flip_rate,
         flip_rate_standard_error=flip_rate_standard_error,

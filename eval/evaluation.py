@@ -161,7 +161,12 @@ def evaluate_table(
         row = _row(w) | _lengths(own, str(method), confidence)
         if flip_rate:
             corrected = noise_corrected(
-                w.win_rate, w.standard_error, flip_rate, flip_rate_standard_error, confidence=confidence
+                w.win_rate,
+                w.standard_error,
+                flip_rate,
+                flip_rate_standard_error,
+                interval=(w.low, w.high),
+                confidence=confidence,
             )
             row |= _percent("corrected", corrected.win_rate, corrected.low, corrected.high)
         if humans is not None:

@@ -29,7 +29,7 @@ from eval.model_ranks import model_ranks
 from eval.prediction_powered import gain
 from farm.errors import UserError
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import Estimate, mean
+from farm.statistics.uncertainty import SHARE, Estimate, mean
 from farm.votes import agreement as agree
 from farm.votes.analysis import FEW, AnnotatorAnalysis, analyze_annotator
 
@@ -203,12 +203,12 @@ def validate(
     decided = (y != 0.5) & ~np.isnan(f)
     rounded = np.where(np.isnan(f), np.nan, (np.sign(f - 0.5) + 1) / 2)
     both = decided & (rounded != 0.5)
-    agreement = mean((rounded == y)[both].astype(float), item[both], confidence=confidence)
-    half = mean(1 - np.abs(y - rounded)[decided], item[decided], confidence=confidence)
+    agreement = mean((rounded == y)[both].astype(float), item[both], confidence=confidence, bounds=SHARE)
+    half = mean(1 - np.abs(y - rounded)[decided], item[decided], confidence=confidence, bounds=SHARE)
     majority, judged = majorities(votes, verdict)
     m, j = majority.to_numpy(np.float64), judged.to_numpy(np.float64)
     clear = (m != 0.5) & ~np.isnan(j)
-    with_majority = mean(1 - np.abs(m - j)[clear], confidence=confidence)
+    with_majority = mean(1 - np.abs(m - j)[clear], confidence=confidence, bounds=SHARE)
     ceiling = agree.leave_one_out(item, y, confidence=confidence)
     difference, ratio = against_others(item, y, rounded, confidence)
     human_alpha, alpha_n = agree.alpha_of_votes(item, y)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from annotators.calibration.ballots import Ballots
 from annotators.crowd import Crowd, Group
-from farm.statistics.uncertainty import Estimate, interval, mean
+from farm.statistics.uncertainty import SHARE, Estimate, interval, mean
 from farm.votes.agreement import leave_one_out
 from farm.votes.analysis import prefer_lists, prefer_longer, set_agreement, votes_matrix
 
@@ -77,13 +77,13 @@ def statistics(votes: pd.DataFrame, confidence: float = 0.95) -> dict[str, Estim
     found = {"agreement of two votes": pair_agreement(item, first, confidence)}
     found["leave-one-out ceiling"] = leave_one_out(item, first, confidence=confidence).agreement
     found["variance (AlpacaEval)"] = _variance(item, first, confidence)
-    found["pairs with one opinion"] = mean(_unanimous(item, first), confidence=confidence)
-    found["ties"] = mean((first == 0.5).astype(np.float64), item, confidence=confidence)
+    found["pairs with one opinion"] = mean(_unanimous(item, first), confidence=confidence, bounds=SHARE)
+    found["ties"] = mean((first == 0.5).astype(np.float64), item, confidence=confidence, bounds=SHARE)
     shown = votes["shown"].to_numpy(np.float64)
     decisive = shown != 0.5
     if (votes["sides"] != "").any():
         found["prefers the first shown"] = mean((shown > 0.5)[decisive].astype(float), item[decisive],
-                                                confidence=confidence)  # fmt: skip
+                                                confidence=confidence, bounds=SHARE)  # fmt: skip
     found["prefers the longer"] = prefer_longer(votes, confidence=confidence)
     found["prefers lists"] = prefer_lists(votes, confidence=confidence)
     return {name: estimate for name, estimate in found.items() if estimate.n}

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import Codes, Estimate, codes, mean
+from farm.statistics.uncertainty import SHARE, Codes, Estimate, codes, mean
 
 Floats = NDArray[np.float64]
 
@@ -147,9 +147,9 @@ def leave_one_out(
     if weight == "item" and score.size:
         sums, number = np.bincount(row, weights=score), np.bincount(row)
         score = sums[number > 0] / number[number > 0]
-        estimate = mean(score, confidence=confidence)
+        estimate = mean(score, confidence=confidence, bounds=SHARE)
     else:
-        estimate = mean(score, row, confidence=confidence)
+        estimate = mean(score, row, confidence=confidence, bounds=SHARE)
     return LeaveOneOut(estimate, int(kept.sum()), int((~with_others).sum()), minimum, weight, lone)
 
 

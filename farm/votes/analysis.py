@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import Estimate, mean
+from farm.statistics.uncertainty import SHARE, Estimate, mean
 
 Floats = NDArray[np.float64]
 
@@ -238,4 +238,4 @@ def prefer_lists(votes: pd.DataFrame, *, confidence: float = 0.95) -> Estimate:
 
 def _prefer(first: Floats, difference: Floats, wanted: NDArray[np.bool_], confidence: float) -> Estimate:
     used = wanted & ~np.isnan(first) & (first != 0.5)
-    return mean(((first > 0.5) == (difference > 0))[used].astype(np.float64), confidence=confidence)
+    return mean(((first > 0.5) == (difference > 0))[used].astype(np.float64), confidence=confidence, bounds=SHARE)

@@ -11,6 +11,7 @@ from eval.evaluation import evaluate_table
 from eval.prediction_powered import gain, ppi
 from eval.winrate import paired_difference, win_rate
 from farm.statistics.uncertainty import DIFFERENCE, SHARE, difference_limits, joint_means, limits, mean
+from farm.votes.agreement import leave_one_out
 
 
 def _table(preference, instruction=None, method="method"):
@@ -124,3 +125,15 @@ def test_clustered_rows_cover_at_the_edge(clusters, p, correlation):
     again = mean(x[0].ravel(), np.repeat(np.arange(clusters), 5), bounds=SHARE)
     assert (low[0], high[0]) == pytest.approx((again.low, again.high))
     assert ((low <= p) & (p <= high)).mean() >= 0.95
+
+
+def test_a_corrected_win_rate_of_nothing_but_wins_is_bounded_and_not_certain():
+    """Ten of ten observed with 10 % flips: 112.5 % [112.5, 112.5] was printed."""
+    row = evaluate_table(_table([2.0] * 10), flip_rate=0.1).methods.iloc[0]
+    assert row["corrected_high"] == 100 and row["corrected_low"] == pytest.approx((row["win_rate_low"] - 10) / 0.8)
+
+
+def test_the_ceiling_of_few_votes_stays_a_share():
+    """Three pairs, of which one has agreeing votes: .33 [-1.1, 1.77] was printed."""
+    e = leave_one_out(np.repeat([0, 1, 2], 2), np.array([1.0, 1.0, 0.0, 1.0, 1.0, 0.0])).agreement
+    assert e.value == pytest.approx(1 / 3) and 0 <= e.low < e.value < e.high <= 1
