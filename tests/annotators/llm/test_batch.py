@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from annotators.llm import prices
+from annotators.llm import batch, prices
 from annotators.llm import session as sessions
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.limits import Limits
@@ -17,7 +18,7 @@ from annotators.llm.session import session
 from farm.errors import UserError
 from farm.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
-from tests.annotators.llm.fault_server import FaultServer
+from tests.annotators.llm.fault_server import QUEUE_FULL, FaultServer
 
 STEP = Limits(batches=True)
 
@@ -30,6 +31,12 @@ class Provider:
         self.batches: dict[str, list[dict[str, Any]]] = {}
         self.marks: dict[str, Any] = {}
         self.ended = False
+        self.queue: int | None = None
+        """input tokens that a batch may have; more and it fails"""
+        self.refuse: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda body: None
+        """the error of a line of 400"""
+        self.expired: set[str] = set()
+        """batches whose results are gone"""
         self.spoil: Callable[[int], str | None] = lambda number: None
         self.server: FaultServer
 
@@ -52,6 +59,8 @@ class Provider:
             return 200, self.openai(path.rpartition("/")[2])
         if path.startswith("/v1/files/"):
             kind, _, name = path.split("/")[3].partition(":")
+            if name in self.expired:
+                return 404, {"error": {"message": f"No such File object: {kind}:{name}", "code": None}}
             return 200, self.lines(name, kind == "good").encode()
         if path == "/v1/messages/batches":
             name = f"msgbatch_{len(self.batches)}"
@@ -69,13 +78,27 @@ class Provider:
             "created_at": 1, "metadata": self.marks.get(name), "input_file_id": "f",
             "status": "completed" if self.ended else "in_progress",
         }  # fmt: skip
-        if self.ended:
+        if self.full(name):
+            data = [{**QUEUE_FULL, "message": QUEUE_FULL["message"].format(self.queue)}]
+            out |= {"status": "failed", "errors": {"object": "list", "data": data}}
+        elif self.ended:
             out |= {"output_file_id": f"good:{name}", "error_file_id": f"bad:{name}"}
         return out
+
+    def full(self, name: str) -> bool:
+        size = sum(len(str(line["body"]["messages"])) // 4 for line in self.batches[name])
+        return self.queue is not None and size > self.queue
 
     def lines(self, name: str, good: bool) -> str:
         out = []
         for number, line in enumerate(self.batches[name]):
+            refused = self.refuse(line["body"])
+            if refused:
+                if not good:
+                    response = {"status_code": 400, "request_id": "r", "body": {"error": refused}}
+                    line = {"id": "x", "custom_id": line["custom_id"], "response": response, "error": None}
+                    out.append(json.dumps(line))
+                continue
             spoilt = self.spoil(number)
             if bool(spoilt) == good or spoilt == "lost":
                 continue
@@ -88,10 +111,11 @@ class Provider:
         counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         counts["succeeded" if self.ended else "processing"] = len(self.batches[name])
         made = datetime.now(UTC).isoformat()
+        place = f"{self.server.url}/v1/messages/batches/{name}/results"
         return {
             "id": name, "type": "message_batch", "created_at": made,
             "expires_at": made, "processing_status": "ended" if self.ended else "in_progress",
-            "request_counts": counts, "results_url": f"{self.server.url}/v1/messages/batches/{name}/results",
+            "request_counts": counts, "results_url": None if name in self.expired else place,
         }  # fmt: skip
 
     def results(self, name: str) -> str:
@@ -100,8 +124,9 @@ class Provider:
             spoilt = self.spoil(number)
             if spoilt == "lost":
                 result: dict[str, Any] = {"type": "expired"}
-            elif spoilt:
-                error = {"type": "api_error", "message": spoilt}
+            elif spoilt or self.refuse(entry["params"]):
+                refused = {"type": "invalid_request_error", **(self.refuse(entry["params"]) or {})}
+                error = {"type": "api_error", "message": spoilt} if spoilt else refused
                 result = {"type": "errored", "error": {"type": "error", "error": error, "request_id": "r"}}
             else:
                 message = self.server.reply("/v1/messages", entry["params"])
@@ -254,6 +279,96 @@ def test_waiting_for_a_batch(provider: Any, store: Store, monkeypatch: pytest.Mo
     with session(Limits(batches=True, batch_patience=20, longest_wait=0.02)):
         table = judge(provider, store).annotate(make_pairs(5), seed=0)
     assert (table["status"] == "ok").all()
+
+
+def test_a_full_queue_costs_no_attempt_and_is_not_overfilled_again(store: Store, capsys: Any) -> None:
+    fake = Provider()
+    with FaultServer(handler=fake.handle) as server:
+        fake.server, fake.kind, fake.queue = server, "openai", 2_000  # type: ignore[attr-defined]
+        with session(STEP):
+            judge(fake, store).annotate(make_pairs(40), seed=0)
+        for _ in range(5):  # as often as one likes
+            with session(STEP):
+                table = judge(fake, store).annotate(make_pairs(40), seed=0)
+            assert (table["status"] == "unobserved").all()
+        assert table["failure"].str.contains("queue is full").any()
+        sizes = [len(b) for b in fake.batches.values()]
+        assert sizes[0] == 40 and len(sizes) == 2, "the rest waits while a batch is in the queue"
+        assert "token_limit_exceeded: Enqueued token limit reached" in capsys.readouterr().err
+        fake.ended = True
+        for _ in range(12):
+            with session(STEP):
+                table = judge(fake, store).annotate(make_pairs(40), seed=0)
+        assert (table["status"] == "ok").all()
+
+
+def test_why_a_batch_failed_is_in_its_rows(store: Store) -> None:
+    fake = Provider()
+
+    def openai(name: str) -> dict[str, Any]:
+        said = {"code": "model_not_found", "message": "The model judge does not exist.", "line": 1, "param": None}
+        return {**Provider.openai(fake, name), "status": "failed", "errors": {"object": "list", "data": [said]}}
+
+    fake.openai = openai  # type: ignore[method-assign]
+    with FaultServer(handler=fake.handle) as server:
+        fake.server, fake.kind = server, "openai"  # type: ignore[attr-defined]
+        for _ in range(2):
+            with session(STEP):
+                table = judge(fake, store).annotate(make_pairs(2), seed=0)
+    assert table["failure"].str.contains("model_not_found: The model judge does not exist").all()
+
+
+def test_parameters_are_adapted_from_the_lines_that_were_refused(provider: Any, store: Store) -> None:
+    """Each command is a process of its own, which must not forget what an earlier one left out."""
+
+    def refuse(body: dict[str, Any]) -> dict[str, Any] | None:
+        for name in ("top_logprobs", "seed"):
+            if name in body:
+                message = f"Unsupported parameter: '{name}' is not supported with this model."
+                return {"message": message, "code": "unsupported_parameter", "param": name}
+        message = '"thinking.type.disabled" is not supported for this model.'
+        return {"message": message} if "thinking" in body else None
+
+    provider.refuse, provider.ended = refuse, True
+    hot = 1.0 if provider.kind == "openai" else 0.0
+    for _ in range(6):
+        with session(STEP):
+            table = replace(judge(provider, store), temperature=hot).annotate(make_pairs(5), seed=0)
+    assert (table["status"] == "ok").all()
+    assert len(provider.batches) == (4 if provider.kind == "openai" else 2)
+
+
+def test_results_that_have_expired_are_handed_in_again(provider: Any, store: Store) -> None:
+    with session(STEP):
+        judge(provider, store).annotate(make_pairs(5), seed=0)
+    provider.ended, provider.expired = True, set(provider.batches)
+    with session(STEP):
+        table = judge(provider, store).annotate(make_pairs(5), seed=0)
+    assert (table["status"] == "unobserved").all() and len(provider.batches) == 2
+    with session(STEP):
+        table = judge(provider, store).annotate(make_pairs(5), seed=0)
+    assert (table["status"] == "ok").all()
+
+
+def test_a_line_of_results_that_nobody_can_read_costs_its_own_row(provider: Any, store: Store) -> None:
+    for name in ("lines", "results"):
+        plain = getattr(provider, name)
+        spoilt = lambda *a, plain=plain: "[" * 200_000 + "\n" + "\n".join(plain(*a).splitlines()[1:])  # noqa: E731
+        setattr(provider, name, spoilt)
+    provider.ended = True
+    for _ in range(2):
+        with session(STEP):
+            table = judge(provider, store).annotate(make_pairs(5), seed=0)
+    assert table["status"].value_counts().to_dict() == {"ok": 4, "error": 1}
+
+
+def test_batches_are_split_by_size_and_number(provider: Any, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "LARGEST", 10_000)
+    with session(STEP):
+        judge(provider, store).annotate(make_pairs(30), seed=0)
+    sizes = [len(json.dumps(b)) for b in provider.batches.values()]
+    assert len(sizes) > 2 and max(sizes) <= 10_000
+    assert sum(len(b) for b in provider.batches.values()) == 30
 
 
 def test_a_mock_takes_no_batches(store: Store) -> None:
