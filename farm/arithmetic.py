@@ -30,7 +30,7 @@ def seconds(plan: Plan, node: Node) -> float | None:
     response = plan.description["world"].get("max_new_tokens")
     if size is None or not isinstance(response, int):
         return None
-    trained, read, written = _tokens(plan, node, response) or (None, 0.0, 0.0)
+    trained, read, written = tokens(plan, node, response) or (None, 0.0, 0.0)
     if trained is None:
         return None
     return size * (6 * trained / TRAINING + 2 * read / SCORING + 2 * written / SAMPLING) / PEAK
@@ -54,10 +54,10 @@ def parameters(model: str) -> float | None:
     return None if found is None else float(found[1]) * (1e9 if found[2] == "b" else 1e6)
 
 
-def _tokens(plan: Plan, node: Node, response: int) -> tuple[float, float, float] | None:
-    """Tokens trained on, read and written by a stage."""
+def tokens(plan: Plan, node: Node, response: float, prompt: float = PROMPT) -> tuple[float, float, float] | None:
+    """Tokens trained on, read and written by a stage, of which prompts and responses have so many each."""
     sizes, described = plan.experiment.sizes, plan.description
-    whole = PROMPT + response
+    whole = prompt + response
     if node.kind == "sft":
         return _epochs(described["sft"]) * sizes.demonstrations * whole, 0, 0
     if node.kind == "pairs":
@@ -71,12 +71,14 @@ def _tokens(plan: Plan, node: Node, response: int) -> tuple[float, float, float]
         n = sizes.evaluation * sizes.samples
         return 0, n * whole * (choices + 2), n * choices * response * (2 if name == SFT else 1)
     if node.kind == "method" and node.method is not None:
-        return _of_method(described["methods"][node.method], plan, node.method, response)
+        return _of_method(described["methods"][node.method], plan, node.method, response, whole)
     return None
 
 
-def _of_method(spec: Mapping[str, Any], plan: Plan, name: str, response: int) -> tuple[float, float, float] | None:
-    sizes, whole = plan.experiment.sizes, PROMPT + response
+def _of_method(
+    spec: Mapping[str, Any], plan: Plan, name: str, response: float, whole: float
+) -> tuple[float, float, float] | None:
+    sizes = plan.experiment.sizes
     if isinstance(steps := spec.get("steps"), int) and isinstance(rollouts := spec.get("rollouts"), int):
         n = steps * rollouts  # each is written, read by the reward model and the reference, and learned from
         return _epochs(spec) * n * whole, 2 * n * whole, n * response

@@ -74,7 +74,7 @@ class Experiment(BaseModel):
     annotator: Spec = "training"
     """who gives the training feedback"""
     reward_model: Spec | None = "reward_model"
-    """the method that fits a reward model to the training feedback; null where no method needs one"""
+    """the method that fits a reward model to the training feedback, for methods that need one and as their proxy"""
     preference_model: Spec | None = None
     """the method that fits a preference model to the training feedback, for methods that say ``shared_preference``"""
     methods: dict[str, Spec | None]

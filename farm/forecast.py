@@ -7,6 +7,7 @@ What is left is said to be unknown, not guessed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from farm import arithmetic
@@ -15,8 +16,10 @@ from farm.estimate import Estimator, duration, total
 from farm.experiment import KINDS
 from farm.foreseen_prices import TYPICAL_INSTRUCTION, TYPICAL_OUTPUT, ForeseenPrices
 from farm.graph import Node
+from farm.measured_speed import MeasuredSpeed
 from farm.plan import Plan
 from farm.running import Undertaking
+from farm.store import address
 
 
 def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
@@ -31,7 +34,7 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
         graph = undertaking.graph()
     again = undertaking.again(graph)
     artifacts = undertaking.plans[0].artifacts
-    estimator, prices = Estimator(artifacts.timings()), ForeseenPrices()
+    estimator, prices, speed = Estimator(artifacts.timings()), ForeseenPrices(), MeasuredSpeed()
     plan_of = {key: plan for plan in undertaking.plans for key in plan.graph}
     rows: list[dict[str, Any]] = []
     for key, node in graph.items():
@@ -44,6 +47,9 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
         computed = not done and seconds is None and node.gpus > 0
         if computed:
             seconds = arithmetic.seconds(plan_of[key], node)
+        measured = not done and seconds is None and not computed and absent is None
+        if measured:
+            seconds = _measured(speed, plan_of[key], node, foreseen)
         rows.append(
             {
                 "stage": node.name,
@@ -53,12 +59,15 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
                 "verdicts": node.units if node.kind in ("annotation", "judgement") else 0,
                 "seconds": None if done else seconds,
                 "computed": computed and seconds is not None,
+                "measured": measured and seconds is not None,
                 "price": None if done else price,
                 "questions": foreseen and {k: foreseen[k] for k in _COUNTED},
                 "gpu": estimate.gpu or node.gpus > 0,
             }
         )
     ahead = [row for row in rows if not row["done"]]
+    if ahead and ahead[0]["measured"]:  # the base model is made by whoever wants it first
+        ahead[0]["seconds"] += sum(speed.base_model(plan) for plan in _one_a_world(undertaking.plans))
     seconds, unknown = total(row["seconds"] for row in ahead)
     gpu_seconds, _ = total(row["seconds"] for row in ahead if row["gpu"])
     asked = [row for row in ahead if row["verdicts"]]
@@ -83,12 +92,24 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
         "seconds": seconds,
         "stages_without_a_time": unknown,
         "stages_computed": sum(row["computed"] for row in ahead),
+        "stages_measured": sum(row["measured"] for row in ahead),
         "gpu_hours": gpu_seconds / 3600,
         "workers": workers,
     }
 
 
 _COUNTED = ("questions", "input_tokens", "output_tokens", "models", "unpriced")
+
+
+def _measured(speed: MeasuredSpeed, plan: Plan, node: Node, foreseen: dict[str, Any] | None) -> float | None:
+    if node.kind not in ("annotation", "judgement"):
+        return speed.seconds(plan, node)
+    programs = foreseen is not None and foreseen["price"] == 0 and not foreseen["questions"]
+    return speed.verdicts(plan, node) if programs else None
+
+
+def _one_a_world(plans: Sequence[Plan]) -> Iterable[Plan]:
+    return {address(plan.description["world"]): plan for plan in plans}.values()
 
 
 def _asks(plan: Plan, node: Node) -> bool:
@@ -168,13 +189,14 @@ def _time(foreseen: dict[str, Any]) -> str:
     gpu = f" ({foreseen['gpu_hours']:.1f} GPU hours)" if foreseen["gpu_hours"] else ""
     unknown = foreseen["stages_without_a_time"]
     rest = f"; {unknown} stages are like none on record" if unknown else ""
-    computed = foreseen["stages_computed"]
+    computed, measured = foreseen["stages_computed"], foreseen["stages_measured"]
+    ways = ["by earlier stages like them"] if known > computed + measured else []
     if computed:
         how = f"at {arithmetic.TRAINING:.0%} of {arithmetic.PEAK / 1e12:g} TFLOP/s in training"
         assumed = f"{computed} GPU stages by the model's arithmetic, {how}, {arithmetic.SAMPLING:.0%} in sampling"
-        whose = "assumed" if computed == known else "by earlier stages like them, and assumed"
-        whose += f" for {assumed}"
-    else:
-        whose = "by earlier stages like them"
+        ways.append(f"assumed for {assumed}")
+    if measured:
+        ways.append(f"for {measured} stages by what this machine did in a second just now")
+    whose = ", and ".join(ways)
     alone = f"Time, {whose}: {duration(foreseen['seconds'])}{gpu}"
     return alone + (spread if foreseen["workers"] > 1 else "") + rest + "."

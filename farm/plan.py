@@ -200,16 +200,22 @@ class Plan:
         """The answers of the SFT policy and of every method."""
         return {name: self._answers(name) for name in (SFT, *self.experiment.methods)}
 
-    def _answers(self, name: str) -> Node:
-        e, scorer = self.experiment, self.reward_model
-        trained = self.sft if name == SFT else self.method(name)
+    @cached_property
+    def _proxy(self) -> Node | None:
+        """The reward model whose scores stand beside the answers; none is fitted for that alone."""
+        needed = any("reward_model" in self.stages.method(name).needs for name in self.experiment.methods)
+        return self.reward_model if needed else None
+
+    def _answered(self, name: str) -> dict[str, Any]:
+        """What determines the texts of a policy's answers."""
+        e, trained = self.experiment, self.sft if name == SFT else self.method(name)
         asked = {"n": e.sizes.evaluation, "samples": e.sizes.samples, "split": e.split, "t": e.answer_temperature}
-        description = {
-            "policy": trained.key if trained else self._sft_description,
-            "asked": asked,
-            "seed": e.seed,
-            "proxy": scorer.key if scorer else None,
-        }
+        return {"policy": trained.key if trained else self._sft_description, "asked": asked, "seed": e.seed}
+
+    def _answers(self, name: str) -> Node:
+        e, scorer = self.experiment, self._proxy
+        trained = self.sft if name == SFT else self.method(name)
+        description = {**self._answered(name), "proxy": scorer.key if scorer else None}
         policy, sft, proxy = self._folder(trained), self._folder(self.sft), self._folder(scorer)
         return self._add(
             f"{name} answers",
@@ -226,8 +232,8 @@ class Plan:
         """The verdicts of one judge on the answers of one method."""
         answers, baseline = self.answers[name], self.answers[SFT]
         description = {
-            "answers": answers.key,
-            "baseline": baseline.key,
+            "answers": self._answered(name),
+            "baseline": self._answered(SFT),
             "judge": self.description["judges"][role],
             "least_verdicts": self.experiment.least_verdicts,
             "seed": self.experiment.seed,

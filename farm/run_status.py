@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from farm.scheduling.scheduler import Failure
 FILE = "status.json"
 _EVERY = 0.5  # seconds
 _FEW = 1000
+_INDENT = 9
+"""columns of the labels of `farm status`"""
 
 
 class StatusFile:
@@ -158,13 +161,17 @@ def lines(found: dict[str, Any]) -> list[str]:
     done = count["done"] + count["found"]
     end = found.get("ended") or time.time()
     passed = max(end - found["started"], 1e-9)
+    left = (
+        f"{count['running']} under way",
+        f"{count['failed']} failed",
+        f"{count['blocked']} cannot be made without what failed" if count["blocked"] else "",
+        f"{count['to do']} to do",
+    )
     out = [
         f"{found['name']}: {found['state']}"
         + ("" if found["state"] in ("finished", "running") else "; the same command goes on"),
-        f"stages   {done} of {len(stages)} done ({count['found']} of them found), {count['running']} under way, "
-        f"{count['failed']} failed, "
-        + (f"{count['blocked']} cannot be made without what failed, " if count["blocked"] else "")
-        + f"{count['to do']} to do",
+        f"stages   {done} of {len(stages)} done ({count['found']} of them found)",
+        *_said("", ", ".join(said for said in left if said)),
         f"time     {duration(passed)}, {60 * count['done'] / passed:.1f} stages a minute",
     ]
     if found.get("seconds_left") is not None:
@@ -176,6 +183,16 @@ def lines(found: dict[str, Any]) -> list[str]:
             steps = f"  {told['done']}{of}" if told else ""
             out.append(f"now      {stage['name']}{steps}, for {duration(time.time() - stage['time'])}")
             if told.get("note"):
-                out.append(f"         {told['note']}")
-    out += [f"failed   {s['name']}: {s['reason']}" for s in stages if s["state"] == "failed"]
+                out += _said("", told["note"])
+    for stage in stages:
+        if stage["state"] == "failed":
+            out += _said("failed", f"{stage['name']}: {stage['reason']}")
     return out
+
+
+def _said(label: str, text: str) -> list[str]:
+    """Lines of at most 80 columns with a label before the first."""
+    # The numbers of a step are told apart by two blanks; a number stays with its name.
+    words = [part.replace(" ", "\0") for part in text.split("  ")] if "  " in text else [text]
+    folded = textwrap.wrap("  ".join(words), 80 - _INDENT, break_long_words=False, break_on_hyphens=False)
+    return [f"{'' if n else label:<{_INDENT}}{line}".replace("\0", " ") for n, line in enumerate(folded)]

@@ -1,5 +1,6 @@
 """`farm run --dry-run`: what verdicts cost that nobody was ever asked for, and GPU time that nobody measured."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -131,3 +132,40 @@ def test_the_size_of_a_model(tmp_path: Path) -> None:
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3}
     (tmp_path / "config.json").write_text(json.dumps({**smollm2, **heads}))
     assert arithmetic.parameters(str(tmp_path)) == pytest.approx(134.5e6, rel=0.002)
+
+
+def test_a_fresh_home_is_measured_in_a_second(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage of the demo has a time before anything was made, and nothing is made for it."""
+    whole = foresee(Undertaking(experiment.load("pocket")), 1)
+    assert whole["stages_without_a_time"] == 0
+    assert whole["stages_measured"] == whole["to_do"] == len(whole["stages"]) == 33
+    assert all(s["seconds"] > 0 for s in whole["stages"] if s["stage"] != "best_of_n")  # which trains nothing
+    assert whole["seconds"] == pytest.approx(sum(s["seconds"] for s in whole["stages"]))
+    assert "Time, for 33 stages by what this machine did in a second just now: " in text(whole)
+    assert not (here / "home" / "artifacts").exists()
+    assert not (here / "home" / "worlds").exists()
+
+
+def test_what_is_measured_is_scaled_by_the_sizes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from farm import measured_speed
+
+    def timed(step: Callable[[], object]) -> float:
+        step()
+        return 1.0
+
+    monkeypatch.setattr(measured_speed, "_timed", timed)
+
+    def seconds(*settings: str) -> dict[str, float]:
+        found = foresee(Undertaking(experiment.load("pocket", settings)), 1)
+        return {s["stage"]: s["seconds"] for s in found["stages"]}
+
+    once = seconds()
+    for setting, doubled in (
+        ("sizes.pairs=4000", {"pairs", "annotation", "reward model", "dpo", "feedme"}),
+        ("methods.ppo.steps=40", {"ppo"}),
+        ("sizes.samples=8", {stage for stage in once if "answers" in stage or "judges" in stage}),
+    ):
+        then = seconds(setting)
+        assert {stage for stage in once if then[stage] == pytest.approx(2 * once[stage]) and once[stage]} == doubled
+    # The base model is made by the first stage that wants it: 28,000 texts, then 4,000 demonstrations.
+    assert once["sft"] / seconds("world.documents=0")["sft"] == pytest.approx(8)

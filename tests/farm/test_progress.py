@@ -75,7 +75,15 @@ def test_status_shows_the_numbers_of_what_is_under_way():
     found = {"name": "pocket", "state": "running", "started": time.time() - 60, "stages": [stage], "at_once": 1}
     shown = run_status.lines(found)
     assert any(line.startswith("now      ppo  3 of 80") for line in shown)
-    assert f"         {SHOWN}" in shown
+    assert "  ".join(line.strip() for line in shown[-2:]) == SHOWN  # a number stays with its name
+    assert shown[-2].endswith("length 33.3")
+    assert max(map(len, shown)) <= 80
+    reason = "RuntimeError: " + " ".join(["it was never going to work"] * 5)
+    failed = {"name": "ppo", "state": "failed", "reason": reason}
+    blocked = {"name": "answers", "state": "blocked", "reason": reason}
+    shown = run_status.lines({**found, "stages": [failed, *[blocked] * 12, *[{**stage, "state": "found"}] * 300]})
+    assert max(map(len, shown)) <= 80
+    assert f"failed   ppo: {reason}" == " ".join(shown[4:]).replace("         ", "")
 
 
 @pytest.mark.parametrize("terminal", [True, False])

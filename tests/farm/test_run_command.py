@@ -46,6 +46,12 @@ def made(said: str) -> set[str]:
     }
 
 
+def answered(*names: str) -> set[str]:
+    """The lines of methods that answer and are judged."""
+    lines = {f"{said} {name}" for name in names for said in ("answers of", "judge judges", "gold judges")}
+    return lines | ({"answers of the baseline"} if "sft" in names else set())
+
+
 def methods(folder: Path) -> set[str]:
     return set(pd.read_json(folder / "leaderboard.json")["method"])
 
@@ -55,15 +61,18 @@ def test_only_and_force(place: Path, run: Run) -> None:
     assert status == 0
     assert methods(place / "few") == {"sft", "dpo"}
     assert "best_of_n" not in shown + said
-    assert "training best_of_n" not in made(said)
+    assert made(said) == {"sampling pairs", "annotating", "training dpo", *answered("sft", "dpo")}  # no reward model
 
     status, shown, said = run("--out", "all", "--only", "dpo, best_of_n")
     assert status == 0
+    # With a reward model its scores stand beside all answers; the texts and the verdicts on them are the same.
     assert made(said) == {
+        "training reward_model",
         "training best_of_n",
-        "answers of best_of_n",
-        "judge judges best_of_n",
-        "gold judges best_of_n",
+        "answers of sft",
+        "answers of the baseline",
+        "answers of dpo",
+        *answered("best_of_n"),
     }
     assert methods(place / "all") == {"sft", "dpo", "best_of_n"}
 

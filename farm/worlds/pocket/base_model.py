@@ -133,15 +133,32 @@ def _first_verdicts() -> Ints:
 
 def base_policy(requests: Requests, quality: Quality, training: Training, seed: int) -> LanguageModelPolicy:
     """The base model as a policy; trained now if it was not before."""
-    asked = hashlib.blake2b(np.stack(astuple(requests)).tobytes()).hexdigest()
-    key = address(asdict(training), asdict(quality), seed, asked, _code()).hex()[:16]
-    folder = home() / "worlds" / f"pocket-{key}"
+    folder = _place(requests, quality, training, seed)
     if not sealed.whole(folder):
         with progress.task("writing the pocket world's documents"):
             texts = documents(requests, quality, training.documents, seed)
         with sealed.written(folder) as new:
             save_causal_lm(train(texts, training, seed), vocabulary().tokenizer(), new)
-    model, tokenizer = load_causal_lm(str(folder))
+    return _policy(*load_causal_lm(str(folder)))
+
+
+def untrained_policy(
+    requests: Requests, quality: Quality, training: Training, seed: int
+) -> tuple[LanguageModelPolicy, int]:
+    """A policy of the same size with random weights, and how many documents :func:`base_policy` has yet to train on."""
+    trained = sealed.whole(_place(requests, quality, training, seed))
+    policy = _policy(_new_model(training, seed).eval(), vocabulary().tokenizer())
+    return policy, 0 if trained else training.documents * training.epochs
+
+
+def _place(requests: Requests, quality: Quality, training: Training, seed: int) -> Path:
+    """Where the base model is kept."""
+    asked = hashlib.blake2b(np.stack(astuple(requests)).tobytes()).hexdigest()
+    key = address(asdict(training), asdict(quality), seed, asked, _code()).hex()[:16]
+    return home() / "worlds" / f"pocket-{key}"
+
+
+def _policy(model: Any, tokenizer: Any) -> LanguageModelPolicy:
     return LanguageModelPolicy(
         model,
         tokenizer,

@@ -14,7 +14,7 @@ import pandas as pd
 from farm import rng
 from farm.protocols import Features, Policy
 from farm.worlds.pocket import grammar
-from farm.worlds.pocket.base_model import Training, base_policy
+from farm.worlds.pocket.base_model import Training, base_policy, untrained_policy
 from farm.worlds.pocket.gold import PocketFeatures
 from farm.worlds.pocket.grammar import Quality, Requests
 from farm.worlds.pocket.observations import request_columns
@@ -84,3 +84,7 @@ class PocketWorld:
 
     def base_policy(self) -> Policy:
         return base_policy(self._requests["train"], PRETRAINING, self.training, self.seed)
+
+    def untrained_policy(self) -> tuple[Policy, int]:
+        """As :class:`farm.measured_speed.Rehearsed`."""
+        return untrained_policy(self._requests["train"], PRETRAINING, self.training, self.seed)

@@ -1,0 +1,159 @@
+"""Time of stages that nothing is on record about, by what this machine does in a second.
+
+A world may say what its base policy is like before it is trained (:class:`Rehearsed`). On that, a few steps of each
+kind are timed: training, reading (log-probabilities without a gradient) and writing; a stage takes as long as its
+tokens do. Programs that give verdicts are timed on a few pairs. Nothing is kept, and nobody is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import pandas as pd
+
+from farm import arithmetic, progress
+from farm.errors import UserError
+from farm.graph import Node
+from farm.plan import Plan
+from farm.protocols import Policy
+from farm.store import address
+
+TRAINED, READ, WRITTEN, NEW_TOKENS, JUDGED = 32, 256, 192, 16, 64
+"""rows of one step of each kind, tokens of a row that is written, pairs that are judged; as in experiments"""
+ENOUGH = 0.25
+"""seconds that each kind is timed, at least"""
+
+
+@runtime_checkable
+class Rehearsed(Protocol):
+    """A world whose base policy can be imitated at no cost."""
+
+    def untrained_policy(self) -> tuple[Policy, int]:
+        """A policy as large as the base policy, and how many texts are yet to be trained on before that is there."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Speed:
+    trained: float
+    """seconds a token"""
+    read: float
+    written: float
+    prompt: float
+    """tokens"""
+    response: float
+    documents: int
+
+
+class MeasuredSpeed:
+    """Seconds of stages; each world is measured once, and each annotator."""
+
+    def __init__(self) -> None:
+        self._speeds: dict[bytes, _Speed | None] = {}
+        self._verdicts: dict[bytes, float] = {}
+
+    def seconds(self, plan: Plan, node: Node) -> float | None:
+        """Of a stage that samples or trains; None where the world cannot be rehearsed, or the work is not known."""
+        if (speed := self._of(plan)) is None:
+            return None
+        if (counted := arithmetic.tokens(plan, node, speed.response, speed.prompt)) is None:
+            return None
+        return counted[0] * speed.trained + counted[1] * speed.read + counted[2] * speed.written
+
+    def base_model(self, plan: Plan) -> float:
+        """Seconds until the world's own base policy is there."""
+        speed = self._of(plan)
+        return 0.0 if speed is None else speed.documents * (speed.prompt + speed.response) * speed.trained
+
+    def verdicts(self, plan: Plan, node: Node) -> float | None:
+        """Of a stage in which programs alone give the verdicts."""
+        if self._of(plan) is None:
+            return None
+        role = "annotator" if node.kind == "annotation" else node.name.partition(" judges ")[0]
+        described = plan.description["annotator"] if role == "annotator" else plan.description["judges"][role]
+        key = address(plan.description["world"], described)
+        if key not in self._verdicts:
+            pairs = _pairs(plan)
+            annotator = plan.stages.annotator(role)
+            with progress.quiet():
+                self._verdicts[key] = _timed(lambda: annotator.annotate(pairs, seed=0)) / len(pairs)
+        return node.units * self._verdicts[key]
+
+    def _of(self, plan: Plan) -> _Speed | None:
+        key = address(plan.description["world"])
+        if key not in self._speeds:
+            self._speeds[key] = _measured(plan)
+        return self._speeds[key]
+
+
+def _pairs(plan: Plan) -> pd.DataFrame:
+    table = plan.stages.world.demonstrations(JUDGED)
+    assert table is not None  # the world has been measured on them
+    return pd.DataFrame(
+        {
+            "instruction": table["instruction"],
+            "output_1": table["output"],
+            "output_2": table["output"].to_numpy()[::-1],
+            "generator_1": "one",
+            "generator_2": "two",
+        }
+    )
+
+
+def _measured(plan: Plan) -> _Speed | None:
+    world = plan.stages.world
+    try:
+        if not isinstance(world, Rehearsed) or (texts := world.demonstrations(READ)) is None:
+            return None
+        policy, documents = world.untrained_policy()
+    except UserError:  # the model's libraries are not installed; the run itself will say so
+        return None
+    import torch
+
+    samples = policy.encode(texts["instruction"].tolist(), texts["output"].tolist())
+    prompt = sum(map(len, samples.prompt_tokens)) / len(samples)
+    response = float(samples.lengths().mean())
+    few = samples.select(range(TRAINED))
+    parameters = [p for p in policy.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=0.0)
+
+    def train() -> None:
+        log_probabilities, mask = policy.log_probabilities(few)
+        optimizer.zero_grad(set_to_none=True)
+        (-(log_probabilities * mask).sum()).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def read() -> None:
+        with torch.no_grad():
+            policy.log_probabilities(samples)
+
+    asked = (texts["instruction"].tolist() * WRITTEN)[:WRITTEN]
+    written: list[int] = []
+
+    def write() -> None:
+        told = policy.sample(asked, seed=0, purpose="rehearsal", max_new_tokens=NEW_TOKENS)
+        written.append(int(told.lengths().sum()))
+
+    read_tokens = len(samples) * (prompt + response)
+    return _Speed(
+        trained=_timed(train) / (TRAINED * (prompt + response)),
+        read=_timed(read) / read_tokens,
+        written=_timed(write) / max(written),
+        prompt=prompt,
+        response=response,
+        documents=documents,
+    )
+
+
+def _timed(step: Callable[[], object]) -> float:
+    """Seconds of one step, the quickest of some: the first ones load code, and others may use the machine."""
+    best, spent = float("inf"), 0.0
+    while spent < ENOUGH:
+        started = time.monotonic()
+        step()
+        took = time.monotonic() - started
+        best, spent = min(best, took), spent + max(took, 1e-3)
+    return best
