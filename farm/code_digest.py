@@ -33,7 +33,7 @@ _GROUND = (
     "engines",
 )
 """What of the ground can change the result of any stage; a world counts where it is used"""
-_PLUMBING = {"farm", "farm.config", "farm.errors", "farm.progress", "farm.sealed", "farm.store"}
+_PLUMBING = {"farm", "farm.classes", "farm.config", "farm.errors", "farm.progress", "farm.sealed", "farm.store"}
 """Parts of the ground that carry results and cannot change them"""
 _DATA = {".yaml", ".yml", ".json", ".txt", ".csv", ".j2", ".tsv"}
 

@@ -14,9 +14,7 @@ Annotator``) takes a spec in turn. Arguments the YAML does not set and that are 
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -28,7 +26,8 @@ from typing import Any, TypeVar, Union
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from farm.errors import UserError, nearest, shadowed
+from farm.classes import import_class
+from farm.errors import UserError, nearest
 from farm.protocols import Aggregator, Annotator, Context, Engine, Evaluator, Features, Method, Policy, Reporter, World
 
 Spec = str | dict[str, Any]
@@ -162,10 +161,23 @@ def put(data: dict[str, Any], path: str, value: Any, origin: str) -> None:
 
 def validate(model: type[Model], data: Mapping[str, Any], origin: str) -> Model:
     """``data`` as a pydantic model; every mistake becomes one sentence with the file and the key."""
+    _refuse_nan(data, origin)
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise UserError(_first_error(error, origin, model)) from error
+
+
+def _refuse_nan(data: Any, origin: str, key: str = "") -> None:
+    """Refuse what is no number wherever it stands in settings: a comparison with it is false, so no check sees it."""
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            _refuse_nan(value, origin, f"{key}.{name}" if key else str(name))
+    elif isinstance(data, (list, tuple)):
+        for value in data:
+            _refuse_nan(value, origin, key)
+    elif isinstance(data, float) and data != data:
+        raise UserError(f"{origin}: `{key}` = .nan is wrong: it is not a number")
 
 
 def _fields(model: type[BaseModel], place: Iterable[Any]) -> Iterable[str]:
@@ -213,7 +225,9 @@ def resolve(
             raise UserError(f"{path}: uses itself")
         inner, _, beside = resolve(role, load_mapping(path), str(path), path.parent, (*within, path))
         changes = {k: v for k, v in spec.items() if k != "use"}
+        _refuse_nan(changes, origin)
         return _changed(inner, changes), f"{origin} ({path.name})" if origin and changes else str(path), beside
+    _refuse_nan(spec, origin)
     if "class" not in spec:
         raise UserError(f"{origin}: `class` (an import path) or `use` (a named config of {room}) is missing")
     return dict(spec), origin, folder
@@ -232,60 +246,6 @@ def _changed(arguments: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
         else:
             out[key] = value
     return out
-
-
-def import_class(path: str, role: type, origin: str, folder: Path | None = None) -> type:
-    """The class at an import path. Refused unless it fulfils the role; a module beside the YAML file is found too."""
-    module_name, _, name = path.rpartition(".")
-    if not module_name:
-        raise UserError(f"{origin}: class `{path}` is not an import path like package.module.Class")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        beside = _beside(module_name, folder) if folder else None
-        if beside is None:
-            if (hidden := shadowed(module_name)) is not None:
-                raise hidden from error
-            missing = error.name or module_name
-            if not module_name.startswith(missing):
-                raise UserError(
-                    f"{origin}: class `{path}` needs the package {missing}, which is not installed (see `farm doctor`)"
-                ) from error
-            raise UserError(f"{origin}: class `{path}`: there is no module {missing}") from error
-        module = beside
-    found = getattr(module, name, None)
-    if found is None:
-        raise UserError(f"{origin}: module {module_name} has no class `{name}`; {nearest(name, _public(module))}")
-    if not isinstance(found, type):
-        raise UserError(f"{origin}: class `{path}` cannot play the role {role.__name__}: it is not a class")
-    lacking = [m for m in sorted(_members(role)) if not hasattr(found, m) and m not in _annotations(found)]
-    if lacking:
-        raise UserError(f"{origin}: class `{path}` cannot play the role {role.__name__}: it lacks `{lacking[0]}`")
-    return found
-
-
-def _beside(module_name: str, folder: Path) -> types.ModuleType | None:
-    if not (folder / (module_name.split(".")[0] + ".py")).is_file():
-        return None
-    place = str(folder.resolve())  # Python remembers what a relative path meant where the process began
-    importlib.invalidate_caches()
-    sys.path.insert(0, place)
-    try:
-        return importlib.import_module(module_name)
-    finally:
-        sys.path.remove(place)
-
-
-def _public(module: types.ModuleType) -> list[str]:
-    return [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
-
-
-def _members(role: type) -> set[str]:
-    return {n for n in vars(role) if not n.startswith("_")} | set(vars(role).get("__annotations__", {}))
-
-
-def _annotations(cls: type) -> set[str]:
-    return {name for base in cls.__mro__ for name in vars(base).get("__annotations__", {})}
 
 
 def build(
@@ -443,6 +403,7 @@ __all__ = [
     "config_root",
     "described",
     "find",
+    "import_class",
     "is_plain",
     "load_mapping",
     "named",

@@ -1,12 +1,13 @@
 """Configuration: a class's signature is its schema, and every mistake is one sentence with file and key."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from farm import config
+from farm import config, experiment
 from farm.errors import UserError
 from farm.protocols import Annotator, Context
 
@@ -67,14 +68,55 @@ def test_description_writes_defaults_out_and_is_the_same_for_the_same_object() -
         ({"class": f"{HERE}.NotAnAnnotator"}, "cannot play the role Annotator: it lacks `annotate`"),
         ({"class": "os.path.join"}, "cannot play the role Annotator"),
         ({"class": "no_such_package.Thing"}, "there is no module no_such_package"),
+        ({"class": "..x.Y"}, "'..x.Y' is not an import path"),
+        ({"class": "/abs/x.Y"}, "'/abs/x.Y' is not an import path"),
+        ({"class": "x..Y"}, "is not an import path"),
+        ({"class": "class.Y"}, "is not an import path"),
+        ({"class": "x" * 5000}, "is not an import path"),
+        ({"class": ""}, "is not an import path"),
+        ({"class": ALWAYS, "preference": math.nan}, "`preference` = .nan is wrong: it is not a number"),
+        ({"class": ALWAYS, "names": ["a", math.nan]}, "`names` = .nan is wrong"),
+        (
+            {"class": f"{HERE}.Wrap", "annotator": {"class": ALWAYS, "preference": math.nan}, "others": []},
+            "preference` = .nan",
+        ),
+        ({"use": "training", "rate": math.nan}, "`rate` = .nan is wrong"),
         ({"preference": 1}, "`class` .* or `use` .* is missing"),
         ("trainin", "no such config in configs/annotators; did you mean `training`"),
         ("nowhere.yaml", "nowhere.yaml: no such file"),
     ],
 )
 def test_every_mistake_is_one_sentence(spec: config.Spec, complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(UserError, match=complaint) as caught:
         config.build(Annotator, spec, origin="here")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("class Other: pass", "has no class `Mine`; known: Other"),
+        ("class Mine: pass", "cannot play the role Annotator: it lacks `annotate`"),
+        ("from dataclasses import dataclass\n@dataclass\nclass Mine:\n    x: int = 1", "it lacks `annotate`"),
+        ("class Mine:\n    def annotate(", "not_run_for_test.py line 2 is not Python"),
+    ],
+)
+def test_a_module_that_cannot_serve_is_not_run(tmp_path: Path, text: str, complaint: str) -> None:
+    run = tmp_path / "was run"
+    (tmp_path / "not_run_for_test.py").write_text(f"{text}\nopen({str(run)!r}, 'w').close()\n")
+    (tmp_path / "mine.yaml").write_text("class: not_run_for_test.Mine\n")
+    for use in (config.build, config.described):
+        with pytest.raises(UserError, match=complaint):
+            use(Annotator, str(tmp_path / "mine.yaml"))
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    "setting", ["temperature=.nan", "sizes.pairs=.nan", "judges.judge.temperature=.nan", "methods.dpo.beta=.nan"]
+)
+def test_settings_refuse_what_is_not_a_number(setting: str) -> None:
+    with pytest.raises(UserError, match=f"`{setting.partition('=')[0]}` = .nan is wrong"):
+        experiment.load("pocket", [setting])
 
 
 def test_a_named_config_with_a_changed_argument(tmp_path: Path) -> None:
