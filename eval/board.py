@@ -1,7 +1,8 @@
 """A leaderboard from published annotations: AlpacaEval's columns exactly, then intervals, ranks and what is missing.
 
 Columns in percent under AlpacaEval's names: win_rate, standard_error, n_wins, n_wins_base, n_draws, n_total,
-discrete_win_rate, length_controlled_winrate, lc_standard_error, avg_length. Ours: rank (by the first metric asked for
+discrete_win_rate, avg_length, and with difficulties length_controlled_winrate, lc_standard_error (without them the
+rate is equal_length_winrate, another quantity). Ours: rank (by the first metric asked for
 last, see ``sort_by``), rank_low and rank_high, win_rate_low and _high, lc_low and lc_high, n_missing and missing_why.
 
 Rank intervals resample instructions for all methods together, so that what two methods share (the instruction, the
@@ -102,9 +103,10 @@ def board(
     control = length_control or LengthControl()
     if "length_controlled" in metrics:
         fits = fit_all(rows, names, group, score, baseline, control, confidence)
-        columns |= length_columns(fits)
-        sort_by, ranked = "length_controlled_winrate", np.array([f.win_rate for f in fits])
-        resampled = resample_influence(rows, group, fits, ranked, rounds, seed)
+        columns |= length_columns(fits, control.column)
+        if any(not np.isnan(f.win_rate) for f in fits if f.method != baseline):
+            sort_by, ranked = control.column, np.array([f.win_rate for f in fits])
+            resampled = resample_influence(rows, group, fits, ranked, rounds, seed)
         notes += sorted({f"{f.method}: {f.note}" for f in fits if f.note and f.note != "the baseline"})
     frame = pd.DataFrame({"method": names} | columns)
     frame.insert(0, "rank", ranking.positions(ranked).astype(int))

@@ -226,9 +226,10 @@ def _lengths(own: pd.DataFrame, method: str, confidence: float) -> dict[str, Any
     else:
         return {}
     out: dict[str, Any] = {"avg_length": float(two.mean()), "avg_length_baseline": float(one.mean())}
-    if own["preference"].notna().sum() > 3:
+    if own["preference"].notna().any():
         lc = length_controlled(scores(own["preference"]), one, two, None, method=method, confidence=confidence)
-        out |= {"length_controlled_winrate": 100 * lc.win_rate, "lc_low": 100 * lc.low, "lc_high": 100 * lc.high}
+        names = ("equal_length_winrate", "equal_length_low", "equal_length_high")
+        out |= dict(zip(names, (100 * lc.win_rate, 100 * lc.low, 100 * lc.high), strict=True))
     if "output_1" in own and "instruction" in own:
         votes = votes_from(own.drop(columns=["pair_id", "id"], errors="ignore"), method)
         out |= {"prefers_longer": prefer_longer(votes).value, "prefers_lists": prefer_lists(votes).value}

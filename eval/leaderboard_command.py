@@ -100,8 +100,18 @@ def made(
         table = shown.table()
     comparison: PublishedComparison | None = None
     if published is not None:
+        unlike = {
+            "--difficulty FILE": difficulty is None,
+            "--regularizer FILE": regularizer is None,
+            "--lc-recipe published": recipe != "published",
+            "--lc-alignment position": alignment != "position",
+            "--lc-over judged": over != "judged",
+        }
         comparison = compare(
-            table, read_published(_read_published_file(published), str(published)), origin=str(published)
+            table,
+            read_published(_read_published_file(published), str(published)),
+            origin=str(published),
+            recipe=" ".join(option for option, lacking in unlike.items() if lacking),
         )
     return shown, table, comparison
 

@@ -19,6 +19,7 @@ from eval.length_control import (
     from_weights,
     identity,
     length_controlled,
+    too_few,
 )
 from eval.show import working
 from eval.sources import Rows
@@ -45,6 +46,11 @@ class LengthControl:
     """the instructions to average over: those with a row, or all that have a difficulty"""
     strengths: dict[str, float] | None = None
     """a given L1 strength by method (recipe "published")"""
+
+    @property
+    def column(self) -> str:
+        """The name of what is estimated: without difficulties it is another quantity than the published one."""
+        return "equal_length_winrate" if self.difficulty is None else "length_controlled_winrate"
 
     def words(self) -> str:
         if self.weights is not None:
@@ -127,10 +133,7 @@ def _predicted(control: LengthControl, name: str, n: int) -> LengthControlled:
     assert control.weights is not None
     nan = float("nan")
     if name not in control.weights.index:
-        nothing = np.full(n, np.nan)
-        return LengthControlled(
-            name, nan, nan, nan, nan, nan, nan, nan, nan, nan, n, "weights", "", 0, "no saved weights", nothing
-        )
+        return too_few(name, n, "no saved weights", "weights", "")
     value = from_weights(control.weights, control.difficulty.values, name)
     w = control.weights.loc[name]
     return LengthControlled(
@@ -139,13 +142,15 @@ def _predicted(control: LengthControl, name: str, n: int) -> LengthControlled:
     )  # fmt: skip
 
 
-def length_columns(fits: list[LengthControlled]) -> dict[str, Any]:
+def length_columns(fits: list[LengthControlled], column: str) -> dict[str, Any]:
+    """The rates under the name ``column``, and what belongs to them under its short name."""
+    short = "lc" if column == "length_controlled_winrate" else "equal_length"
     return {
-        "length_controlled_winrate": [100 * f.win_rate for f in fits],
-        "lc_standard_error": [100 * f.published_standard_error for f in fits],
-        "lc_low": [100 * f.low if f.note != "the baseline" else np.nan for f in fits],
-        "lc_high": [100 * f.high if f.note != "the baseline" else np.nan for f in fits],
-        "lc_length_coefficient": [f.length for f in fits],
+        column: [100 * f.win_rate for f in fits],
+        f"{short}_standard_error": [100 * f.published_standard_error for f in fits],
+        f"{short}_low": [100 * f.low if f.note != "the baseline" else np.nan for f in fits],
+        f"{short}_high": [100 * f.high if f.note != "the baseline" else np.nan for f in fits],
+        f"{short}_coefficient" if short == "equal_length" else "lc_length_coefficient": [f.length for f in fits],
     }
 
 

@@ -52,6 +52,8 @@ Alignment = Literal["instruction", "position"]
 
 RIDGE = 1e-4
 REGULARISER_WEIGHT = 0.2 / 2
+FEWEST_ROWS = 20
+"""without regulariser rows: fewer may be separated by length into wins and losses, and a fit then says anything"""
 _TYPICAL = np.array([-1.5, 0.6, -0.8])
 
 
@@ -142,6 +144,9 @@ def length_controlled(
         strength: a given L1 strength instead of the cross-validated one (recipe "published" only).
         over: difficulties of the instructions to average over; those of the rows by default. The interval does not
             count the spread of instructions that have no row.
+
+    Returns:
+        Missing numbers, and a note, where there are fewer than FEWEST_ROWS rows and no regulariser.
     """
     y = np.asarray(score, dtype=np.float64)
     n = y.size
@@ -156,6 +161,9 @@ def length_controlled(
     seen = ~np.isnan(y)
     if not seen.any():
         raise UserError(f"{method}: no row has a preference, so nothing can be fitted")
+    if (difficulty is None or regulariser is None) and seen.sum() < FEWEST_ROWS:
+        few = f"too few rows for length control ({seen.sum()}; it takes {FEWEST_ROWS})"
+        return too_few(method, n, few, recipe, alignment)
     columns, labels = own[:, seen], y[seen]
     weights = None
     rows = 0
@@ -226,26 +234,21 @@ def _influence(
     return np.asarray((predicted - predicted.mean()) / n + pull * residual)
 
 
+def too_few(method: str, n: int, note: str, recipe: str, alignment: str) -> LengthControlled:
+    """A method of whose rate at equal lengths nothing can be said."""
+    nan = float("nan")
+    nothing = np.full(n, nan)
+    return LengthControlled(
+        method, nan, nan, nan, nan, nan, nan, nan, nan, nan, n, recipe, alignment, 0, note, nothing
+    )  # fmt: skip
+
+
 def identity(method: str, n: int, alignment: str, recipe: str) -> LengthControlled:
     """The baseline against itself: one half by definition, every coefficient 0."""
     return LengthControlled(
-        method,
-        0.5,
-        0.0,
-        0.5,
-        0.5,
-        0.0,
-        0.0,
-        0.0,
-        0.0,
-        float("inf"),
-        n,
-        recipe,
-        alignment,
-        0,
-        "the baseline",
+        method, 0.5, 0.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0, float("inf"), n, recipe, alignment, 0, "the baseline",
         np.zeros(n),
-    )
+    )  # fmt: skip
 
 
 WEIGHT_COLUMNS = {

@@ -11,6 +11,8 @@ import pandas as pd
 from farm.errors import UserError
 from farm.statistics.result import Result
 
+LENGTH_CONTROLLED = "length_controlled_winrate"
+
 COMPARED = {
     "win_rate": 1e-6,
     "standard_error": 1e-6,
@@ -19,7 +21,7 @@ COMPARED = {
     "n_draws": 0.0,
     "n_total": 0.0,
     "discrete_win_rate": 1e-6,
-    "length_controlled_winrate": 0.005,
+    LENGTH_CONTROLLED: 0.005,
     "lc_standard_error": 0.005,
     "avg_length": 2.0,
 }
@@ -38,6 +40,8 @@ class PublishedComparison(Result):
     only_here: tuple[str, ...]
     only_published: tuple[str, ...]
     origin: str
+    recipe: str = ""
+    """the options that would follow the published recipe more closely, where length-controlled numbers are not equal"""
 
     def table(self) -> pd.DataFrame:
         return self.columns
@@ -51,9 +55,11 @@ class PublishedComparison(Result):
 
     def __str__(self) -> str:
         body = super().__str__()
-        if not len(self.beyond):
-            return body + "\nno row is beyond its tolerance"
-        return body + "\n\nbeyond the tolerance:\n" + self.beyond.to_string(index=False)
+        if len(self.beyond):
+            body += "\n\nbeyond the tolerance:\n" + self.beyond.to_string(index=False)
+        else:
+            body += "\nno row is beyond its tolerance"
+        return body + (f"\nthe published recipe takes: {self.recipe}" if self.recipe else "")
 
 
 def read_published(table: pd.DataFrame, origin: str) -> pd.DataFrame:
@@ -69,9 +75,18 @@ def read_published(table: pd.DataFrame, origin: str) -> pd.DataFrame:
 
 
 def compare(
-    ours: pd.DataFrame, published: pd.DataFrame, *, origin: str = "", tolerances: dict[str, float] | None = None
+    ours: pd.DataFrame,
+    published: pd.DataFrame,
+    *,
+    origin: str = "",
+    tolerances: dict[str, float] | None = None,
+    recipe: str = "",
 ) -> PublishedComparison:
-    """Compare a board (column ``method``) with a published one (index = methods) by name."""
+    """Compare a board (column ``method``) with a published one (index = methods) by name.
+
+    Args:
+        recipe: options of the published length control that were not given; told where its numbers are not equal.
+    """
     limits = COMPARED | (tolerances or {})
     mine = ours.set_index("method")
     shared = [m for m in mine.index if m in published.index]
@@ -103,10 +118,14 @@ def compare(
             {"method": shared[k], "column": column, "ours": a[k], "published": b[k], "deviation": deviation[k]}
             for k in over
         ]
+    table = pd.DataFrame(beyond, columns=["method", "column", "ours", "published", "deviation"])
+    lacking = LENGTH_CONTROLLED in published and LENGTH_CONTROLLED not in mine
+    unequal = lacking or table["column"].isin([LENGTH_CONTROLLED, "lc_standard_error"]).any()
     return PublishedComparison(
         pd.DataFrame(summary),
-        pd.DataFrame(beyond, columns=["method", "column", "ours", "published", "deviation"]),
+        table,
         tuple(m for m in mine.index if m not in published.index),
         tuple(m for m in published.index if m not in mine.index),
         origin,
+        recipe if unequal else "",
     )

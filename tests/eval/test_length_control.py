@@ -8,8 +8,10 @@ import pytest
 from scipy.special import expit
 
 from eval import logistic
+from eval.api import leaderboard
 from eval.board import board
 from eval.difficulty import Difficulty
+from eval.evaluation import evaluate_table
 from eval.length_column import LengthControl
 from eval.length_control import Regulariser, from_weights, length_controlled, length_feature, read_weights
 from eval.published import compare, read_published
@@ -229,3 +231,40 @@ def test_comparison_names_every_row_beyond_its_tolerance(alpaca):
     beyond = found.beyond[found.beyond["column"] == "n_wins"]
     assert beyond["method"].tolist() == ["claude-2"]
     assert set(found.beyond["column"]) <= {"n_wins", "avg_length"}
+
+
+def test_one_name_a_quantity_and_too_few_rows_say_nothing(tmp_path):
+    """Five rows at a win rate of 40 had a length-controlled rate of 98.78 [96.05, 100]."""
+    g = np.random.default_rng(0)
+    n = 40
+    table = pd.DataFrame(
+        {
+            "instruction_id": np.arange(n),
+            "generator_1": "base",
+            "generator_2": "m",
+            "preference": 1.0 + (g.random(n) < 0.4),
+            "output_1_len": g.integers(50, 500, n),
+            "output_2_len": g.integers(50, 500, n),
+        }
+    )
+    row = evaluate_table(table).methods.iloc[0]
+    assert row["equal_length_low"] < row["equal_length_winrate"] < row["equal_length_high"]
+    assert "length_controlled_winrate" not in row
+    few = evaluate_table(table.head(5)).methods.iloc[0]
+    assert np.isnan([few[f"equal_length_{c}"] for c in ("winrate", "low", "high")]).all()
+    table.head(5).to_csv(tmp_path / "few.csv", index=False)
+    made = leaderboard([tmp_path / "few.csv"], metrics=["length_controlled"])
+    assert made["rank"].tolist() == [1] and made["equal_length_winrate"].isna().all()
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    made = leaderboard([tmp_path / "rows.csv"], metrics=["win_rate", "length_controlled"])
+    assert made["equal_length_winrate"][0] == pytest.approx(row["equal_length_winrate"])
+
+
+def test_rows_that_deviate_name_the_options_of_the_published_recipe():
+    board = pd.DataFrame({"method": ["a"], "win_rate": [50.0], "length_controlled_winrate": [28.11]})
+    published = pd.DataFrame({"win_rate": [50.0], "length_controlled_winrate": [28.16]}, index=["a"])
+    options = "--lc-recipe published --lc-alignment position"
+    assert options in str(compare(board, published, recipe=options))
+    assert options in str(compare(board.drop(columns="length_controlled_winrate"), published, recipe=options))
+    equal = board.assign(length_controlled_winrate=28.16)
+    assert "recipe" not in str(compare(equal, published, recipe=options)).lower()
