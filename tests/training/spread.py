@@ -27,7 +27,6 @@ from reference_methods.dpo import DPO
 from reference_methods.egpo import EGPO
 from reference_methods.grpo import GRPO
 from reference_methods.nash_ema import NashEMA
-from reference_methods.nash_md import NashMD
 from reference_methods.parts.optimization import Optimizer
 from reference_methods.quark import Quark
 from reference_methods.reward_model import RewardModel
@@ -44,9 +43,7 @@ KINDS: dict[str, Any] = {
     "recomputed": DPO(epochs=1, batch_size=7, gradient_checkpointing=True, shard=True, **SHARED),
     "reward model": RewardModel(epochs=1, batch_size=7, head="last+sum", centring=0.1, shard=True, **SHARED),
     "quark": Quark(steps=2, quantiles=3, beta=0.1, shard=True, **ONLINE),
-    "egpo": EGPO(steps=2, prompts_per_step=6, shard=True, **SHARED),
     "egpo lora": EGPO(steps=2, prompts_per_step=6, tune="lora", lora_rank=2, shard=True, **SHARED),
-    "nash_md": NashMD(steps=2, prompts_per_step=5, mixture=0.0, shard=True, **SHARED),
     "nash_ema": NashEMA(steps=2, prompts_per_step=5, decay=0.5, shard=True, **SHARED),
     "dapo": GRPO(steps=2, samples_per_prompt=2, drop_equal_groups=True, refills=2, shard=True, **ONLINE),
 }

@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
         script = [str(together.__file__), str(out[name]), ",".join(methods), str(tokens), *MORE.get(name, [])]
-        done = subprocess.run([*launcher, *script], env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run([*launcher, *script], env=environment, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, done.stderr[-3000:]
     return out
 
