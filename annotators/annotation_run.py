@@ -29,7 +29,7 @@ from annotators.llm.session import session
 from annotators.wrapping import keeps_answers, parts_of, unannotated
 from farm import config, progress
 from farm.errors import Interrupted, UserError, nearest
-from farm.formats import SUFFIXES, read_table, write_annotations
+from farm.formats import check_table, read_table, write_annotations
 from farm.protocols import Annotator, Context, Features, World
 from farm.records import PairIds, in_random_order
 from farm.store import Store, home
@@ -199,16 +199,14 @@ def prepare(
     Raises:
         UserError: for anything wrong in the files, the annotators or the settings.
     """
-    if not str(out).endswith(SUFFIXES):
-        raise UserError(f"{out}: the suffix tells the format; known: {', '.join(SUFFIXES)}")
+    check_table(out, inputs=(pairs, against))
     check(aggregate, strategy, labels, replicates)
     if strategy is not None:
         design = design or ("all" if against is None and "output" in read_table(pairs).columns else None)
-    if out.resolve() in (pairs.resolve(), against and against.resolve()):
-        raise UserError(f"{out}: the annotations would overwrite the pairs; name another file")
     table = unannotated(
         designs.read(pairs, against=against, design=design, per_instruction=per_instruction, score=score, seed=seed)
     )
+    check_table(out, table)
     path = config.find("annotators", annotators)
     spec = config.override(config.load_mapping(path), settings)
     kept = Store(store if store is not None else home() / "store.sqlite")

@@ -155,7 +155,8 @@ def calibrate(
     if groups is not None and not 1 <= groups <= 4:
         raise UserError(f"groups = {groups}: 1 to 4 of them can be told apart")
     if out is not None:
-        calibration.check_name(Path(out))
+        given = (Path(rows) for rows in (votes, pairs) if isinstance(rows, (str, Path)))
+        calibration.check_out(Path(out), tuple(given))
     if isinstance(votes, (str, Path)):
         found = calibration.calibrate(
             Path(votes), annotator=annotator, pairs=None if pairs is None else Path(pairs), groups=groups

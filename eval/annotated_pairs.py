@@ -7,7 +7,6 @@ voted several times on a pair gives the verdict of most of its votes, a tie wher
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from farm import files
 from farm.errors import UserError
 
 _TEXTS = ("instruction", "output_1", "output_2")
@@ -70,16 +70,14 @@ def _word(share: float) -> str | None:
     return "tie" if share == 0.5 else "a" if share > 0.5 else "b"
 
 
-def write_annotated_pairs(tables: Sequence[pd.DataFrame], path: Path, origin: str = "the votes") -> None:
-    """Write the document, whole or not at all."""
-    text = json.dumps(annotated_pairs(tables, origin), indent=1, ensure_ascii=False)
+def check_export(path: Path, inputs: Sequence[Path | None] = ()) -> None:
+    """Refuse a file of another kind, or one that cannot be written, before the work."""
     if path.suffix != ".json":
         raise UserError(f"{path}: annotated pairs are a .json file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.check_out(path, inputs)
+
+
+def write_annotated_pairs(tables: Sequence[pd.DataFrame], path: Path, origin: str = "the votes") -> None:
+    """Write the document, whole or not at all."""
+    check_export(path)
+    files.write_text(path, json.dumps(annotated_pairs(tables, origin), indent=1, ensure_ascii=False))

@@ -14,7 +14,7 @@ import pandas as pd
 
 from eval import judging
 from eval.evaluation import Evaluation, evaluate_table, read_files
-from farm import formats
+from farm import files, formats
 from farm.errors import UserError
 from farm.statistics.result import Result
 
@@ -224,8 +224,10 @@ def compare(first: str | Path, second: str | Path, *, out: str | Path | None = N
     from eval.report import compare as comparing
 
     page = _path(out)
-    if page is not None and (page.suffix != ".html" or page.is_dir()):
-        raise UserError(f"--out {page}: the page is a file that ends in .html")
+    if page is not None:
+        if page.suffix != ".html":
+            raise UserError(f"--out {page}: the page is a file that ends in .html")
+        files.check_out(page)
     found, one, two = comparing.compare(Path(first), Path(second))
     if page is not None:
         comparing.write(found, one, two, page)

@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.errors import UserError, nearest
-from farm.formats import read_table
+from farm import files
+from farm.errors import UserError, nearest, shown
+from farm.formats import preferences, read_table
+from farm.tables import header
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -45,6 +47,7 @@ class Battles:
 
 def is_battles(path: Path) -> bool:
     """Whether a file holds battles rather than annotations (told from its columns)."""
+    files.check(path)
     columns = set(_columns(path))
     return "winner" in columns and any(a in columns and b in columns for a, b in SIDES)
 
@@ -58,13 +61,10 @@ def _columns(path: Path) -> Sequence[str]:
         except Exception as error:
             raise UserError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from error
     if ".csv" in path.suffixes:
-        try:
-            return [str(c) for c in pd.read_csv(path, nrows=0).columns]
-        except Exception as error:
-            raise UserError(f"{path}: not a readable csv file ({str(error).splitlines()[0]})") from error
+        return header(path)
     head = b""
     if path.suffix in (".json", ".jsonl"):
-        with path.open("rb") as file:
+        with files.refusals(path, "read"), path.open("rb") as file:
             head = file.read(4096)
     known = [name for pair in SIDES for name in pair] + ["winner", "preference"]
     return [name for name in known if f'"{name}"'.encode() in head]
@@ -111,8 +111,6 @@ def _scored(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     if "winner" in table:
         score = _winner(table["winner"], origin)
     else:
-        from farm.formats import preferences
-
         score = 2 - preferences(table["preference"], origin)
     return table.assign(_first=first, _second=second, _score=score)
 
@@ -129,7 +127,7 @@ def _winner(winner: pd.Series, origin: str) -> Floats:
             values[k] = _RESULT[word]
         else:
             row = int(np.flatnonzero(codes == k)[0])
-            raise UserError(f"{origin}: row {row + 1}: `winner` = {name!r} is neither model_a, model_b nor tie")
+            raise UserError(f"{origin}: row {row + 1}: `winner` = {shown(name)} is neither model_a, model_b nor tie")
     return values[codes]
 
 

@@ -58,8 +58,10 @@ def evaluate(
     Example: farm evaluate results/claude-2/alpaca_eval_gpt4/annotations.json --json
     """
     from eval import evaluate_command, show
+    from farm.files import exists
 
-    if len(files) == 1 and files[0].is_dir() and (files[0] / "config.yaml").is_file():
+    show.check_out(out, *files)
+    if len(files) == 1 and exists(files[0] / "config.yaml"):
         from eval.run_evaluation import print_run
 
         print_run(files[0], as_json)
@@ -184,6 +186,7 @@ def validate(
     """
     from eval import show, validate_command
 
+    show.check_out(out, judge, human, pairs)
     found = validate_command.run(
         judge, human, by, rounds, seed, confidence, annotator=annotator, pool=pool, pairs=pairs, export=export
     )

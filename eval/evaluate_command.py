@@ -10,7 +10,7 @@ import typer
 from eval import judging
 from eval.evaluation import Evaluation, evaluate_table, read_files
 from farm.errors import UserError
-from farm.formats import read_annotations, write_annotations
+from farm.formats import check_table, read_annotations, write_annotations
 
 
 def run(
@@ -30,6 +30,8 @@ def run(
     confidence: float,
 ) -> Evaluation:
     """The evaluation of annotation files, or of output files after a judge has compared them with the baseline."""
+    if annotations is not None:
+        check_table(annotations, inputs=(*files, baseline, human))
     humans = read_annotations(human) if human is not None else None
     if judge is None and baseline is None:
         outputs = [p for p in files if judging.holds_outputs(p)]

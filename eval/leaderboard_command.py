@@ -19,7 +19,9 @@ from eval.elo import elo
 from eval.length_column import LengthControl
 from eval.length_control import Alignment, Recipe, Regulariser, read_weights
 from eval.published import PublishedComparison, compare, read_published
+from eval.show import check_out
 from farm.errors import UserError, nearest
+from farm.files import exists
 from farm.formats import read_table, write_table
 from farm.statistics.result import Result, plain
 
@@ -28,6 +30,9 @@ RATINGS = ("bradley_terry", "elo")
 
 def run(names: Sequence[str], *, out: Path | None, as_json: bool, **options: Any) -> None:
     """Make and show the board of ``names``; everything is read and computed before anything is written."""
+    check_out(
+        out, *map(Path, names), *(options[name] for name in ("published", "difficulty", "regularizer", "weights"))
+    )
     shown, table, comparison = made(names, **options)
     if out is not None:
         write_table(table, out)
@@ -68,14 +73,14 @@ def made(
     for metric in asked:
         _choice("--metrics", metric, (*METRICS, *RATINGS))
     for name in names:
-        if name in fetch.PUBLISHED and not Path(name).exists():
+        if name in fetch.PUBLISHED and not exists(Path(name)):
             found = fetch.fetch(fetch.PUBLISHED[name], offline=offline)
             paths.append(found.directory)
             annotator = annotator or found.annotator
             if annotator == found.annotator:
                 published = published or found.leaderboard
                 difficulty, regularizer = difficulty or found.difficulty, regularizer or found.regulariser
-        elif not Path(name).exists():
+        elif not exists(Path(name)):
             known = sorted(fetch.PUBLISHED)
             raise UserError(f"{name}: no such file or directory, nor a set to fetch ({', '.join(known)})")
         else:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from eval.json_lengths import Bytes, Unexpected, characters
 from eval.official import official_ids
 from eval.rows import Names, Part, Places, from_table
-from farm import rng
+from farm import files, rng
 from farm.formats import preferences, read_annotations
 
 _WANTED = ("instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator", "preference", "status")
@@ -101,12 +101,13 @@ class Reader:
 
     def _load(self, path: Path) -> memoryview:
         """The bytes of a file in a buffer that the next file will reuse: fresh memory costs more than reading."""
+        files.check(path)
         size = path.stat().st_size
         if size > len(self._buffer):
             self._buffer = bytearray(size + size // 4)
             self._masks = np.empty((2, len(self._buffer)), bool)
         view = memoryview(self._buffer)
-        with path.open("rb", buffering=0) as file:
+        with files.refusals(path, "read"), path.open("rb", buffering=0) as file:
             read = 0
             while read < size and (n := file.readinto(view[read:size])):
                 read += n
@@ -114,7 +115,7 @@ class Reader:
 
     def read(self, path: Path) -> Part:
         """The rows of one file. Raises UserError naming the file and the row."""
-        fields = self._scan(path) if path.suffix == ".json" and path.is_file() else None
+        fields = self._scan(path) if path.suffix == ".json" else None
         if fields is None:
             return from_table(read_annotations(path), path)
         try:
@@ -145,12 +146,13 @@ class Reader:
         if not known or len(set(names)) != width:
             return None
         spans = {}
-        for name in (*_WANTED, *_OPTIONAL):
-            if name not in names:
-                continue
-            place = names.index(name)
+        for place, name in enumerate(names):
             first = begin[:, place]
             head = f'    "{name}":'.encode()
+            if first[-1] + len(head) > len(data) or (_pieces(text, first, len(head)) != head).any():
+                return None  # among them a key that stands twice in one row
+            if name not in (*_WANTED, *_OPTIONAL):
+                continue
             if place + 1 < width:
                 last = begin[:, place + 1] - 2
                 stop = text[last] == 44
@@ -158,8 +160,6 @@ class Reader:
                 last = np.append(begin[1:, 0] - 1 - len(_BETWEEN), end_of_rows)
                 stop = _pieces(text, last[:-1], len(_BETWEEN)) == _BETWEEN
             if not stop.all() or (last - first <= len(head)).any():
-                return None
-            if (_pieces(text, first, len(head)) != head).any():
                 return None
             first = first + len(head)
             spans[name] = (first + (text[first] == 32), last)
@@ -217,7 +217,7 @@ class Reader:
 def _loads(values: Sequence[bytes]) -> list[Any]:
     try:
         found = json.loads(b"[" + b",".join(values) + b"]")
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Unexpected from error
     if not isinstance(found, list) or len(found) != len(values):
         raise Unexpected

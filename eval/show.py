@@ -8,8 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from farm import progress
-from farm.formats import write_table
+from farm.formats import check_table, write_table
 from farm.statistics.result import Result
+
+
+def check_out(out: Path | None, *inputs: Path | None) -> None:
+    """Refuse a table that could not be written, before the work."""
+    if out is not None:
+        check_table(out, inputs=inputs)
 
 
 def result(found: Result, out: Path | None, as_json: bool, *, table: pd.DataFrame | None = None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.annotated_pairs import write_annotated_pairs
+from eval.annotated_pairs import check_export, write_annotated_pairs
 from eval.habits import judge_alone
 from eval.judge_runs import JudgeRuns, audit_runs
 from eval.validate import validate
@@ -30,6 +30,8 @@ def run(
     export: Path | None = None,
 ) -> Result:
     """What the files say; the arguments are those of the command."""
+    if export is not None:
+        check_export(export, (judge, human, pairs))
     votes = with_texts(judge, pairs) if pairs is not None else read_votes(judge)
     humans = read_votes(human) if human is not None else None
     return of_votes(

@@ -26,8 +26,9 @@ from typing import Any, TypeVar, Union
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from farm import files
 from farm.classes import import_class
-from farm.errors import UserError, nearest
+from farm.errors import UserError, nearest, shown
 from farm.protocols import Aggregator, Annotator, Context, Engine, Evaluator, Features, Method, Policy, Reporter, World
 
 Spec = str | dict[str, Any]
@@ -49,18 +50,75 @@ ROOM: dict[Any, str] = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loaded safely; a repeated key is an error, not a silent overwrite."""
+    """YAML loaded safely: texts, numbers, lists and mappings, whose aliases may not multiply into more than is written.
+
+    A repeated key is an error, not a silent overwrite; a date is a text, so none is impossible.
+    """
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        if self.flow_level >= _DEEPEST:  # the time that each bracket takes grows with those around it
+            raise yaml.scanner.ScannerError(None, None, "nested too deeply to be a configuration", self.get_mark())
+        super().fetch_flow_collection_start(token)
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _refuse_bomb(node)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if kind not in _TAGS:
+            raise _wrong(node, f"the tag {shown(node.tag)} is not understood")
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:  # `!!int abc`
+            raise _wrong(node, f"{shown(node.value)} is no {kind}") from error
+
+
+_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "merge")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+_DEEPEST = 100
+"""brackets within brackets"""
+_LARGEST = 100_000
+"""values in a YAML file, each counted as often as an alias repeats it"""
+
+
+def _wrong(node: yaml.Node, problem: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _refuse_bomb(root: yaml.Node) -> None:
+    """Refuse a document that holds itself, or is far larger than it looks because aliases repeat aliases."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 0  # until it is known
+            below = node.value if isinstance(node, yaml.CollectionNode) else []
+            parts = [part for item in below for part in (item if isinstance(item, tuple) else (item,))]
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        elif not sizes[id(node)]:
+            raise _wrong(node, "an alias stands inside what it repeats")
+        return sizes[id(node)]
+
+    if (total := size(root)) > _LARGEST:
+        raise _wrong(root, f"{shown(total)} values once its aliases are written out; at most {_LARGEST:,} are read")
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         name = loader.construct_object(key_node, deep=True)
-        if isinstance(name, (list, dict)):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
-        if name in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key `{name}` stands twice", key_node.start_mark)
-        seen.add(name)
+        if isinstance(name, (list, dict)) or name is None:
+            raise _wrong(key_node, "a key must be a plain word")
+        if str(name) in seen:
+            raise _wrong(key_node, f"the key {shown(name)} stands twice")
+        seen.add(str(name))
     return {str(k): v for k, v in yaml.SafeLoader.construct_mapping(loader, node, deep=True).items()}
 
 
@@ -68,9 +126,11 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """Parsed YAML. Raises UserError with the line on a syntax error or a repeated key."""
+    """Parsed YAML. Raises UserError with the line for what is no YAML, or more than a configuration needs."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of SafeLoader)
+    except RecursionError as error:
+        raise UserError(f"{origin}: nested too deeply to be a configuration") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}" if mark else ""
@@ -79,13 +139,7 @@ def parse_yaml(text: str, origin: str) -> Any:
 
 def load_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8 text") from error
-    data = parse_yaml(text, str(path))
+    data = parse_yaml(files.read_text(path), str(path))
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
     return data
@@ -114,11 +168,10 @@ def find(room: str, name: str) -> Path:
     """The file of a config given by path or by name. Raises UserError naming the nearest known name."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
-            return path
-        if (config_root().parent / path).is_file():
-            return config_root().parent / path
-        raise UserError(f"{name}: no such file")
+        if not files.exists(path) and files.exists(config_root().parent / path):
+            path = config_root().parent / path
+        files.check(path)
+        return path
     known = named(room)
     if name not in known:
         raise UserError(f"{name}: no such config in configs/{room}; {nearest(name, known)}")
@@ -205,7 +258,7 @@ def _first_error(error: ValidationError, origin: str, model: type[BaseModel]) ->
         return f"{origin}: unknown key `{key}`; {nearest(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"{origin}: `{key}` is missing"
-    return f"{origin}: `{key}` = {first.get('input')!r} is wrong: {first['msg'].lower()}"
+    return f"{origin}: `{key}` = {shown(first.get('input'))} is wrong: {first['msg'].lower()}"
 
 
 def resolve(
@@ -213,12 +266,12 @@ def resolve(
 ) -> tuple[dict[str, Any], str, Path | None]:
     """A spec as (arguments with ``class``, where it was said, the folder in which a module beside it may lie)."""
     room = ROOM[role]
-    if folder is None and origin and Path(origin).is_file():
+    if folder is None and origin and files.exists(Path(origin)):
         folder = Path(origin).parent
     if isinstance(spec, str):
         spec = {"use": spec}
     if not isinstance(spec, dict):
-        raise UserError(f"{origin}: expected a name or a mapping for {role.__name__}, found {spec!r}")
+        raise UserError(f"{origin}: expected a name or a mapping for {role.__name__}, found {shown(spec)}")
     if "use" in spec:
         path = find(room, str(spec["use"]))
         if path in within:
@@ -333,7 +386,7 @@ def _wrong_argument(error: ValidationError, hint: Any, origin: str, key: str) ->
         return f"{origin}: unknown key `{place}`; {nearest(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"{origin}: `{place}` is missing"
-    return f"{origin}: `{place}` = {_short(first.get('input'))} is wrong: {first['msg'].lower()}"
+    return f"{origin}: `{place}` = {shown(first.get('input'))} is wrong: {first['msg'].lower()}"
 
 
 def _keys_at(hint: Any, place: Iterable[Any]) -> list[str]:
@@ -342,11 +395,6 @@ def _keys_at(hint: Any, place: Iterable[Any]) -> list[str]:
         inner = typing.get_args(hint)
         hint = typing.get_type_hints(hint).get(str(part)) if is_dataclass(hint) else inner[-1] if inner else None
     return [f.name for f in dataclass_fields(hint)] if is_dataclass(hint) else []
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:79] + "…"
 
 
 def described(role: type, spec: Spec, origin: str = "", folder: Path | None = None) -> dict[str, Any]:

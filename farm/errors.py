@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import reprlib
 import warnings
+
+LONGEST = 299
+"""characters of a sentence"""
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The command line prints it as one sentence and exits with ``status``."""
+    """A mistake the user can mend. The command line prints it as one sentence and exits with ``status``.
+
+    The sentence is one line of at most :data:`LONGEST` characters: a longer one (of a long path) is cut in the middle.
+    """
 
     status = 2
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(brief(" ".join(sentence.split("\n")), LONGEST))
 
 
 class Fruitless(UserError):
@@ -53,6 +63,38 @@ def cause(error: BaseException) -> BaseException:
     return next((inner for inner in found if isinstance(inner, UserError)), found[0])
 
 
+def brief(text: str, most: int) -> str:
+    """A text of at most so many characters, cut in the middle where it is longer.
+
+    >>> brief("abcdefghijklmnopqrstuvwxyz", 15)
+    'abcdefg ... xyz'
+    """
+    if len(text) <= most:
+        return text
+    tail = (most - 5) // 3
+    return f"{text[: most - 5 - tail]} ... {text[len(text) - tail :]}"
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
+
+
+def shown(value: object) -> str:
+    """A value as it can stand in a sentence: how Python writes it, cut where that is long.
+
+    >>> shown([1, 10**5000])
+    'a list'
+    >>> shown(10**400)
+    'a whole number of 401 digits'
+    """
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return f"a whole number of {int(value.bit_length() * 0.30103) + 1:,} digits"
+    try:
+        return brief(_repr.repr(value), 80)
+    except ValueError:  # Python writes no number of thousands of digits
+        return f"a {type(value).__name__}"
+
+
 def nearest(word: str, known: object) -> str:
     """A clause naming the known word closest to a misspelt one, or the list of the known words.
 
@@ -61,11 +103,19 @@ def nearest(word: str, known: object) -> str:
     """
     import difflib
 
-    words = sorted(str(w) for w in known)  # type: ignore[attr-defined]
-    close = difflib.get_close_matches(word, words, n=1)
+    words = sorted(brief(str(w), 40) for w in known)  # type: ignore[attr-defined]
+    close = difflib.get_close_matches(brief(word, 40), words[:_COMPARED], n=1)
     if close:
         return f"did you mean `{close[0]}`?"
-    return "known: " + ", ".join(words) if words else "nothing is known here"
+    if not words:
+        return "nothing is known here"
+    return f"known: {', '.join(words[:_LISTED])}" + (
+        f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
+    )
+
+
+_COMPARED, _LISTED = 2_000, 10
+"""known words that a misspelt one is compared with, and that are listed where none is near"""
 
 
 def shadowed(module: str) -> UserError | None:

@@ -8,131 +8,16 @@ the older 0 are ties, null (and -1, its mark of a failed call) is missing.
 
 from __future__ import annotations
 
-import gzip
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from farm.errors import UserError, nearest
+from farm.errors import UserError, nearest, shown
+from farm.tables import SUFFIXES, check_table, is_missing, read_table, write_table
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
-
-
-def _suffix(path: Path) -> str:
-    name = path.name[:-3] if path.name.endswith(".gz") else path.name
-    suffix = Path(name).suffix
-    if suffix not in SUFFIXES:
-        raise UserError(f"{path}: the suffix tells the format; known: {', '.join(SUFFIXES)} (and .gz of the text ones)")
-    return suffix
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """The rows of a table file.
-
-    Raises:
-        UserError: naming the file, and the row or line at fault.
-    """
-    path = Path(path)
-    suffix = _suffix(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
-        if suffix == ".csv":
-            return pd.read_csv(path, keep_default_na=True, na_values=[""], dtype_backend="numpy_nullable").astype(
-                object
-            )
-        text = _text(path)
-    except UserError:
-        raise
-    except Exception as error:  # pandas and pyarrow raise many kinds
-        raise UserError(f"{path}: not a readable {suffix[1:]} file ({str(error).splitlines()[0]})") from error
-    return _json_lines(text, path) if suffix == ".jsonl" else _json_rows(text, path)
-
-
-def _text(path: Path) -> str:
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8 text") from error
-
-
-def _json_rows(text: str, path: Path) -> pd.DataFrame:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        cut = "; the file is cut off" if error.pos >= len(text.rstrip()) or "Unterminated" in error.msg else ""
-        raise UserError(f"{path}: line {error.lineno}: not JSON ({error.msg.lower()}{cut})") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: nested too deeply to be a list of rows") from error
-    if not isinstance(data, list):
-        raise UserError(f"{path}: expected a list of objects, found {type(data).__name__}")
-    for number, row in enumerate(data):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: row {number + 1} is not an object")
-    return pd.DataFrame(data)
-
-
-def _json_lines(text: str, path: Path) -> pd.DataFrame:
-    rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: line {number}: not JSON ({error.msg.lower()})") from error
-        except RecursionError as error:
-            raise UserError(f"{path}: line {number}: nested too deeply to be a row") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: line {number} is not an object")
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table in the format of the suffix; the file appears whole or not at all."""
-    path = Path(path)
-    suffix = _suffix(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if suffix == ".parquet":
-            table.to_parquet(temporary, index=False)
-        elif suffix == ".csv":
-            table.to_csv(temporary, index=False, compression="gzip" if path.suffix == ".gz" else None)
-        else:
-            lines = [json.dumps(row, ensure_ascii=False, default=_plain) for row in _records(table)]
-            body = "\n".join(lines) + "\n" if suffix == ".jsonl" else "[\n" + ",\n".join(lines) + "\n]\n"
-            data = body.encode("utf-8", "surrogatepass")
-            temporary.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    columns = {str(c): [None if _missing(v) else v for v in table[c].tolist()] for c in table.columns}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _missing(value: object) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    return str(value)
+__all__ = ["SUFFIXES", "check_table", "read_table", "write_table"]
 
 
 def require(table: pd.DataFrame, columns: Sequence[str], origin: str | Path) -> None:
@@ -143,7 +28,7 @@ def require(table: pd.DataFrame, columns: Sequence[str], origin: str | Path) -> 
         wrong = np.flatnonzero([not isinstance(v, str) for v in table[column]])
         if wrong.size:
             value = table[column].iloc[int(wrong[0])]
-            found = "missing" if _missing(value) else f"not a text: {value!r}"
+            found = "missing" if is_missing(value) else f"not a text: {shown(value)}"
             raise UserError(f"{origin}: row {int(wrong[0]) + 1}: `{column}` is {found}")
 
 
@@ -151,7 +36,7 @@ def merge_input(table: pd.DataFrame) -> pd.DataFrame:
     """Alpaca's separate ``input`` field becomes part of the instruction, as AlpacaEval does."""
     if "input" not in table.columns or "instruction" not in table.columns:
         return table
-    inputs = ["" if _missing(v) else str(v) for v in table["input"]]
+    inputs = ["" if is_missing(v) else str(v) for v in table["input"]]
     merged = [f"{i}\n\n{x}" if x else i for i, x in zip(table["instruction"], inputs, strict=True)]
     return table.drop(columns="input").assign(instruction=merged)
 
@@ -184,11 +69,17 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
 
 def preferences(values: pd.Series, origin: str | Path) -> np.ndarray:
     """AlpacaEval's dialects of a preference as float64 in [1, 2], 1.5 a tie, NaN missing."""
+    if values.dtype.kind in "Ob":
+        truth = np.flatnonzero([isinstance(v, (bool, np.bool_)) for v in values])
+        if truth.size:
+            raise UserError(
+                f"{origin}: row {int(truth[0]) + 1}: `preference` is a truth value; it is 1 or 2, 1.5 a tie"
+            )
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan).copy()
     unread = np.flatnonzero((np.isnan(numbers) | _truth(values)) & values.notna().to_numpy())
     if unread.size:
         row = int(unread[0])
-        raise UserError(f"{origin}: row {row + 1}: `preference` is not a number: {values.iloc[row]!r}")
+        raise UserError(f"{origin}: row {row + 1}: `preference` is not a number: {shown(values.iloc[row])}")
     numbers[numbers == 0] = 1.5
     numbers[numbers == -1] = np.nan
     wrong = np.flatnonzero(~np.isnan(numbers) & ((numbers < 1) | (numbers > 2)))

@@ -11,6 +11,7 @@ it reads. :class:`Plan` describes; :class:`farm.stages.Stages` makes.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from typing import Any
 
 from farm import config, rng
 from farm.artifacts import Artifacts, Place
-from farm.errors import UserError
+from farm.errors import Alarm, UserError
 from farm.experiment import PLURAL, Experiment, Resources
 from farm.graph import Graph, Node
 from farm.protocols import Aggregator, Annotator, Evaluator, Method, Reporter, World
@@ -70,6 +71,15 @@ class Plan:
                 config.build(Method, spec, self.stages.context, self.origin)
         self.evaluator()
         self.reporter()
+        self._say_what_is_short()
+
+    def _say_what_is_short(self) -> None:
+        """An alarm where the world has fewer held-out instructions than were asked for."""
+        e = self.experiment
+        there = len(self.stages.world.instructions(e.split, e.sizes.evaluation))
+        if there < e.sizes.evaluation and "evaluation" in e.sizes.model_fields_set:
+            short = f"`sizes.evaluation` is {e.sizes.evaluation:,}, but the world has {there:,} instructions"
+            warnings.warn(f"{self.origin}: {short} in its split {e.split}: all are used", Alarm, stacklevel=2)
 
     def without_texts(self) -> None:
         """Plan as if the world's texts were unknown, for a dry run where they cannot be had; nothing then is done."""

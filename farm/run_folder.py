@@ -39,7 +39,7 @@ import pandas as pd
 import yaml
 
 import farm
-from farm import formats, progress, sealed
+from farm import files, formats, progress, sealed
 from farm.artifacts import Stage
 from farm.errors import UserError
 from farm.experiment import BASELINE
@@ -64,7 +64,8 @@ _OURS = {
 
 
 def check(folder: Path) -> None:
-    """Refuse to write a run into a folder that holds something else, or that cannot be replaced."""
+    """Refuse to write a run into a folder that holds something else, or that cannot be made or replaced."""
+    files.check_folder(folder)
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise UserError(f"{folder}: a run folder is replaced as a whole, so it cannot hold the working folder")
     try:

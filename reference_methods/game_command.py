@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Shown
 
-from farm import config, progress
+from farm import config, files, progress
 from farm.errors import UserError, nearest
 from farm.protocols import Method
 from reference_methods.parts.games import (
@@ -106,6 +106,7 @@ def check_picture(path: Path) -> None:
     """Refuse a name that says no format."""
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"plot {path}: pictures are written as {', '.join(SUFFIXES)}")
+    files.check_out(path)
 
 
 def _duels(samples: str) -> int | None:

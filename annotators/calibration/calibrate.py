@@ -6,6 +6,7 @@ votes ─▶ noise of the splits ─▶ competence of each annotator ─▶ grou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from annotators.calibration.check import check_lines, compared, crowd_of, simula
 from annotators.calibration.mixture import best, fit
 from annotators.calibration.moments import matched
 from annotators.crowd import Group
-from farm import progress
+from farm import files, progress
 from farm.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import Estimate
@@ -106,8 +107,7 @@ def calibrate(path: Path, *, annotator: str = "", pairs: Path | None = None, gro
     Raises:
         UserError: for a file that says nothing about noise.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
+    files.check(path)
     if published.is_published(path):
         return _of_row(path, annotator or "humans", pairs)
     if pairs is not None:
@@ -123,16 +123,16 @@ def of_annotator(votes: pd.DataFrame, name: str, origin: str) -> pd.DataFrame:
     return found
 
 
-def check_name(out: Path) -> None:
-    """Refuse a file of another kind, before the work."""
+def check_out(out: Path, inputs: Sequence[Path | None] = ()) -> None:
+    """Refuse a file of another kind, or one that cannot be written, before the work."""
     if out.suffix not in (".yaml", ".yml"):
         raise UserError(f"{out}: the crowd is written as .yaml")
+    files.check_out(out, inputs)
 
 
 def write(found: Calibration, out: Path) -> None:
     """The crowd as a file."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(found.yaml(), encoding="utf-8")
+    files.write_text(out, found.yaml())
 
 
 def of_votes(votes: pd.DataFrame, origin: str, *, groups: int | None = None) -> Calibration:

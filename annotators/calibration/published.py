@@ -20,7 +20,8 @@ from scipy.special import expit
 from annotators.calibration.ballots import Ballots, ballots
 from annotators.crowd import Group
 from farm.errors import UserError, nearest
-from farm.formats import read_table
+from farm.formats import read_pairs, read_table
+from farm.tables import header
 from farm.votes.table import from_table
 
 Floats = NDArray[np.float64]
@@ -48,7 +49,7 @@ class Row:
 
 def is_published(path: Path) -> bool:
     """Whether a file is an evaluators leaderboard."""
-    return path.suffix == ".csv" and {"Human agreement", "Variance"} <= set(pd.read_csv(path, nrows=1).columns)
+    return path.suffix == ".csv" and {"Human agreement", "Variance"} <= set(header(path))
 
 
 def read_row(path: Path, name: str = "humans") -> Row:
@@ -58,7 +59,7 @@ def read_row(path: Path, name: str = "humans") -> Row:
     if name not in set(names):
         raise UserError(f"{path}: there is no row `{name}`; {nearest(name, names)}")
     row = table[(names == name).to_numpy()].iloc[0]
-    said = {ours: float(row[theirs]) for theirs, ours in _COLUMNS.items()}
+    said = {ours: float(pd.to_numeric(row.get(theirs), errors="coerce")) for theirs, ours in _COLUMNS.items()}
     missing = [theirs for theirs, ours in _COLUMNS.items() if not np.isfinite(said[ours])]
     if missing:
         raise UserError(f"{path}: the row `{name}` has no `{missing[0]}`")
@@ -67,10 +68,7 @@ def read_row(path: Path, name: str = "humans") -> Row:
 
 def blank_ballots(pairs: Path) -> Ballots:
     """The pairs as ballots of four people who said nothing yet, the first output of the file shown first."""
-    table = read_table(pairs)
-    if "input" in table.columns:
-        more = table["input"].fillna("").astype(str)
-        table["instruction"] = np.where(more == "", table["instruction"], table["instruction"] + "\n\n" + more)
+    table = read_pairs(pairs)
     each = pd.concat([table.assign(preference=1.0, annotator=f"person {k + 1}") for k in range(_VOTES)])
     return ballots(from_table(each.reset_index(drop=True), str(pairs)), str(pairs))
 

@@ -18,7 +18,7 @@ from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from farm import config, progress
 from farm.errors import Interrupted, UserError, nearest
-from farm.formats import SUFFIXES, read_outputs, read_pairs, read_table, write_table
+from farm.formats import check_table, read_outputs, read_pairs, read_table, write_table
 from farm.store import Store, home
 
 CHUNK = 20_000
@@ -88,10 +88,7 @@ def prepare(
 ) -> FeedbackRun:  # fmt: skip
     """A run from what the command line says. Raises UserError for anything wrong."""
     check(kind)
-    if not str(out).endswith(SUFFIXES):
-        raise UserError(f"{out}: the suffix tells the format; known: {', '.join(SUFFIXES)}")
-    if out.resolve() == path.resolve():
-        raise UserError(f"{out}: the feedback would overwrite the outputs; name another file")
+    check_table(out, inputs=(path,))
     pairs = "output_1" in read_table(path).columns
     table = shown(read_pairs(path) if pairs else read_outputs(path), kind)
     yaml = config.find("annotators", annotators)

@@ -7,7 +7,6 @@ corrected together (Holm).
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from eval.report.charts import Axis, Point
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Palette, Table, counted, sortable
 from eval.winrate import scores
+from farm import files
 from farm.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import difference_limits, joint_means
@@ -186,14 +186,7 @@ def write(found: RunComparison, one: RunFolder, two: RunFolder, path: Path) -> P
             **page_files(),
         )
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_text(path, page, errors="xmlcharrefreplace")
     return path
 
 

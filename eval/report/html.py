@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from eval.report import (
 )
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
+from farm import files
 
 HERE = Path(__file__).parent
 
@@ -63,13 +63,7 @@ class Html:
         else:
             page = self.render(RunFolder.read(run))
         path = run / "report.html"
-        temporary = run / f".report.{os.getpid()}"
-        try:
-            # Half a surrogate pair can be no UTF-8; it may stand in a configuration.
-            temporary.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.write_text(path, page, errors="xmlcharrefreplace")  # half a surrogate pair can be no UTF-8
         return path
 
     def render_study(self, run: study.StudyFolder) -> str:

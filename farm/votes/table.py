@@ -28,7 +28,6 @@ battles (``id, winner`` with left / right / tie), PandaLM (``annotator1..3`` and
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm import rng
-from farm.errors import UserError, nearest
+from farm import files, rng
+from farm.errors import UserError, nearest, shown
 from farm.formats import preferences, read_table
+from farm.tables import parse_json
 
 Floats = NDArray[np.float64]
 
@@ -79,7 +79,7 @@ _LIST = re.compile(
 def read_votes(path: str | Path) -> pd.DataFrame:
     """The votes of a file. Raises UserError naming file, row and field."""
     path = Path(path)
-    if path.suffix == ".json" and path.is_file() and _looks_like_annotated_pairs(path):
+    if path.suffix == ".json" and _looks_like_annotated_pairs(path):
         return _annotated_pairs(path)
     table = read_table(path)
     if not len(table):
@@ -156,7 +156,7 @@ def _verdicts(values: pd.Series, name: str, origin: str) -> Floats:
             continue
         if key not in _WORDS:
             row = int(np.flatnonzero(found == k)[0])
-            raise UserError(f"{origin}: row {row + 1}: `{name}` = {word!r} is no verdict")
+            raise UserError(f"{origin}: row {row + 1}: `{name}` = {shown(word)} is no verdict")
         scores[k] = _WORDS[key]
     return scores[found]
 
@@ -227,17 +227,15 @@ def _long(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 
 def _looks_like_annotated_pairs(path: Path) -> bool:
-    with path.open("rb") as file:
+    files.check(path)
+    with files.refusals(path, "read"), path.open("rb") as file:
         head = file.read(200).lstrip()
     return head.startswith(b"{")
 
 
 def _annotated_pairs(path: Path) -> pd.DataFrame:
     """The annotated-pairs layout 2.0: comparisons with two responses and a verdict of each annotator."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+    data = parse_json(files.read_bytes(path), path)
     if not isinstance(data, dict) or not isinstance(data.get("comparisons"), list):
         raise UserError(f"{path}: an object without `comparisons`; annotated pairs have them")
     described = data.get("annotators") or {}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from farm import files
 from farm.errors import UserError, need
 from reference_methods.parts.games import Floats
 
@@ -43,8 +44,7 @@ def draw(course: Course, path: Path) -> None:
     """Write the picture. Raises UserError for a suffix that is not drawn, or where matplotlib is needed and absent."""
     kind = path.suffix.lower()
     if kind == ".svg":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(svg(course), encoding="utf-8")
+        files.write_text(path, svg(course), errors="xmlcharrefreplace")
     elif kind in (".png", ".pdf"):
         _with_matplotlib(course, path)
     else:
@@ -214,5 +214,5 @@ def _with_matplotlib(course: Course, path: Path) -> None:
     right.set_ylabel("duality gap")
     right.legend()
     figure.suptitle(course.title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with files.replacing(path) as new:
+        figure.savefig(new)

@@ -8,14 +8,15 @@ are numbered.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from farm.errors import UserError, nearest
+from farm import files
+from farm.errors import UserError, nearest, shown
+from farm.tables import parse_json
 from farm.worlds.matrix import checked
 from reference_methods.parts.games import Floats
 
@@ -35,13 +36,7 @@ class Problem:
 
 def read(path: Path) -> Problem:
     """The game in a JSON file. Raises UserError naming the cell, entry or key that is wrong."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error})") from error
-    return problem(data, str(path))
+    return problem(parse_json(files.read_bytes(path), path), str(path))
 
 
 def problem(data: Any, path: str | Path) -> Problem:
@@ -70,10 +65,10 @@ def _matrix(rows: Any, path: str | Path) -> Floats:
             raise UserError(f"{path}: `preferences` row {i + 1} has {len(row)} entries for {size} rows")
         for j, value in enumerate(row):
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise UserError(f"{path}: `preferences` row {i + 1}, column {j + 1}: {value!r} is not a number")
+                raise UserError(f"{path}: `preferences` row {i + 1}, column {j + 1}: {shown(value)} is not a number")
     try:
         return checked(np.asarray(rows, dtype=np.float64))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{path}: {error}") from error
 
 
@@ -84,7 +79,7 @@ def _reference(values: Any, size: int, path: str | Path) -> Floats:
         raise UserError(f"{path}: `reference` must be a list of {size} probabilities")
     for i, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-            raise UserError(f"{path}: `reference` entry {i + 1}: {value!r} is not a positive probability")
+            raise UserError(f"{path}: `reference` entry {i + 1}: {shown(value)} is not a positive probability")
     if abs(sum(values) - 1) > 1e-6:
         raise UserError(f"{path}: `reference` adds to {sum(values):g}, not to 1")
     return np.asarray(values, dtype=np.float64) / sum(values)
