@@ -19,7 +19,7 @@ import typer
 
 import farm
 from farm import commands, progress
-from farm.errors import UserError, cause, installing, shadowed, show_alarms_plainly
+from farm.errors import LONGEST, REFUSED, UserError, brief, cause, installing, shadowed, show_alarms_plainly
 from farm.progress import printable
 
 if TYPE_CHECKING:
@@ -94,6 +94,9 @@ def _ended(error: BaseException) -> int:
         return _INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return 141
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        _complain(f"{error.filename or 'a file'}: {(error.strerror or str(error)).lower()}")
+        return 2
     if not isinstance(error, Exception):
         raise error
     if (message := getattr(error, "format_message", None)) is not None:  # a usage error, of click or of typer's own
@@ -106,7 +109,7 @@ def _ended(error: BaseException) -> int:
 
 
 def _complain(sentence: str) -> None:
-    print(f"farm: {sentence}", file=sys.stderr)
+    print(f"farm: {brief(sentence, LONGEST)}", file=sys.stderr)
 
 
 # --- farm run ---------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from farm import files
 from farm.classes import import_class
-from farm.errors import UserError, nearest, shown
+from farm.errors import UserError, brief, nearest, shown
 from farm.protocols import Aggregator, Annotator, Context, Engine, Evaluator, Features, Method, Policy, Reporter, World
 
 Spec = str | dict[str, Any]
@@ -117,7 +117,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
         if isinstance(name, (list, dict)) or name is None:
             raise _wrong(key_node, "a key must be a plain word")
         if str(name) in seen:
-            raise _wrong(key_node, f"the key {shown(name)} stands twice")
+            raise _wrong(key_node, f"the key `{brief(str(name), 80)}` stands twice")
         seen.add(str(name))
     return {str(k): v for k, v in yaml.SafeLoader.construct_mapping(loader, node, deep=True).items()}
 

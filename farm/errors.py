@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import reprlib
 import warnings
 
-LONGEST = 299
-"""characters of a sentence"""
+LONGEST = 293
+"""characters of a sentence, which `farm: ` comes before"""
+REFUSED = frozenset(
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM ENAMETOOLONG ELOOP ENOTDIR EISDIR EIO".split()
+)
+"""what the system refuses for reasons that are the user's to mend: a full disk, a folder that is read-only, ..."""
 
 
 class UserError(Exception):

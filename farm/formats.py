@@ -86,8 +86,7 @@ def preferences(values: pd.Series, origin: str | Path) -> np.ndarray:
     if wrong.size:
         row = int(wrong[0])
         raise UserError(
-            f"{origin}: row {row + 1}: `preference` = {float(numbers[row])!r} is outside [1, 2]; 0 is a tie, "
-            "null missing"
+            f"{origin}: row {row + 1}: `preference` = {numbers[row]:.15g} is outside [1, 2]; 0 is a tie, null missing"
         )
     return numbers
 

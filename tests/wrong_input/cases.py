@@ -102,8 +102,13 @@ TABLES: dict[str, list[dict[str, Any]]] = {
     "votes": votes(),
     "judge": [r | {"annotator": "judge"} for r in votes() if r["annotator"] == "p0"],
     "verdicts": [{"pair_id": k, "preference": 1 + k % 2, "annotator": "judge"} for k in range(12)],
-    "texts": [{"pair_id": k, "instruction": f"i{k}", "output_1": f"one {k}", "output_2": f"another {k}"} for k in range(12)],
-    "runs": [{"id": k, "winner": 1 + k % 2, "human_label": 1 + k // 3 % 2, "judge": "j", "swapped": k % 2} for k in range(12)],
+    "texts": [
+        {"pair_id": k, "instruction": f"i{k}", "output_1": f"one {k}", "output_2": f"another {k}"} for k in range(12)
+    ],
+    "runs": [
+        {"id": k, "winner": 1 + k % 2, "human_label": 1 + k // 3 % 2, "judge": "j", "swapped": k % 2}
+        for k in range(12)
+    ],
     "outputs": outputs(),
     "several": outputs(more=1),
     "baseline": outputs("base"),
@@ -113,27 +118,26 @@ TABLES: dict[str, list[dict[str, Any]]] = {
              "Proba. prefer lists": 0.6, "Proba. prefer 1": 0.5}],
 }  # fmt: skip
 
-OUT = "--out"
-COMMANDS: dict[str, tuple[str, ...]] = {
-    "leaderboard": ("leaderboard", "<annotations>", OUT, "out.csv"),
-    "leaderboard twice": ("leaderboard", "<annotations>", "--difficulty", "<difficulty>", OUT, "out.json"),
-    "leaderboard published": ("leaderboard", "<annotations>", "--published", "<published>"),
-    "ratings": ("leaderboard", "<battles>", "--cluster", "id", "--rounds", "5", OUT, "out.parquet"),
-    "elo": ("leaderboard", "<battles>", "--metrics", "elo", "--json"),
-    "evaluate": ("evaluate", "<annotations>", OUT, "out.jsonl"),
-    "evaluate human": ("evaluate", "<annotations>", "--human", "<votes>", "--json"),
-    "evaluate judge": ("evaluate", "<outputs>", "--judge", "training", "--baseline", "<baseline>", "--annotations", "kept.csv"),
-    "validate": ("validate", "<judge>", OUT, "out.csv"),
-    "validate human": ("validate", "<judge>", "--human", "<votes>", "--rounds", "5", "--export", "pairs.json"),
-    "validate pairs": ("validate", "<verdicts>", "--pairs", "<texts>", "--json"),
-    "validate runs": ("validate", "<runs>", OUT, "out.csv"),
-    "annotate": ("annotate", "<texts>", "--annotators", "training", OUT, "out.parquet"),
-    "annotate csv": ("annotate", "<texts>", "--annotators", "training", OUT, "out.csv"),
-    "annotate outputs": ("annotate", "<several>", "--annotators", "training", "--design", "best-worst", OUT, "out.json"),
-    "annotate against": ("annotate", "<outputs>", "--annotators", "training", "--against", "<baseline>", OUT, "out.jsonl"),
-    "calibrate": ("calibrate", "<votes>", OUT, "out.yaml"),
-    "calibrate row": ("calibrate", "<row>", "--pairs", "<texts>", OUT, "out.yaml"),
-}  # fmt: skip
+COMMANDS: dict[str, str] = {
+    "leaderboard": "leaderboard <annotations> --out out.csv",
+    "leaderboard difficulty": "leaderboard <annotations> --difficulty <difficulty> --out out.json",
+    "leaderboard published": "leaderboard <annotations> --published <published>",
+    "ratings": "leaderboard <battles> --cluster id --rounds 5 --out out.parquet",
+    "elo": "leaderboard <battles> --metrics elo --json",
+    "evaluate": "evaluate <annotations> --out out.jsonl",
+    "evaluate human": "evaluate <annotations> --human <votes> --json",
+    "evaluate judge": "evaluate <outputs> --judge training --baseline <baseline> --annotations kept.csv",
+    "validate": "validate <judge> --out out.csv",
+    "validate human": "validate <judge> --human <votes> --rounds 5 --export pairs.json",
+    "validate pairs": "validate <verdicts> --pairs <texts> --json",
+    "validate runs": "validate <runs> --out out.csv",
+    "annotate": "annotate <texts> --annotators training --out out.parquet",
+    "annotate csv": "annotate <texts> --annotators training --out out.csv",
+    "annotate outputs": "annotate <several> --annotators training --design best-worst --out out.json",
+    "annotate against": "annotate <outputs> --annotators training --against <baseline> --out out.jsonl",
+    "calibrate": "calibrate <votes> --groups 1 --out out.yaml",
+    "calibrate row": "calibrate <row> --pairs <texts> --out out.yaml",
+}
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 
 
@@ -155,7 +159,7 @@ class Case:
     def arguments(self, folder: Path) -> list[str]:
         """The command line; its files are written into ``folder``."""
         line = []
-        for word in COMMANDS[self.command]:
+        for word in COMMANDS[self.command].split():
             if word.startswith("<"):
                 name = word[1:-1]
                 suffix = ".csv" if name == "row" else self.suffix if name == self.file else ".json"
@@ -252,7 +256,7 @@ def _parquet(rows: list[dict[str, Any]], names: list[str]) -> bytes:
 def cases() -> Iterator[Case]:
     """All cases, thousands."""
     for command, line in COMMANDS.items():
-        for word in line:
+        for word in line.split():
             if not word.startswith("<"):
                 continue
             name = word[1:-1]
