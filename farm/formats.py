@@ -69,12 +69,6 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
 
 def preferences(values: pd.Series, origin: str | Path) -> np.ndarray:
     """AlpacaEval's dialects of a preference as float64 in [1, 2], 1.5 a tie, NaN missing."""
-    if values.dtype.kind in "Ob":
-        truth = np.flatnonzero([isinstance(v, (bool, np.bool_)) for v in values])
-        if truth.size:
-            raise UserError(
-                f"{origin}: row {int(truth[0]) + 1}: `preference` is a truth value; it is 1 or 2, 1.5 a tie"
-            )
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan).copy()
     unread = np.flatnonzero((np.isnan(numbers) | _truth(values)) & values.notna().to_numpy())
     if unread.size:

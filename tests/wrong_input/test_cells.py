@@ -56,5 +56,3 @@ def test_a_wrong_cell_is_one_sentence(enumerated: ModuleType, farm: Farm, tmp_pa
 def test_a_wrong_cell_is_one_sentence_thousands(enumerated: ModuleType, farm: Farm, tmp_path: Path, part: int) -> None:
     size = (ALL - QUICK) // 10
     assert found(enumerated, farm, tmp_path, QUICK + part * size, QUICK + (part + 1) * size) == []
-
-
