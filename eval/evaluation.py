@@ -21,6 +21,7 @@ from eval.correction import noise_corrected
 from eval.habits import biases as judge_minus_human
 from eval.length_control import length_controlled
 from eval.multiple import all_differences, holm, max_t
+from eval.orientation import baseline_first, check_judges, like
 from eval.prediction_powered import ppi
 from eval.winrate import WinRate, scores, win_rate
 from farm.errors import UserError
@@ -110,18 +111,11 @@ def read_files(files: Sequence[Path]) -> pd.DataFrame:
     def where(k: int) -> str:
         return f"{rows['_file'].iloc[k]}: row {rows['_row'].iloc[k]}"
 
+    rows = baseline_first(rows, where)
     known = [c for c in _IDENTITY if c in rows]
     repeated = np.flatnonzero(rows.duplicated(known).to_numpy())
     if repeated.size:
         raise UserError(f"{where(int(repeated[0]))}: the same annotation stands there a second time; remove one")
-    if "generator_1" in rows:
-        other = np.flatnonzero((rows["generator_1"] != rows["generator_1"].iloc[0]).to_numpy())
-        if other.size:
-            k = int(other[0])
-            raise UserError(
-                f"{where(k)}: the baseline is `{rows['generator_1'].iloc[k]}` but the first row has "
-                f"`{rows['generator_1'].iloc[0]}`; evaluate one baseline at a time"
-            )
     return rows.drop(columns=["_file", "_row"])
 
 
@@ -148,10 +142,14 @@ def evaluate_table(
         humans: human annotations of some of the same pairs, for PPI++ and for biases as judge minus human.
     """
     cluster = "instruction" if "instruction" in annotations else "instruction_id"
+    annotations = baseline_first(annotations)
+    _one_ranking(annotations)
     if annotations["preference"].isna().all():
         raise UserError("no row has a preference; their statuses say why")
-    if humans is not None and humans["preference"].isna().all():
-        raise UserError("no row of the human annotations has a preference")
+    if humans is not None:
+        if humans["preference"].isna().all():
+            raise UserError("no row of the human annotations has a preference")
+        humans = like(humans, annotations)
     rows: list[dict[str, Any]] = []
     groups: list[pd.DataFrame] = []
     baseline = ""
@@ -199,6 +197,15 @@ def evaluate_table(
         seed=seed,
         flip_rate=flip_rate,
     )
+
+
+def _one_ranking(annotations: pd.DataFrame) -> None:
+    """Refuse methods that different judges have judged."""
+    if not {"annotator", "generator_2"} <= set(annotations.columns):
+        return
+    judge, judges = pd.factorize(annotations["annotator"].fillna("").astype(str))
+    method, methods = pd.factorize(annotations["generator_2"].fillna("").astype(str))
+    check_judges(list(methods), method, list(judges), judge, "keep the rows of one judge")
 
 
 def _percent(name: str, value: float, low: float, high: float) -> dict[str, float]:

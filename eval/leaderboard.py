@@ -20,7 +20,7 @@ Intervals are clustered by instruction throughout, and differences are paired by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from scipy import stats
 
 from eval import ranking
 from eval.multiple import all_differences, holm, max_t
+from eval.orientation import turned_to
 from eval.true_ranks import correlation_intervals, joint_covariance
 from eval.winrate import discrete, missing_by_status, scores
 from farm.errors import UserError
@@ -57,6 +58,8 @@ class Leaderboard:
         """The three tables. Raises UserError when the judge's annotations are absent or name an unknown method."""
         if "judge" not in comparison.annotations:
             raise UserError("the leaderboard needs annotations of the role `judge`")
+        turned = {role: turned_to(t, comparison.baseline) for role, t in comparison.annotations.items()}
+        comparison = replace(comparison, annotations=turned)
         methods = sorted(comparison.outputs["method"].astype(str).unique())
         measures: dict[str, JointMeans] = {}
         for role, table in comparison.annotations.items():

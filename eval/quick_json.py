@@ -186,6 +186,7 @@ class Reader:
             "method": self._names(fields, "generator_2"),
             "annotator": self._names(fields, "annotator"),
             "baseline": self._names(fields, "generator_1"),
+            "second": self._names(fields, "generator_2"),
             "key": key,
             "instruction_id": ids,
             "preference": preference,

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval.official import official_ids
+from eval.orientation import common
 from farm import rng
 from farm.errors import UserError
 from farm.formats import preferences
@@ -19,6 +20,7 @@ COLUMNS = (
     "method",
     "annotator",
     "baseline",
+    "second",
     "key",
     "instruction_id",
     "preference",
@@ -27,9 +29,10 @@ COLUMNS = (
     "length_2",
     "row",
 )
-"""method, annotator and baseline are names; ``key`` is the id of the instruction, ``instruction_id`` its place in
-AlpacaEval's official order (-1 if it is none of these); lengths are characters (NaN where unknown); ``row`` is the
-row of the file, from 1. A ``dataset`` column is carried along where the file has it."""
+"""method, annotator, baseline and second (the generators of both outputs) are names; ``key`` is the id of the
+instruction, ``instruction_id`` its place in AlpacaEval's official order (-1 if it is none of these); lengths are
+characters (NaN where unknown); ``row`` is the row of the file, from 1. A ``dataset`` column is carried along where the
+file has it."""
 
 Places = NDArray[np.int64]
 
@@ -62,6 +65,7 @@ def from_table(table: pd.DataFrame, origin: Path | str) -> Part:
         "method": _category(table, ("model_dir", "method", "generator_2"), n),
         "annotator": _category(table, ("annotator",), n),
         "baseline": _category(table, ("generator_1",), n),
+        "second": _category(table, ("generator_2",), n),
         "key": key,
         "instruction_id": ids,
         "preference": preferences(table["preference"], origin),
@@ -84,6 +88,39 @@ def _category(table: pd.DataFrame, names: tuple[str, ...], n: int) -> Names:
             codes, found = pd.factorize(values.fillna("").astype(str))
             return Names(codes.astype(np.int64), [str(v) for v in found])
     return Names(np.zeros(n, np.int64), [""])
+
+
+def baseline_of(parts: Sequence[Part]) -> str | None:
+    """The one generator that all rows have (:func:`eval.orientation.common`)."""
+    pairs = set()
+    for part in parts:
+        one, two = part["baseline"], part["second"]
+        cells = np.unique(one.codes * len(two.names) + two.codes).tolist()
+        pairs |= {(one.names[c // len(two.names)], two.names[c % len(two.names)]) for c in cells}
+    return common(pairs) if pairs else None
+
+
+def turned_to(part: Part, baseline: str) -> Part:
+    """The rows of a part with this baseline first; a method that is named by its generator is the other one then."""
+    one, two = part["baseline"], part["second"]
+    is_first, is_second = (np.array([n == baseline for n in names.names], bool)[names.codes] for names in (one, two))
+    turn = is_second & ~is_first
+    if not turn.any():
+        return part
+    first, second, method = (np.array(names.names, object)[names.codes] for names in (one, two, part["method"]))
+    return part | {
+        "method": _named(np.where(turn & (method == second), first, method)),
+        "baseline": _named(np.where(turn, second, first)),
+        "second": _named(np.where(turn, first, second)),
+        "preference": np.where(turn, 3 - part["preference"], part["preference"]),
+        "length_1": np.where(turn, part["length_2"], part["length_1"]),
+        "length_2": np.where(turn, part["length_1"], part["length_2"]),
+    }
+
+
+def _named(values: NDArray[np.object_]) -> Names:
+    codes, names = pd.factorize(values)
+    return Names(codes.astype(np.int64), [str(n) for n in names])
 
 
 def subset(part: Part, kept: NDArray[np.bool_]) -> Part:

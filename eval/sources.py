@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.orientation import check_judges
 from eval.quick_json import Reader
-from eval.rows import Names, frame, subset
+from eval.rows import Names, baseline_of, frame, subset, turned_to
 from eval.show import working
 from farm.errors import UserError
 
@@ -90,13 +91,17 @@ def read(sources: Sequence[Path], *, annotator: str | None = None, baseline: str
             part = reader.read(path)
             if model is not None:
                 part["method"] = Names(np.zeros(len(part["row"]), np.int64), [model])
+                part["annotator"] = Names(np.zeros(len(part["row"]), np.int64), [path.parent.name])
             if annotator is not None and not chosen:
                 part = subset(part, _named(part["annotator"], annotator))
-            if baseline is not None:
-                part = subset(part, _named(part["baseline"], baseline))
             part["source"] = np.full(len(part["row"]), number, np.int32)
             parts.append(part)
             task.advance()
+    chosen_baseline = baseline_of(parts) if baseline is None else baseline
+    if chosen_baseline is not None:
+        parts = [turned_to(part, chosen_baseline) for part in parts]
+    if baseline is not None:
+        parts = [subset(part, _named(part["baseline"], baseline)) for part in parts]
     files_named = tuple(str(path) for _, path, _ in listed)
     rows = Rows(frame(parts), files_named, tuple(skipped))
     if not len(rows.table):
@@ -122,6 +127,11 @@ def _check(rows: Rows) -> None:
             f"{rows.where(int(mixed[0]))}: the baseline is `{other}` but the first row has `{first}`; "
             "choose one with --baseline"
         )
+    method, judge = (table[c].cat for c in ("method", "annotator"))
+    check_judges(
+        [str(m) for m in method.categories], method.codes.to_numpy(np.int64),
+        [str(j) for j in judge.categories], judge.codes.to_numpy(np.int64), "choose one with --annotator",
+    )  # fmt: skip
     repeated = np.flatnonzero(table.duplicated(["method", "key"]).to_numpy())
     if repeated.size:
         at = int(repeated[0])

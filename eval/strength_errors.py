@@ -132,7 +132,8 @@ def bootstrap(
     outcome = (score * 2).astype(np.int64)
     if not (outcome == score * 2).all():
         raise UserError("the bootstrap of ratings needs wins and ties, not probabilities")
-    cell = (first * m + second) * 3 + outcome
+    outcome = np.where(first > second, 2 - outcome, outcome)  # whoever stands first, a battle is the same to draw
+    cell = (np.minimum(first, second) * m + np.maximum(first, second)) * 3 + outcome
     if cluster is None:
         table = np.bincount(cell, minlength=3 * m * m)
         present = np.flatnonzero(table)

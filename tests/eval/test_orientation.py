@@ -11,8 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eval.api import leaderboard
+from eval.evaluation import evaluate_table, read_files
+from eval.leaderboard import Leaderboard
 from eval.validate import validate
+from farm import formats
 from farm.errors import UserError
+from farm.protocols import Comparison
 from farm.records import annotation_table, swapped
 from farm.votes.table import from_table
 
@@ -106,3 +111,78 @@ def test_files_that_name_the_outputs_by_other_columns():
     both_orders = both_orders.drop(columns="seed")
     with pytest.raises(UserError, match="stands in both orders in one file"):
         validate(from_table(bare, "j"), from_table(both_orders, "p"), rounds=5)
+
+
+@settings(max_examples=3, deadline=None)
+@given(seeds, seeds)
+def test_evaluation_with_people(one, other):
+    people = PEOPLE[PEOPLE["replicate"] == 0].iloc[::2]
+    plain = evaluate_table(JUDGE, humans=people)
+    mixed = evaluate_table(turned(JUDGE, one), humans=turned(people, other))
+    assert plain.to_dict() == mixed.to_dict() and plain.methods["n_human"].tolist() == [30, 30, 30]
+    bare = people.drop(columns=["generator_1", "generator_2"])
+    by_text = [evaluate_table(JUDGE, humans=t).methods["ppi_win_rate"] for t in (bare, turned(bare, other))]
+    pd.testing.assert_series_equal(*by_text)
+
+
+def test_files_evaluated_and_ranked(tmp_path):
+    """The commands' own readers: AlpacaEval's files, their lengths, a directory of results, and battles."""
+    files = []
+    for k, table in enumerate((JUDGE, turned(JUDGE, 7), swapped(JUDGE, np.arange(len(JUDGE)) > 0))):
+        table = table.assign(output_1_len=table["output_1"].str.len(), output_2_len=table["output_2"].str.len())
+        files.append(tmp_path / f"{k}.json")
+        formats.write_table(table.drop(columns=["output_1", "output_2"]), files[-1])
+    plain, *others = (evaluate_table(read_files([f])).to_dict() for f in files)
+    assert all(other == plain for other in others)
+    plain, *others = (leaderboard([f]) for f in files)
+    for other in others:
+        pd.testing.assert_frame_equal(plain, other)
+    assert set(plain["method"]) == set(MODELS[1:])
+    plain, mixed = (leaderboard([f], metrics=["bradley_terry"], rounds=20) for f in files[:2])
+    pd.testing.assert_frame_equal(plain, mixed)
+    alone = JUDGE[JUDGE["generator_2"] == "alpha"]
+    folder = tmp_path / "results" / "alpha" / "judge"
+    folder.mkdir(parents=True)
+    formats.write_table(turned(alone, 3), folder / "annotations.json")
+    known = leaderboard([files[0]]).set_index("method").loc["alpha", "win_rate"]
+    found = leaderboard([tmp_path / "results"], baseline="base").set_index("method")
+    assert found.loc["alpha", "win_rate"] == pytest.approx(known)
+
+
+def test_two_generators_in_both_orders_have_no_baseline():
+    alone = JUDGE[JUDGE["generator_2"] == "alpha"].reset_index(drop=True)
+    with pytest.raises(UserError, match="row 2: `alpha` and `base` stand in both orders"):
+        evaluate_table(swapped(alone, np.arange(len(alone)) == 1))
+    with pytest.raises(UserError, match="row 2: the baseline is `other` but the first row has `base`"):
+        evaluate_table(alone.assign(generator_1=np.where(np.arange(len(alone)) == 1, "other", "base")))
+    with pytest.raises(UserError, match="the baseline is `beta`"):  # or one method against three baselines
+        evaluate_table(swapped(JUDGE, np.ones(len(JUDGE), bool)))
+
+
+def test_the_evaluator_of_a_run():
+    outputs = pd.DataFrame({
+        "instruction": np.tile(JUDGE["instruction"].unique(), 4), "output": "x", "sample": 0,
+        "method": np.repeat(MODELS, 60),
+    })  # fmt: skip
+    named = JUDGE.assign(method=JUDGE["generator_2"])
+    boards = [
+        Leaderboard(rounds=20).evaluate(Comparison(outputs, {"judge": t, "humans": t}, "base", 0))["leaderboard"]
+        for t in (JUDGE, turned(JUDGE, 5), named, turned(named, 6))
+    ]
+    for board in boards[1:]:
+        pd.testing.assert_frame_equal(boards[0], board)
+
+
+def test_rows_of_different_judges_are_not_ranked_together(tmp_path):
+    """One method by one judge and another by another; a pool whose members are drawn for each pair may pass."""
+    generator = np.random.Generator(np.random.Philox(4))
+    pool = JUDGE.assign(annotator=generator.choice(["a", "b", "c"], len(JUDGE)))
+    assert len(evaluate_table(pool).methods) == 3
+    apart = JUDGE.assign(annotator=np.where(JUDGE["generator_2"] == "alpha", "gpt", "claude"))
+    in_part = JUDGE.assign(annotator=np.where(JUDGE["generator_2"] == "alpha", "a", pool["annotator"]))
+    for table in (apart, in_part):
+        with pytest.raises(UserError, match="judges do not make one ranking"):
+            evaluate_table(table)
+        formats.write_table(table, tmp_path / "rows.json")
+        with pytest.raises(UserError, match="choose one with --annotator"):
+            leaderboard([tmp_path / "rows.json"])
