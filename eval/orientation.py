@@ -86,7 +86,7 @@ def check_judges(
     """Refuse methods that were judged by different judges. Rows of one pool of judges, drawn for each pair, may pass.
 
     Args:
-        method, judge: codes [n] into ``methods`` and ``judges``.
+        method, judge: codes [n] into ``methods`` and ``judges``; a judge without a name ("") may be any.
         remedy: what to do about it.
 
     Raises:
@@ -94,6 +94,7 @@ def check_judges(
     """
     cell = np.bincount(method * len(judges) + judge, minlength=len(methods) * len(judges))
     rows = cell.reshape(len(methods), len(judges)).astype(np.float64)
+    rows[:, [not name for name in judges]] = 0.0
     apart = np.argwhere((rows @ rows.T == 0) & (rows.sum(axis=1) > 0) & (rows.sum(axis=1) > 0)[:, None])
     if apart.size:
         m, other = apart[0]
