@@ -35,7 +35,7 @@ from eval import ranking, true_ranks
 from eval.multiple import all_differences, benjamini_hochberg, holm
 from eval.two_ways import Crossed, crossed, error_covariance, interval, p_values
 from eval.winrate import scores
-from farm import formats, run_folder
+from farm import run_folder, run_tables
 from farm.protocols import Comparison, Replication
 from farm.statistics.uncertainty import SHARE, difference_limits, limits
 
@@ -315,7 +315,7 @@ def results(replication: Replication) -> pd.DataFrame:
 
 
 def _board(folder: Path) -> pd.DataFrame:
-    board = formats.read_table(folder / "leaderboard.json")
+    board = run_tables.read(folder / "leaderboard.json")
     board["method"] = board["method"].astype(str)
     return board.drop(columns=[c for c in ("missing_why",) if c in board])
 

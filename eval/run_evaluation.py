@@ -13,9 +13,8 @@ import pandas as pd
 
 from eval.leaderboard import Leaderboard
 from eval.replicates import Replicates
-from eval.report.folder import settings
 from eval.validation_study import ValidationStudy
-from farm import formats, run_folder
+from farm import run_folder, run_tables
 from farm.errors import UserError
 from farm.protocols import Replication
 
@@ -26,7 +25,7 @@ def evaluate_run(folder: Path) -> dict[str, pd.DataFrame]:
     Raises:
         UserError: for a folder that is not a run folder, or lacks its tables.
     """
-    config = settings(folder)[1]
+    config = run_tables.settings(folder)[1]
     if (folder / "variants.json").is_file():
         return _study(folder, config)
     own = Leaderboard(**_numbers(config.get("evaluator"), "eval.leaderboard.Leaderboard"))
@@ -34,7 +33,7 @@ def evaluate_run(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def _study(folder: Path, config: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    variants = formats.read_table(folder / "variants.json")
+    variants = run_tables.read(folder / "variants.json")
     folders = []
     for name in variants["variant"].astype(str):
         place = folder / "runs" / name

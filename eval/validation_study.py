@@ -38,7 +38,7 @@ from eval import ranking
 from eval.multiple import all_differences, holm
 from eval.replicates import Together, correlations
 from eval.two_ways import p_values
-from farm import formats, rng
+from farm import rng, run_tables
 from farm.errors import UserError
 from farm.protocols import Aggregator, Replication
 from farm.run_folder import HUMAN_PRICE
@@ -222,9 +222,9 @@ class ValidationStudy:
         for row, folder in zip(replication.variants.to_dict(orient="records"), replication.folders, strict=True):
             arm, tables = str(row[keys[0]]), folder / "tables"
             if (tables / "preferences.parquet").is_file():
-                training[arm].append(formats.read_table(tables / "preferences.parquet"))
+                training[arm].append(run_tables.read(tables / "preferences.parquet"))
             role = self.simulated_judge if arm == self.simulated else self.human_judge
-            judged[role].append(formats.read_table(tables / f"judge_{role}.parquet"))
+            judged[role].append(run_tables.read(tables / f"judge_{role}.parquet"))
         rows = []
         for purpose, simulated, human in (
             ("training", training[self.simulated], training[self.human]),

@@ -39,7 +39,7 @@ import pandas as pd
 import yaml
 
 import farm
-from farm import files, formats, progress, sealed
+from farm import files, formats, progress, run_tables, sealed
 from farm.artifacts import Stage
 from farm.errors import UserError
 from farm.experiment import BASELINE
@@ -188,18 +188,26 @@ def read_comparison(run: Path) -> Comparison:
     """What the evaluator was given, from the files of a run folder alone.
 
     Raises:
-        UserError: for a folder that lacks the tables.
+        UserError: for a folder that lacks the tables, or whose tables are not what they should be.
     """
-    config_file, outputs = run / "config.yaml", run / "tables" / "outputs.parquet"
-    if not config_file.is_file() or not outputs.is_file():
+    outputs = run / "tables" / "outputs.parquet"
+    if not (run / "config.yaml").is_file() or not outputs.is_file():
         raise UserError(f"{run}: not a run folder with tables (it has no config.yaml or no tables/outputs.parquet)")
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    seed = config.get("seed") if isinstance(config, dict) else None
-    judged = {
-        role: formats.read_table(run / "tables" / f"judge_{role}.parquet")
-        for role in _roles(run, config.get("judges") if isinstance(config, dict) else None)
-    }
-    return Comparison(formats.read_table(outputs), judged, BASELINE, seed if isinstance(seed, int) else 0)
+    config = run_tables.settings(run)[1]
+    answers = run_tables.read(outputs)
+    judged = {role: run_tables.read(_judge(run, role)) for role in _roles(run, config.get("judges"))}
+    if "judge" not in judged:
+        raise UserError(f"{run}: the verdicts of the judge are missing ({_judge(run, 'judge')})")
+    for path, table in [(outputs, answers), *((_judge(run, role), table) for role, table in judged.items())]:
+        if not len(table):
+            raise UserError(f"{path}: holds no row")
+        if not {"method", "generator_2"} & set(table.columns):
+            raise UserError(f"{path}: neither the column `method` nor `generator_2` says whose answers are judged")
+    return Comparison(answers, judged, BASELINE, config.get("seed") or 0)
+
+
+def _judge(run: Path, role: str) -> Path:
+    return run / "tables" / f"judge_{role}.parquet"
 
 
 def _roles(run: Path, named: Any) -> list[str]:

@@ -26,8 +26,8 @@ def report(
     """
     import json
 
-    from eval.report.folder import settings
     from eval.report.html import Html
+    from farm.run_tables import settings
 
     configured = settings(run)[1].get("reporter")
     wanted = examples

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -11,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from eval.report import wording
-from farm import formats
-from farm.errors import UserError
+from farm import formats, run_tables
 from farm.statistics.uncertainty import Estimate, mean
 
 BASELINE = "sft"
@@ -51,14 +48,10 @@ class RunFolder:
     @classmethod
     def read(cls, run: Path) -> RunFolder:
         """Raises UserError for a folder without ``config.yaml``, and for a file that cannot be read."""
-        text, config = settings(run)
-        environment = _mapping(run / "environment.json")
+        text, config = run_tables.settings(run)
+        environment = run_tables.mapping(run / "environment.json")
         written = datetime.fromtimestamp((run / "config.yaml").stat().st_mtime, UTC).isoformat(timespec="seconds")
         board = _table(run / "leaderboard.json", run / "leaderboard.csv")
-        if len(board) and "method" not in board:
-            raise UserError(f"{run / 'leaderboard.json'}: the field `method` is missing")
-        if len(board):
-            board["method"] = board["method"].astype(str)
         return cls(
             config_text=text,
             config=config,
@@ -74,7 +67,7 @@ class RunFolder:
             outputs=_table(run / "tables" / "outputs.parquet"),
             preferences=_table(run / "tables" / "preferences.parquet"),
             judged=_judged(run / "tables"),
-            costs=_mapping(run / "costs.json"),
+            costs=run_tables.costs(run / "costs.json"),
             failures=_table(run / "failures.json", run / "failures.csv"),
         )
 
@@ -126,50 +119,23 @@ class RunFolder:
         return None
 
 
-def settings(run: Path) -> tuple[str, dict[str, Any]]:
-    """The resolved configuration of a run, as text and as data. Raises UserError where there is none."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{run}: not a run folder (it has no config.yaml); give a folder that `farm run` wrote")
-    text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: expected a mapping, found {type(config).__name__}")
-    return text, config
-
-
 def _table(*places: Path) -> pd.DataFrame:
     """The first of the files that is there, or an empty table."""
     for path in places:
         if path.is_file():
-            return formats.read_table(path)
+            return run_tables.read(path)
     return pd.DataFrame()
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {error.lineno}: not JSON ({error.msg.lower()})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected an object, found {type(found).__name__}")
-    return found
-
-
 def _metrics(path: Path) -> pd.DataFrame:
-    table = _table(path)
+    table = formats.read_table(path) if path.is_file() else pd.DataFrame()
     if not {"method", "step"} <= set(table.columns):
         return pd.DataFrame(columns=["method", "step"])
-    numbers = {c: pd.to_numeric(table[c], errors="coerce") for c in table.columns if c != "method"}
+    numbers = {c: [float(v) if wording.known(v) else np.nan for v in table[c]] for c in table.columns if c != "method"}
     return pd.DataFrame({"method": table["method"].astype(str), **numbers}).dropna(subset="step")
 
 
 def _judged(tables: Path) -> dict[str, pd.DataFrame]:
     files = sorted(tables.glob("judge_*.parquet"), key=lambda p: (p.stem != "judge_judge", p.stem))
-    found = {file.stem.removeprefix("judge_"): formats.read_table(file) for file in files}
+    found = {file.stem.removeprefix("judge_"): run_tables.read(file) for file in files}
     return {role: t for role, t in found.items() if {"instruction", "preference"} <= set(t.columns) and len(t)}

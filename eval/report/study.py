@@ -17,10 +17,10 @@ import pandas as pd
 
 from eval.report import charts, wording
 from eval.report.charts import Axis, Curve, Point
-from eval.report.folder import BASELINE, settings
+from eval.report.folder import BASELINE
 from eval.report.tables import Cell, Column, Palette, Table, sortable, valued
 from eval.validation_study import PUBLISHED_R_SQUARED, PUBLISHED_SPEARMAN
-from farm import formats
+from farm import run_tables
 
 MARK = "variants.json"
 """The file that only such a folder has"""
@@ -38,9 +38,9 @@ class StudyFolder:
 
     @classmethod
     def read(cls, run: Path) -> StudyFolder:
-        text, config = settings(run)
+        text, config = run_tables.settings(run)
         names = [p.stem for p in run.glob("*.csv") if (run / f"{p.stem}.json").is_file()]
-        return cls(text, config, {name: formats.read_table(run / f"{name}.json") for name in names})
+        return cls(text, config, {name: run_tables.read(run / f"{name}.json") for name in names})
 
     def table(self, name: str) -> pd.DataFrame:
         return self.tables.get(name, pd.DataFrame())

@@ -5,8 +5,8 @@ A missing number is an en dash. Texts that models or users wrote pass through :f
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +37,7 @@ def visible(text: object) -> str:
 
 def known(value: object) -> bool:
     """Whether this is a finite number."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def number(value: Any, digits: int = 2, signed: bool = False) -> str:

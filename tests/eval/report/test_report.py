@@ -317,7 +317,7 @@ def test_the_command(
     ("file", "content", "said"),
     [
         ("config.yaml", None, "not a run folder"),
-        ("config.yaml", "a: [", "not readable YAML"),
+        ("config.yaml", "a: [", "config.yaml line 1: expected the node content"),
         ("config.yaml", "- a", "expected a mapping"),
         ("leaderboard.json", "[{", "leaderboard.json: line 1"),
         ("leaderboard.json", "[{}]", "`method` is missing"),

@@ -1,0 +1,162 @@
+"""A run folder that was edited, cut or damaged: `farm evaluate` and `farm report` say in one sentence what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eval.leaderboard import Leaderboard
+from eval.report.html import Html
+from eval.run_evaluation import evaluate_run
+from farm import formats, progress, run_folder, run_tables
+from farm.errors import UserError
+from farm.protocols import Comparison
+
+METHODS = ("sft", "dpo", "ppo")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run folder of made-up answers, with everything that a real one has."""
+    folder = tmp_path_factory.mktemp("run")
+    draw = np.random.default_rng(0)
+    asked = [f"question {i}" for i in range(6)]
+    rows = [(m, i, f"{m} answers {i}", k) for m in METHODS for i in asked for k in range(2)]
+    outputs = pd.DataFrame(rows, columns=["method", "instruction", "output", "sample"])
+    n = len(outputs)
+    outputs = outputs.assign(tokens=3, gold=draw.normal(size=n), proxy=draw.normal(size=n), kl=draw.random(n))
+    judged = outputs[["method", "sample", "instruction"]].assign(
+        output_1="the baseline's",
+        output_2=outputs["output"],
+        generator_1="sft",
+        generator_2=outputs["method"],
+        annotator="judge",
+        preference=draw.choice([1.0, 2.0], n),
+        p_first=0.5,
+        status="ok",
+        seed=0,
+        replicate=0,
+        input_tokens=3.0,
+        output_tokens=1.0,
+        price=0.01,
+        seconds=0.1,
+        shown_first=1,
+    )
+    annotations = {"judge": judged, "gold": judged.assign(preference=draw.choice([1.0, 2.0], n))}
+    comparison = Comparison(outputs, annotations, "sft", 0)
+    (folder / "tables").mkdir()
+    tables = {"outputs": outputs, "judge_judge": judged, "judge_gold": annotations["gold"], "preferences": judged}
+    for name, table in tables.items():
+        formats.write_table(table, folder / "tables" / f"{name}.parquet")
+    run_folder.write_tables(folder, Leaderboard(rounds=5).evaluate(comparison))
+    evaluator = {"class": "eval.leaderboard.Leaderboard", "rounds": 5}
+    run_folder.write_config(folder, {"name": "small", "seed": 0, "judges": {"judge": {}}, "evaluator": evaluator})
+    (folder / "costs.json").write_text(run_folder.costs_text([], {"annotator": judged}))
+    lines = [json.dumps({"method": "dpo", "step": k, "loss": 0.5, "kl": float(k)}) for k in range(4)]
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def table(name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Path], None]:
+    def tamper(folder: Path) -> None:
+        path = folder / name
+        if path.suffix == ".parquet":
+            change(pd.read_parquet(path)).to_parquet(path)
+        else:
+            rows = change(pd.DataFrame(json.loads(path.read_text())))
+            path.write_text(json.dumps(rows.to_dict(orient="records")))
+
+    return tamper
+
+
+def column(name: str, **values: Any) -> Callable[[Path], None]:
+    return table(name, lambda t: t.assign(**{c: pd.Series([v] * len(t), dtype=object) for c, v in values.items()}))
+
+
+def text(name: str, content: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(content) and None
+
+
+OUTPUTS, JUDGE = "tables/outputs.parquet", "tables/judge_judge.parquet"
+TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no method": (table(OUTPUTS, lambda t: t.drop(columns="method")), "outputs.parquet: the column `method`"),
+    "no output": (table(OUTPUTS, lambda t: t.drop(columns="output")), "outputs.parquet: the column `output`"),
+    "null output": (column(OUTPUTS, output=None), "outputs.parquet: row 1: `output` is missing"),
+    "lists": (column(OUTPUTS, output=[1]), "outputs.parquet: row 1: `output` is not a text but"),
+    "bytes": (column(OUTPUTS, instruction=b"\xff"), "`instruction` is not a text but bytes"),
+    "gold of words": (column(OUTPUTS, gold="high"), "outputs.parquet: row 1: `gold` is not a number but str 'high'"),
+    "endless gold": (column(OUTPUTS, gold=float("inf")), "row 1: `gold` = inf is too large"),
+    "gold true": (column(OUTPUTS, gold=True), "row 1: `gold` is not a number but bool"),
+    "no rows": (table(OUTPUTS, lambda t: t[:0]), "outputs.parquet: holds no row"),
+    "no judge": (lambda folder: (folder / JUDGE).unlink(), "the verdicts of the judge are missing"),
+    "judge without rows": (table(JUDGE, lambda t: t[:0]), "judge_judge.parquet: holds no row"),
+    "no preference": (table(JUDGE, lambda t: t.drop(columns="preference")), "the column `preference` is missing"),
+    "preference 7": (column(JUDGE, preference=7.0), "`preference` = 7"),
+    "preferences in lists": (column(JUDGE, preference=[1]), "row 1: `preference` is not a number"),
+    "nobody judged": (
+        table(JUDGE, lambda t: t.drop(columns=["method", "generator_2"])),
+        "neither the column `method` nor `generator_2`",
+    ),
+    "another's verdicts": (column(JUDGE, method="nobody"), "name the method `nobody`, which has no outputs"),
+    "config of numbers": (text("config.yaml", "3"), "config.yaml: expected a mapping"),
+    "config cut off": (text("config.yaml", "a: [1"), "config.yaml"),
+    "seed": (text("config.yaml", "seed: -1"), "config.yaml: `seed` must be a whole number"),
+    "large seed": (text("config.yaml", f"seed: {10**30}"), "config.yaml: `seed` must be a whole number"),
+    "costs in a list": (text("costs.json", "[]"), "costs.json: expected an object"),
+    "price of words": (
+        text("costs.json", '{"annotations": [{"role": "a", "annotations": 1, "price": "x"}]}'),
+        "price`",
+    ),
+    "stages": (text("costs.json", '{"stages": 3}'), "costs.json: `stages`: input should be a valid list"),
+    "difference": (column("pairwise.json", difference="x"), "pairwise.json: row 1: `difference` is not a number"),
+    "board": (text("leaderboard.json", "[1]"), "leaderboard.json: row 1 is not an object"),
+    "board of words": (column("leaderboard.json", win_rate="x"), "`win_rate` is not a number"),
+    "large number": (column("leaderboard.json", win_rate=10**400), "row 1: `win_rate` = inf is too large"),
+}
+
+
+def both(folder: Path) -> list[str]:
+    """What the two commands refuse."""
+    said = []
+    with progress.quiet():
+        for call in (evaluate_run, Html().write):
+            try:
+                call(folder)  # type: ignore[operator]
+            except UserError as error:
+                said.append(str(error))
+    return said
+
+
+def test_the_folder_as_it_was_is_not_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    assert both(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_what_is_wrong_is_one_sentence(what: str, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    tamper, complaint = TAMPERED[what]
+    tamper(tmp_path / "run")
+    said = both(tmp_path / "run")
+    assert said and any(complaint in sentence for sentence in said), said
+    assert all(len(sentence) < 300 + len(str(tmp_path)) and "\n" not in sentence for sentence in said)
+
+
+@pytest.mark.parametrize("metric", [[1], None, "x", 10**400, {"a": 1}])
+def test_odd_metrics_are_left_out(metric: Any, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    lines = [json.dumps({"method": "dpo", "step": k, "kl": metric if k == 1 else 0.1}) for k in range(4)]
+    (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(lines))
+    assert both(tmp_path / "run") == []
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name(run: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"method": [7, 8], "win_rate": [50.0, None]}).to_csv(tmp_path / "leaderboard.csv", index=False)
+    assert run_tables.read(tmp_path / "leaderboard.csv")["method"].tolist() == ["7", "8"]
