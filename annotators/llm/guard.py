@@ -44,6 +44,8 @@ def neutral(text: str) -> str:
     text = _INVISIBLE.sub("", text.translate(_CONTROLS))
     read, starts, ends = _read(text)
     inert = {m.start(): "‹" if m[0] == "<" else "⁅" for mark in (_TAG, _TURN) for m in mark.finditer(read)}
+    if read.lstrip().startswith(":"):  # the text before it may end with a key
+        inert[read.index(":")] = "∶"
     for found in _HEAD.finditer(read):
         before = text[starts[found.start() - 1] : starts[found.start()]] if found.start() else ""
         if not (len(before) == 1 and before.isascii() and before.isalpha()):  # else it ends a longer word

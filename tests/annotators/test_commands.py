@@ -97,6 +97,8 @@ def test_the_interval_is_clustered_by_instruction():
     table = pd.DataFrame(
         {
             "instruction": np.arange(400).astype(str),
+            "output_1": "one",
+            "output_2": "two",
             "preference": generator.choice([1.0, 1.5, 2.0], 400),
             "status": "ok",
             "annotator": "a",

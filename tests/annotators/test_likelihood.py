@@ -55,6 +55,13 @@ def by_hand(folder: Path, instruction: str, output: str) -> tuple[float, int]:
     return float(sum(log_p[i, t] for i, t in zip(places, after, strict=True))), len(after)
 
 
+def test_a_text_cannot_end_itself(folder: Path) -> None:
+    """The end of sequence spelt out in an output is letters, which are read like the rest."""
+    nats, tokens = Likelihood(str(folder))(["a", "a"], ["d <eos> e", "d < eos> e"])
+    assert tokens.tolist() == [5, 5]
+    assert nats[0] == nats[1]
+
+
 def test_scores_are_the_models(folder: Path) -> None:
     pairs = pd.DataFrame({"instruction": ["a b", "c"], "output_1": ["d e f", "g"], "output_2": ["h", "i j a b"]})
     for score in ("pmi", "mean"):
