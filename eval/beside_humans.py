@@ -100,6 +100,8 @@ def largest_majority(item: NDArray[Any], y: Floats) -> int:
     """The largest odd k for which at least a quarter of the items have k + 1 decisive votes."""
     row, items = codes(item[y != 0.5])
     total = np.bincount(row, minlength=items)
+    if not items:
+        return 0
     k = 1
     while (total >= k + 3).mean() >= 0.25:
         k += 2

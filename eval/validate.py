@@ -102,6 +102,11 @@ class Validation(Result):
     confidence: float
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def most_votes(self) -> int:
+        """Humans in the largest majority that there is to compare with."""
+        return 2 * len(self.curve[::2]) - 1
+
     def table(self) -> pd.DataFrame:
         """Measure, value, low, high, n and what it means."""
         rows: list[tuple[str, float, float, float, float, str]] = []
@@ -126,9 +131,13 @@ class Validation(Result):
             add(f"kappa, {k.first} and {k.second}", k.kappa, int(k.n), "two humans", "items")
         add("alpha of humans", self.human_alpha, self.human_alpha_n, "nominal", "items with two votes")
         add("alpha with judge", self.alpha_with_judge, self.alpha_with_judge_n, "one more annotator", "items")
-        largest = 2 * len(self.curve[::2]) - 1
         if np.isinf(self.worth_votes):
-            add("worth votes", float(largest), self.worth_votes_n, "or more: as many as there are to compare with")
+            add(
+                "worth votes",
+                float(self.most_votes),
+                self.worth_votes_n,
+                "or more: no more to compare with",
+            )
         else:
             said = "humans whose majority agrees as often"
             add("worth votes", self.worth_votes, self.worth_votes_n, said, "items with two decisive votes")

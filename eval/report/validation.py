@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -63,8 +64,8 @@ def _table(v: Validation, other: str) -> Table:
     ceiling = share(v.ceiling.agreement) if several else Cell("–", ("one vote a pair",))
     difference = _points(v.difference) if several else Cell("–")
     table.rows.append([Cell("Agreement with one vote, %"), share(v.agreement), ceiling, difference])
-    table.rows.append([Cell("Cohen’s kappa"), _number(v.kappa), Cell("–"), Cell("–")])
-    table.rows.append([Cell("Kappa, chance one half"), _number(v.kappa_half), Cell("–"), Cell("–")])
+    table.rows.append([Cell("Cohen’s kappa"), _of(v.kappa, v.kappa_n), Cell("–"), Cell("–")])
+    table.rows.append([Cell("Kappa of decisive verdicts"), _of(v.kappa_half, v.kappa_half_n), Cell("–"), Cell("–")])
     for row in v.biases.to_dict(orient="records"):
         if not row["n"]:
             continue
@@ -76,12 +77,21 @@ def _table(v: Validation, other: str) -> Table:
         )
     if v.position.both_orders:
         table.rows.append([Cell("Consistent in both orders, %"), share(v.position.consistent), Cell("–"), Cell("–")])
-    if wording.known(v.worth_votes):
-        table.rows.append([Cell("Worth so many votes"), _number(v.worth_votes), Cell("–"), Cell("–")])
-    table.rows.append(
-        [Cell("PPI++ gain at most"), Cell(wording.number(v.ppi_gain, 2) + "×", sort=v.ppi_gain), Cell("–"), Cell("–")]
-    )
+    if not math.isnan(v.worth_votes):
+        beyond = math.isinf(v.worth_votes)
+        worth = _of(v.most_votes if beyond else v.worth_votes, v.worth_votes_n, more=" or more" if beyond else "")
+        table.rows.append([Cell("Worth so many votes"), worth, Cell("–"), Cell("–")])
+    gain = _of(v.ppi_gain, v.correlation_n, more="×")
+    table.rows.append([Cell("PPI++ gain at most"), gain, Cell("–"), Cell("–")])
     return table
+
+
+def _of(value: float, n: int, more: str = "") -> Cell:
+    """A value that has no interval, and how many items or votes it is of; "too few" where these say nothing."""
+    small = (f"n {wording.count(n)}",)
+    if not math.isfinite(value):
+        return Cell("too few", small)
+    return Cell(wording.number(value, 2) + more, small, sortable(value))
 
 
 def _number(value: float, digits: int = 2) -> Cell:

@@ -98,6 +98,22 @@ def test_a_few_items_with_more_votes_do_not_stand_for_all():
     assert table["n"].notna().all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_ten_pairs_on_which_two_people_never_agree_or_only_tie():
+    """Nothing is divided by an agreement of 0, and a judge beyond all majorities is worth "or more"."""
+    pairs = JUDGE[:10].assign(preference=np.repeat([1.0, 2.0], 5))
+    people = pd.concat([pairs.assign(annotator=n, preference=p) for n, p in (("a", 1.0), ("b", 2.0))])
+    found = validate(from_table(pairs, "j"), from_table(people, "p"), rounds=5)
+    assert found.ceiling.agreement.value == 0 and np.isnan(found.ratio)
+    same = pd.concat([pairs.assign(annotator=n) for n in ("a", "b", "c", "d")])
+    same.iloc[:3, same.columns.get_loc("preference")] = 2.0
+    beyond = validate(from_table(pairs, "j"), from_table(same, "p"), rounds=5)
+    assert beyond.table().set_index("measure").loc["worth votes", "value"] == beyond.most_votes
+    level = validate(from_table(pairs, "j"), from_table(people.assign(preference=1.5), "p"), rounds=5)
+    assert level.agreement.n == 0 and np.isnan(level.kappa_half)
+    assert level.table().set_index("measure").loc["kappa, chance 1/2", "meaning"] == "too few items (0)"
+
+
 def test_files_that_name_the_outputs_by_other_columns():
     """Texts in one file, models alone in the other, joined by an id: the models tell which output is which."""
     keyed = JUDGE.assign(pair_id=np.arange(len(JUDGE)))

@@ -66,7 +66,8 @@ def test_single_verdicts(make_run):
     known = 100 * (both["preference_x"] == both["preference_y"]).mean()
     assert rows["Agreement with one vote, %"][1].sort == pytest.approx(known)
     assert rows["Agreement with one vote, %"][2].small == ("one vote a pair",)
-    assert "Prefers the longer answer, %" in rows and "Cohen’s kappa" in rows
+    assert "Prefers the longer answer, %" in rows and rows["Cohen’s kappa"][1].small[0].startswith("n ")
+    assert rows["Kappa of decisive verdicts"][1].sort == pytest.approx(2 * known / 100 - 1)
     assert validation.section(RunFolder.read(make_run("alone", roles=("judge",)))) is None
 
 
