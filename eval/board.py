@@ -54,6 +54,15 @@ class Board(Result):
     def table(self) -> pd.DataFrame:
         return self.rows
 
+    def printed(self) -> pd.DataFrame:
+        """What the board is sorted by stands behind the method."""
+        shorter = {"length_controlled_winrate": "lc", "equal_length_winrate": "equal_length"}
+        bounds = [f"{shorter.get(self.sort_by, self.sort_by)}{end}" for end in ("_low", "_high")]
+        first = ["rank", "rank_low", "rank_high", "method", self.sort_by, *bounds]
+        first += ["win_rate", "win_rate_low", "win_rate_high", "standard_error", "n_total", "n_missing", "avg_length"]
+        order = [c for c in dict.fromkeys([*first, *self.rows.columns]) if c in self.rows]
+        return self.rows[order]
+
     def settings(self) -> dict[str, Any]:
         return {
             "baseline": self.baseline,

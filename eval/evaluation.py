@@ -26,6 +26,7 @@ from eval.prediction_powered import ppi
 from eval.winrate import WinRate, scores, win_rate
 from farm.errors import UserError
 from farm.formats import read_annotations
+from farm.statistics import terminal
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import difference_limits, joint_means
 from farm.votes.analysis import prefer_lists, prefer_longer
@@ -67,27 +68,23 @@ class Evaluation(Result):
         parts = [self._wide(self.methods)]
         if len(self.groups):
             shown = ["method", "category", "n", "win_rate", "low", "high", "shrunken", "p_bh"]
-            parts.append(
-                f"by {self.by}, weakest first (shrunken towards the method's mean):\n" + _text(self.groups[shown])
-            )
+            groups = terminal.shown(self.groups[shown], FEW)
+            parts.append(f"by {self.by}, weakest first (shrunken towards the method's mean):\n{groups}")
         if len(self.differences):
-            parts.append("differences, paired by instruction:\n" + _text(self.differences))
+            parts.append("differences, paired by instruction:\n" + terminal.shown(self.differences, FEW))
         if len(self.biases):
-            parts.append("biases, judge minus human:\n" + _text(self.biases))
-        parts.append("; ".join(f"{k}: {v}" for k, v in self.settings().items()))
+            parts.append("biases, judge minus human:\n" + terminal.shown(self.biases, FEW))
+        parts.append(self.said())
         return "\n\n".join(parts)
 
     @staticmethod
     def _wide(table: pd.DataFrame) -> str:
         """A few methods read better as columns, many as rows."""
-        if len(table) > 6:
-            return _text(table)
-        turned = table.set_index("method").T.reset_index(names="")
-        return turned.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")
+        return terminal.shown(table, FEW) if len(table) > 6 else terminal.turned(table, "method", FEW)
 
 
-def _text(table: pd.DataFrame) -> str:
-    return table.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")
+FEW = "too few"
+"""in the place of an interval of too few instructions"""
 
 
 _IDENTITY = tuple(

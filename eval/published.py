@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from farm.errors import UserError
+from farm.statistics import terminal
 from farm.statistics.result import Result
 
 LENGTH_CONTROLLED = "length_controlled_winrate"
@@ -56,10 +57,10 @@ class PublishedComparison(Result):
     def __str__(self) -> str:
         body = super().__str__()
         if len(self.beyond):
-            body += "\n\nbeyond the tolerance:\n" + self.beyond.to_string(index=False)
+            body += "\n\nbeyond the tolerance:\n" + terminal.shown(self.beyond)
         else:
             body += "\nno row is beyond its tolerance"
-        return body + (f"\nthe published recipe takes: {self.recipe}" if self.recipe else "")
+        return body + ("\n" + terminal.folded(f"the published recipe takes: {self.recipe}") if self.recipe else "")
 
 
 def read_published(table: pd.DataFrame, origin: str) -> pd.DataFrame:

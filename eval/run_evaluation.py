@@ -17,6 +17,7 @@ from eval.validation_study import ValidationStudy
 from farm import run_folder, run_tables
 from farm.errors import UserError
 from farm.protocols import Replication
+from farm.statistics import terminal
 
 
 def evaluate_run(folder: Path) -> dict[str, pd.DataFrame]:
@@ -65,7 +66,4 @@ def print_run(folder: Path, as_json: bool) -> None:
         print(json.dumps({name: json.loads(t.to_json(orient="records")) for name, t in tables.items()}, indent=1))
         return
     board = tables["leaderboard"]
-    ends = ("_low", "_high")
-    shown = [c for c in board if not str(c).endswith(ends) and c not in ("missing_why", "samples", "standard_error")]
-    with pd.option_context("display.width", 200, "display.max_columns", 40, "display.precision", 2):
-        print(board[shown].to_string(index=False))
+    print(terminal.shown(board.drop(columns=["missing_why", "samples", "standard_error"], errors="ignore")))

@@ -24,6 +24,7 @@ from eval.report.tables import Cell, Column, Palette, Table, counted, sortable
 from eval.winrate import scores
 from farm import files
 from farm.errors import UserError
+from farm.statistics import terminal
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import difference_limits, joint_means
 
@@ -59,7 +60,7 @@ class RunComparison(Result):
 
     def __str__(self) -> str:
         changed = self.settings_changed
-        said = changed.to_string(index=False) if len(changed) else "the same settings"
+        said = terminal.shown(changed) if len(changed) else "the same settings"
         return f"{said}\n\n{super().__str__()}"
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from farm.statistics import terminal
+
 
 class Result:
     """Base of the frozen result classes. A subclass may override :meth:`table` to choose what is shown."""
@@ -26,6 +28,10 @@ class Result:
             k: v for k, v in self._fields().items() if not isinstance(v, (pd.DataFrame, np.ndarray, dict, tuple))
         }
         return pd.DataFrame([scalars])
+
+    def printed(self) -> pd.DataFrame:
+        """The table as a terminal shows it, what matters most first: columns that find no room are left out there."""
+        return self.table()
 
     def settings(self) -> dict[str, Any]:
         """The settings under which the result was computed, as far as the table does not show them."""
@@ -42,9 +48,13 @@ class Result:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        body = self.table().to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")
-        said = "; ".join(f"{k}: {_short(v)}" for k, v in self.settings().items() if v not in ({}, (), None))
-        return f"{type(self).__name__}\n{body}" + (f"\n{said}" if said else "")
+        body = terminal.shown(self.printed())
+        return "\n".join(part for part in (type(self).__name__, body, self.said()) if part)
+
+    def said(self) -> str:
+        """The settings for a terminal."""
+        said = (f"{k}: {_short(v)}" for k, v in self.settings().items() if v not in ({}, (), None))
+        return terminal.folded("; ".join(said))
 
     def _repr_html_(self) -> str:
         body = self.table().to_html(index=False, float_format=lambda x: f"{x:.4g}", na_rep="", escape=True)
