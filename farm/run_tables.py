@@ -8,7 +8,6 @@ Columns of other names (what is swept, a method's metrics) are passed on as they
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +56,7 @@ def read(path: Path) -> pd.DataFrame:
     Raises:
         UserError: for a file that cannot be read, a missing column, or a value that is not of its column's kind.
     """
-    try:
-        table = formats.read_table(path)
-    except UnicodeEncodeError as error:
-        raise UserError(f"{path}: a text holds half of a character (a lone surrogate)") from error
+    table = formats.read_table(path)
     if len(set(map(str, table.columns))) < len(table.columns):
         raise UserError(f"{path}: a column stands there twice")
     if not len(table) and not len(table.columns):
@@ -113,10 +109,7 @@ def _converted(values: pd.Series, origin: str, column: str) -> NDArray[np.float6
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise UserError(f"{origin} {row + 1}: `{column}` is not a number but {_shown(value)}")
-        try:
-            out[row] = float(value)
-        except OverflowError:
-            out[row] = math.inf
+        out[row] = value
     return out
 
 
