@@ -108,7 +108,7 @@ def _table(rows: Rows) -> pd.DataFrame:
     if isinstance(rows, (str, Path)):
         read = formats.read_outputs if "output" in formats.read_table(rows).columns else formats.read_pairs
         return read(rows)
-    table = formats.merge_input(rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows)))
+    table = formats.merge_input(formats.rows(rows, "the rows"))
     if "output" in table:
         formats.require(table, ["instruction", "output"], "the outputs")
         return table
@@ -164,7 +164,7 @@ def calibrate(
     else:
         if pairs is not None:
             raise UserError("farm.calibrate: `pairs` is for a row of an evaluators leaderboard")
-        table = from_table(votes if isinstance(votes, pd.DataFrame) else pd.DataFrame(list(votes)), "the votes")
+        table = from_table(formats.rows(votes, "the votes"), "the votes")
         found = calibration.of_votes(
             calibration.of_annotator(table, annotator, "the votes"), "the votes", groups=groups
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from farm import cli
-from farm.run_folder import read_comparison
+from farm.run_folder import compact, read_comparison
 from farm.running import Run
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ SHOWN = ["win_rate", "win_rate_humans", "win_rate_gold", "gold"]
 def table(board: pd.DataFrame) -> str:
     """The leaderboard as `farm run` prints it where there is no terminal."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        cli.print_table(cli._compact(board), "pocket, seed 1")
+        cli.print_table(compact(board), "pocket, seed 1")
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pandas as pd
 
 from eval import judging
-from eval.evaluation import Evaluation, evaluate_table, read_files
+from eval.evaluation import Evaluation, evaluate_table, read_files, together
 from farm import files, formats
 from farm.errors import UserError
 from farm.statistics.result import Result
@@ -52,19 +52,24 @@ def evaluate(
 
         return evaluate_run(Path(rows))
     if human is not None:
-        settings["humans"] = formats.read_annotations(human) if isinstance(human, (str, Path)) else _read(human)
+        settings["humans"] = formats.as_annotations(
+            _read(human, "the human annotations"), _named(human, "the human annotations")
+        )
     if judge is None and baseline is None:
         if judge_settings or store is not None or fresh:
             raise UserError(
                 "`judge_settings`, `store` and `fresh` belong to a judge; annotations are taken as they are"
             )
-        table = read_files([Path(rows)]) if isinstance(rows, (str, Path)) else _read(rows)
-        return evaluate_table(table, seed=seed, **settings)
+        if isinstance(rows, (str, Path)):
+            return evaluate_table(read_files([Path(rows)]), seed=seed, **settings)
+        given = formats.as_annotations(_read(rows, "the annotations"), "the annotations")
+        return evaluate_table(together([("the annotations", given)]), seed=seed, **settings)
     if judge is None or baseline is None:
         raise UserError("model outputs need both `judge` and `baseline`")
     with tempfile.TemporaryDirectory() as place:
-        files = [_written(table, Path(place) / f"{name}.json") for name, table in (("own", rows), ("base", baseline))]
-        pairs = judging.pairs(files[:1], files[1])
+        named = ((rows, "own", "the outputs"), (baseline, "base", "the baseline's outputs"))
+        own, base = (_written(table, Path(place) / f"{name}.json", origin) for table, name, origin in named)
+        pairs = judging.pairs([own], base)
     judged = judging.judge(pairs, judge, settings=judge_settings, seed=seed, store=_path(store), fresh=fresh)
     return evaluate_table(judged.rows, seed=seed, **settings)
 
@@ -100,8 +105,11 @@ def leaderboard(
     """
     from eval import leaderboard_command
 
+    named = [sources] if isinstance(sources, (str, Path)) else sources
+    if not isinstance(named, Sequence) or not all(isinstance(name, (str, Path)) for name in named):
+        raise UserError("farm.leaderboard: sources are files, folders or names of sets; farm.evaluate takes rows")
     _shown, table, comparison = leaderboard_command.made(
-        [str(s) for s in ([sources] if isinstance(sources, (str, Path)) else sources)],
+        [str(name) for name in named],
         annotator=annotator,
         baseline=baseline,
         published=_path(published),
@@ -160,13 +168,13 @@ def validate(
     elif isinstance(judge, (str, Path)):
         votes = read_votes(judge)
     else:
-        votes = from_table(_read(judge), "the judge", annotator="judge")
+        votes = from_table(_read(judge, "the judge"), "the judge", annotator="judge")
     humans = None
     if human is not None:
         if isinstance(human, (str, Path)):
             humans = read_votes(human)
         else:
-            humans = from_table(_read(human), "the humans", annotator="human")
+            humans = from_table(_read(human, "the humans"), "the humans", annotator="human")
     return validate_command.of_votes(
         votes,
         humans,
@@ -245,14 +253,18 @@ def _path(name: str | Path | None) -> Path | None:
     return None if name is None else Path(name)
 
 
-def _read(rows: Table) -> pd.DataFrame:
-    if isinstance(rows, (str, Path)):
-        return formats.read_table(Path(rows))
-    return rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+def _read(rows: Table, origin: str) -> pd.DataFrame:
+    return formats.read_table(Path(rows)) if isinstance(rows, (str, Path)) else formats.rows(rows, origin)
 
 
-def _written(rows: Table, path: Path) -> Path:
+def _named(rows: Table, origin: str) -> str:
+    return str(rows) if isinstance(rows, (str, Path)) else origin
+
+
+def _written(rows: Table, path: Path, origin: str) -> Path:
     if isinstance(rows, (str, Path)):
         return Path(rows)
-    formats.write_table(_read(rows), path)
+    table = _read(rows, origin)
+    formats.require(table, ["instruction", "output"], origin)
+    formats.write_table(table, path)
     return path

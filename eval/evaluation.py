@@ -24,7 +24,7 @@ from eval.multiple import all_differences, holm, max_t
 from eval.orientation import baseline_first, check_judges, like
 from eval.prediction_powered import ppi
 from eval.winrate import WinRate, scores, win_rate
-from farm.errors import UserError
+from farm.errors import UserError, nearest
 from farm.formats import read_annotations
 from farm.statistics import terminal
 from farm.statistics.result import Result
@@ -98,12 +98,20 @@ def read_files(files: Sequence[Path]) -> pd.DataFrame:
     tables = []
     for path in files:
         table = read_annotations(path)
+        named = table if "generator_2" in table else table.assign(generator_2=Path(path).stem)
+        tables.append((str(path), named))
+    return together(tables)
+
+
+def together(tables: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
+    """The rows of tables of annotations (where each is from, and itself), one baseline, none twice."""
+    for origin, table in tables:
         if not len(table):
-            raise UserError(f"{path}: holds no annotation")
+            raise UserError(f"{origin}: holds no annotation")
         if "generator_2" not in table:
-            table = table.assign(generator_2=Path(path).stem)
-        tables.append(table.assign(_file=str(path), _row=np.arange(1, len(table) + 1)))
-    rows = pd.concat(tables, ignore_index=True)
+            raise UserError(f"{origin}: the field `generator_2` is missing; {nearest('generator_2', table.columns)}")
+    numbered = [t.assign(_file=origin, _row=np.arange(1, len(t) + 1)) for origin, t in tables]
+    rows = pd.concat(numbered, ignore_index=True)
 
     def where(k: int) -> str:
         return f"{rows['_file'].iloc[k]}: row {rows['_row'].iloc[k]}"

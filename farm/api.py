@@ -44,8 +44,9 @@ def run(
     Returns:
         the run: ``folder``, ``leaderboard`` and other tables, ``failures``, ``report``.
     """
-    study = _study(plan, settings, seed, only)
-    return Undertaking(study, None if out is None else Path(out), force).go(engine, workers)
+    study = _study(plan, settings, seed, [only] if isinstance(only, str) else only)
+    again = [force] if isinstance(force, str) else force
+    return Undertaking(study, None if out is None else Path(out), again).go(engine, workers)
 
 
 def dry_run(plan: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | Sequence[str] = ()) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def _data(
         path = config.find("experiments", str(plan))
         data, origin = {"name": path.stem, **config.load_mapping(path)}, str(path)
     if not isinstance(settings, Mapping):
-        return config.override(data, list(settings)), origin
+        return config.override(data, [settings] if isinstance(settings, str) else list(settings)), origin
     for key, value in settings.items():
         config.put(data, key, with_paths(value), "settings")
     return data, origin

@@ -164,8 +164,10 @@ def run(
 
 def _show(finished: Run, study: Study) -> None:
     """The result on the terminal."""
+    from farm.run_folder import compact
+
     seed = f", {len(study.variants)} variants" if study.plural else f", seed {study.variants[0].experiment.seed}"
-    board = _compact(finished.leaderboard, [k for k in study.variants[0].labels if k != "seed"])
+    board = compact(finished.leaderboard, [k for k in study.variants[0].labels if k != "seed"])
     print_table(board, f"{study.whole.name}{seed}")
     for failure in dict.fromkeys(map(_failed, finished.failures)):
         print(folded(f"failed      {failure}"))
@@ -201,32 +203,6 @@ def _foreseen(foreseen: dict[str, Any]) -> str:
     from farm.forecast import text
 
     return folded(text(foreseen))
-
-
-def _compact(board: pd.DataFrame, keys: Sequence[str] = ()) -> pd.DataFrame:
-    """A leaderboard for the terminal: an estimate and its interval in one cell, counts left to the files."""
-    import pandas as pd
-
-    def cell(value: float, low: float, high: float, digits: int) -> str:
-        if value != value:
-            return ""
-        return f"{value:.{digits}f}" + (f" ±{(high - low) / 2:.{digits}f}" if low == low and high == high else "")
-
-    shown: dict[str, Any] = {}
-    for column in board.columns:
-        column = str(column)
-        low, high = f"{column}_low", f"{column}_high"
-        if column == "rank" and low in board.columns:
-            shown[column] = [f"{a}-{b}" if a < b else str(a) for a, b in zip(board[low], board[high], strict=True)]
-        elif low in board.columns and high in board.columns and column != "proxy":
-            digits = 1 if column.startswith("win_rate") else 2
-            rows = zip(board[column], board[low], board[high], strict=True)
-            shown[column.replace("win_rate_", "by ")] = [cell(*row, digits) for row in rows]
-        elif column in keys:
-            shown[column.rpartition(".")[2]] = board[column].tolist()
-        elif column in ("method", "kl"):
-            shown[column] = (board[column].round(2) + 0.0 if column == "kl" else board[column]).tolist()  # + 0: no -0
-    return pd.DataFrame(shown)
 
 
 def print_table(table: pd.DataFrame, title: str = "") -> None:

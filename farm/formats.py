@@ -8,7 +8,7 @@ the older 0 are ties, null (and -1, its mark of a failed call) is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,28 @@ def require(table: pd.DataFrame, columns: Sequence[str], origin: str | Path) -> 
             value = table[column].iloc[int(wrong[0])]
             found = "missing" if is_missing(value) else f"not a text: {shown(value)}"
             raise UserError(f"{origin}: row {int(wrong[0]) + 1}: `{column}` is {found}")
+
+
+def rows(given: object, origin: str) -> pd.DataFrame:
+    """A table in memory as a table of its own: a DataFrame, or rows that are mappings.
+
+    Raises:
+        UserError: for anything else, and for a column that stands twice.
+    """
+    if isinstance(given, pd.DataFrame):
+        table = given.copy()
+    elif isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
+        wrong = next((i for i, row in enumerate(given) if not isinstance(row, Mapping)), None)
+        if wrong is not None:
+            found = type(given[wrong]).__name__
+            raise UserError(f"{origin}: row {wrong + 1} is of type {found}; a row is a mapping of fields to values")
+        table = pd.DataFrame(list(given))
+    else:
+        raise UserError(f"{origin}: give a table or a list of rows that are mappings, not {type(given).__name__}")
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise UserError(f"{origin}: the column `{twice[0]}` stands twice")
+    return table
 
 
 def merge_input(table: pd.DataFrame) -> pd.DataFrame:
@@ -93,18 +115,23 @@ def _truth(values: pd.Series) -> np.ndarray:
 
 
 def read_annotations(path: str | Path) -> pd.DataFrame:
+    """The annotations of a file, as :func:`as_annotations`."""
+    return as_annotations(read_table(path), path)
+
+
+def as_annotations(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame:
     """Annotations: ``preference`` with ``instruction`` (or ``instruction_id`` where texts were left out).
 
-    ``status`` is added where the file has none: "ok", or "unparseable" for a missing preference.
+    ``status`` is added where there is none: "ok", or "unparseable" for a missing preference.
     """
-    table = merge_input(read_table(path))
+    table = merge_input(table)
     if "preference" not in table.columns:
-        raise UserError(f"{path}: the field `preference` is missing; {nearest('preference', table.columns)}")
+        raise UserError(f"{origin}: the field `preference` is missing; {nearest('preference', table.columns)}")
     if "instruction" not in table.columns and "instruction_id" not in table.columns:
-        raise UserError(f"{path}: neither `instruction` nor `instruction_id` is there to tell the rows apart")
+        raise UserError(f"{origin}: neither `instruction` nor `instruction_id` is there to tell the rows apart")
     if "instruction" in table.columns:
-        require(table, ["instruction"], path)
-    table["preference"] = preferences(table["preference"], path)
+        require(table, ["instruction"], origin)
+    table["preference"] = preferences(table["preference"], origin)
     if "status" not in table.columns:
         table["status"] = np.where(np.isnan(table["preference"]), "unparseable", "ok")
     return table

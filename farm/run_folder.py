@@ -184,6 +184,31 @@ def write_tables(run: Path, tables: dict[str, pd.DataFrame]) -> None:
         formats.write_table(table, run / f"{name}.json")
 
 
+def compact(board: pd.DataFrame, keys: Sequence[str] = ()) -> pd.DataFrame:
+    """A leaderboard to look at: an estimate and its interval in one cell, counts left to the files."""
+
+    def cell(value: float, low: float, high: float, digits: int) -> str:
+        if value != value:
+            return ""
+        return f"{value:.{digits}f}" + (f" ±{(high - low) / 2:.{digits}f}" if low == low and high == high else "")
+
+    shown: dict[str, Any] = {}
+    for column in board.columns:
+        column = str(column)
+        low, high = f"{column}_low", f"{column}_high"
+        if column == "rank" and low in board.columns:
+            shown[column] = [f"{a}-{b}" if a < b else str(a) for a, b in zip(board[low], board[high], strict=True)]
+        elif low in board.columns and high in board.columns and column != "proxy":
+            digits = 1 if column.startswith("win_rate") else 2
+            rows = zip(board[column], board[low], board[high], strict=True)
+            shown[column.replace("win_rate_", "by ")] = [cell(*row, digits) for row in rows]
+        elif column in keys:
+            shown[column.rpartition(".")[2]] = board[column].tolist()
+        elif column in ("method", "kl"):
+            shown[column] = (board[column].round(2) + 0.0 if column == "kl" else board[column]).tolist()  # + 0: no -0
+    return pd.DataFrame(shown)
+
+
 def read_comparison(run: Path) -> Comparison:
     """What the evaluator was given, from the files of a run folder alone.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from html import escape
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from farm.experiment import BASELINE, Study, folder_name
 from farm.graph import Graph, Node, descendants, merge
 from farm.launched import follows
 from farm.plan import SFT, Plan, describe_study
+from farm.progress import printable
 from farm.protocols import Aggregator, Comparison, Replication, Reporter
 from farm.records import unanswered
 from farm.run_folder import Finished
@@ -57,6 +60,19 @@ class Run:
         """What the evaluator or aggregator says in sentences; often nothing."""
         there = (self.folder / "headlines.json").is_file()
         return [str(said) for said in self.table("headlines")["headline"]] if there else []
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows; everything that is told is text, whatever stands in it."""
+        parts = [f"<p>{escape(str(self.folder))}</p>"]
+        with suppress(UserError):  # a folder without tables has nothing more to show
+            parts.append(run_folder.compact(self.leaderboard).to_html(index=False, border=0, escape=True))
+            parts += [f"<p>{escape(said)}</p>" for said in self.headlines]
+        for failure in self.failures:
+            said = f"{failure.get('method') or 'all methods'} failed: {failure.get('reason')}"
+            parts.append(f"<p>{escape(said)}</p>")
+        if self.report is not None:
+            parts.append(f'<p><a href="{escape(self.report.resolve().as_uri())}">report</a></p>')
+        return printable("\n".join(parts))
 
     @property
     def report(self) -> Path | None:

@@ -1,6 +1,7 @@
 """Every command has a function in Python that gives what the command gives."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,10 @@ MINE = {
     "judges": {"judge": "person"},
     "sizes": {"pairs": 60, "evaluation": 8, "samples": 3},
 }
+ROW = {"instruction": "q", "output_1": "a", "output_2": "b"}
+NAMED = {"generator_1": "base", "generator_2": "mine"}
+JUDGED = {**NAMED, "annotator": "judge"}
+TWICE = pd.DataFrame([["q", "a", "b", 1]], columns=["instruction", "output_1", "output_1", "preference"])
 CYCLE = [[0.5, 0.8, 0.1], [0.2, 0.5, 0.7], [0.9, 0.3, 0.5]]
 
 
@@ -239,3 +244,54 @@ def test_annotating_as_the_command_does(tmp_path: Path, told: CliRunner) -> None
         farm.annotate(outputs, "rater", kind="rating")
     with pytest.raises(UserError, match="no design `al`"):
         farm.annotate(outputs, design="al")
+
+
+WRONG = {
+    "annotate": [None, 5, [1, 2], ["a"], [], ROW, [{"instruction": "q"}], TWICE],
+    "evaluate": [None, [3], [ROW], [], pd.DataFrame(), [{**ROW, **JUDGED, "preference": "first"}], [{**ROW, **NAMED}],
+                 [{**ROW, "preference": 1}], [{**ROW, **JUDGED, "preference": 2}] * 2],
+    "validate": [None, [1], [ROW], TWICE],
+    "calibrate": [None, [1], [ROW], TWICE],
+    "leaderboard": [None, [ROW], pd.DataFrame([ROW])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "rows"), [(name, rows) for name, wrong in WRONG.items() for rows in wrong])
+def test_a_wrong_table_is_one_sentence(
+    name: str, rows: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FARM_HOME", str(tmp_path))
+    with pytest.raises(UserError) as said:
+        getattr(farm, name)(rows)
+    assert len(str(said.value)) < 300
+    assert "\n" not in str(said.value)
+
+
+def test_a_wrong_table_gets_the_sentence_of_the_command(tmp_path: Path) -> None:
+    rows = [{**ROW, **JUDGED, "preference": 2}, {**ROW, **JUDGED, "preference": "first"}]
+    for wrong in (rows, rows[:1] * 2, [ROW]):
+        (tmp_path / "rows.json").write_text(json.dumps(wrong))
+        with pytest.raises(UserError) as of_file:
+            farm.evaluate(tmp_path / "rows.json")
+        with pytest.raises(UserError) as of_rows:
+            farm.evaluate(wrong)
+        assert str(of_rows.value) == str(of_file.value).replace(f"{tmp_path / 'rows.json'}", "the annotations")
+
+
+def test_a_run_in_a_notebook_is_text(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\x1b[2J"
+    folder = tmp_path / f"run {evil}".replace("/", "-")
+    folder.mkdir()
+    board = pd.DataFrame([{"method": evil, "win_rate": 60.0, "win_rate_low": 55.0, "win_rate_high": 65.0}])
+    board.to_json(folder / "leaderboard.json", orient="records")
+    pd.DataFrame({"headline": [f"a & b {evil}"]}).to_json(folder / "headlines.json", orient="records")
+    (folder / "report.html").write_text("")
+    run = farm.Run(folder, [{"method": "dpo", "stage": "dpo", "reason": evil}])
+    shown = run._repr_html_()
+    assert "60.0 ±5.0" in shown
+    assert "dpo failed: &lt;script&gt;" in shown
+    assert "a &amp; b" in shown
+    assert set(re.findall(r"<(\w+)", shown)) <= {"p", "table", "thead", "tbody", "tr", "th", "td", "a"}
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", shown)
+    assert 'href="file:///' in shown
+    assert "<table" not in farm.Run(tmp_path / "nowhere")._repr_html_()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm import cli, progress
+from farm import cli, progress, run_folder
 from farm.errors import UserError, cause
 
 FARM = Path(sys.executable).parent / "farm"
@@ -70,7 +70,7 @@ def test_a_table_of_eighty_columns_keeps_its_numbers(capsys: pytest.CaptureFixtu
     for column, value in (("win_rate", 81.44), ("win_rate_humans", 100.0), ("win_rate_gold", 7.31), ("gold", -12.345)):
         board[[column, f"{column}_low", f"{column}_high"]] = value, value - 2.7, value + 2.7
     board["kl"] = [13.31, 0.0]
-    cli.print_table(cli._compact(board), "pocket, seed 1")
+    cli.print_table(run_folder.compact(board), "pocket, seed 1")
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.count("-12.35 ±2.70") == 2
