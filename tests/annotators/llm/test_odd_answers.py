@@ -157,3 +157,17 @@ def test_a_wait_beyond_all_patience_ends_the_run_and_a_long_one_is_said(
 
 def test_what_servers_say_is_one_line_that_a_terminal_does_not_obey() -> None:
     assert redacted("no\x1b[2J\x07 such\nmodel \ud800") == "no [2J such model ?"
+
+
+@pytest.mark.parametrize("value", [1000.0, float("inf"), float("nan"), 10**400, "-0.1x", None])
+def test_odd_log_probabilities_do_not_stop_a_run(value: Any, store: Store, quick: Limits) -> None:
+    def change(reply: dict[str, Any]) -> None:
+        first = reply["choices"][0]["logprobs"]["content"][0]
+        first["logprob"] = value
+        for other in first["top_logprobs"]:
+            other["logprob"] = value
+
+    with FaultServer() as server, session(quick):
+        server.plan = once(server, "openai/judge", change)
+        table = judge("openai/judge", server, store, "plain").annotate(make_pairs(3), seed=0)
+    assert (table["status"] == "ok").all()
