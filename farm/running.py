@@ -176,7 +176,7 @@ class Undertaking:
                     failures += [{"variant": variant.name, **failure} for failure in finished.failures]
                     shown.advance(1)
             if not rows:
-                raise UserError(f"no variant of {self.study.whole.name} came to an end: {failures[0]['reason']}")
+                raise Fruitless(f"no variant of {self.study.whole.name} came to an end: {failures[0]['reason']}")
             variants = pd.DataFrame(rows)
             with progress.task("aggregating"):
                 tables = aggregator.aggregate(Replication(variants, folders, self.study.variants[0].experiment.seed))

@@ -167,5 +167,7 @@ def test_the_command_gives_every_kind(annotate, tmp_path):
         annotate(tmp_path / "outputs.json", "--kind", "rating", "--annotators", "rater", "--out", tmp_path / "x.json")
     judge = [tmp_path / "outputs.json", "--kind", "ratings", "--annotators", "llm_rater"]
     judge += ["--set", "model=mock/refuse", "--out", tmp_path / "llm.json", "--json"]
-    assert json.loads(annotate(*judge))["status"] == {"refused": 12}
+    with pytest.raises(UserError, match=r"not one answer \(12 refused\)"):
+        annotate(*judge)
+    assert {row["status"] for row in json.loads((tmp_path / "llm.json").read_text())} == {"refused"}
     assert json.loads(annotate(*judge, "--dry-run"))["questions"] == 12
