@@ -34,6 +34,7 @@ from eval.strength_errors import sandwich
 from eval.strengths import fit_davidson, fit_half
 from eval.win_matrix import count, refuse_unconnected
 from farm.errors import UserError
+from farm.formats import require_labels
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import Estimate, codes, critical, interval
 
@@ -189,6 +190,7 @@ def bradley_terry(
     for column in clusters:
         if column not in battles.table:
             raise UserError(f"the battles have no column `{column}`; there are: {', '.join(battles.table.columns)}")
+        require_labels(battles.table, column, "the battles")
     kept = battles.score != 0.5 if ties == "drop" else slice(None)
     first, second, score = battles.first, battles.second, battles.score
     if ties == "drop":

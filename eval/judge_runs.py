@@ -11,6 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.errors import UserError
+from farm.errors import shown as cell
+from farm.formats import require_labels
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import codes, limits
 
@@ -55,7 +57,11 @@ def audit_runs(
     for column in by:
         if column not in votes:
             raise UserError(f"the runs have no column `{column}`; there are: {', '.join(map(str, votes.columns))}")
-    label = np.asarray(pd.to_numeric(votes[truth]), np.float64)
+        require_labels(votes, column, "the runs")
+    label = pd.to_numeric(votes[truth], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    if not np.isfinite(label).all():
+        row = int(np.flatnonzero(~np.isfinite(label))[0])
+        raise UserError(f"the runs: row {row + 1}: `{truth}` is not a number: {cell(votes[truth].iloc[row])}")
     groups = votes.groupby(by, sort=True)
     run, number = groups.ngroup().to_numpy(), groups.ngroups
     given, shown = votes["given"].to_numpy(np.float64), votes["shown"].to_numpy(np.float64)

@@ -54,6 +54,15 @@ def rows(given: object, origin: str) -> pd.DataFrame:
     return table
 
 
+def require_labels(table: pd.DataFrame, column: str, origin: str | Path) -> None:
+    """Refuse a table in which a row has nothing in a column that tells rows apart, or no text or number there."""
+    for row, value in enumerate(table[column], start=1):
+        if is_missing(value):
+            raise UserError(f"{origin}: row {row}: `{column}` is missing, which tells the rows apart")
+        if not isinstance(value, (str, int, float, np.number)) or isinstance(value, bool):
+            raise UserError(f"{origin}: row {row}: `{column}` is not a name or number: {shown(value)}")
+
+
 def merge_input(table: pd.DataFrame) -> pd.DataFrame:
     """Alpaca's separate ``input`` field becomes part of the instruction, as AlpacaEval does."""
     if "input" not in table.columns or "instruction" not in table.columns:

@@ -103,7 +103,8 @@ TABLES: dict[str, list[dict[str, Any]]] = {
     "judge": [r | {"annotator": "judge"} for r in votes() if r["annotator"] == "p0"],
     "verdicts": [{"pair_id": k, "preference": 1 + k % 2, "annotator": "judge"} for k in range(12)],
     "texts": [
-        {"pair_id": k, "instruction": f"i{k}", "output_1": f"one {k}", "output_2": f"another {k}"} for k in range(12)
+        {"pair_id": k, "instruction": f"i{k}", "output_1": f"- one\n- {k}", "output_2": f"another {k} " * 5}
+        for k in range(12)
     ],
     "runs": [
         {"id": k, "winner": 1 + k % 2, "human_label": 1 + k // 3 % 2, "judge": "j", "swapped": k % 2}
