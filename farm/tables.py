@@ -267,7 +267,10 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
             pyarrow.parquet.write_table(_arrow(table, path), new)
             return
         if suffix == ".csv":
-            text = _neutralised(table).to_csv(index=False)
+            safe = _neutralised(table)
+            text = safe.to_csv(index=False)
+            if "\r" in text:  # alone it ends a row, and is not quoted by itself
+                text = safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
         else:
             lines = [json.dumps(row, ensure_ascii=False, default=_plain) for row in _records(table)]
             text = "\n".join(lines) + "\n" if suffix == ".jsonl" else "[\n" + ",\n".join(lines) + "\n]\n"
