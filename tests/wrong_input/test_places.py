@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from farm import config, files, formats, tables
-from farm.errors import UserError, brief, shown
+from farm import config, experiment, files, formats, tables
+from farm.errors import Alarm, UserError, brief, shown
+from farm.plan import Plan
 
 Farm = Callable[..., tuple[int, str, str]]
 ROWS = [
@@ -216,3 +217,9 @@ def test_sentences_are_short() -> None:
     assert len(str(UserError("x" * 10_000 + "\n" + "y" * 10_000))) < 300 and "\n" not in str(UserError("a\nb"))
     assert brief("abc", 3) == "abc" and len(shown(["x" * 1_000] * 1_000)) <= 80
     assert shown(10**5_000) == "a whole number of 5,001 digits"
+
+
+def test_fewer_instructions_than_were_asked_for_is_said() -> None:
+    study = experiment.load("pocket", ["sizes.evaluation=500"])
+    with pytest.warns(Alarm, match="`sizes.evaluation` is 500, but the world has 200 instructions"):
+        Plan(study.variants[0].experiment, study.origin).check()
