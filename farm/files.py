@@ -106,7 +106,7 @@ def check_out(path: Path, inputs: Sequence[Path | None] = ()) -> None:
 def check_folder(path: Path) -> None:
     """Refuse a folder that cannot be made, or not be written into, before the work. Raises UserError."""
     if exists(path) and not path.is_dir():
-        raise UserError(f"{path}: is a file; name a folder")
+        raise UserError(f"{path}: is there already and is not a run folder; give another --out")
     with refusals(path, "written"), _tried(path):
         pass
 

@@ -192,7 +192,7 @@ def test_a_matrix_world_and_its_truth(farm, tmp_path):
     [
         (["PAIRS", "--annotators", "trainnig", "--out", "o.json"], "did you mean `training`"),
         (["PAIRS", "--annotators", "training", "--out", "o.txt"], "the suffix tells the format"),
-        (["PAIRS", "--annotators", "training", "--out", "PAIRS"], "would overwrite the pairs"),
+        (["PAIRS", "--annotators", "training", "--out", "PAIRS"], "would be overwritten"),
         (["nowhere.json", "--annotators", "training", "--out", "o.json"], "no such file"),
         (["PAIRS", "--annotators", "training", "--out", "o.json", "--set", "rat=1"], "did you mean `rate`"),
         (["PAIRS", "--annotators", "training", "--out", "o.json", "--set", "rate=2"], "between 0 and 1"),
