@@ -1,21 +1,17 @@
 """GPU time of stages that nothing is on record about, by the model's arithmetic.
 
 6 N operations a token in training, 2 N in scoring and sampling, at the share of a device's peak that each reaches. The
-shares are assumptions, and so is the peak: `benchmarks/train_gpu.py` measures a device. What a method does is read from
-its settings (``steps`` and ``rollouts`` of online methods, ``epochs`` of others, ``n`` of best-of-n); one that has none
-of these has no estimate.
+shares are assumptions, and so is the peak: `benchmarks/train_gpu.py` measures a device. How many texts a stage goes
+through, it says itself (:class:`farm.experiments.stages.stage.Size`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from farm.graph import Node
-from farm.plan import SFT, Plan
+from farm.experiments.stages.stage import Texts
 
 PEAK = 400e12
 """operations a second that one device's matrix products reach"""
@@ -24,16 +20,20 @@ PROMPT = 64
 """tokens"""
 
 
-def seconds(plan: Plan, node: Node) -> float | None:
-    """Seconds of one GPU for a stage; None where the size of the model or the work of the method is not known."""
-    size = parameters(str(plan.description["world"].get("model", "")))
-    response = plan.description["world"].get("max_new_tokens")
-    if size is None or not isinstance(response, int):
+def seconds(model: str, texts: Texts | None, response: object) -> float | None:
+    """Seconds of one GPU for what a model goes through, with so many tokens a response at most; None where the model's
+    size or the work is not known."""
+    size = parameters(model)
+    if size is None or texts is None or not isinstance(response, int):
         return None
-    trained, read, written = tokens(plan, node, response) or (None, 0.0, 0.0)
-    if trained is None:
-        return None
+    trained, read, written = tokens(texts, response)
     return size * (6 * trained / TRAINING + 2 * read / SCORING + 2 * written / SAMPLING) / PEAK
+
+
+def tokens(texts: Texts, response: float, prompt: float = PROMPT) -> tuple[float, float, float]:
+    """Tokens trained on, read and written, of which prompts and responses have so many each."""
+    whole = prompt + response
+    return texts.trained * whole, texts.read * whole, texts.written * response
 
 
 def parameters(model: str) -> float | None:
@@ -52,45 +52,3 @@ def parameters(model: str) -> float | None:
             return None
     found = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", model.lower())
     return None if found is None else float(found[1]) * (1e9 if found[2] == "b" else 1e6)
-
-
-def tokens(plan: Plan, node: Node, response: float, prompt: float = PROMPT) -> tuple[float, float, float] | None:
-    """Tokens trained on, read and written by a stage, of which prompts and responses have so many each."""
-    sizes, described = plan.experiment.sizes, plan.description
-    whole = prompt + response
-    if node.kind == "sft":
-        return _epochs(described["sft"]) * sizes.demonstrations * whole, 0, 0
-    if node.kind == "pairs":
-        return 0, 0, 2 * sizes.pairs * response
-    if node.kind in ("reward model", "preference model"):
-        return _epochs(described[node.kind.replace(" ", "_")]) * 2 * sizes.pairs * whole, 0, 0
-    if node.kind == "answers":
-        name = node.name.removesuffix(" answers")
-        spec = {} if name == SFT else described["methods"][name]
-        choices = int(spec.get("n") or 1) if "epochs" not in spec else 1  # best-of-n chooses when it answers
-        n = sizes.evaluation * sizes.samples
-        return 0, n * whole * (choices + 2), n * choices * response * (2 if name == SFT else 1)
-    if node.kind == "method" and node.method is not None:
-        return _of_method(described["methods"][node.method], plan, node.method, response, whole)
-    return None
-
-
-def _of_method(
-    spec: Mapping[str, Any], plan: Plan, name: str, response: float, whole: float
-) -> tuple[float, float, float] | None:
-    sizes = plan.experiment.sizes
-    if isinstance(steps := spec.get("steps"), int) and isinstance(rollouts := spec.get("rollouts"), int):
-        n = steps * rollouts  # each is written, read by the reward model and the reference, and learned from
-        return _epochs(spec) * n * whole, 2 * n * whole, n * response
-    if "epochs" in spec and "preferences" in plan.stages.method(name).needs:
-        n = 2 * sizes.pairs  # both sides, and the reference's log-probabilities once
-        return _epochs(spec) * n * whole, n * whole, 0
-    if isinstance(best := spec.get("n"), int) and "epochs" in spec:  # expert iteration: the best of n, then SFT on it
-        drawn = sizes.prompts * best
-        return _epochs(spec) * sizes.prompts * whole, drawn * whole, drawn * response
-    return (0, 0, 0) if isinstance(spec.get("n"), int) else None  # best-of-n trains nothing
-
-
-def _epochs(spec: Mapping[str, Any] | None) -> float:
-    found = (spec or {}).get("epochs", 1)
-    return float(found) if isinstance(found, (int, float)) else 1.0

@@ -24,7 +24,7 @@ from farm import sealed
 from farm.code_digest import code_digest, with_code
 from farm.store import address
 
-__all__ = ["Artifacts", "Place", "Stage", "Work", "alone", "code_digest", "with_code"]
+__all__ = ["Artifacts", "Made", "Place", "Work", "alone", "code_digest", "with_code"]
 
 TIMINGS = "timings.jsonl"
 
@@ -39,7 +39,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Made:
     """A finished stage."""
 
     name: str
@@ -89,14 +89,14 @@ class Artifacts:
         """The same by the sizes of its files alone, at once."""
         return sealed.flaw(self.folder(name, key), contents=False) is None
 
-    def find(self, name: str, key: str, found: bool = True) -> Stage:
+    def find(self, name: str, key: str, found: bool = True) -> Made:
         """A finished stage. Raises FileNotFoundError where it is not done."""
         folder = self.folder(name, key)
         note = folder / "stage.json"
         seconds = float(json.loads(note.read_text())["seconds"])
         with contextlib.suppress(OSError):  # the last use, for `farm clean`
             os.utime(note)
-        return Stage(name, folder, key, seconds, found)
+        return Made(name, folder, key, seconds, found)
 
     def partial(self, name: str, key: str) -> Path:
         """The folder beside a stage that is being made."""
@@ -110,7 +110,7 @@ class Artifacts:
         make: Work,
         facts: dict[str, Any] | None = None,
         again: bool = False,
-    ) -> Stage:
+    ) -> Made:
         """The stage, made by ``make`` unless it is there.
 
         Args:

@@ -108,7 +108,6 @@ _DEFAULTS = {
 }
 PLURAL = ("seeds", "sweep", "aggregator")
 """What says how many experiments a YAML is; a single one of them has none of it"""
-KINDS = ("sft", "pairs", "annotation", "reward model", "preference model", "method", "answers", "judgement")
 
 
 @dataclass(frozen=True)
@@ -230,10 +229,6 @@ def _single(data: dict[str, Any], origin: str) -> Experiment:
                     f"{origin}: `{name}` cannot be a name under `{kind}`; take letters, digits, _ . - and none of "
                     + ", ".join(sorted(taken))
                 )
-    for name in experiment.resources:
-        if name not in KINDS and name not in experiment.methods:
-            known = [*KINDS, *experiment.methods]
-            raise UserError(f"{origin}: unknown key `{name}` of resources; {nearest(name, known)}")
     return experiment
 
 

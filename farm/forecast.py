@@ -13,9 +13,10 @@ from typing import Any
 from farm import arithmetic
 from farm.errors import UserError
 from farm.estimate import Estimator, duration, total
-from farm.experiment import KINDS
+from farm.experiments.setting import Setting
+from farm.experiments.stages.method import MethodStage
+from farm.experiments.stages.stage import Size
 from farm.foreseen_prices import TYPICAL_INSTRUCTION, TYPICAL_OUTPUT, ForeseenPrices
-from farm.graph import Node
 from farm.measured_speed import MeasuredSpeed
 from farm.plan import Plan
 from farm.running import Undertaking
@@ -41,22 +42,24 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
         done = key not in again and artifacts.there(node.name, key)
         estimate = estimator(node)
         seconds, price, foreseen = estimate.seconds, estimate.price, None
-        if not done and node.kind in ("annotation", "judgement") and not estimate.same:
-            foreseen = prices(plan_of[key], node)
+        setting, size = plan_of[key].setting, plan_of[key].stages[key].size()
+        if not done and size.asks is not None and not estimate.same:
+            foreseen = prices(setting, size.asks)
             price = price if foreseen is None else foreseen["price"]
         computed = not done and seconds is None and node.gpus > 0
         if computed:
-            seconds = arithmetic.seconds(plan_of[key], node)
+            world = setting.description["world"]
+            seconds = arithmetic.seconds(str(world.get("model", "")), size.texts, world.get("max_new_tokens"))
         measured = not done and seconds is None and not computed and absent is None
         if measured:
-            seconds = _measured(speed, plan_of[key], node, foreseen)
+            seconds = _measured(speed, setting, size, foreseen)
         rows.append(
             {
                 "stage": node.name,
                 "kind": node.kind,
                 "seed": node.facts.get("seed"),
                 "done": done,
-                "verdicts": node.units if node.kind in ("annotation", "judgement") else 0,
+                "verdicts": 0 if size.asks is None else size.asks.rows,
                 "seconds": None if done else seconds,
                 "computed": computed and seconds is not None,
                 "measured": measured and seconds is not None,
@@ -67,13 +70,14 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
         )
     ahead = [row for row in rows if not row["done"]]
     if ahead and ahead[0]["measured"]:  # the base model is made by whoever wants it first
-        ahead[0]["seconds"] += sum(speed.base_model(plan) for plan in _one_a_world(undertaking.plans))
+        ahead[0]["seconds"] += sum(speed.base_model(plan.setting) for plan in _one_a_world(undertaking.plans))
     seconds, unknown = total(row["seconds"] for row in ahead)
     gpu_seconds, _ = total(row["seconds"] for row in ahead if row["gpu"])
     asked = [row for row in ahead if row["verdicts"]]
     price, unpriced = total(row["price"] for row in asked)
     questions = [row["questions"] for row in asked if row["questions"]]
-    learning = sorted({n.method for k, n in graph.items() if n.kind == "method" and n.method and _asks(plan_of[k], n)})
+    stages = [plan_of[key].stages[key] for key in graph]
+    learning = sorted({s.method for s in stages if isinstance(s, MethodStage) and "annotator" in s.needs})
     return {
         "run": str(undertaking.folder),
         "variants": len(undertaking.plans),
@@ -101,30 +105,23 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
 _COUNTED = ("questions", "input_tokens", "output_tokens", "models", "unpriced")
 
 
-def _measured(speed: MeasuredSpeed, plan: Plan, node: Node, foreseen: dict[str, Any] | None) -> float | None:
-    if node.kind not in ("annotation", "judgement"):
-        return speed.seconds(plan, node)
+def _measured(speed: MeasuredSpeed, setting: Setting, size: Size, foreseen: dict[str, Any] | None) -> float | None:
+    if size.asks is None:
+        return speed.seconds(setting, size.texts)
     programs = foreseen is not None and foreseen["price"] == 0 and not foreseen["questions"]
-    return speed.verdicts(plan, node) if programs else None
+    return speed.verdicts(setting, size.asks) if programs else None
 
 
 def _one_a_world(plans: Sequence[Plan]) -> Iterable[Plan]:
-    return {address(plan.description["world"]): plan for plan in plans}.values()
-
-
-def _asks(plan: Plan, node: Node) -> bool:
-    """Whether a method asks the annotator while it learns: how often, only it knows."""
-    return node.method is not None and "annotator" in plan.stages.method(node.method).needs
+    return {address(plan.setting.description["world"]): plan for plan in plans}.values()
 
 
 def text(foreseen: dict[str, Any]) -> str:
     """What `farm run --dry-run` prints."""
     rows = foreseen["stages"]
     out = [f"{'stage':<16}{'done':>8}{'to do':>8}{'verdicts':>12}{'time':>12}{'price':>12}"]
-    for kind in KINDS:
+    for kind in dict.fromkeys(row["kind"] for row in rows):
         of = [row for row in rows if row["kind"] == kind]
-        if not of:
-            continue
         ahead = [row for row in of if not row["done"]]
         verdicts = sum(row["verdicts"] for row in ahead)
         asked = [row for row in ahead if row["verdicts"]]

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from farm.errors import UserError
-from farm.graph import Node
-from farm.plan import Plan
+from farm.experiments.setting import Setting
+from farm.experiments.stages.stage import Asks
 from farm.store import address
 
 SHOWN = 1000
@@ -30,41 +30,38 @@ class ForeseenPrices:
         self._sayers = [entry.load() for entry in entry_points(group="farm.prices")]
         self._known: dict[bytes, dict[str, Any] | None] = {}
 
-    def __call__(self, plan: Plan, node: Node) -> dict[str, Any] | None:
-        """``price`` of the whole stage, tokens, ``models``, ``unpriced``; None where nobody knows."""
-        role = "annotator" if node.kind == "annotation" else node.name.partition(" judges ")[0]
-        experiment, described = plan.experiment, plan.description
-        spec = described["annotator"] if role == "annotator" else described["judges"][role]
-        split = "train" if role == "annotator" else experiment.split
-        key = address(spec, described["world"], split, experiment.seed)
+    def __call__(self, setting: Setting, asks: Asks) -> dict[str, Any] | None:
+        """``price`` of what a stage asks for, tokens, ``models``, ``unpriced``; None where nobody knows."""
+        spec = setting.annotator_description(asks.role)
+        key = address(spec, setting.description["world"], asks.split, setting.seed)
         if key not in self._known:
-            self._known[key] = self._ask(plan, role, spec, split, min(node.units, SHOWN))
+            self._known[key] = self._ask(setting, asks, spec, min(asks.rows, SHOWN))
         found = self._known[key]
         if found is None:
             return None
-        scale = node.units / found["shown"]
+        scale = asks.rows / found["shown"]
         counted = {k: round(found[k] * scale) for k in ("questions", "input_tokens", "output_tokens")}
         price = None if found["price"] is None else found["price"] * scale
         return {**found, **counted, "price": price}
 
-    def _ask(self, plan: Plan, role: str, spec: Any, split: str, n: int) -> dict[str, Any] | None:
+    def _ask(self, setting: Setting, asks: Asks, spec: Any, n: int) -> dict[str, Any] | None:
         for say in self._sayers:
             found = say(
-                spec, lambda: plan.stages.annotator(role), lambda: imagined(plan, split, n), plan.experiment.seed
+                spec, lambda: setting.annotator(asks.role), lambda: imagined(setting, asks.split, n), setting.seed
             )
             if found is not None:
                 return {**found, "shown": n}
         return None
 
 
-def imagined(plan: Plan, split: str, n: int) -> pd.DataFrame:
+def imagined(setting: Setting, split: str, n: int) -> pd.DataFrame:
     """Pairs like those there will be."""
     try:
-        instructions = plan.stages.world.instructions(split)["instruction"].tolist()
+        instructions = setting.world.instructions(split)["instruction"].tolist()
     except UserError:  # the data are not here; the dry run says so
         instructions = [f"{i} ".ljust(TYPICAL_INSTRUCTION, "x") for i in range(n)]
     try:
-        demonstrations = plan.stages.world.demonstrations(SHOWN)
+        demonstrations = setting.world.demonstrations(SHOWN)
     except UserError:
         demonstrations = None
     lengths = [TYPICAL_OUTPUT] if demonstrations is None else demonstrations["output"].str.len().tolist()

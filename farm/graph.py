@@ -22,7 +22,7 @@ class Node:
     """for people, and part of the key"""
     key: str
     kind: str
-    """one of farm.experiment.KINDS"""
+    """of the stage: "sft", "method", ..."""
     work: Work = field(repr=False)
     """it can be pickled, for other processes"""
     needs: tuple[str, ...] = ()
@@ -33,6 +33,8 @@ class Node:
     """the method it belongs to; None where several share it"""
     units: int = 1
     """how many responses, pairs or verdicts it makes or reads"""
+    trains: bool = False
+    """whether several processes take part, where a launcher has started them"""
     cpus: float = 1
     gpus: float = 0
 

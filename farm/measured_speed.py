@@ -16,8 +16,8 @@ import pandas as pd
 
 from farm import arithmetic, progress
 from farm.errors import UserError
-from farm.graph import Node
-from farm.plan import Plan
+from farm.experiments.setting import Setting
+from farm.experiments.stages.stage import Asks, Texts
 from farm.protocols import Policy
 from farm.store import address
 
@@ -55,42 +55,39 @@ class MeasuredSpeed:
         self._speeds: dict[bytes, _Speed | None] = {}
         self._verdicts: dict[bytes, float] = {}
 
-    def seconds(self, plan: Plan, node: Node) -> float | None:
+    def seconds(self, setting: Setting, texts: Texts | None) -> float | None:
         """Of a stage that samples or trains; None where the world cannot be rehearsed, or the work is not known."""
-        if (speed := self._of(plan)) is None:
+        if texts is None or (speed := self._of(setting)) is None:
             return None
-        if (counted := arithmetic.tokens(plan, node, speed.response, speed.prompt)) is None:
-            return None
+        counted = arithmetic.tokens(texts, speed.response, speed.prompt)
         return counted[0] * speed.trained + counted[1] * speed.read + counted[2] * speed.written
 
-    def base_model(self, plan: Plan) -> float:
+    def base_model(self, setting: Setting) -> float:
         """Seconds until the world's own base policy is there."""
-        speed = self._of(plan)
+        speed = self._of(setting)
         return 0.0 if speed is None else speed.documents * (speed.prompt + speed.response) * speed.trained
 
-    def verdicts(self, plan: Plan, node: Node) -> float | None:
-        """Of a stage in which programs alone give the verdicts."""
-        if self._of(plan) is None:
+    def verdicts(self, setting: Setting, asks: Asks) -> float | None:
+        """Of verdicts that programs alone give."""
+        if self._of(setting) is None:
             return None
-        role = "annotator" if node.kind == "annotation" else node.name.partition(" judges ")[0]
-        described = plan.description["annotator"] if role == "annotator" else plan.description["judges"][role]
-        key = address(plan.description["world"], described)
+        key = address(setting.description["world"], setting.annotator_description(asks.role))
         if key not in self._verdicts:
-            pairs = _pairs(plan)
-            annotator = plan.stages.annotator(role)
+            pairs = _pairs(setting)
+            annotator = setting.annotator(asks.role)
             with progress.quiet():
                 self._verdicts[key] = _timed(lambda: annotator.annotate(pairs, seed=0)) / len(pairs)
-        return node.units * self._verdicts[key]
+        return asks.rows * self._verdicts[key]
 
-    def _of(self, plan: Plan) -> _Speed | None:
-        key = address(plan.description["world"])
+    def _of(self, setting: Setting) -> _Speed | None:
+        key = address(setting.description["world"])
         if key not in self._speeds:
-            self._speeds[key] = _measured(plan)
+            self._speeds[key] = _measured(setting)
         return self._speeds[key]
 
 
-def _pairs(plan: Plan) -> pd.DataFrame:
-    table = plan.stages.world.demonstrations(JUDGED)
+def _pairs(setting: Setting) -> pd.DataFrame:
+    table = setting.world.demonstrations(JUDGED)
     assert table is not None  # the world has been measured on them
     return pd.DataFrame(
         {
@@ -103,8 +100,8 @@ def _pairs(plan: Plan) -> pd.DataFrame:
     )
 
 
-def _measured(plan: Plan) -> _Speed | None:
-    world = plan.stages.world
+def _measured(setting: Setting) -> _Speed | None:
+    world = setting.world
     try:
         if not isinstance(world, Rehearsed) or (texts := world.demonstrations(READ)) is None:
             return None

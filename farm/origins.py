@@ -15,7 +15,7 @@ import yaml
 from farm import config
 from farm.config import ROOM
 from farm.experiment import Experiment, Resources, Sizes, Study, load
-from farm.plan import describe
+from farm.experiments.setting import describe
 from farm.protocols import Aggregator, Annotator, Evaluator, Method, Reporter, World
 
 ROLES: dict[str, Any] = {

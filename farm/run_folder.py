@@ -40,7 +40,7 @@ import yaml
 
 import farm
 from farm import files, formats, progress, run_tables, sealed
-from farm.artifacts import Stage
+from farm.artifacts import Made
 from farm.errors import UserError
 from farm.experiment import BASELINE
 from farm.protocols import Comparison, Reporter
@@ -91,7 +91,7 @@ class Finished:
     """What one experiment came to."""
 
     description: dict[str, Any]
-    stages: Sequence[Stage]
+    stages: Sequence[Made]
     training: pd.DataFrame | None
     """the annotated training pairs"""
     comparison: Comparison
@@ -242,7 +242,7 @@ def _roles(run: Path, named: Any) -> list[str]:
     return [*order, *(r for r in there if r not in order)]
 
 
-def costs(stages: Sequence[Stage], annotated: dict[str, pd.DataFrame]) -> dict[str, Any]:
+def costs(stages: Sequence[Made], annotated: dict[str, pd.DataFrame]) -> dict[str, Any]:
     """Seconds of every stage, and number and price (US dollars) of the annotations of every role."""
     unique = {s.name: {"stage": s.name, "seconds": s.seconds, "found": s.found} for s in stages}
     return {
@@ -263,7 +263,7 @@ def costs(stages: Sequence[Stage], annotated: dict[str, pd.DataFrame]) -> dict[s
     }
 
 
-def costs_text(stages: Sequence[Stage], annotated: dict[str, pd.DataFrame]) -> str:
+def costs_text(stages: Sequence[Made], annotated: dict[str, pd.DataFrame]) -> str:
     """What stands in ``costs.json``."""
     return json.dumps(costs(stages, annotated), indent=1)
 

@@ -14,12 +14,17 @@ from typing import Any
 import pandas as pd
 
 from farm import config, progress, rng, run_folder, trackers
-from farm.artifacts import Stage
+from farm.artifacts import Made
 from farm.errors import Fruitless, UserError, nearest
 from farm.experiment import BASELINE, Study, folder_name
+from farm.experiments.setting import SFT, describe_study
+from farm.experiments.stages.annotation import feedback_with_gold
+from farm.experiments.stages.answers import Answers
+from farm.experiments.stages.judgement import Judgement
+from farm.experiments.stages.stage import Stage
 from farm.graph import Graph, Node, descendants, merge
 from farm.launched import follows
-from farm.plan import SFT, Plan, describe_study
+from farm.plan import Plan
 from farm.progress import printable
 from farm.protocols import Aggregator, Comparison, Replication, Reporter
 from farm.records import unanswered
@@ -123,7 +128,7 @@ class Undertaking:
         run_folder.check(self.folder)
         trackers.check()
         for plan in self.plans:
-            plan.check()
+            plan.setting.check()
         aggregator, reporter = self._parts()
         graph = self.graph()
         again = self.again(graph)
@@ -146,10 +151,10 @@ class Undertaking:
 
     def _parts(self) -> tuple[Aggregator | None, Reporter | None]:
         if not self.study.plural:
-            return None, self.plans[0].reporter()
+            return None, self.plans[0].setting.reporter()
         whole = self.study.whole
-        context = self.plans[0].stages.context
-        return config.build(Aggregator, whole.aggregator, context, self.study.origin), self.plans[0].reporter()
+        setting = self.plans[0].setting
+        return config.build(Aggregator, whole.aggregator, setting.context, self.study.origin), setting.reporter()
 
     def _finish(self, graph: Graph, results: Results, aggregator: Aggregator | None, reporter: Reporter | None) -> Run:
         if aggregator is None:
@@ -211,7 +216,7 @@ def _made(graph: Graph, results: Results) -> Iterable[Node]:
     return [node for key, node in graph.items() if key not in results.failures]
 
 
-def _stage(plan: Plan, node: Node, results: Results) -> Stage:
+def _stage(plan: Plan, node: Node, results: Results) -> Made:
     return plan.artifacts.find(node.name, node.key, node.key in results.found)
 
 
@@ -232,8 +237,11 @@ def _finished(plan: Plan, results: Results) -> Finished:
         Fruitless: where a stage failed that every method needs, or every method failed.
     """
     e = plan.experiment
-    judged = {name: {role: plan.judgement(role, name) for role in e.judges} for name in (SFT, *e.methods)}
-    chains = {name: [plan.answers[name], *roles.values()] for name, roles in judged.items()}
+    setting = plan.setting
+    chains: dict[str, list[Node]] = {
+        name: [plan.node(Answers(setting, name)), *(plan.node(Judgement(setting, role, name)) for role in e.judges)]
+        for name in plan.names
+    }
     failures = []
     for name, nodes in chains.items():
         failed = next((results.failures[n.key] for n in nodes if n.key in results.failures), None)
@@ -248,21 +256,22 @@ def _finished(plan: Plan, results: Results) -> Finished:
     if len(kept) == 1 and e.methods:
         raise Fruitless(f"every method failed; the first: {failures[0]['stage']}: {failures[0]['reason']}")
 
-    def table(node: Node, file: str) -> pd.DataFrame:
-        return pd.read_parquet(plan.artifacts.folder(node.name, node.key) / file)
+    def table(stage: Stage, file: str) -> pd.DataFrame:
+        return pd.read_parquet(plan.folder(stage) / file)
 
-    outputs = pd.concat([table(plan.answers[name], "outputs.parquet") for name in kept]).reset_index(drop=True)
+    outputs = pd.concat([table(Answers(setting, name), "outputs.parquet") for name in kept]).reset_index(drop=True)
     annotations = {
-        role: pd.concat([table(judged[name][role], "annotations.parquet") for name in kept]).reset_index(drop=True)
+        role: pd.concat([table(Judgement(setting, role, name), "annotations.parquet") for name in kept]).reset_index(
+            drop=True
+        )
         for role in e.judges
     }
     comparison = Comparison(outputs, annotations, BASELINE, e.seed)
-    evaluator = plan.evaluator()
+    evaluator = setting.evaluator()
     with progress.task("evaluating"):
         tables = evaluator.evaluate(comparison)
     stages = [_stage(plan, node, results) for node in _made(plan.graph, results)]
-    annotated = next((n for n in plan.graph.values() if n.kind == "annotation"), None)
-    training = None
-    if annotated is not None and annotated.key not in results.failures:
-        training = plan.stages.training_feedback(plan.artifacts.folder(annotated.name, annotated.key))
-    return Finished(plan.description, stages, training, comparison, tables, failures)
+    annotated, training = plan.annotation, None
+    if annotated is not None and plan.node(annotated).key not in results.failures:
+        training = feedback_with_gold(setting, plan.folder(annotated))
+    return Finished(setting.description, stages, training, comparison, tables, failures)

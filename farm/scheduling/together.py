@@ -21,9 +21,6 @@ from farm.launched import follows, several
 from farm.scheduling.perform import Outcome, perform
 from farm.scheduling.scheduler import Done, schedule
 
-TRAINS = ("sft", "reward model", "preference model", "method")
-"""kinds of stages that all processes make together"""
-
 
 def agreed(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> Done:
     """What tells which stages are done: the artifacts; for several processes what the first one found at the start."""
@@ -63,7 +60,7 @@ class Together:
             told = {"error": outcome.error, "trace": outcome.trace, "found": outcome.found}
         else:
             told = {}
-            if node.kind in TRAINS:
+            if node.trains:
                 self._take_part(node)
         told = json.loads(processes.from_first(json.dumps(told).encode()))
         self._outcomes.append(Outcome(node.key, told["error"], told["trace"], told["found"]))

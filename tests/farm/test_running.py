@@ -12,6 +12,7 @@ import yaml
 
 from farm import experiment
 from farm.errors import UserError
+from farm.experiments.stages import kinds
 from farm.forecast import foresee, text
 from farm.records import unanswered
 from farm.running import Run, Undertaking
@@ -35,7 +36,7 @@ BROKEN = "methods.broken={class: methods_for_test.Broken}"
 def test_a_failed_method_is_shown_with_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
     write(tmp_path, reporter="html")
     out, errors = finish(start(tmp_path, "home", "--out", "run", "--set", BROKEN), status=1)
-    assert "failed: RuntimeError: it was never going to work" in out
+    assert "failed      broken: RuntimeError: it was never going to work" in out
     last = errors.strip().splitlines()[-1]
     assert last.startswith("farm: broken failed: RuntimeError: it was never going to work; see run/failures.csv")
     board = pd.read_json(tmp_path / "run" / "leaderboard.json")
@@ -132,7 +133,7 @@ def test_a_dry_run_makes_nothing_and_knows_from_earlier_runs(here: Path) -> None
 def test_a_dry_run_without_the_data(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undertaking = Undertaking(experiment.load("alpaca_farm", ["world.data=nowhere"]))
     foreseen = foresee(undertaking, 8)
-    assert "nowhere: there is no sft.json" in foreseen["absent"]
+    assert "nowhere: there is no file sft in .json" in foreseen["absent"]
     methods = [s for s in foreseen["stages"] if s["kind"] == "method"]
     assert len(methods) == 13
     assert foreseen["verdicts"] == 10_000 + 14 * 805
@@ -150,7 +151,7 @@ def test_alpaca_farm_takes_the_papers_splits(here: Path, monkeypatch: pytest.Mon
         "alpaca_farm", ["world.data=data", "sizes={pairs: 3, prompts: 5, evaluation: 6, samples: 1}"]
     )
     plan = Undertaking(study).plans[0]
-    world = plan.stages.world
+    world = plan.setting.world
     assert world.instructions("train")["instruction"].tolist()[:3] == [
         "preference 0",
         "preference 1\n\nx",
@@ -211,6 +212,28 @@ def test_mistakes_in_a_sweep_name_the_key(here: Path, changes: dict[str, object]
     with pytest.raises(UserError) as caught:
         Undertaking(experiment.load("table.yaml"))
     assert complaint in str(caught.value)
+
+
+def test_no_reward_model_is_trained_that_no_method_needs(here: Path) -> None:
+    write(here)
+    kinds = {node.kind for node in Undertaking(experiment.load("table.yaml", only=["dpo"])).graph().values()}
+    assert "annotation" in kinds and "reward model" not in kinds
+    assert "reward model" in {node.kind for node in Undertaking(experiment.load("table.yaml")).graph().values()}
+
+
+def test_a_stage_declares_all_of_itself(here: Path) -> None:
+    """Keys follow what is read; equal stages are one; a label is one of a kind within an experiment."""
+    plan = Undertaking(experiment.load("table.yaml")).plans[0]
+    assert set(kinds()) >= {stage.kind for stage in plan.stages.values()}
+    labels = [stage.label() for stage in plan.stages.values()]
+    assert len(set(labels)) == len(labels)
+    place = {key: number for number, key in enumerate(plan.stages)}
+    for key, stage in plan.stages.items():
+        assert set(plan.graph[key].needs) == {plan.node(read).key for read in stage.reads()}
+        assert all(place[need] < place[key] for need in plan.graph[key].needs)
+    other = Undertaking(experiment.load("table.yaml", ["sizes.evaluation=7"])).plans[0]
+    shared = {stage.kind for key, stage in other.stages.items() if key in plan.stages}
+    assert {"pairs", "annotation", "reward model"} <= shared and not shared & {"answers", "judgement"}
 
 
 def test_checkpoints_outlive_a_kill_and_go_with_the_stage(tmp_path: Path) -> None:

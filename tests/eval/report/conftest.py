@@ -13,7 +13,7 @@ import pytest
 
 from eval.leaderboard import Leaderboard
 from farm import run_folder
-from farm.artifacts import Stage
+from farm.artifacts import Made
 from farm.protocols import Comparison
 from farm.records import annotation_table, in_random_order
 
@@ -161,12 +161,12 @@ def _stages(
     roles: Sequence[str],
     metrics: bool,
     generator: np.random.Generator,
-) -> list[Stage]:
-    def stage(name: str, seconds: float, lines: Sequence[dict[str, Any]] = ()) -> Stage:
+) -> list[Made]:
+    def stage(name: str, seconds: float, lines: Sequence[dict[str, Any]] = ()) -> Made:
         folder = root / name.replace(" ", "-").replace("/", "-").replace("<", "-")
         folder.mkdir(parents=True)
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return Stage(name, folder, name, seconds, name == "sft")
+        return Made(name, folder, name, seconds, name == "sft")
 
     stages = [stage("pairs", 11.1), stage("annotation", 0.8), stage("reward model", 26.5)]
     for method, (lift, proxy, kl, steps) in methods.items():

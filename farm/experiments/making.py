@@ -1,0 +1,116 @@
+"""What stages do with a role, each with its progress on the screen and in a file: learn, sample, ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from farm import progress, records, rng, trackers
+from farm.alarms import Alarms
+from farm.artifacts import Place
+from farm.errors import Fruitless
+from farm.experiments.setting import Setting
+from farm.experiments.stages.stage import Facts
+from farm.protocols import Learning, Method, Policy, Samples
+
+
+def learn(name: str, method: Method, learning: Learning, place: Place) -> Facts:
+    """Train, and save what was learned (``model``) and its metrics (``metrics.jsonl``)."""
+    lines: list[str] = []
+    latest: dict[str, float] = {}  # what is logged in some steps only is shown until it is logged again
+    noted, alarms = _ProgressFile(place.told), Alarms(name)
+    with progress.task(f"training {name}") as work, trackers.tracker(name) as track:
+
+        def log(metrics: dict[str, float]) -> None:
+            lines.append(json.dumps({"method": name, **metrics}))
+            track(metrics)
+            alarms(metrics)
+            latest.update(metrics)
+            shown = progress.numbers(latest)
+            # A line of numbers behind the last step, such as the accuracy on held-out pairs, is no step.
+            step = int(not work.total or metrics.get("step", 0) < work.total)
+            work.advance(step, note=shown)
+            noted.advance(step, shown)
+
+        def expect(total: int) -> None:
+            work.expect(total)
+            noted.total = total
+
+        learned = method.train(replace(learning, log=log, steps=expect, checkpoints=place.checkpoints))
+    (place.folder / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
+    learned.save(place.folder / "model")
+    return {"steps": len(lines)}
+
+
+def sample(
+    setting: Setting,
+    policy: Policy,
+    prompts: list[str],
+    purpose: str,
+    temperature: float,
+    shown: str,
+    file: Path | None = None,
+) -> Samples:
+    """One response to each prompt; ``file`` is where the progress is noted."""
+    noted = _ProgressFile(file, len(prompts))
+    with progress.task(shown, total=len(prompts)) as work:
+
+        def advance(count: int) -> None:
+            work.advance(count)
+            noted.advance(count)
+
+        return policy.sample(prompts, seed=setting.seed, purpose=purpose, temperature=temperature, progress=advance)
+
+
+def ask(setting: Setting, role: str, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The verdicts of a role on pairs, shown in a drawn order."""
+    # A seed of its own for each role: the same annotator as teacher and as judge draws independently.
+    seed = rng.torch_seed(setting.seed, role) % 2**31
+    annotator = setting.annotator(role)
+    return records.in_random_order(lambda shown: annotator.annotate(shown, seed=seed), pairs, seed)
+
+
+def check_answered(table: pd.DataFrame, who: str, least: float = 0.0) -> None:
+    """Refuse verdicts on less than a share of the pairs whose outputs differ, or on none at all."""
+    differing, missing = records.unanswered(table)
+    given = differing - sum(missing.values())
+    if differing and (given == 0 or given < least * differing):
+        why = ", ".join(f"{count:,} {status}" for status, count in missing.items())
+        asked = f"; `least_verdicts` asks for {least:.0%}" if least else ""
+        raise Fruitless(f"{who}: {given:,} verdicts on {differing:,} pairs of different outputs ({why}){asked}")
+
+
+def spent(table: pd.DataFrame) -> Facts:
+    """What is noted of verdicts: how many, and their price in US dollars."""
+    return {"verdicts": len(table), "price": float(table["price"].sum())}
+
+
+def epochs(spec: object) -> float:
+    """The ``epochs`` of a described method; 1 where it has none."""
+    found = spec.get("epochs", 1) if isinstance(spec, dict) else 1
+    return float(found) if isinstance(found, (int, float)) else 1.0
+
+
+class _ProgressFile:
+    """Notes how far a stage has got in a file, at most once a second, for `farm status`."""
+
+    def __init__(self, file: Path | None, total: int = 0) -> None:
+        self.file, self.total, self.done = file, total, 0
+        self._last = time.monotonic()
+
+    def advance(self, count: int, note: str = "") -> None:
+        self.done += count
+        if self.file is None or time.monotonic() - self._last < 1:
+            return
+        self._last = time.monotonic()
+        beside = self.file.with_suffix(".new")
+        try:
+            beside.write_text(json.dumps({"done": self.done, "total": self.total, "time": time.time(), "note": note}))
+            os.replace(beside, self.file)
+        except OSError:  # what is only shown must not stop what is made
+            return

@@ -1,0 +1,203 @@
+"""One experiment with its roles built: the world, the annotators, the methods, and the policies that stages made.
+
+Written against the protocols; which class plays a role is said in the experiment's YAML.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from farm import config
+from farm.artifacts import alone
+from farm.errors import Alarm, UserError
+from farm.experiment import PLURAL, Experiment
+from farm.protocols import (
+    Aggregator,
+    Annotator,
+    Context,
+    Evaluator,
+    Method,
+    Policy,
+    PreferenceModel,
+    Reporter,
+    Samples,
+    Scorer,
+    World,
+)
+from farm.store import Store, address, home
+
+SFT = "sft"
+"""The name among the methods of the SFT policy itself"""
+FITTED = ("reward_model", "preference_model")
+"""The models that are fitted to the training feedback once, and shared"""
+
+
+class Setting:
+    """What the stages of one experiment share; two are never equal."""
+
+    def __init__(self, experiment: Experiment, origin: str, store: Store) -> None:
+        self.experiment, self.origin, self.store = experiment, origin, store
+        self.seed = experiment.seed
+        self.description = describe(experiment, origin)
+        self._annotators: dict[str, Annotator] = {}
+        self._loaded: dict[Path, Policy] = {}
+
+    # --- roles ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def world(self) -> World:
+        return config.build(World, self.experiment.world, Context(store=self.store), self.origin)
+
+    @cached_property
+    def context(self) -> Context:
+        return Context(world=self.world, features=self.world.features, store=self.store)
+
+    def method(self, name: str) -> Method:
+        return config.build(Method, self.experiment.methods[name] or name, self.context, self.origin)
+
+    @cached_property
+    def needs(self) -> dict[str, frozenset[str]]:
+        """What each method learns from."""
+        return {name: self.method(name).needs for name in self.experiment.methods}
+
+    def fitting(self, role: str) -> Method | None:
+        """The method that makes the SFT policy or a fitted model: "sft" or one of FITTED; None where it is null."""
+        spec = getattr(self.experiment, role)
+        return None if spec is None else config.build(Method, spec, self.context, self.origin)
+
+    def annotator(self, role: str) -> Annotator:
+        """The annotator of a role: "annotator" gives the training feedback, the others judge."""
+        if role not in self._annotators:
+            e = self.experiment
+            spec = e.annotator if role == "annotator" else e.judges[role]
+            self._annotators[role] = config.build(Annotator, spec, self.context, self.origin)
+        return self._annotators[role]
+
+    def annotator_description(self, role: str) -> Any:
+        """The same annotator's spec with every default written out."""
+        return self.description["annotator"] if role == "annotator" else self.description["judges"][role]
+
+    def evaluator(self) -> Evaluator:
+        return config.build(Evaluator, self.experiment.evaluator, self.context, self.origin)
+
+    def reporter(self) -> Reporter | None:
+        e = self.experiment
+        return None if e.reporter is None else config.build(Reporter, e.reporter, self.context, self.origin)
+
+    def check(self) -> None:
+        """Build every role once, so that a mistake in the last judge does not cost the whole training."""
+        for name in self.experiment.methods:
+            self.method(name)
+        for role in ("annotator", *self.experiment.judges):
+            self.annotator(role)
+        for role in (SFT, *FITTED):
+            self.fitting(role)
+        self.evaluator()
+        self.reporter()
+        self._say_what_is_short()
+
+    def _say_what_is_short(self) -> None:
+        """An alarm where the world has fewer held-out instructions than were asked for."""
+        e = self.experiment
+        there = len(self.world.instructions(e.split, e.sizes.evaluation))
+        if there < e.sizes.evaluation and "evaluation" in e.sizes.model_fields_set:
+            short = f"`sizes.evaluation` is {e.sizes.evaluation:,}, but the world has {there:,} instructions"
+            warnings.warn(f"{self.origin}: {short} in its split {e.split}: all are used", Alarm, stacklevel=2)
+
+    # --- the world ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def texts(self) -> str:
+        """A digest of what the world reads from files, whose names alone would not tell that they have changed: texts,
+        and the model's weights where the world tells their ``revision``."""
+        splits = [self.world.instructions(split)["instruction"].tolist() for split in ("train", self.experiment.split)]
+        demonstrations = self.world.demonstrations(self.experiment.sizes.demonstrations)
+        outputs = [] if demonstrations is None else demonstrations["output"].tolist()
+        return address(splits, outputs, getattr(self.world, "revision", None)).hex()
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """What determines the SFT policy, which every stage starts from."""
+        e = self.experiment
+        tuned = e.sft and {"method": self.description["sft"], "n": e.sizes.demonstrations, "seed": e.seed}
+        return {"world": self.description["world"], "sft": tuned, "texts": self.texts}
+
+    @cached_property
+    def base(self) -> Policy:
+        """The world's own policy."""
+        # Some worlds train it when it is first wanted; of several processes that want it one does.
+        with alone(home() / "worlds.lock"):
+            return self.world.base_policy()
+
+    @property
+    def gold(self) -> Callable[[Samples], NDArray[np.float64]] | None:
+        """The gold utility of responses, where the world's truth is known."""
+        return self._gold if self.world.truth_known else None
+
+    def _gold(self, samples: Samples) -> NDArray[np.float64]:
+        return self.utility(samples.prompts, samples.outputs)
+
+    def utility(self, instructions: list[str], outputs: list[str]) -> NDArray[np.float64]:
+        """The utility of texts by the world's gold weights, [n]."""
+        weights = self.world.features.gold_weights
+        terms = self.world.features(instructions, outputs)[list(weights)].to_numpy(np.float64)
+        return terms @ np.array(list(weights.values()))
+
+    # --- what stages made -----------------------------------------------------------------------------------------
+
+    def kept_policy(self, folder: Path) -> Policy:
+        """The policy in a stage's folder, loaded once: for the one that most stages start from."""
+        if folder not in self._loaded:
+            self._loaded[folder] = self.policy(folder)
+        return self._loaded[folder]
+
+    def policy(self, folder: Path) -> Policy:
+        """A policy of its own from a stage's folder, like the two below."""
+        return self._load(folder, Policy)
+
+    def scorer(self, folder: Path) -> Scorer:
+        return self._load(folder, Scorer)
+
+    def preference_model(self, folder: Path) -> PreferenceModel:
+        return self._load(folder, PreferenceModel)
+
+    def _load(self, folder: Path, role: type[Any]) -> Any:
+        """What a stage made, sampled by the world's engine."""
+        from farm.policies import load
+
+        loaded = load(folder / "model", getattr(self.world, "engine", None))
+        if not isinstance(loaded, role):
+            raise UserError(f"{folder.name} holds a {type(loaded).__name__}, but a {role.__name__} is needed")
+        return loaded
+
+
+def describe(experiment: Experiment, origin: str) -> dict[str, Any]:
+    """The experiment with every name, class and default written out, as plain data."""
+    e = experiment
+    plain = e.model_dump(mode="json", exclude={*PLURAL, "resources"})
+    plain["world"] = config.described(World, e.world, origin)
+    plain["sft"] = e.sft and config.described(Method, e.sft, origin)
+    plain["reward_model"] = e.reward_model and config.described(Method, e.reward_model, origin)
+    plain["preference_model"] = e.preference_model and config.described(Method, e.preference_model, origin)
+    plain["annotator"] = config.described(Annotator, e.annotator, origin)
+    plain["judges"] = {role: config.described(Annotator, spec, origin) for role, spec in e.judges.items()}
+    plain["methods"] = {n: config.described(Method, spec or n, origin) for n, spec in e.methods.items()}
+    plain["evaluator"] = config.described(Evaluator, e.evaluator, origin)
+    plain["reporter"] = e.reporter and config.described(Reporter, e.reporter, origin)
+    return plain
+
+
+def describe_study(whole: Experiment, origin: str) -> dict[str, Any]:
+    """The same of an experiment with a sweep or replicates, whose parts may be given by the sweep alone."""
+    plain = whole.model_dump(mode="json", exclude={"resources"})
+    plain["aggregator"] = config.described(Aggregator, whole.aggregator, origin)
+    plain["evaluator"] = config.described(Evaluator, whole.evaluator, origin)
+    plain["reporter"] = whole.reporter and config.described(Reporter, whole.reporter, origin)
+    return plain

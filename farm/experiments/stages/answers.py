@@ -1,0 +1,119 @@
+"""A policy's answers to the held-out instructions, with gold utility, proxy reward and KL to the SFT policy.
+
+All methods answer with the same random draws, so that their differences are not drowned in sampling noise; the baseline
+has draws of its own, and SFT among the methods is thus an honest second sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from farm.experiments import making
+from farm.experiments.setting import SFT, Setting
+from farm.experiments.stages.fitted import RewardModel, fitted
+from farm.experiments.stages.method import MethodStage
+from farm.experiments.stages.sft import Sft, sft, sft_policy
+from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
+from farm.protocols import Policy, Samples, Scorer
+
+
+@dataclass(frozen=True)
+class Answers:
+    """``outputs.parquet``: one row an answer; those of SFT have the baseline's beside them."""
+
+    setting: Setting
+    of: str
+    """a method, or SFT"""
+    kind: ClassVar[str] = "answers"
+    trains: ClassVar[bool] = False
+
+    @property
+    def method(self) -> str | None:
+        return None if self.of == SFT else self.of
+
+    def label(self) -> str:
+        return f"{self.of} answers"
+
+    def writer(self) -> Sft | MethodStage | None:
+        """The stage that made the policy; None of the base policy."""
+        if self.method is not None:
+            return MethodStage(self.setting, self.method)
+        return next(iter(sft(self.setting)), None)
+
+    def proxy(self) -> RewardModel | None:
+        """The reward model by which answers are scored beside the truth; none is fitted for that alone."""
+        needed = any("reward_model" in needs for needs in self.setting.needs.values())
+        return fitted(self.setting, "reward_model") if needed else None
+
+    def reads(self) -> Sequence[Stage]:
+        stages = (self.writer(), *sft(self.setting), self.proxy())
+        return tuple(dict.fromkeys(stage for stage in stages if stage is not None))
+
+    def describe(self) -> dict[str, Any]:
+        e = self.setting.experiment
+        asked = {"n": e.sizes.evaluation, "samples": e.sizes.samples, "split": e.split, "t": e.answer_temperature}
+        return {**self.setting.start, "asked": asked, "seed": e.seed}
+
+    def size(self) -> Size:
+        sizes, spec = self.setting.experiment.sizes, self.setting.description["methods"].get(self.of)
+        n = sizes.evaluation * sizes.samples
+        choices = int(spec.get("n") or 1) if spec and "epochs" not in spec else 1  # best-of-n chooses when it answers
+        return Size(n, like=spec, texts=Texts(0.0, n * (choices + 2), n * choices * (2 if self.of == SFT else 1)))
+
+    def make(self, at: StageContext) -> Facts | None:
+        s, e, file = self.setting, self.setting.experiment, at.place.told
+        held_out = s.world.instructions(e.split, e.sizes.evaluation)["instruction"]
+        prompts = np.repeat(held_out.to_numpy(), e.sizes.samples).tolist()
+        writer, proxy, start, t = self.writer(), self.proxy(), sft_policy(s, at), e.answer_temperature
+        policy = start if self.method is None or writer is None else s.policy(at.folder(writer))
+        samples = making.sample(s, policy, prompts, "answers", t, f"answers of {self.of}", file)
+        table = samples.frame(self.of).drop(columns=["prompt_tokens", "response_tokens", "log_probabilities"])
+        table.insert(0, "method", self.of)
+        table["sample"] = np.arange(len(table)) % e.sizes.samples
+        table["tokens"] = samples.lengths()
+        table["gold"] = s.gold(samples) if s.gold else np.nan
+        table["proxy"] = np.nan if proxy is None else _scores(s.scorer(at.folder(proxy)), samples)
+        table["kl"] = 0.0 if writer is None else _kl(policy, start, samples, t)
+        if self.of == SFT:
+            shown = "answers of the baseline"
+            table["baseline"] = making.sample(s, policy, prompts, "baseline", t, shown).outputs
+        table.to_parquet(at.place.folder / "outputs.parquet", index=False)
+        return None
+
+
+def _scores(scorer: Scorer, samples: Samples, batch: int = 256) -> NDArray[np.float64]:
+    import torch
+
+    with torch.no_grad():
+        parts = [
+            scorer.scores(samples.select(range(i, min(i + batch, len(samples))))) for i in range(0, len(samples), batch)
+        ]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _kl(
+    policy: Policy, reference: Policy, samples: Samples, temperature: float, batch: int = 256
+) -> NDArray[np.float64]:
+    """log policy(y|x) - log reference(y|x) of the policy's own answers, [n]; its mean estimates KL(policy, reference).
+
+    Both at the temperature of the answers, or it would estimate nothing; greedy answers have none (NaN). A policy that
+    selects among samples (best-of-n) has no such density, but knows a bound: ``kl_bound``.
+    """
+    import torch
+
+    bound = getattr(policy, "kl_bound", None)
+    if bound is not None or temperature == 0:
+        return np.full(len(samples), np.nan if bound is None else float(bound))
+    out = []
+    with torch.no_grad():
+        for start in range(0, len(samples), batch):
+            part = samples.select(range(start, min(start + batch, len(samples))))
+            ours, _ = policy.log_probabilities(part, temperature)
+            theirs, _ = reference.log_probabilities(part, temperature)
+            out.append((ours - theirs).sum(1).double().cpu().numpy())
+    return np.concatenate(out)
