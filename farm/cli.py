@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import sys
 import textwrap
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,16 +74,32 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     show_alarms_plainly()
     progress.guard_terminal()
+    interrupted = _note_interrupts()
     try:
         result = _application()(args=arguments, prog_name="farm", standalone_mode=False)
         status = result if isinstance(result, int) else 0
         if status == _INTERRUPTED:  # typer makes this of Ctrl-C
             raise KeyboardInterrupt
-    except BaseException as error:
+    except BaseException:
+        if interrupted:  # Ctrl-C in the middle of an import comes up as any error
+            error = KeyboardInterrupt()
         if debug and isinstance(error, Exception):
             raise
         status = _ended(cause(error))
     sys.exit(status)
+
+
+def _note_interrupts() -> list[int]:
+    """Filled when Ctrl-C is pressed, which is raised as before."""
+    seen: list[int] = []
+
+    def noted(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, noted)
+    return seen
 
 
 def _ended(error: BaseException) -> int:
