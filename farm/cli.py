@@ -80,12 +80,11 @@ def main() -> None:
         status = result if isinstance(result, int) else 0
         if status == _INTERRUPTED:  # typer makes this of Ctrl-C
             raise KeyboardInterrupt
-    except BaseException:
-        if interrupted:  # Ctrl-C in the middle of an import comes up as any error
-            error = KeyboardInterrupt()
+    except BaseException as error:
         if debug and isinstance(error, Exception):
             raise
-        status = _ended(cause(error))
+        # Ctrl-C in the middle of an import comes up as any error.
+        status = _ended(KeyboardInterrupt() if interrupted else cause(error))
     sys.exit(status)
 
 
