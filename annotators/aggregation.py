@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.errors import UserError, nearest
+from farm.base.errors import UserError, nearest
 from farm.records import USAGE_COLUMNS, PairIds
 from farm.votes.competence import Votes, dawid_skene, glad
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from annotators.llm.completion import redacted
 from annotators.llm.tally import Tally
-from farm.errors import Fruitless
+from farm.base.errors import Fruitless
 
 SHARES = {"coins": "coin", "consistent": "consistent", "from_store": "cached"}
 """shares of all verdicts in a summary, and the columns that they are of"""

@@ -18,7 +18,7 @@ from annotators.llm.limits import Limits
 from annotators.wrapping import keeps_answers, unannotated
 from farm import config, formats
 from farm.api import spec_of
-from farm.errors import UserError, nearest
+from farm.base.errors import UserError, nearest
 from farm.protocols import Annotator, Context
 from farm.store import Store, home
 from farm.votes.table import from_table

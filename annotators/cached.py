@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.wrapping import description, merged, name_of, unannotated
-from farm import rng
+from farm.base import rng
 from farm.protocols import Annotator
 from farm.records import USAGE_COLUMNS, PairIds
 from farm.store import Entry, Store, address

@@ -76,7 +76,7 @@ def annotate(
     from annotators import annotation_run, annotation_summary
     from annotators.feedback import run as feedback_run
     from annotators.llm.limits import Limits
-    from farm.errors import UserError
+    from farm.base.errors import UserError
 
     limits = Limits(
         budget=budget,
@@ -142,7 +142,7 @@ def calibrate(
     """
     from annotators.api import calibrate as calibrated
     from annotators.calibration.summary import sentences
-    from farm import progress
+    from farm.base import progress
 
     with progress.task("calibrating"):
         found = calibrated(votes, out, annotator=annotator, pairs=pairs, groups=groups)

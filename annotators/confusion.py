@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from annotators.wrapping import name_of, unannotated
-from farm import rng
+from farm.base import rng
 from farm.protocols import Annotator
 from farm.records import PairIds
 

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotators.logit import LogitAnnotator
 from annotators.noise import Unit
 from annotators.pool import Pool
-from farm import rng
+from farm.base import rng
 from farm.protocols import Features, World
 
 _TYPICAL_TEXTS = 500

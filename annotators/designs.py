@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm import rng
-from farm.errors import UserError, nearest
+from farm.base import rng
+from farm.base.errors import UserError, nearest
 from farm.formats import read_outputs, read_pairs, read_table
 
 Design = Literal["random", "all", "best-worst", "swiss", "uncertainty"]

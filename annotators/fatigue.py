@@ -15,7 +15,7 @@ import pandas as pd
 
 from annotators.noise import with_coins
 from annotators.wrapping import name_of
-from farm import rng
+from farm.base import rng
 from farm.protocols import Annotator
 from farm.records import PairIds
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from annotators import channel
 from annotators.logit import LogitAnnotator
 from annotators.wrapping import unannotated
-from farm import rng
+from farm.base import rng
 from farm.protocols import World
 from farm.records import PairIds, annotation_table
 

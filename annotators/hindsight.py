@@ -18,7 +18,7 @@ import pandas as pd
 
 from annotators.logit import LogitAnnotator
 from annotators.wrapping import merged, unannotated
-from farm import rng
+from farm.base import rng
 from farm.protocols import Features
 from farm.records import PairIds
 

@@ -26,7 +26,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.logit import LogitAnnotator
-from farm import progress
+from farm.base import progress
 from farm.protocols import Features
 from farm.store import Entry, Store, address
 

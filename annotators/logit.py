@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from annotators import channel
 from annotators.pair_features import Floats, PairFeatures, Rows
 from annotators.wrapping import unannotated
-from farm import rng
+from farm.base import rng
 from farm.protocols import Features
 from farm.records import PairIds, annotation_table
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from annotators.wrapping import merged, name_of, unannotated
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.protocols import Annotator
 from farm.records import PairIds, annotation_table
 

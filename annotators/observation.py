@@ -15,8 +15,8 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from annotators.wrapping import name_of, unannotated
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.protocols import Annotator
 from farm.records import PairIds
 

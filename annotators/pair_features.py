@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm import rng
-from farm.errors import UserError, nearest
+from farm.base import rng
+from farm.base.errors import UserError, nearest
 from farm.protocols import Features
 from farm.records import PairIds
 

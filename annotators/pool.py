@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from annotators.logit import LogitAnnotator, judge
 from annotators.noise import Unit
 from annotators.wrapping import merged, name_of, unannotated
-from farm import rng
+from farm.base import rng
 from farm.protocols import Annotator, Features
 from farm.records import PairIds
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from annotators.wrapping import unannotated
-from farm import rng
+from farm.base import rng
 from farm.records import PairIds, annotation_table
 
 Style = Literal["random", "first", "second", "tie", "longest"]

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm import rng
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.code_digest import class_digest
-from farm.errors import UserError
 from farm.protocols import Annotator, Features
 from farm.records import Annotation, Pair
 from farm.store import Store

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from farm import files
-from farm.errors import UserError
+from farm.base import files
+from farm.base.errors import UserError
 
 _TEXTS = ("instruction", "output_1", "output_2")
 

@@ -14,8 +14,9 @@ import pandas as pd
 
 from eval import judging
 from eval.evaluation import Evaluation, evaluate_table, read_files, together
-from farm import files, formats
-from farm.errors import UserError
+from farm import formats
+from farm.base import files
+from farm.base.errors import UserError
 from farm.statistics.result import Result
 
 if TYPE_CHECKING:

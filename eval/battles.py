@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm import files
-from farm.errors import UserError, nearest, shown
+from farm.base import files
+from farm.base.errors import UserError, nearest, shown
 from farm.formats import preferences, read_table
 from farm.tables import header
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.statistics.uncertainty import DIFFERENCE, Estimate, codes, mean
 from farm.votes import agreement as agree
 from farm.votes.analysis import FEW

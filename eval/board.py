@@ -24,8 +24,8 @@ from eval import ranking
 from eval.length_column import LARGE, LengthControl, fit_all, length_columns, resample_influence
 from eval.sources import Rows
 from eval.winrate import discrete
-from farm import rng
-from farm.errors import UserError, nearest
+from farm.base import rng
+from farm.base.errors import UserError, nearest
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import JointMeans, joint_means
 

@@ -58,7 +58,7 @@ def evaluate(
     Example: farm evaluate results/claude-2/alpaca_eval_gpt4/annotations.json --json
     """
     from eval import evaluate_command, show
-    from farm.files import exists
+    from farm.base.files import exists
 
     show.check_out(out, *files)
     if len(files) == 1 and exists(files[0] / "config.yaml"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import critical
 

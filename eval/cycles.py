@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from farm import rng
+from farm.base import rng
 from farm.statistics.result import Result
 
 Floats = NDArray[np.float64]

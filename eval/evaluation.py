@@ -24,7 +24,7 @@ from eval.multiple import all_differences, holm, max_t
 from eval.orientation import baseline_first, check_judges, like
 from eval.prediction_powered import ppi
 from eval.winrate import WinRate, scores, win_rate
-from farm.errors import UserError, nearest
+from farm.base.errors import UserError, nearest
 from farm.formats import read_annotations
 from farm.statistics import terminal
 from farm.statistics.result import Result

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from farm import progress
-from farm.errors import UserError
+from farm.base import progress
+from farm.base.errors import UserError
 from farm.old_artifacts import megabytes
 from farm.store import home
 

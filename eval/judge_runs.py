@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.errors import UserError
-from farm.errors import shown as cell
+from farm.base.errors import UserError
+from farm.base.errors import shown as cell
 from farm.formats import require_labels
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import codes, limits

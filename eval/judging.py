@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from farm import config, progress
-from farm.errors import UserError
+from farm import config
+from farm.base import progress
+from farm.base.errors import UserError
 from farm.formats import read_outputs, read_table
 from farm.protocols import Annotator, Context, Features
 from farm.records import in_random_order

@@ -20,8 +20,8 @@ from eval.length_column import LengthControl
 from eval.length_control import Alignment, Recipe, Regulariser, read_weights
 from eval.published import PublishedComparison, compare, read_published
 from eval.show import check_out
-from farm.errors import UserError, nearest
-from farm.files import exists
+from farm.base.errors import UserError, nearest
+from farm.base.files import exists
 from farm.formats import read_table, write_table
 from farm.statistics.result import Result, plain
 

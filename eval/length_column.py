@@ -23,8 +23,8 @@ from eval.length_control import (
 )
 from eval.show import working
 from eval.sources import Rows
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
 
 Floats = NDArray[np.float64]
 

@@ -42,7 +42,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from eval.logistic import cross_validated_lasso, lasso, newton
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import limits
 

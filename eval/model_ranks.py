@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from eval import ranking
 from eval.true_ranks import correlation_intervals, scaled_influence
-from farm import rng
+from farm.base import rng
 from farm.statistics.uncertainty import codes
 
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from farm import rng
+from farm.base import rng
 
 Floats = NDArray[np.float64]
 

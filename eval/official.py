@@ -1,7 +1,7 @@
 """Which instruction of AlpacaEval's 805 is this? Told from the text, never from the position in a file.
 
 The published difficulties are numbered by the official order of the evaluation set. ``alpaca_eval_order.txt`` holds
-the ids (:func:`farm.rng.text_id`, 64 bits in hexadecimal) of the 805 texts in that order: enough to recognise an
+the ids (:func:`farm.base.rng.text_id`, 64 bits in hexadecimal) of the 805 texts in that order: enough to recognise an
 instruction, and nothing of its content.
 """
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.records import PairIds, swapped
 
 _SIDES = ("generator_1", "generator_2")

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.statistics.result import Result
 
 LEAST = 1e-12

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, interval
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.statistics import terminal
 from farm.statistics.result import Result
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from eval.json_lengths import Bytes, Unexpected, characters
 from eval.official import official_ids
 from eval.rows import Names, Part, Places, from_table
-from farm import files, rng
+from farm.base import files, rng
 from farm.formats import preferences, read_annotations
 
 _WANTED = ("instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator", "preference", "status")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from farm import rng
+from farm.base import rng
 from farm.statistics.result import Result
 
 Floats = NDArray[np.float64]

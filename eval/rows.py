@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from eval.official import official_ids
 from eval.orientation import common
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.formats import preferences
 
 COLUMNS = (

@@ -15,7 +15,7 @@ from eval.leaderboard import Leaderboard
 from eval.replicates import Replicates
 from eval.validation_study import ValidationStudy
 from farm import run_folder, run_tables
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Replication
 from farm.statistics import terminal
 

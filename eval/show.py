@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from farm import progress
+from farm.base import progress
 from farm.formats import check_table, write_table
 from farm.statistics.result import Result
 

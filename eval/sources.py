@@ -19,7 +19,7 @@ from eval.orientation import check_judges
 from eval.quick_json import Reader
 from eval.rows import Names, baseline_of, frame, subset, turned_to
 from eval.show import working
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from scipy.special import expit
 
 from eval.strengths import davidson_derivatives, fit_davidson, fit_half, half_derivatives
 from eval.win_matrix import Counts, components
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.statistics.uncertainty import codes
 
 Floats = NDArray[np.float64]

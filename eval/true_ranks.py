@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import ranking
-from farm import rng
+from farm.base import rng
 from farm.statistics.uncertainty import JointMeans
 
 Floats = NDArray[np.float64]

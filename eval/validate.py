@@ -27,7 +27,7 @@ from eval.beside_humans import (
 from eval.habits import PositionAudit, biases, position_audit
 from eval.model_ranks import model_ranks
 from eval.prediction_powered import gain
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, Estimate, mean
 from farm.votes import agreement as agree

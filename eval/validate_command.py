@@ -10,7 +10,7 @@ from eval.annotated_pairs import check_export, write_annotated_pairs
 from eval.habits import judge_alone
 from eval.judge_runs import JudgeRuns, audit_runs
 from eval.validate import validate
-from farm.errors import UserError, nearest
+from farm.base.errors import UserError, nearest
 from farm.formats import merge_input, read_table
 from farm.statistics.result import Result
 from farm.votes.table import from_table, read_votes

@@ -38,8 +38,9 @@ from eval import ranking
 from eval.multiple import all_differences, holm
 from eval.replicates import Together, correlations
 from eval.two_ways import p_values
-from farm import rng, run_tables
-from farm.errors import UserError
+from farm import run_tables
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.protocols import Aggregator, Replication
 from farm.run_folder import HUMAN_PRICE
 from farm.statistics.uncertainty import SHARE, limits

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, Estimate, Floats, difference_limits, mean
 

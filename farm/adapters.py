@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from farm.errors import need
+from farm.base.errors import need
 
 NAME = "default"
 

@@ -16,7 +16,7 @@ import math
 import warnings
 from dataclasses import dataclass, field
 
-from farm.errors import Alarm, UserError
+from farm.base.errors import Alarm, UserError
 
 KL_WARNS, KL_STOPS = 50.0, 500.0
 """nats a response"""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from farm import experiment
-from farm.errors import UserError, nearest, shadowed
+from farm.base.errors import UserError, nearest, shadowed
 from farm.running import Run, Undertaking
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import types
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from farm.errors import UserError, nearest, shadowed
+from farm.base.errors import UserError, nearest, shadowed
 
 
 def import_class(path: str, role: type, origin: str, folder: Path | None = None) -> type:

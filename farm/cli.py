@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import farm
-from farm import commands, progress
-from farm.errors import LONGEST, REFUSED, UserError, brief, cause, installing, shadowed, show_alarms_plainly
-from farm.progress import printable
+from farm import commands
+from farm.base import progress
+from farm.base.errors import LONGEST, REFUSED, UserError, brief, cause, installing, shadowed, show_alarms_plainly
+from farm.base.progress import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 _GROUND = (
     "rng.py",
@@ -36,7 +36,15 @@ _GROUND = (
     "engines",
 )
 """What of the ground can change the result of any stage; a world counts where it is used"""
-_PLUMBING = {"farm", "farm.classes", "farm.config", "farm.errors", "farm.progress", "farm.sealed", "farm.store"}
+_PLUMBING = {
+    "farm",
+    "farm.classes",
+    "farm.config",
+    "farm.base.errors",
+    "farm.base.progress",
+    "farm.sealed",
+    "farm.store",
+}
 """Parts of the ground that carry results and cannot change them"""
 _DATA = {".yaml", ".yml", ".json", ".txt", ".csv", ".j2", ".tsv"}
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 def register(app: typer.Typer) -> None:

@@ -26,9 +26,9 @@ from typing import Any, TypeVar, Union
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from farm import files
+from farm.base import files
+from farm.base.errors import UserError, brief, nearest, shown
 from farm.classes import import_class
-from farm.errors import UserError, brief, nearest, shown
 from farm.protocols import Aggregator, Annotator, Context, Engine, Evaluator, Features, Method, Policy, Reporter, World
 
 Spec = str | dict[str, Any]

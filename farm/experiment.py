@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm import config, sweeps
+from farm.base.errors import UserError, nearest
 from farm.config import Spec
-from farm.errors import UserError, nearest
 from farm.sweeps import Label
 
 BASELINE = "baseline"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from farm import arithmetic
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.estimate import Estimator, duration, total
 from farm.experiments.setting import Setting
 from farm.experiments.stages.method import MethodStage

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Asks
 from farm.store import address

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from farm.errors import UserError, nearest, shown
+from farm.base.errors import UserError, nearest, shown
 from farm.tables import SUFFIXES, check_table, is_missing, read_table, write_table
 
 __all__ = ["SUFFIXES", "check_table", "read_table", "write_table"]

@@ -14,8 +14,9 @@ from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
-from farm import arithmetic, progress
-from farm.errors import UserError
+from farm import arithmetic
+from farm.base import progress
+from farm.base.errors import UserError
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Asks, Texts
 from farm.protocols import Policy

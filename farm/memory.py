@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 def is_shortage(error: BaseException) -> bool:

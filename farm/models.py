@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from farm import hub, sealed
-from farm.errors import UserError, need
+from farm.base.errors import UserError, need
 from farm.store import home
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from farm import rng
 from farm.artifacts import Artifacts, Place
+from farm.base import rng
+from farm.base.errors import UserError, nearest
 from farm.code_digest import file_digest
-from farm.errors import UserError, nearest
 from farm.experiment import Experiment, Resources
 from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages import kinds

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Samples
 
 Found = TypeVar("Found")

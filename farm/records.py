@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from farm import rng
+from farm.base import rng
 
 Status = Literal["ok", "unparseable", "refused", "error", "unobserved"]
 """What became of one request for feedback. Only ``ok`` rows carry a preference; the others are counted and reported."""

@@ -39,9 +39,10 @@ import pandas as pd
 import yaml
 
 import farm
-from farm import files, formats, progress, run_tables, sealed
+from farm import formats, run_tables, sealed
 from farm.artifacts import Made
-from farm.errors import UserError
+from farm.base import files, progress
+from farm.base.errors import UserError
 from farm.experiment import BASELINE
 from farm.protocols import Comparison, Reporter
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.artifacts import Artifacts
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.estimate import Estimator, duration
 from farm.graph import Graph, Node
 from farm.scheduling.scheduler import Failure

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from farm import config, formats
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 _TEXTS = set(
     "method instruction output output_1 output_2 generator generator_1 generator_2 annotator status baseline first "

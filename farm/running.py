@@ -13,9 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from farm import config, progress, rng, run_folder, trackers
+from farm import config, run_folder, trackers
 from farm.artifacts import Made
-from farm.errors import Fruitless, UserError, nearest
+from farm.base import progress, rng
+from farm.base.errors import Fruitless, UserError, nearest
+from farm.base.launched import follows
+from farm.base.progress import printable
 from farm.experiment import BASELINE, Study, folder_name
 from farm.experiments.setting import SFT, describe_study
 from farm.experiments.stages.annotation import feedback_with_gold
@@ -23,9 +26,7 @@ from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Stage
 from farm.graph import Graph, Node, descendants, merge
-from farm.launched import follows
 from farm.plan import Plan
-from farm.progress import printable
 from farm.protocols import Aggregator, Comparison, Replication, Reporter
 from farm.records import unanswered
 from farm.run_folder import Finished

@@ -16,8 +16,8 @@ from typing import Any, Union
 from pydantic import TypeAdapter
 
 from farm import config
+from farm.base.errors import UserError
 from farm.config import ROOM
-from farm.errors import UserError
 from farm.experiment import Experiment
 from farm.origins import MAPPINGS, ROLES
 

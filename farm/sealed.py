@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from farm import progress
+from farm.base import progress
 
 NOTE = "files.json"
 _UNFINISHED = re.compile(r"\..+\.farm-[a-z0-9_]{8}")

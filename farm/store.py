@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from farm import progress
-from farm.errors import UserError
+from farm.base import progress
+from farm.base.errors import UserError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (

@@ -19,8 +19,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from farm import config, rng
-from farm.errors import UserError, nearest
+from farm import config
+from farm.base import rng
+from farm.base.errors import UserError, nearest
 from farm.store import canonical
 
 Label = str | int | float | bool | None

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from farm import files
-from farm.errors import UserError, shown
+from farm.base import files
+from farm.base.errors import UserError, shown
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 NAMES = frozenset(
@@ -42,7 +42,7 @@ _PLAIN = ("string", "integer", "floating", "mixed-integer-float", "empty")
 
 
 def check_table(path: Path, table: pd.DataFrame | None = None, inputs: Iterable[Path | None] = ()) -> None:
-    """Refuse a file that no table can be written to, before the work (see :func:`farm.files.check_out`).
+    """Refuse a file that no table can be written to, before the work (see :func:`farm.base.files.check_out`).
 
     Args:
         table: what will be part of it, where its format may not hold everything.

@@ -14,8 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from farm.errors import UserError
-from farm.launched import follows
+from farm.base.errors import UserError
+from farm.base.launched import follows
 
 VARIABLE = "FARM_TRACKER"
 

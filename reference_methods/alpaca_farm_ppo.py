@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten

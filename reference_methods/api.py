@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

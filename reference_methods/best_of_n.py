@@ -21,7 +21,7 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.parts.batches import in_parts

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Learning, Policy
 from reference_methods.best_of_n import BestOfNPolicy
 from reference_methods.parts.batches import prompt_stream, sampled

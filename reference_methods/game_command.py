@@ -13,8 +13,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Shown
 
-from farm import config, files, progress
-from farm.errors import UserError, nearest
+from farm import config
+from farm.base import files, progress
+from farm.base.errors import UserError, nearest
 from farm.protocols import Method
 from reference_methods.parts.games import (
     Floats,

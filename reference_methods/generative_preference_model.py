@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farm import rng
+from farm.base import rng
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import log_likelihoods

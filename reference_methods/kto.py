@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farm import rng
+from farm.base import rng
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import Batch, TrainingRows, index, log_likelihoods, total_lengths
 from reference_methods.parts.losses import prospect

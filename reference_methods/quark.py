@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm import rng
+from farm.base import rng
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts import kl
 from reference_methods.parts.batches import Batch, TrainingRows

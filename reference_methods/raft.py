@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import prompt_stream, sampled
 from reference_methods.parts.checkpoints import CurrentPolicy

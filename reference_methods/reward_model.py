@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Learning, Scorer
 from reference_methods.parts.batches import Batch, in_parts, prompt_stream, sampled
 from reference_methods.parts.checkpoints import log_once

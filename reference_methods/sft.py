@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.aggregation import Aggregation
 from reference_methods.parts.batches import Batch, TrainingRows

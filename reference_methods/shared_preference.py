@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Learning, PreferenceModel
 
 

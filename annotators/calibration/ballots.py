@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -21,8 +21,8 @@ from annotators.calibration.check import check_lines, compared, crowd_of, simula
 from annotators.calibration.mixture import best, fit
 from annotators.calibration.moments import matched
 from annotators.crowd import Group
-from farm import files, progress
-from farm.errors import UserError
+from farm.base import files, progress
+from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import Estimate
 from farm.votes.competence import Votes, dawid_skene, glad

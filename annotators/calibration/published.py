@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from annotators.calibration.ballots import Ballots, ballots
 from annotators.crowd import Group
-from farm.errors import UserError, nearest
+from farm.base.errors import UserError, nearest
 from farm.formats import read_pairs, read_table
 from farm.tables import header
 from farm.votes.table import from_table

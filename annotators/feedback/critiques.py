@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from annotators.feedback.roles import said_by
 from annotators.feedback.utility import look
-from farm import rng
+from farm.base import rng
 from farm.protocols import Features
 
 Floats = NDArray[np.float64]

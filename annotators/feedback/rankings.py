@@ -14,7 +14,7 @@ import pandas as pd
 
 from annotators.feedback.roles import said_by
 from annotators.feedback.utility import look
-from farm import rng
+from farm.base import rng
 from farm.protocols import Features
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from annotators.feedback.roles import both_sides, implied, said_by
 from annotators.feedback.utility import look
 from annotators.wrapping import unannotated
-from farm import rng
+from farm.base import rng
 from farm.protocols import Features
 from farm.records import annotation_table
 

@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from annotators.feedback.roles import said_by
 from annotators.feedback.utility import look
-from farm import rng
+from farm.base import rng
 from farm.protocols import Features
 
 

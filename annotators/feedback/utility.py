@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.logit import latent_quality
-from farm import rng
-from farm.errors import UserError, nearest
+from farm.base import rng
+from farm.base.errors import UserError, nearest
 from farm.protocols import Features
 
 Floats = NDArray[np.float64]

@@ -30,7 +30,7 @@ from annotators.llm.prompt import Form
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
 from annotators.wrapping import unannotated
-from farm import rng
+from farm.base import rng
 from farm.records import PairIds, annotation_table, in_random_order
 from farm.store import Store
 

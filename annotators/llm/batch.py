@@ -32,7 +32,7 @@ from annotators.llm.claims import Claims
 from annotators.llm.completion import Completion, Request
 from annotators.llm.prices import Price
 from annotators.llm.question import bounded, most_input
-from farm.progress import note
+from farm.base.progress import note
 from farm.store import Entry, Store, address
 
 DISCOUNT = 0.5

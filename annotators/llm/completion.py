@@ -1,7 +1,7 @@
 """One question to a language model and its answer: what every backend takes and gives.
 
-A backend raises one of the failures below, or :class:`farm.errors.UserError` when no further question can succeed (a
-wrong key, an unknown model); everything else that goes wrong inside it is a defect. None of them ever carries a key.
+A backend raises one of the failures below, or :class:`farm.base.errors.UserError` when no further question can succeed
+(a wrong key, an unknown model); everything else that goes wrong inside it is a defect. None of them ever carries a key.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pandas as pd
 
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
-from farm import progress
+from farm.base import progress
 from farm.protocols import Annotator
 
 

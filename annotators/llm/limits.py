@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 
 from annotators.llm.completion import TryAgain
-from farm.errors import UserError
-from farm.progress import note
+from farm.base.errors import UserError
+from farm.base.progress import note
 
 
 @dataclass(frozen=True)

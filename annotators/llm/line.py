@@ -16,7 +16,7 @@ from annotators.llm.limits import Gate, Limits, Rate
 from annotators.llm.prices import Price
 from annotators.llm.question import Question, expected_tokens
 from annotators.llm.tally import Tally
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 class Line:

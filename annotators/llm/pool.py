@@ -20,7 +20,7 @@ from annotators.llm.annotator import LLMAnnotator
 from annotators.noise import Unit
 from annotators.pool import Pool
 from annotators.wrapping import description
-from farm.errors import nearest
+from farm.base.errors import nearest
 from farm.store import Store
 
 

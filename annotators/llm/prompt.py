@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from annotators.llm.guard import neutral
 from farm import config
-from farm.errors import UserError, nearest
+from farm.base.errors import UserError, nearest
 
 Task = Literal["pairwise", "rating", "ranking", "critique"]
 Form = Literal["label", "line", "json", "text"]

@@ -37,8 +37,8 @@ from annotators.llm.prices import Price, price
 from annotators.llm.question import Answer, Question, bounded, expected_tokens, most_input, stored
 from annotators.llm.tally import Tally
 from annotators.llm.writer import Writer
-from farm import progress
-from farm.errors import UserError, cause
+from farm.base import progress
+from farm.base.errors import UserError, cause
 from farm.store import Entry, Store, home
 
 

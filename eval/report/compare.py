@@ -22,8 +22,8 @@ from eval.report.charts import Axis, Point
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Palette, Table, counted, sortable
 from eval.winrate import scores
-from farm import files
-from farm.errors import UserError
+from farm.base import files
+from farm.base.errors import UserError
 from farm.statistics import terminal
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import difference_limits, joint_means

@@ -11,7 +11,7 @@ from eval.report import wording
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
 from eval.winrate import scores
-from farm import rng
+from farm.base import rng
 
 LONGEST = 3000
 """characters shown of a text; an answer of a book must not become a report of a library"""

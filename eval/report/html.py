@@ -33,7 +33,7 @@ from eval.report import (
 )
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
-from farm import files
+from farm.base import files
 
 HERE = Path(__file__).parent
 

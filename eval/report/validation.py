@@ -11,7 +11,7 @@ from eval.report import wording
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Table, share, sortable
 from eval.validate import Validation, validate
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.statistics.uncertainty import Estimate
 from farm.votes.table import from_table
 

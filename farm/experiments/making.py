@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from farm import progress, records, rng, trackers
+from farm import records, trackers
 from farm.alarms import Alarms
 from farm.artifacts import Place
-from farm.errors import Fruitless
+from farm.base import progress, rng
+from farm.base.errors import Fruitless
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts
 from farm.protocols import Learning, Method, Policy, Samples

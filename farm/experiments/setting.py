@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from farm import config
 from farm.artifacts import alone
-from farm.errors import Alarm, UserError
+from farm.base.errors import Alarm, UserError
 from farm.experiment import PLURAL, Experiment
 from farm.protocols import (
     Aggregator,

@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from farm.base.errors import UserError
 from farm.config import import_class
-from farm.errors import UserError
 from farm.protocols import Engine, Policy, PreferenceModel, Scorer
 
 DESCRIPTOR = "farm_policy.json"

@@ -179,7 +179,7 @@ def cheapest_batches(lengths: Lengths, most: int, one_more: int) -> list[NDArray
 
 def check_lengths(lengths: Sequence[int] | Lengths, context: int | None, prompts: Sequence[str], what: str) -> None:
     """Raise UserError for the first row longer than the model's context."""
-    from farm.errors import UserError
+    from farm.base.errors import UserError
 
     if context is not None and (np.asarray(lengths) > context).any():
         row = int((np.asarray(lengths) > context).argmax())

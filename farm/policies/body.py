@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from farm import adapters, processes
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies.batches import check_lengths, prompt_lengths, states_at
 from farm.policies.trees import Lengths, computes_trees, mask_of
 from farm.protocols import Samples

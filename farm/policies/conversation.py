@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Tokens
 
 INSTRUCTION = "### Instruction:\n{prompt}\n\n### Response:\n"

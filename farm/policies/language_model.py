@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from farm import adapters, rng
+from farm import adapters
+from farm.base import rng
 from farm.engines.llama import LlamaDecoder, is_plain_llama
 from farm.engines.sampling import NEVER, Decoder, TransformersDecoder
 from farm.engines.transformers import Transformers

@@ -30,7 +30,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from farm import processes
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 Found = TypeVar("Found")
 

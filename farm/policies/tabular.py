@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.policies import read_descriptor, write_descriptor
 from farm.protocols import Samples
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from farm.errors import UserError, nearest
+from farm.base.errors import UserError, nearest
 from farm.scheduling.scheduler import Engine
 
 NAMES = ("here", "local", "ray")

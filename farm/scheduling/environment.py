@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from farm.addresses import checked
-from farm.errors import UserError
+from farm.base.addresses import checked
+from farm.base.errors import UserError
 
 ADDRESSES = ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "HF_ENDPOINT")
 PLACES = ("FARM_PRICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")

@@ -18,7 +18,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from farm.errors import need
+from farm.base.errors import need
 from farm.graph import Node
 from farm.scheduling.environment import search_path, settings
 from farm.scheduling.perform import Outcome
@@ -101,7 +101,7 @@ def _made(root: str, node: Node, again: bool, folder: str) -> Outcome:
     """One stage, in a process of the cluster."""
     import platform
 
-    from farm import progress
+    from farm.base import progress
     from farm.scheduling.perform import perform
 
     os.chdir(folder)  # paths in the YAML are relative to where the run was started

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farm.artifacts import Artifacts
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.graph import Node
 
 

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from farm import progress, sealed
+from farm import sealed
 from farm.artifacts import Artifacts, Place
-from farm.errors import UserError
+from farm.base import progress
+from farm.base.errors import UserError
+from farm.base.launched import follows, several
 from farm.graph import Graph, Node
-from farm.launched import follows, several
 from farm.scheduling.perform import Outcome, perform
 from farm.scheduling.scheduler import Done, schedule
 

@@ -9,8 +9,8 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from farm import progress
-from farm.errors import show_alarms_plainly
+from farm.base import progress
+from farm.base.errors import show_alarms_plainly
 from farm.scheduling.perform import perform
 
 

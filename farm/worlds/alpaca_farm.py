@@ -15,7 +15,7 @@ from typing import Literal
 import pandas as pd
 
 from farm import formats, hub
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Engine
 from farm.worlds.text import TextWorld
 

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm import memory, processes, rng
+from farm import memory, processes
+from farm.base import rng
+from farm.base.rng import Ids
 from farm.policies.trees import same_prompts
 from farm.protocols import Policy, Samples
-from farm.rng import Ids
 from reference_methods.parts.aggregation import Aggregation, Totals, aggregate
 
 Rows = NDArray[np.int64]

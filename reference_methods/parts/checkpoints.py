@@ -1,7 +1,7 @@
 """Checkpoints in the middle of a training: stop at any moment, start again, and end where an undisturbed run ends.
 
-Every draw and every batch is keyed (farm.rng), so a training is known by few things: the parameters that train, the
-moments of their optimizer, the number of the next step, and the lines logged so far. They are written to
+Every draw and every batch is keyed (farm.base.rng), so a training is known by few things: the parameters that train,
+the moments of their optimizer, the number of the next step, and the lines logged so far. They are written to
 ``<folder>/<purpose>/step-<n>``, as safetensors and JSON alone, beside their place and renamed when complete; the older
 ones go once a newer one stands. Whoever gave the folder removes it when the training is over.
 """
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from farm import processes
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Learning, Policy, Samples
 from reference_methods.parts.optimization import Metrics, Optimizer
 

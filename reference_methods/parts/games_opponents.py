@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Policy
 from reference_methods.parts.checkpoints import CurrentPolicy

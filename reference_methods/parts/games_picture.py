@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from farm import files
-from farm.errors import UserError, need
+from farm.base import files
+from farm.base.errors import UserError, need
 from reference_methods.parts.games import Floats
 
 SUFFIXES = (".svg", ".png", ".pdf")

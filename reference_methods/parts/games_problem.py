@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from farm import files
-from farm.errors import UserError, nearest, shown
+from farm.base import files
+from farm.base.errors import UserError, nearest, shown
 from farm.tables import parse_json
 from farm.worlds.matrix import checked
 from reference_methods.parts.games import Floats

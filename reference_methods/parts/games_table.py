@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farm import rng
+from farm.base import rng
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Policy
 from reference_methods.parts.games import Floats

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Policy, Samples
 from reference_methods.parts.batches import in_parts, micro_batches, sampled, total_lengths
 from reference_methods.parts.optimization import Metrics

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from farm import memory, processes
-from farm.errors import UserError
+from farm.base.errors import UserError
 from reference_methods.parts.batches import Lengths, Rows, micro_batches
 
 Schedule = Literal["constant", "linear", "cosine"]

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
+from farm.base.rng import Ids
 from farm.protocols import Learning, Policy, Samples
 from farm.records import PairIds
-from farm.rng import Ids
 from reference_methods.parts.batches import Lengths, Rows, TrainingRows, total_lengths
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from farm.errors import Alarm
+from farm.base.errors import Alarm
 from farm.protocols import Policy
 from reference_methods.parts.optimization import Metrics
 from reference_methods.parts.precision import in_16_bits, inner

@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Learning, Samples
 from reference_methods.parts.batches import Batch, Rows, TrainingRows, in_parts, minibatches, prompt_stream
 from reference_methods.parts.checkpoints import Checkpoints, StateDicts

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 from farm import processes
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Learning, Policy, Scorer
 from reference_methods.parts.optimization import Schedule
 

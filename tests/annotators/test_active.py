@@ -12,7 +12,7 @@ from scipy.special import expit
 from annotators import active
 from annotators.active import STRATEGIES, differences, ensemble, fit, rounds_of
 from annotators.logit import LogitAnnotator
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 def test_the_fit_is_a_ridge_logistic_regression():

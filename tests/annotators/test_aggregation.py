@@ -11,7 +11,7 @@ import pytest
 from annotators.aggregation import WAYS, aggregated
 from annotators.logit import LogitAnnotator
 from annotators.noise import Flip
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.records import annotation_table, swapped
 
 

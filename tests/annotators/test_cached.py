@@ -13,7 +13,7 @@ from annotators.cached import Cached
 from annotators.logit import LogitAnnotator
 from annotators.noise import Flip
 from annotators.pool import PersonaPool, Pool
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.records import annotation_table
 from farm.store import Store
 

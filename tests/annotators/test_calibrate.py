@@ -19,7 +19,7 @@ from annotators.calibration.check import crowd_of, simulated, statistics
 from annotators.calibration.summary import sentences
 from annotators.crowd import Crowd, Group
 from farm import config
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Annotator, Context
 from farm.votes.table import from_table, read_votes
 from farm.worlds.matrix import MatrixWorld

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from annotators import annotation_run, commands
 from annotators.annotation_run import prepare
 from annotators.annotation_summary import sentences, summarise
-from farm import progress
-from farm.errors import UserError
+from farm.base import progress
+from farm.base.errors import UserError
 from farm.formats import read_annotations, write_table
 from farm.store import Store
 

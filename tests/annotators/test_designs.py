@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from annotators.designs import DESIGNS, chosen, head_to_head
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 def samples(instructions: int = 50, each: int = 6) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from annotators.feedback.roles import ROLES, Critic, Ranker, Rater, Reactor
 from annotators.llm.feedback import LLMCritic, LLMRanker, LLMRater
 from annotators.logit import LogitAnnotator
 from farm import config
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Annotator, Context, World
 from farm.worlds.text_features import TextFeatures
 

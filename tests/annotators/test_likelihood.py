@@ -16,7 +16,7 @@ import torch
 from annotators import likelihood as module
 from annotators.likelihood import Likelihood, LikelihoodAnnotator
 from annotators.wrapping import description
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.models import load_causal_lm, save_causal_lm, tiny_llama
 from farm.store import Store
 

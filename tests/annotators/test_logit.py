@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from annotators.logit import LogitAnnotator
 from annotators.pool import Pool
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 N = 40_000
 SE = 4 * np.sqrt(0.25 / N)

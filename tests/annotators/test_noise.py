@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from annotators.both_orders import BothOrders
 from annotators.logit import LogitAnnotator
 from annotators.noise import Difficulty, Flip, Lapse, TieBand
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Annotator
 from farm.records import annotation_table
 

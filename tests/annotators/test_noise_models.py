@@ -18,7 +18,7 @@ from annotators.observation import Observed
 from annotators.pool import Pool
 from annotators.spam import Spammer
 from farm import config
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Annotator, Context
 from farm.records import annotation_table
 from farm.votes.competence import dawid_skene, glad, votes

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from farm import config
+from farm.base.errors import UserError
 from farm.engines import server as module
 from farm.engines.server import Server, disconnect
 from farm.engines.transformers import Transformers
-from farm.errors import UserError
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Engine, Learning, World

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from farm.base.errors import UserError
 from farm.engines import server as module
 from farm.engines.server import Server, disconnect
-from farm.errors import UserError
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from tests.engines.conftest import Loopback, largest_gap, make_policy, perturb

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from farm.base.errors import UserError
 from farm.engines import server
 from farm.engines.server import Server, disconnect
-from farm.errors import UserError
 from farm.policies import load
 from farm.protocols import Learning
 from tests.engines.conftest import largest_gap, make_policy, perturb

@@ -11,7 +11,7 @@ import pytest
 from eval.annotated_pairs import write_annotated_pairs
 from eval.judge_runs import audit_runs
 from eval.validate import validate
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.votes import agreement as agree
 from farm.votes.table import from_table, read_votes
 

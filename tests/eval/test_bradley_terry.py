@@ -13,7 +13,7 @@ from eval.elo import elo
 from eval.first_advantage import first_advantage
 from eval.strengths import fit_half
 from eval.win_matrix import count
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 def simulated(n: int = 4000, models: int = 12, seed: int = 0, nu: float = 0.4, per_cluster: int = 0):

@@ -10,7 +10,7 @@ import pytest
 
 from eval.evaluation import evaluate_files, evaluate_table
 from eval.winrate import paired_difference
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 def annotations(n: int = 60, methods=("a", "b"), seed: int = 0, flip: float = 0.0) -> pd.DataFrame:

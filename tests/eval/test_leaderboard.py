@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from eval.leaderboard import Leaderboard
+from farm.base.errors import UserError
 from farm.config import build
-from farm.errors import UserError
 from farm.protocols import Comparison, Evaluator
 
 

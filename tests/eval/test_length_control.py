@@ -16,7 +16,7 @@ from eval.length_column import LengthControl
 from eval.length_control import Regulariser, from_weights, length_controlled, length_feature, read_weights
 from eval.published import compare, read_published
 from eval.sources import Rows, read
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 def _problem(seed: int = 0, n: int = 400):

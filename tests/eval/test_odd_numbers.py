@@ -11,7 +11,7 @@ from annotators.annotation_summary import sentences
 from annotators.calibration.summary import _split
 from eval.api import power
 from eval.winrate import scores
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.votes.noise import SplitFit
 from reference_methods.game_command import check_strengths
 

@@ -11,7 +11,7 @@ import pytest
 from eval import categories, cycles, multiple, power, ranking
 from eval.correction import noise_corrected
 from eval.prediction_powered import gain, ppi
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 @pytest.mark.parametrize(("flip", "n"), [(0.0, 778), (0.1, 1219), (0.25, 3132), (0.35, 8714)])

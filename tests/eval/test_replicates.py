@@ -10,7 +10,7 @@ from eval.replicates import Replicates, Together, correlations
 from eval.two_ways import Crossed, interval
 from eval.validation_study import ValidationStudy, expected_spearman
 from farm import run_folder
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Comparison, Replication
 from farm.statistics.uncertainty import mean
 

@@ -20,7 +20,7 @@ from eval.board import board
 from eval.published import compare
 from eval.quick_json import Reader
 from eval.rows import frame, from_table
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.formats import read_annotations
 
 
@@ -235,7 +235,7 @@ def home_of_data():
 def _online(monkeypatch):
     for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", "GITHUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("farm.progress._said", set())
+    monkeypatch.setattr("farm.base.progress._said", set())
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ import pytest
 from eval.leaderboard import Leaderboard
 from eval.report.html import Html
 from eval.run_evaluation import evaluate_run
-from farm import formats, progress, run_folder, run_tables
-from farm.errors import UserError
+from farm import formats, run_folder, run_tables
+from farm.base import progress
+from farm.base.errors import UserError
 from farm.protocols import Comparison
 
 METHODS = ("sft", "dpo", "ppo")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.winrate import discrete, paired_difference, scores, win_rate
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.statistics.uncertainty import joint_means, mean
 
 

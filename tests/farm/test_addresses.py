@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from farm import addresses
-from farm.errors import UserError
+from farm.base import addresses
+from farm.base.errors import UserError
 
 SECRET = "hunter2-hunter2"
 

@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 from farm.alarms import PATIENCE, Alarms
-from farm.errors import Alarm, UserError, show_alarms_plainly
+from farm.base.errors import Alarm, UserError, show_alarms_plainly
 from farm.trackers import tracker
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import farm
 from farm import api, cli
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 MINE = {
     "name": "mine",

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from farm import run_folder
-from farm.errors import UserError
+from farm.base.errors import UserError
 from tests.farm.table_world import FARM, WORLD
 
 EXPERIMENT = {

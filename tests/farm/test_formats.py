@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from farm import formats
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 TABLE = pd.DataFrame(
     {

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from farm import hub as farm_hub
+from farm.base.errors import UserError
 from farm.config import build
-from farm.errors import UserError
 from farm.protocols import World
 from farm.worlds.alpaca_farm import HUB as ALPACA_FARM
 from farm.worlds.alpaca_farm import AlpacaFarmWorld

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from farm import rng
+from farm.base import rng
 
 IDS = rng.text_ids(f"row {i}" for i in range(20_000))
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from farm import experiment
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.experiments.stages import kinds
 from farm.forecast import foresee, text
 from farm.records import unanswered

@@ -15,7 +15,7 @@ import pytest
 from farm import experiment
 from farm import run_status as status
 from farm.artifacts import Artifacts, Place
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.graph import Graph, Node, descendants
 from farm.running import Undertaking
 from farm.scheduling.environment import search_path

@@ -29,7 +29,7 @@ def flip(path: Path, at: int) -> None:
 @pytest.fixture(autouse=True)
 def _as_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealed, "_known", {})
-    monkeypatch.setattr("farm.progress._said", set())
+    monkeypatch.setattr("farm.base.progress._said", set())
 
 
 def go(out: str) -> None:

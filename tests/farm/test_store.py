@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.store import Entry, Store, address, canonical
 
 

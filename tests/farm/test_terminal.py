@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm import cli, progress, run_folder
-from farm.errors import UserError, cause
+from farm import cli, run_folder
+from farm.base import progress
+from farm.base.errors import UserError, cause
 
 FARM = Path(sys.executable).parent / "farm"
 EVIL = "\x1b]0;owned\x07evil\x1b[2J\x9b31m\u202e\r"

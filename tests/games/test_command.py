@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from reference_methods import game_command
 from reference_methods.parts.games_picture import Course, draw, svg, thinned
 

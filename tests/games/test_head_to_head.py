@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from eval.head_to_head import HeadToHead
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.protocols import Comparison
 from farm.records import PairIds, annotation_table
 

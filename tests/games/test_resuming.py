@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Learning, Policy
 from reference_methods.egpo import EGPO
 from reference_methods.nash_ema import NashEMA

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from farm import rng
-from farm.errors import UserError
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Learning, Policy
 from farm.records import PairIds, annotation_table

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from farm import memory
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Samples
 from reference_methods.dpo import DPO

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies import batches, likelihoods, load
 from farm.policies.conversation import INSTRUCTION
 from farm.policies.language_model import LanguageModelPolicy

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from farm import models
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.models import SMOLLM2, load_causal_lm, save_causal_lm, tiny_llama
 
 from .conftest import small_model, word_tokenizer

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import softmax
 
+from farm.base.errors import UserError
 from farm.engines.llama import LlamaDecoder, is_plain_llama
 from farm.engines.sampling import NEVER, Sampler, TransformersDecoder, invert, nucleus
-from farm.errors import UserError
 from farm.models import tiny_llama
 from farm.policies import language_model
 from farm.policies.language_model import LanguageModelPolicy

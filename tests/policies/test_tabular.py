@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy, TabularScorer
 from farm.protocols import Policy, Samples, Scorer

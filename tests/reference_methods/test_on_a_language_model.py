@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Learning, Policy, Samples, Scorer

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies import load
 from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.best_of_n import BestOfN, BestOfNPolicy

@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.optimize import brentq
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Samples

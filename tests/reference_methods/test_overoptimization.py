@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from farm import rng
+from farm.base import rng
 from reference_methods.parts.losses import bradley_terry
 
 Array = NDArray[np.float64]

@@ -12,8 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm import config, rng
-from farm.errors import UserError
+from farm import config
+from farm.base import rng
+from farm.base.errors import UserError
 from farm.protocols import Method, Samples
 from reference_methods.grpo import GRPO
 from reference_methods.parts import kl

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Learning
 from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO
 from reference_methods.dpo import DPO

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from reference_methods.parts.training import Training
 from tests.training import spread

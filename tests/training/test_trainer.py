@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from farm.base.errors import UserError
 from farm.code_digest import _followed
-from farm.errors import UserError
 from farm.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Learning, Policy

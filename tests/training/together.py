@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from farm import processes
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.policies import trees
 from farm.policies.language_model import LanguageModelPolicy
 from farm.policies.trees import KEY

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.votes import agreement as agree
 from farm.votes.analysis import analyze_annotator, set_agreement
 from farm.votes.table import contains_list, from_table, read_votes

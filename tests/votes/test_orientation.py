@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from annotators.aggregation import WAYS, aggregated
 from annotators.calibration.ballots import ballots
 from annotators.calibration.calibrate import of_votes
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.records import annotation_table, swapped
 from farm.votes.analysis import analyze_annotator
 from farm.votes.competence import dawid_skene, votes

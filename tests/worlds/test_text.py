@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farm.base.errors import UserError
 from farm.config import build
-from farm.errors import UserError
 from farm.protocols import World
 from farm.worlds.text import TextWorld
 from farm.worlds.text_features import TextFeatures

@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from farm import config, experiment, files, formats, tables
-from farm.errors import Alarm, UserError, brief, shown
+from farm import config, experiment, formats, tables
+from farm.base import files
+from farm.base.errors import Alarm, UserError, brief, shown
 from farm.plan import Plan
 
 Farm = Callable[..., tuple[int, str, str]]

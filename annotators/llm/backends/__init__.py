@@ -10,8 +10,8 @@ import importlib
 
 from annotators.llm.backends import keys
 from annotators.llm.completion import Backend
-from farm import addresses
-from farm.errors import UserError, nearest
+from farm.base import addresses
+from farm.base.errors import UserError, nearest
 
 PROVIDERS = {
     "openai": "annotators.llm.backends.openai_server.OpenAIServer",

@@ -29,8 +29,8 @@ from annotators.llm.completion import (
     tokens,
     unreadable,
 )
-from farm.errors import UserError, need
-from farm.progress import note
+from farm.base.errors import UserError, need
+from farm.base.progress import note
 
 ROOM = 2000
 """tokens of room to think for a model that cannot be told not to"""

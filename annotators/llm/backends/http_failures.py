@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from annotators.llm.completion import Failed, QuotaSpent, TryAgain, Unreadable, redacted
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 _QUOTA = ("insufficient_quota", "billing", "credit balance", "exceeded your current quota", "insufficient credit")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from farm import addresses
-from farm.errors import UserError
+from farm.base import addresses
+from farm.base.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Provider:
         """The address asked: ``base_url``, else the variable's, else the provider's own.
 
         Raises:
-            ValueError, UserError: see :func:`farm.addresses.checked`; the second for the variable.
+            ValueError, UserError: see :func:`farm.base.addresses.checked`; the second for the variable.
         """
         if base_url:
             return addresses.checked(base_url)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from annotators.llm.completion import Completion, Request
 from annotators.llm.prompt import Shown, shown
 from annotators.llm.verdicts import spoken
-from farm import rng
-from farm.errors import UserError, nearest
+from farm.base import rng
+from farm.base.errors import UserError, nearest
 
 Script = Callable[[Request], Completion | str]
 SCRIPTS: dict[str, Script] = {}

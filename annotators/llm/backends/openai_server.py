@@ -35,8 +35,8 @@ from annotators.llm.completion import (
 )
 from annotators.llm.labels import of_listed
 from annotators.llm.question import FLOOR, expected_tokens
-from farm.errors import UserError, need
-from farm.progress import note
+from farm.base.errors import UserError, need
+from farm.base.progress import note
 
 TOP, FEWER = 20, 5
 """alternatives asked for with log-probabilities: the most that servers give by default, and what others still give"""

@@ -13,8 +13,8 @@ from typing import Any
 
 from annotators.llm.backends.together import Together, turns
 from annotators.llm.completion import Completion, Request
-from farm import rng
-from farm.errors import need
+from farm.base import rng
+from farm.base.errors import need
 
 
 class TransformersModel:

@@ -9,8 +9,8 @@ from annotators.llm.backends.openai_server import TOP
 from annotators.llm.backends.together import Together, turns
 from annotators.llm.completion import Completion, Request
 from annotators.llm.labels import of_listed
+from farm.base.errors import need
 from farm.engines import children
-from farm.errors import need
 from farm.policies.conversation import special_tokens
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from annotators.llm.backends.http_failures import decoded, failure
 from annotators.llm.backends.lean_http import LARGEST, Broken, LeanHTTP, TooLarge, Unreached
 from annotators.llm.completion import TryAgain, Unreadable, redacted
-from farm.addresses import local
+from farm.base.addresses import local
 
 TIMEOUT = 600.0
 """seconds; the session's own limit is shorter"""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from farm import progress
+from farm.base import progress
 from farm.experiments import making
 from farm.experiments.setting import Setting
 from farm.experiments.stages.pairs import Pairs

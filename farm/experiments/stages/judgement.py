@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from farm import progress
+from farm.base import progress
 from farm.experiment import BASELINE
 from farm.experiments import making
 from farm.experiments.setting import SFT, Setting

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.experiments import making
 from farm.experiments.setting import Setting
 from farm.experiments.stages.annotation import Annotation

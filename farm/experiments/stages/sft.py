@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.experiments import making
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts, Size, StageContext, Texts

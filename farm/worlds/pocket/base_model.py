@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from farm import progress, rng, sealed
+from farm import sealed
+from farm.base import progress, rng
 from farm.models import load_causal_lm, save_causal_lm, tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.store import address, home

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.errors import UserError, nearest
+from farm.base.errors import UserError, nearest
 from farm.worlds.pocket.grammar import LIST, STYLE_NAMES, Texts
 from farm.worlds.pocket.observations import BRIEF_WORDS, LONG_WORDS, Observations, observe, parse_requests
 from farm.worlds.pocket.vocabulary import vocabulary

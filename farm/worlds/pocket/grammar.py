@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from farm import rng
+from farm.base import rng
 from farm.worlds.pocket.vocabulary import ANSWER, BREAK, BULLET, END, pieces, surface, vocabulary
 from farm.worlds.pocket.words import CONSTRAINTS, FORMS, STYLES, TOPICS, WORD
 

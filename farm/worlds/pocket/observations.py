@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.worlds.pocket.grammar import (
     CONSTRAINT_NAMES,
     FORM_NAMES,

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from farm import rng
+from farm.base import rng
 from farm.protocols import Features, Policy
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.base_model import Training, base_policy, untrained_policy

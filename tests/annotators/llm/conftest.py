@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from annotators.llm.limits import Limits
-from farm import progress
+from farm.base import progress
 from farm.store import Store
 from tests.annotators.llm.cases import make_pairs
 

@@ -17,7 +17,7 @@ from annotators.llm.prompt import shown
 from annotators.llm.session import session
 from annotators.wrapping import description
 from farm import config
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.formats import write_annotations
 from farm.protocols import Annotator, Context
 from farm.records import swapped

@@ -14,7 +14,7 @@ from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.wrapping import description
 from farm import config
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Annotator, Context
 from farm.store import Store
 from tests.annotators.llm.cases import make_pairs

@@ -10,7 +10,7 @@ from annotators.llm.pool import LLMPool
 from annotators.llm.prices import Price, price
 from annotators.llm.session import session
 from farm import config
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.protocols import Annotator, Context
 from farm.store import Store
 from tests.annotators.llm.cases import longer, make_pairs

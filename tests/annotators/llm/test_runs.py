@@ -25,8 +25,8 @@ from annotators.llm.completion import Completion, Request
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.noise import Flip
-from farm import progress
-from farm.errors import UserError
+from farm.base import progress
+from farm.base.errors import UserError
 from farm.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
 from tests.annotators.llm.fault_server import FaultServer

@@ -14,7 +14,7 @@ from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends.transformers_model import TransformersModel
 from annotators.llm.backends.vllm_model import VLLMModel
 from annotators.llm.completion import Completion, Request
-from farm.errors import UserError
+from farm.base.errors import UserError
 from farm.models import tiny_llama
 from farm.store import Store
 from tests.annotators.llm.cases import make_pairs

@@ -13,7 +13,7 @@ import yaml
 
 from eval.report.compare import changes, compare
 from farm import cli
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 
 def test_settings_that_differ_have_dotted_names():

@@ -20,9 +20,9 @@ from eval.report import annotators, examples, expenses, summary
 from eval.report.folder import RunFolder
 from eval.report.html import Html
 from eval.report.tables import Palette
+from farm.base.errors import UserError
 from farm.cli import main
 from farm.config import build as build_from
-from farm.errors import UserError
 from farm.protocols import Reporter
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 _TRIED = 1 << 16
 """bytes that must fit where something is to be written"""

@@ -11,7 +11,7 @@ import os
 import re
 from urllib.parse import SplitResult, urlsplit
 
-from farm.errors import UserError
+from farm.base.errors import UserError
 
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 _PRIVATE_ENDINGS = (".local", ".internal", ".lan", ".home.arpa", ".svc.cluster.local")
