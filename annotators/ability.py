@@ -17,7 +17,7 @@ from annotators.noise import with_coins
 from annotators.wrapping import name_of
 from farm.base import rng
 from farm.protocols import Annotator
-from farm.records import PairIds
+from farm.tables.records import PairIds
 
 
 @dataclass(frozen=True)

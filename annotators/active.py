@@ -24,7 +24,7 @@ from scipy.special import expit
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.protocols import Features
-from farm.records import PairIds
+from farm.tables.records import PairIds
 
 Floats = NDArray[np.float64]
 Strategy = Literal["disagreement", "thompson", "random"]

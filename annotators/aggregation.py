@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base.errors import UserError, nearest
-from farm.records import USAGE_COLUMNS, PairIds
+from farm.tables.records import USAGE_COLUMNS, PairIds
 from farm.votes.competence import Votes, dawid_skene, glad
 
 Floats = NDArray[np.float64]

@@ -30,10 +30,10 @@ from annotators.wrapping import keeps_answers, parts_of, unannotated
 from farm import config
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
-from farm.formats import check_table, read_table, write_annotations
 from farm.protocols import Annotator, Context, Features, World
-from farm.records import PairIds, in_random_order
 from farm.store import Store, home
+from farm.tables.formats import check_table, read_table, write_annotations
+from farm.tables.records import PairIds, in_random_order
 
 CHUNK = 20_000
 """Rows annotated between two entries in the store."""

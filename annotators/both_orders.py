@@ -14,7 +14,7 @@ import pandas as pd
 
 from annotators.wrapping import name_of, unannotated
 from farm.protocols import Annotator
-from farm.records import USAGE_COLUMNS, PairIds, annotation_table, swapped
+from farm.tables.records import USAGE_COLUMNS, PairIds, annotation_table, swapped
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.errors import UserError, nearest
-from farm.formats import read_outputs, read_pairs, read_table
+from farm.tables.formats import read_outputs, read_pairs, read_table
 
 Design = Literal["random", "all", "best-worst", "swiss", "uncertainty"]
 DESIGNS: tuple[Design, ...] = ("random", "all", "best-worst", "swiss", "uncertainty")

@@ -15,7 +15,7 @@ from annotators.logit import LogitAnnotator
 from annotators.wrapping import unannotated
 from farm.base import rng
 from farm.protocols import World
-from farm.records import PairIds, annotation_table
+from farm.tables.records import PairIds, annotation_table
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from annotators.logit import LogitAnnotator
 from annotators.wrapping import merged, unannotated
 from farm.base import rng
 from farm.protocols import Features
-from farm.records import PairIds
+from farm.tables.records import PairIds
 
 
 @dataclass(frozen=True)

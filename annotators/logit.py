@@ -39,7 +39,7 @@ from annotators.pair_features import Floats, PairFeatures, Rows
 from annotators.wrapping import unannotated
 from farm.base import rng
 from farm.protocols import Features
-from farm.records import PairIds, annotation_table
+from farm.tables.records import PairIds, annotation_table
 
 
 @dataclass(frozen=True)

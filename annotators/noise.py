@@ -27,7 +27,7 @@ from annotators.wrapping import merged, name_of, unannotated
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.protocols import Annotator
-from farm.records import PairIds, annotation_table
+from farm.tables.records import PairIds, annotation_table
 
 Unit = Literal["pair", "instruction"]
 

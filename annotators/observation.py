@@ -18,7 +18,7 @@ from annotators.wrapping import name_of, unannotated
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.protocols import Annotator
-from farm.records import PairIds
+from farm.tables.records import PairIds
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from farm.base import rng
 from farm.base.errors import UserError, nearest
 from farm.protocols import Features
-from farm.records import PairIds
+from farm.tables.records import PairIds
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64] | slice
 
 
 class PairFeatures:
-    """The features of both sides of n pairs, in the canonical order of :class:`~farm.records.PairIds`.
+    """The features of both sides of n pairs, in the canonical order of :class:`~farm.tables.records.PairIds`.
 
     In the canonical order a pair and its swap look the same, so a difference (first - second) of a pair is exactly
     that of its swap. All arrays that a method returns have the length of ``rows``.

@@ -19,7 +19,7 @@ from annotators.noise import Unit
 from annotators.wrapping import merged, name_of, unannotated
 from farm.base import rng
 from farm.protocols import Annotator, Features
-from farm.records import PairIds
+from farm.tables.records import PairIds
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from annotators.wrapping import unannotated
 from farm.base import rng
-from farm.records import PairIds, annotation_table
+from farm.tables.records import PairIds, annotation_table
 
 Style = Literal["random", "first", "second", "tie", "longest"]
 

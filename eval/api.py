@@ -14,10 +14,10 @@ import pandas as pd
 
 from eval import judging
 from eval.evaluation import Evaluation, evaluate_table, read_files, together
-from farm import formats
 from farm.base import files
 from farm.base.errors import UserError
 from farm.statistics.result import Result
+from farm.tables import formats
 
 if TYPE_CHECKING:
     from eval.power import Power

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from farm.base import files
 from farm.base.errors import UserError, nearest, shown
-from farm.formats import preferences, read_table
-from farm.tables import header
+from farm.tables.formats import preferences, read_table
+from farm.tables.table_files import header
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]

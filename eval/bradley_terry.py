@@ -34,9 +34,9 @@ from eval.strength_errors import sandwich
 from eval.strengths import fit_davidson, fit_half
 from eval.win_matrix import count, refuse_unconnected
 from farm.base.errors import UserError
-from farm.formats import require_labels
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import Estimate, codes, critical, interval
+from farm.tables.formats import require_labels
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

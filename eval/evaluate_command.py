@@ -10,7 +10,7 @@ import typer
 from eval import judging
 from eval.evaluation import Evaluation, evaluate_table, read_files
 from farm.base.errors import UserError
-from farm.formats import check_table, read_annotations, write_annotations
+from farm.tables.formats import check_table, read_annotations, write_annotations
 
 
 def run(

@@ -25,10 +25,10 @@ from eval.orientation import baseline_first, check_judges, like
 from eval.prediction_powered import ppi
 from eval.winrate import WinRate, scores, win_rate
 from farm.base.errors import UserError, nearest
-from farm.formats import read_annotations
 from farm.statistics import terminal
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import difference_limits, joint_means
+from farm.tables.formats import read_annotations
 from farm.votes.analysis import prefer_lists, prefer_longer
 from farm.votes.table import from_table as votes_from
 

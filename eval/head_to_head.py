@@ -27,11 +27,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm import records
 from farm.base.errors import UserError
 from farm.protocols import Annotator, Comparison, Evaluator
 from farm.statistics.best_response import best_response, gap
 from farm.statistics.uncertainty import SHARE, mean
+from farm.tables import records
 
 Floats = NDArray[np.float64]
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from farm.base.errors import UserError
 from farm.base.errors import shown as cell
-from farm.formats import require_labels
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import codes, limits
+from farm.tables.formats import require_labels
 
 Floats = NDArray[np.float64]
 

@@ -16,10 +16,10 @@ import pandas as pd
 from farm import config
 from farm.base import progress
 from farm.base.errors import UserError
-from farm.formats import read_outputs, read_table
 from farm.protocols import Annotator, Context, Features
-from farm.records import in_random_order
 from farm.store import Store, home
+from farm.tables.formats import read_outputs, read_table
+from farm.tables.records import in_random_order
 
 CHUNK = 2000
 

@@ -22,8 +22,8 @@ from eval.published import PublishedComparison, compare, read_published
 from eval.show import check_out
 from farm.base.errors import UserError, nearest
 from farm.base.files import exists
-from farm.formats import read_table, write_table
 from farm.statistics.result import Result, plain
+from farm.tables.formats import read_table, write_table
 
 RATINGS = ("bradley_terry", "elo")
 

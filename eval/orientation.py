@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base.errors import UserError
-from farm.records import PairIds, swapped
+from farm.tables.records import PairIds, swapped
 
 _SIDES = ("generator_1", "generator_2")
 _SURELY = 10.0

@@ -5,7 +5,7 @@ spaces of indent, and a text in JSON cannot hold a raw line break; so the lines 
 a quote are the fields of its rows, and the others need not be parsed. One vectorised pass finds them; lengths are
 counted from bytes, and what a file shares with the one before (instructions, the baseline's answers) is recognised by
 its bytes. Every other file, and one that departs from the pattern in the least, is read by
-:func:`farm.formats.read_annotations`, which also words the errors.
+:func:`farm.tables.formats.read_annotations`, which also words the errors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from eval.json_lengths import Bytes, Unexpected, characters
 from eval.official import official_ids
 from eval.rows import Names, Part, Places, from_table
 from farm.base import files, rng
-from farm.formats import preferences, read_annotations
+from farm.tables.formats import preferences, read_annotations
 
 _WANTED = ("instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator", "preference", "status")
 _OPTIONAL = ("dataset",)
@@ -241,7 +241,8 @@ def _coded(blob: bytes, bounds: Places) -> Names:
 
 
 def _preferences(values: list[bytes], path: Path) -> NDArray[np.float64]:
-    """Numbers and nulls, AlpacaEval's dialects as in :func:`farm.formats.preferences`, which also words the errors."""
+    """Numbers and nulls, AlpacaEval's dialects as in :func:`farm.tables.formats.preferences`, which also words the
+    errors."""
     found = _loads(values)
     if set(map(type, found)) <= {float, int, type(None)}:
         numbers = np.array(found, dtype=np.float64)  # None becomes NaN

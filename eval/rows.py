@@ -14,7 +14,7 @@ from eval.official import official_ids
 from eval.orientation import common
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.formats import preferences
+from farm.tables.formats import preferences
 
 COLUMNS = (
     "method",

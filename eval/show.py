@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from farm.base import progress
-from farm.formats import check_table, write_table
 from farm.statistics.result import Result
+from farm.tables.formats import check_table, write_table
 
 
 def check_out(out: Path | None, *inputs: Path | None) -> None:

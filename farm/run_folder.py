@@ -39,12 +39,13 @@ import pandas as pd
 import yaml
 
 import farm
-from farm import formats, run_tables, sealed
+from farm import run_tables, sealed
 from farm.artifacts import Made
 from farm.base import files, progress
 from farm.base.errors import UserError
 from farm.experiment import BASELINE
 from farm.protocols import Comparison, Reporter
+from farm.tables import formats
 
 HUMAN_PRICE = 0.25
 """US dollars a pair, what AlpacaFarm paid its crowd workers (arXiv 2305.14387)"""

@@ -16,8 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from farm import config, formats
+from farm import config
 from farm.base.errors import UserError
+from farm.tables import formats
 
 _TEXTS = set(
     "method instruction output output_1 output_2 generator generator_1 generator_2 annotator status baseline first "

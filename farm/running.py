@@ -28,13 +28,13 @@ from farm.experiments.stages.stage import Stage
 from farm.graph import Graph, Node, descendants, merge
 from farm.plan import Plan
 from farm.protocols import Aggregator, Comparison, Replication, Reporter
-from farm.records import unanswered
 from farm.run_folder import Finished
 from farm.run_status import StatusFile
 from farm.scheduling import together
 from farm.scheduling.engines import engine
 from farm.scheduling.scheduler import Failure, Results, schedule
 from farm.store import canonical
+from farm.tables.records import unanswered
 
 
 @dataclass(frozen=True)

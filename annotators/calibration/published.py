@@ -20,8 +20,8 @@ from scipy.special import expit
 from annotators.calibration.ballots import Ballots, ballots
 from annotators.crowd import Group
 from farm.base.errors import UserError, nearest
-from farm.formats import read_pairs, read_table
-from farm.tables import header
+from farm.tables.formats import read_pairs, read_table
+from farm.tables.table_files import header
 from farm.votes.table import from_table
 
 Floats = NDArray[np.float64]

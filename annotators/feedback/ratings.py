@@ -21,7 +21,7 @@ from annotators.feedback.utility import look
 from annotators.wrapping import unannotated
 from farm.base import rng
 from farm.protocols import Features
-from farm.records import annotation_table
+from farm.tables.records import annotation_table
 
 Floats = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """What gives feedback other than pairs; the same for simulated people and for language models (annotators/llm).
 
-Each takes a table and returns it with the columns of its record (farm/records.py) and, as annotations have,
+Each takes a table and returns it with the columns of its record (farm/tables/records.py) and, as annotations have,
 ``annotator, status, seed, replicate`` and the usage columns. A verdict depends on (seed, replicate, texts) only.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from farm import config
-from farm.records import USAGE_COLUMNS
+from farm.tables.records import USAGE_COLUMNS
 
 
 @runtime_checkable

@@ -21,8 +21,8 @@ from annotators.llm.prompt import Item, Task, load
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
 from annotators.wrapping import unannotated
-from farm.records import annotation_table
 from farm.store import Store
+from farm.tables.records import annotation_table
 
 LOW, HIGH = 1, 7
 _USAGE = ("input_tokens", "output_tokens", "price", "seconds")

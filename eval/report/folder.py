@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from eval.report import wording
-from farm import formats, run_tables
+from farm import run_tables
 from farm.statistics.uncertainty import Estimate, mean
+from farm.tables import formats
 
 BASELINE = "sft"
 """the method that an experiment compares the others with"""

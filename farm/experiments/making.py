@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from farm import records, trackers
+from farm import trackers
 from farm.alarms import Alarms
 from farm.artifacts import Place
 from farm.base import progress, rng
@@ -18,6 +18,7 @@ from farm.base.errors import Fruitless
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts
 from farm.protocols import Learning, Method, Policy, Samples
+from farm.tables import records
 
 
 def learn(name: str, method: Method, learning: Learning, place: Place) -> Facts:

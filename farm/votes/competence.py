@@ -21,8 +21,8 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit, logsumexp, softmax
 
-from farm.records import PairIds, swapped
 from farm.statistics.uncertainty import codes
+from farm.tables.records import PairIds, swapped
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

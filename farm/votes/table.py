@@ -38,8 +38,8 @@ from numpy.typing import NDArray
 
 from farm.base import files, rng
 from farm.base.errors import UserError, nearest, shown
-from farm.formats import preferences, read_table
-from farm.tables import parse_json
+from farm.tables.formats import preferences, read_table
+from farm.tables.table_files import parse_json
 
 Floats = NDArray[np.float64]
 

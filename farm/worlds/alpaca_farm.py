@@ -14,9 +14,9 @@ from typing import Literal
 
 import pandas as pd
 
-from farm import formats, hub
 from farm.base.errors import UserError
 from farm.protocols import Engine
+from farm.tables import formats, hub
 from farm.worlds.text import TextWorld
 
 HUB = "tatsu-lab/alpaca_farm"

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from farm import formats, hub
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.protocols import Engine, Features, Policy
+from farm.tables import formats, hub
 from farm.worlds.text_features import TextFeatures
 
 SPLITS = ("train", "validation", "test")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.protocols import Annotator, PreferenceModel, Samples, Scorer
-from farm.records import PairIds, in_random_order
+from farm.tables.records import PairIds, in_random_order
 
 
 @dataclass(frozen=True)

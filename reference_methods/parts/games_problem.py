@@ -16,7 +16,7 @@ import numpy as np
 
 from farm.base import files
 from farm.base.errors import UserError, nearest, shown
-from farm.tables import parse_json
+from farm.tables.table_files import parse_json
 from farm.worlds.matrix import checked
 from reference_methods.parts.games import Floats
 

@@ -14,7 +14,7 @@ from farm.base import rng
 from farm.base.errors import UserError
 from farm.base.rng import Ids
 from farm.protocols import Learning, Policy, Samples
-from farm.records import PairIds
+from farm.tables.records import PairIds
 from reference_methods.parts.batches import Lengths, Rows, TrainingRows, total_lengths
 
 

@@ -12,7 +12,7 @@ from annotators.aggregation import WAYS, aggregated
 from annotators.logit import LogitAnnotator
 from annotators.noise import Flip
 from farm.base.errors import UserError
-from farm.records import annotation_table, swapped
+from farm.tables.records import annotation_table, swapped
 
 
 def table_of(votes: list[list[float]], names: str = "abcdefgh") -> pd.DataFrame:

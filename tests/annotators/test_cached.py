@@ -14,8 +14,8 @@ from annotators.logit import LogitAnnotator
 from annotators.noise import Flip
 from annotators.pool import PersonaPool, Pool
 from farm.base.errors import UserError
-from farm.records import annotation_table
 from farm.store import Store
+from farm.tables.records import annotation_table
 
 
 @dataclass(frozen=True)

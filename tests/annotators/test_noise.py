@@ -16,7 +16,7 @@ from annotators.logit import LogitAnnotator
 from annotators.noise import Difficulty, Flip, Lapse, TieBand
 from farm.base.errors import UserError
 from farm.protocols import Annotator
-from farm.records import annotation_table
+from farm.tables.records import annotation_table
 
 N = 40_000
 SE = 4 * np.sqrt(0.25 / N)

@@ -20,7 +20,7 @@ from annotators.spam import Spammer
 from farm import config
 from farm.base.errors import UserError
 from farm.protocols import Annotator, Context
-from farm.records import annotation_table
+from farm.tables.records import annotation_table
 from farm.votes.competence import dawid_skene, glad, votes
 from farm.worlds.text_features import TextFeatures
 

@@ -10,7 +10,7 @@ from scipy.special import logit
 from annotators.logit import LogitAnnotator
 from annotators.noise import Flip
 from annotators.pool import PersonaPool, Pool
-from farm.records import PairIds
+from farm.tables.records import PairIds
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from eval.api import leaderboard
 from eval.evaluation import evaluate_table, read_files
 from eval.leaderboard import Leaderboard
 from eval.validate import validate
-from farm import formats
 from farm.base.errors import UserError
 from farm.protocols import Comparison
-from farm.records import annotation_table, swapped
+from farm.tables import formats
+from farm.tables.records import annotation_table, swapped
 from farm.votes.table import from_table
 
 MODELS = ("base", "alpha", "beta", "gamma")

@@ -21,7 +21,7 @@ from eval.published import compare
 from eval.quick_json import Reader
 from eval.rows import frame, from_table
 from farm.base.errors import UserError
-from farm.formats import read_annotations
+from farm.tables.formats import read_annotations
 
 
 def _rows(model: str, n: int = 12, seed: int = 0, **changes):

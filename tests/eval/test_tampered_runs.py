@@ -15,10 +15,11 @@ import pytest
 from eval.leaderboard import Leaderboard
 from eval.report.html import Html
 from eval.run_evaluation import evaluate_run
-from farm import formats, run_folder, run_tables
+from farm import run_folder, run_tables
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.protocols import Comparison
+from farm.tables import formats
 
 METHODS = ("sft", "dpo", "ppo")
 

@@ -10,9 +10,9 @@ from annotators.annotation_run import prepare
 from annotators.llm.foresee import foresee as foreseen_price
 from farm import arithmetic, config, experiment
 from farm.forecast import foresee, text
-from farm.formats import write_table
 from farm.protocols import Annotator
 from farm.running import Undertaking
+from farm.tables.formats import write_table
 from tests.farm.table_world import finish, start, write
 
 LLM = "{class: annotators.llm.annotator.LLMAnnotator, model: openai/gpt-5.4}"

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from farm import formats
 from farm.base.errors import UserError
+from farm.tables import formats
 
 TABLE = pd.DataFrame(
     {

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from farm import hub as farm_hub
 from farm.base.errors import UserError
 from farm.config import build
 from farm.protocols import World
+from farm.tables import hub as farm_hub
 from farm.worlds.alpaca_farm import HUB as ALPACA_FARM
 from farm.worlds.alpaca_farm import AlpacaFarmWorld
 from farm.worlds.text import TextWorld
@@ -152,7 +152,7 @@ def test_what_the_hub_refuses_is_one_sentence_and_its_token_is_sent(hub: Hub, mo
 
 def test_another_process_asks_the_hub_that_hf_endpoint_names(hub: Hub, tmp_path: Path) -> None:
     hub.add("dataset", "o/d", {"a.json": b'[{"instruction": "from the double"}]', "d.py": SCRIPT})
-    code = "from farm.hub import read_data_set; print(read_data_set('o/d')['instruction'][0])"
+    code = "from farm.tables.hub import read_data_set; print(read_data_set('o/d')['instruction'][0])"
     environment = {**os.environ, **hub.environment(tmp_path / "other")}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert told.stdout == "from the double\n"

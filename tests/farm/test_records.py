@@ -5,7 +5,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.records import PairIds, annotation_table, in_random_order, swapped
+from farm.tables.records import PairIds, annotation_table, in_random_order, swapped
 
 PAIRS = pd.DataFrame(
     {

@@ -14,8 +14,8 @@ from farm import experiment
 from farm.base.errors import UserError
 from farm.experiments.stages import kinds
 from farm.forecast import foresee, text
-from farm.records import unanswered
 from farm.running import Run, Undertaking
+from farm.tables.records import unanswered
 from tests.farm.table_world import EXPERIMENT, finish, same, start, write
 
 

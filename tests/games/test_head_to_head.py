@@ -10,7 +10,7 @@ from eval.head_to_head import HeadToHead
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.protocols import Comparison
-from farm.records import PairIds, annotation_table
+from farm.tables.records import PairIds, annotation_table
 
 
 class Circle:

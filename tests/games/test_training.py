@@ -14,7 +14,7 @@ from farm.base import rng
 from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from farm.protocols import Learning, Policy
-from farm.records import PairIds, annotation_table
+from farm.tables.records import PairIds, annotation_table
 from reference_methods.dno import DNO
 from reference_methods.egpo import EGPO
 from reference_methods.general_preference_model import GeneralPreferenceModel

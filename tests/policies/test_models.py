@@ -33,7 +33,7 @@ def test_a_folder_is_opened(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nobody/no-such-model", SMOLLM2])
 def test_a_model_that_is_not_there_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("farm.hub.answers", lambda: False)
+    monkeypatch.setattr("farm.tables.hub.answers", lambda: False)
     monkeypatch.setattr(models, "_packaged_gguf", lambda: None)
     with pytest.raises(UserError, match=f"model {name} is neither a folder") as caught:
         load_causal_lm(name)

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from farm.protocols import Learning, Samples
-from farm.records import annotation_table
+from farm.tables.records import annotation_table
 from tests.policies.conftest import PROMPTS, make_policy
 
 

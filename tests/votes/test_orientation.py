@@ -15,7 +15,7 @@ from annotators.aggregation import WAYS, aggregated
 from annotators.calibration.ballots import ballots
 from annotators.calibration.calibrate import of_votes
 from farm.base.errors import UserError
-from farm.records import annotation_table, swapped
+from farm.tables.records import annotation_table, swapped
 from farm.votes.analysis import analyze_annotator
 from farm.votes.competence import dawid_skene, votes
 from farm.votes.noise import estimate_noise, fit_splits

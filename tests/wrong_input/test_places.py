@@ -14,10 +14,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from farm import config, experiment, formats, tables
+from farm import config, experiment
 from farm.base import files
 from farm.base.errors import Alarm, UserError, brief, shown
 from farm.plan import Plan
+from farm.tables import formats
+from farm.tables import table_files as tables
 
 Farm = Callable[..., tuple[int, str, str]]
 ROWS = [

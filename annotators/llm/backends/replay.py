@@ -13,8 +13,8 @@ import numpy as np
 from annotators.llm.completion import Completion, Failed, Request
 from annotators.llm.prompt import clean, shown
 from annotators.llm.verdicts import spoken
-from farm.formats import read_annotations
-from farm.records import PairIds, swapped
+from farm.tables.formats import read_annotations
+from farm.tables.records import PairIds, swapped
 
 
 class Replay:

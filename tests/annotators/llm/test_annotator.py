@@ -18,10 +18,10 @@ from annotators.llm.session import session
 from annotators.wrapping import description
 from farm import config
 from farm.base.errors import UserError
-from farm.formats import write_annotations
 from farm.protocols import Annotator, Context
-from farm.records import swapped
 from farm.store import Store
+from farm.tables.formats import write_annotations
+from farm.tables.records import swapped
 from tests.annotators.llm.cases import longer, make_pairs
 from tests.annotators.llm.fault_server import FaultServer
 

@@ -17,7 +17,7 @@ from annotators import commands
 from annotators.llm import prices
 from annotators.llm import session as sessions
 from farm.base.errors import UserError
-from farm.formats import read_annotations, write_table
+from farm.tables.formats import read_annotations, write_table
 from tests.annotators.llm.cases import longer, make_pairs
 from tests.annotators.llm.fault_server import Fault, FaultServer
 

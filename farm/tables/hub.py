@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from farm import formats
 from farm.base import progress
 from farm.base.errors import UserError, nearest, need
+from farm.tables import formats
 
 
 def answers() -> bool:

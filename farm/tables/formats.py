@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base.errors import UserError, nearest, shown
-from farm.tables import SUFFIXES, check_table, is_missing, read_table, write_table
+from farm.tables.table_files import SUFFIXES, check_table, is_missing, read_table, write_table
 
 __all__ = ["SUFFIXES", "check_table", "read_table", "write_table"]
 

@@ -1,0 +1,1 @@
+"""Tables: the columns of records, and the files that are read and written."""
