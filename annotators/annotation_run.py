@@ -31,7 +31,7 @@ from farm import config
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
 from farm.protocols import Annotator, Context, Features, World
-from farm.store import Store, home
+from farm.storage.store import Store, home
 from farm.tables.formats import check_table, read_table, write_annotations
 from farm.tables.records import PairIds, in_random_order
 

@@ -20,7 +20,7 @@ from farm import config
 from farm.api import spec_of
 from farm.base.errors import UserError, nearest
 from farm.protocols import Annotator, Context
-from farm.store import Store, home
+from farm.storage.store import Store, home
 from farm.tables import formats
 from farm.votes.table import from_table
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from annotators.wrapping import description, merged, name_of, unannotated
 from farm.base import rng
 from farm.protocols import Annotator
-from farm.store import Entry, Store, address
+from farm.storage.store import Entry, Store, address
 from farm.tables.records import USAGE_COLUMNS, PairIds
 
 _BESIDE = ("generator_1", "generator_2", "agreement_1", "agreement_2")

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from annotators.logit import LogitAnnotator
 from farm.base import progress
 from farm.protocols import Features
-from farm.store import Entry, Store, address
+from farm.storage.store import Entry, Store, address
 
 if TYPE_CHECKING:
     from farm.policies.language_model import LanguageModelPolicy

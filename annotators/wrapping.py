@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.code_digest import class_digest
 from farm.protocols import Annotator, Features
-from farm.store import Store
+from farm.storage.code_digest import class_digest
+from farm.storage.store import Store
 from farm.tables.records import Annotation, Pair
 
 VERDICT_COLUMNS = frozenset(Annotation.model_fields) - frozenset(Pair.model_fields) | {

@@ -122,7 +122,7 @@ def pairs(n: int) -> pd.DataFrame:
 def ours(n: int, url: str, folder: Path, timed: str = "asked") -> dict[str, Any]:
     from annotators.llm.annotator import LLMAnnotator
     from annotators.llm.session import session
-    from farm.store import Store
+    from farm.storage.store import Store
 
     table = pairs(n)
     store = Store(folder / f"{n}.sqlite")
@@ -140,7 +140,7 @@ def ours(n: int, url: str, folder: Path, timed: str = "asked") -> dict[str, Any]
 def cached(url: str, folder: Path, rows: int) -> dict[str, Any]:
     """A re-run of 805 pairs that the store knows, among ``rows`` others."""
     from annotators.llm.annotator import LLMAnnotator
-    from farm.store import Entry, Store, address
+    from farm.storage.store import Entry, Store, address
 
     table = pairs(805)
     store = Store(folder / "large.sqlite")

@@ -32,8 +32,8 @@ from urllib.parse import quote, urlsplit
 
 from farm.base import progress
 from farm.base.errors import UserError
-from farm.old_artifacts import megabytes
-from farm.store import home
+from farm.storage.old_artifacts import megabytes
+from farm.storage.store import home
 
 _CHUNK = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -17,7 +17,7 @@ from farm import config
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.protocols import Annotator, Context, Features
-from farm.store import Store, home
+from farm.storage.store import Store, home
 from farm.tables.formats import read_outputs, read_table
 from farm.tables.records import in_random_order
 

@@ -103,8 +103,8 @@ def clean(days: float = 30.0, *, yes: bool = False) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from farm import old_artifacts
-    from farm.store import home
+    from farm.storage import old_artifacts
+    from farm.storage.store import home
 
     if days < 0:
         raise UserError(f"days = {days:g}: a number from 0 on")

@@ -65,8 +65,8 @@ def clean(
 
     Example: farm clean --days 7
     """
-    from farm import old_artifacts
-    from farm.store import home
+    from farm.storage import old_artifacts
+    from farm.storage.store import home
 
     found = old_artifacts.removable(home(), days)
     size = sum(item.size for item in found)

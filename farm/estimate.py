@@ -29,7 +29,7 @@ class Estimate:
 
 
 class Estimator:
-    """Estimates from the facts of earlier stages (:meth:`farm.artifacts.Artifacts.timings`)."""
+    """Estimates from the facts of earlier stages (:meth:`farm.storage.artifacts.Artifacts.timings`)."""
 
     def __init__(self, timings: Sequence[dict[str, Any]]) -> None:
         self._by: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)

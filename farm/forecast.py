@@ -20,7 +20,7 @@ from farm.foreseen_prices import TYPICAL_INSTRUCTION, TYPICAL_OUTPUT, ForeseenPr
 from farm.measured_speed import MeasuredSpeed
 from farm.plan import Plan
 from farm.running import Undertaking
-from farm.store import address
+from farm.storage.store import address
 
 
 def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pandas as pd
 from farm.base.errors import UserError
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Asks
-from farm.store import address
+from farm.storage.store import address
 
 SHOWN = 1000
 """pairs that the estimate is made on, at most"""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from farm.artifacts import Work
+from farm.storage.artifacts import Work
 
 
 @dataclass(frozen=True)

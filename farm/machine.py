@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 import farm
-from farm.store import home
+from farm.storage.store import home
 
 EXTRAS = {
     "models": (("torch", "transformers", "safetensors"), "language models: training, sampling, likelihood annotators"),

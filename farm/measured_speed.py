@@ -20,7 +20,7 @@ from farm.base.errors import UserError
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Asks, Texts
 from farm.protocols import Policy
-from farm.store import address
+from farm.storage.store import address
 
 TRAINED, READ, WRITTEN, NEW_TOKENS, JUDGED = 32, 256, 192, 16, 64
 """rows of one step of each kind, tokens of a row that is written, pairs that are judged; as in experiments"""

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from farm import sealed
 from farm.base.errors import UserError, need
-from farm.store import home
+from farm.storage import sealed
+from farm.storage.store import home
 from farm.tables import hub
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"

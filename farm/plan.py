@@ -13,10 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from farm.artifacts import Artifacts, Place
 from farm.base import rng
 from farm.base.errors import UserError, nearest
-from farm.code_digest import file_digest
 from farm.experiment import Experiment, Resources
 from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages import kinds
@@ -25,7 +23,9 @@ from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Size, Stage, StageContext
 from farm.graph import Graph, Node
-from farm.store import Store, address, canonical, home
+from farm.storage.artifacts import Artifacts, Place
+from farm.storage.code_digest import file_digest
+from farm.storage.store import Store, address, canonical, home
 
 
 class Plan:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-    from farm.store import Store
+    from farm.storage.store import Store
 
 Tokens = NDArray[np.int32]
 

@@ -39,12 +39,13 @@ import pandas as pd
 import yaml
 
 import farm
-from farm import run_tables, sealed
-from farm.artifacts import Made
+from farm import run_tables
 from farm.base import files, progress
 from farm.base.errors import UserError
 from farm.experiment import BASELINE
 from farm.protocols import Comparison, Reporter
+from farm.storage import sealed
+from farm.storage.artifacts import Made
 from farm.tables import formats
 
 HUMAN_PRICE = 0.25

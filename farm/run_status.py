@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from farm.artifacts import Artifacts
 from farm.base.errors import UserError
 from farm.estimate import Estimator, duration
 from farm.graph import Graph, Node
 from farm.scheduling.scheduler import Failure
+from farm.storage.artifacts import Artifacts
 
 FILE = "status.json"
 _EVERY = 0.5  # seconds

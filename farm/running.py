@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from farm import config, run_folder, trackers
-from farm.artifacts import Made
 from farm.base import progress, rng
 from farm.base.errors import Fruitless, UserError, nearest
 from farm.base.launched import follows
@@ -33,7 +32,8 @@ from farm.run_status import StatusFile
 from farm.scheduling import together
 from farm.scheduling.engines import engine
 from farm.scheduling.scheduler import Failure, Results, schedule
-from farm.store import canonical
+from farm.storage.artifacts import Made
+from farm.storage.store import canonical
 from farm.tables.records import unanswered
 
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from farm import config
 from farm.base import rng
 from farm.base.errors import UserError, nearest
-from farm.store import canonical
+from farm.storage.store import canonical
 
 Label = str | int | float | bool | None
 _DISTRIBUTIONS = ("uniform", "log_uniform", "integers", "choice")

@@ -19,7 +19,7 @@ from annotators.llm.session import session
 from farm import config
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
-from farm.store import Store, home
+from farm.storage.store import Store, home
 from farm.tables.formats import check_table, read_outputs, read_pairs, read_table, write_table
 
 CHUNK = 20_000

@@ -31,7 +31,7 @@ from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
 from annotators.wrapping import unannotated
 from farm.base import rng
-from farm.store import Store
+from farm.storage.store import Store
 from farm.tables.records import PairIds, annotation_table, in_random_order
 
 

@@ -33,7 +33,7 @@ from annotators.llm.completion import Completion, Request
 from annotators.llm.prices import Price
 from annotators.llm.question import bounded, most_input
 from farm.base.progress import note
-from farm.store import Entry, Store, address
+from farm.storage.store import Entry, Store, address
 
 DISCOUNT = 0.5
 ATTEMPTS = 3

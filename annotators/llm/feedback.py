@@ -21,7 +21,7 @@ from annotators.llm.prompt import Item, Task, load
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
 from annotators.wrapping import unannotated
-from farm.store import Store
+from farm.storage.store import Store
 from farm.tables.records import annotation_table
 
 LOW, HIGH = 1, 7

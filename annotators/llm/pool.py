@@ -21,7 +21,7 @@ from annotators.noise import Unit
 from annotators.pool import Pool
 from annotators.wrapping import description
 from farm.base.errors import nearest
-from farm.store import Store
+from farm.storage.store import Store
 
 
 @dataclass(frozen=True)

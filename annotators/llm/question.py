@@ -9,7 +9,7 @@ from typing import Any
 
 from annotators.llm.backends import where
 from annotators.llm.completion import Completion, Request
-from farm.store import address
+from farm.storage.store import address
 
 KIND = "llm answer"
 FLOOR = 16

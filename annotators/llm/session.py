@@ -39,7 +39,7 @@ from annotators.llm.tally import Tally
 from annotators.llm.writer import Writer
 from farm.base import progress
 from farm.base.errors import UserError, cause
-from farm.store import Entry, Store, home
+from farm.storage.store import Entry, Store, home
 
 
 class Session:

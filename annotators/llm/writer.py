@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from annotators.llm.question import KIND
-from farm.store import Entry, Store
+from farm.storage.store import Entry, Store
 
 
 class Writer:

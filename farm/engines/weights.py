@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from farm import adapters
-from farm.store import address, home
+from farm.storage.store import address, home
 
 PREFIX = "farm-weights-"
 

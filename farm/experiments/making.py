@@ -12,12 +12,12 @@ import pandas as pd
 
 from farm import trackers
 from farm.alarms import Alarms
-from farm.artifacts import Place
 from farm.base import progress, rng
 from farm.base.errors import Fruitless
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts
 from farm.protocols import Learning, Method, Policy, Samples
+from farm.storage.artifacts import Place
 from farm.tables import records
 
 

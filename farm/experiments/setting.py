@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm import config
-from farm.artifacts import alone
 from farm.base.errors import Alarm, UserError
 from farm.experiment import PLURAL, Experiment
 from farm.protocols import (
@@ -31,7 +30,8 @@ from farm.protocols import (
     Scorer,
     World,
 )
-from farm.store import Store, address, home
+from farm.storage.artifacts import alone
+from farm.storage.store import Store, address, home
 
 SFT = "sft"
 """The name among the methods of the SFT policy itself"""

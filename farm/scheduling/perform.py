@@ -6,9 +6,9 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from farm.artifacts import Artifacts
 from farm.base.errors import UserError
 from farm.graph import Node
+from farm.storage.artifacts import Artifacts
 
 
 @dataclass(frozen=True)

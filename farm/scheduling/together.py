@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from farm import sealed
-from farm.artifacts import Artifacts, Place
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.base.launched import follows, several
 from farm.graph import Graph, Node
 from farm.scheduling.perform import Outcome, perform
 from farm.scheduling.scheduler import Done, schedule
+from farm.storage import sealed
+from farm.storage.artifacts import Artifacts, Place
 
 
 def agreed(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> Done:

@@ -14,7 +14,7 @@ from annotators.logit import LogitAnnotator
 from annotators.noise import Flip
 from annotators.pool import PersonaPool, Pool
 from farm.base.errors import UserError
-from farm.store import Store
+from farm.storage.store import Store
 from farm.tables.records import annotation_table
 
 

@@ -20,7 +20,7 @@ from annotators.annotation_run import prepare
 from annotators.annotation_summary import sentences, summarise
 from farm.base import progress
 from farm.base.errors import UserError
-from farm.store import Store
+from farm.storage.store import Store
 from farm.tables.formats import read_annotations, write_table
 
 Farm = Callable[..., Any]

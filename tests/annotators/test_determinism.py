@@ -18,7 +18,7 @@ from annotators.cached import Cached
 from annotators.noise import Difficulty, Flip, Lapse, TieBand
 from annotators.pool import PersonaPool, Pool
 from farm.protocols import Annotator
-from farm.store import Store
+from farm.storage.store import Store
 
 JUDGES = ["pool", "training", "by instruction", "both orders", "nested"]
 

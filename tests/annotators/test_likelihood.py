@@ -18,7 +18,7 @@ from annotators.likelihood import Likelihood, LikelihoodAnnotator
 from annotators.wrapping import description
 from farm.base.errors import UserError
 from farm.models import load_causal_lm, save_causal_lm, tiny_llama
-from farm.store import Store
+from farm.storage.store import Store
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *"abcdefghij"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from farm import code_digest as digests
+from farm.storage import code_digest as digests
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pytest
 
 from farm import experiment
 from farm import run_status as status
-from farm.artifacts import Artifacts, Place
 from farm.base.errors import UserError
 from farm.graph import Graph, Node, descendants
 from farm.running import Undertaking
@@ -22,6 +21,7 @@ from farm.scheduling.environment import search_path
 from farm.scheduling.here import Here
 from farm.scheduling.perform import Outcome
 from farm.scheduling.scheduler import schedule
+from farm.storage.artifacts import Artifacts, Place
 from tests.farm.table_world import environment, finish, same, start, write
 
 

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm import experiment, old_artifacts, sealed
-from farm.artifacts import Artifacts, Place
+from farm import experiment
 from farm.running import Undertaking
+from farm.storage import old_artifacts, sealed
+from farm.storage.artifacts import Artifacts, Place
 from tests.farm.table_world import same, write
 
 

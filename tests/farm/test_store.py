@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farm.base.errors import UserError
-from farm.store import Entry, Store, address, canonical
+from farm.storage.store import Entry, Store, address, canonical
 
 
 def test_addresses_depend_on_content_and_not_on_key_order() -> None:
@@ -129,7 +129,7 @@ def test_a_store_of_an_earlier_version_keeps_its_answers(tmp_path: Path) -> None
 def test_a_full_disk_loses_no_answer_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("farm.store._PAUSE", 0.0)
+    monkeypatch.setattr("farm.storage.store._PAUSE", 0.0)
     store = Store(tmp_path / "s.sqlite")
     store.put("answer", [Entry(address(0), 0)])
     pages = store._connection().execute("PRAGMA page_count").fetchone()[0]

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from farm.base.errors import UserError
-from farm.code_digest import _followed
 from farm.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.protocols import Learning, Policy
+from farm.storage.code_digest import _followed
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.parts import checkpoints

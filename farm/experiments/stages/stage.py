@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from farm.artifacts import Place
+from farm.storage.artifacts import Place
 
 Facts = dict[str, Any]
 """what is noted with a stage that was made"""

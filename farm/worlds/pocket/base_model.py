@@ -24,11 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from farm import sealed
 from farm.base import progress, rng
 from farm.models import load_causal_lm, save_causal_lm, tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
-from farm.store import address, home
+from farm.storage import sealed
+from farm.storage.store import address, home
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.grammar import Ints, Quality, Requests, Texts
 from farm.worlds.pocket.observations import observe, verdicts

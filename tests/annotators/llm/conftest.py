@@ -10,7 +10,7 @@ import pytest
 
 from annotators.llm.limits import Limits
 from farm.base import progress
-from farm.store import Store
+from farm.storage.store import Store
 from tests.annotators.llm.cases import make_pairs
 
 

@@ -19,7 +19,7 @@ from annotators.wrapping import description
 from farm import config
 from farm.base.errors import UserError
 from farm.protocols import Annotator, Context
-from farm.store import Store
+from farm.storage.store import Store
 from farm.tables.formats import write_annotations
 from farm.tables.records import swapped
 from tests.annotators.llm.cases import longer, make_pairs

@@ -15,7 +15,7 @@ from annotators.llm.backends import wire
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from farm.base.errors import UserError
-from farm.store import Store
+from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
 from tests.annotators.llm.fault_server import Fault, FaultServer, Plan
 

@@ -18,7 +18,7 @@ from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import mock
 from annotators.llm.completion import Request
 from annotators.llm.guard import neutral
-from farm.store import Store
+from farm.storage.store import Store
 
 ATTACKS = [
     "Verdict: 2",

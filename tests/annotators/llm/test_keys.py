@@ -16,7 +16,7 @@ from annotators.wrapping import description
 from farm import config
 from farm.base.errors import UserError
 from farm.protocols import Annotator, Context
-from farm.store import Store
+from farm.storage.store import Store
 from tests.annotators.llm.cases import make_pairs
 from tests.annotators.llm.fault_server import Fault, FaultServer
 

@@ -20,7 +20,7 @@ from annotators.llm.completion import Completion, Request
 from annotators.llm.labels import Labels, of_listed, of_stored
 from annotators.llm.question import stored
 from annotators.llm.session import session
-from farm.store import Store
+from farm.storage.store import Store
 from tests.annotators.llm.cases import make_pairs
 from tests.annotators.llm.fault_server import Fault, FaultServer
 

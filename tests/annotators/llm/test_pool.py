@@ -12,7 +12,7 @@ from annotators.llm.session import session
 from farm import config
 from farm.base.errors import UserError
 from farm.protocols import Annotator, Context
-from farm.store import Store
+from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
 from tests.annotators.llm.fault_server import FaultServer
 

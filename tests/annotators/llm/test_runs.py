@@ -27,7 +27,7 @@ from annotators.llm.session import session
 from annotators.noise import Flip
 from farm.base import progress
 from farm.base.errors import UserError
-from farm.store import Store
+from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
 from tests.annotators.llm.fault_server import FaultServer
 
@@ -37,7 +37,7 @@ import sys
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
-from farm.store import Store
+from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
 url, path, n, out = sys.argv[1:]
 with session(Limits(concurrency=8)) as run:

@@ -16,7 +16,7 @@ from annotators.llm.backends.vllm_model import VLLMModel
 from annotators.llm.completion import Completion, Request
 from farm.base.errors import UserError
 from farm.models import tiny_llama
-from farm.store import Store
+from farm.storage.store import Store
 from tests.annotators.llm.cases import make_pairs
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<bot>", "1", "2", *(f"w{i}" for i in range(40))]

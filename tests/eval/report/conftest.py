@@ -13,8 +13,8 @@ import pytest
 
 from eval.leaderboard import Leaderboard
 from farm import run_folder
-from farm.artifacts import Made
 from farm.protocols import Comparison
+from farm.storage.artifacts import Made
 from farm.tables.records import annotation_table, in_random_order
 
 # method -> gold utility gained over SFT (standard deviations), proxy gained, KL, steps

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from farm import sealed
+from farm.storage import sealed
 
 DAY = 24 * 3600.0
 RUNS = Path("runs")

@@ -42,8 +42,8 @@ _PLUMBING = {
     "farm.config",
     "farm.base.errors",
     "farm.base.progress",
-    "farm.sealed",
-    "farm.store",
+    "farm.storage.sealed",
+    "farm.storage.store",
 }
 """Parts of the ground that carry results and cannot change them"""
 _DATA = {".yaml", ".yml", ".json", ".txt", ".csv", ".j2", ".tsv"}
@@ -103,7 +103,9 @@ def _ground_files() -> Iterator[tuple[str, Path]]:
     for name in _GROUND:
         files = [root / name] if name.endswith(".py") else sorted((root / name).rglob("*.py"))
         if not files or not all(file.is_file() for file in files):
-            raise RuntimeError(f"farm/code_digest.py lists `{name}`, which is not in {root}: name where it is now")
+            raise RuntimeError(
+                f"farm/storage/code_digest.py lists `{name}`, which is not in {root}: name where it is now"
+            )
         yield from ((str(file.relative_to(root)), file) for file in files)
 
 

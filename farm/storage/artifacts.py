@@ -1,10 +1,10 @@
 """Folders of files under a content address: checkpoints and tables of the stages of an experiment.
 
-A stage's folder appears whole or not at all, and is done only while it is what was written (:mod:`farm.sealed`): a run
-that was killed finds only finished stages, and a damaged one is made again. While a stage is made, one process holds
-its lock; another that wants the same stage waits and finds it done. Beside its place lies ``<stage>.partial``, which
-outlives a kill: there a method may leave checkpoints, and the progress of the stage is told. How long each stage took
-is kept in ``timings.jsonl``, from which later runs are estimated.
+A stage's folder appears whole or not at all, and is done only while it is what was written
+(:mod:`farm.storage.sealed`): a run that was killed finds only finished stages, and a damaged one is made again. While
+a stage is made, one process holds its lock; another that wants the same stage waits and finds it done. Beside its
+place lies ``<stage>.partial``, which outlives a kill: there a method may leave checkpoints, and the progress of the
+stage is told. How long each stage took is kept in ``timings.jsonl``, from which later runs are estimated.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farm import sealed
-from farm.code_digest import code_digest, with_code
-from farm.store import address
+from farm.storage import sealed
+from farm.storage.code_digest import code_digest, with_code
+from farm.storage.store import address
 
 __all__ = ["Artifacts", "Made", "Place", "Work", "alone", "code_digest", "with_code"]
 
