@@ -16,7 +16,7 @@ from scipy.special import expit
 from annotators.noise import with_coins
 from annotators.wrapping import name_of
 from farm.base import rng
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 from farm.tables.records import PairIds
 
 

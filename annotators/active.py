@@ -23,7 +23,7 @@ from scipy.special import expit
 
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.protocols import Features
+from farm.roles.protocols import Features
 from farm.tables.records import PairIds
 
 Floats = NDArray[np.float64]

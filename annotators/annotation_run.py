@@ -27,10 +27,10 @@ from annotators.llm.feedback import LLMRater
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.wrapping import keeps_answers, parts_of, unannotated
-from farm import config
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
-from farm.protocols import Annotator, Context, Features, World
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context, Features, World
 from farm.storage.store import Store, home
 from farm.tables.formats import check_table, read_table, write_annotations
 from farm.tables.records import PairIds, in_random_order

@@ -16,10 +16,10 @@ from annotators.feedback import run as feedback_run
 from annotators.feedback.roles import ROLES
 from annotators.llm.limits import Limits
 from annotators.wrapping import keeps_answers, unannotated
-from farm import config
 from farm.api import spec_of
 from farm.base.errors import UserError, nearest
-from farm.protocols import Annotator, Context
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context
 from farm.storage.store import Store, home
 from farm.tables import formats
 from farm.votes.table import from_table

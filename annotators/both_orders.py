@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from annotators.wrapping import name_of, unannotated
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 from farm.tables.records import USAGE_COLUMNS, PairIds, annotation_table, swapped
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from annotators.wrapping import description, merged, name_of, unannotated
 from farm.base import rng
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 from farm.storage.store import Entry, Store, address
 from farm.tables.records import USAGE_COLUMNS, PairIds
 

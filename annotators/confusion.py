@@ -13,7 +13,7 @@ import pandas as pd
 
 from annotators.wrapping import name_of, unannotated
 from farm.base import rng
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 from farm.tables.records import PairIds
 
 _LABELS = {2: np.array([1.0, 2.0]), 3: np.array([1.0, 1.5, 2.0])}

@@ -28,7 +28,7 @@ from annotators.logit import LogitAnnotator
 from annotators.noise import Unit
 from annotators.pool import Pool
 from farm.base import rng
-from farm.protocols import Features, World
+from farm.roles.protocols import Features, World
 
 _TYPICAL_TEXTS = 500
 """demonstrations of a world from which the usual size of its utility differences is measured"""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from annotators.noise import with_coins
 from annotators.wrapping import name_of
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from annotators import channel
 from annotators.logit import LogitAnnotator
 from annotators.wrapping import unannotated
 from farm.base import rng
-from farm.protocols import World
+from farm.roles.protocols import World
 from farm.tables.records import PairIds, annotation_table
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from annotators.logit import LogitAnnotator
 from annotators.wrapping import merged, unannotated
 from farm.base import rng
-from farm.protocols import Features
+from farm.roles.protocols import Features
 from farm.tables.records import PairIds
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from annotators.logit import LogitAnnotator
 from farm.base import progress
-from farm.protocols import Features
+from farm.roles.protocols import Features
 from farm.storage.store import Entry, Store, address
 
 if TYPE_CHECKING:

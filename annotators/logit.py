@@ -38,7 +38,7 @@ from annotators import channel
 from annotators.pair_features import Floats, PairFeatures, Rows
 from annotators.wrapping import unannotated
 from farm.base import rng
-from farm.protocols import Features
+from farm.roles.protocols import Features
 from farm.tables.records import PairIds, annotation_table
 
 

@@ -26,7 +26,7 @@ from scipy.special import expit, logit
 from annotators.wrapping import merged, name_of, unannotated
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 from farm.tables.records import PairIds, annotation_table
 
 Unit = Literal["pair", "instruction"]

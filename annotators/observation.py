@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 from annotators.wrapping import name_of, unannotated
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 from farm.tables.records import PairIds
 
 

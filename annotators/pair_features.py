@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.errors import UserError, nearest
-from farm.protocols import Features
+from farm.roles.protocols import Features
 from farm.tables.records import PairIds
 
 Floats = NDArray[np.float64]

@@ -18,7 +18,7 @@ from annotators.logit import LogitAnnotator, judge
 from annotators.noise import Unit
 from annotators.wrapping import merged, name_of, unannotated
 from farm.base import rng
-from farm.protocols import Annotator, Features
+from farm.roles.protocols import Annotator, Features
 from farm.tables.records import PairIds
 
 

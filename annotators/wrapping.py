@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Features
+from farm.roles.protocols import Annotator, Features
 from farm.storage.code_digest import class_digest
 from farm.storage.store import Store
 from farm.tables.records import Annotation, Pair

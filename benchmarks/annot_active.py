@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from annotators.active import STRATEGIES, differences, fit, rounds_of
-from farm import config
-from farm.protocols import Annotator, Context, World
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context, World
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.observations import parse_requests
 from farm.worlds.pocket.world import DEMONSTRATIONS

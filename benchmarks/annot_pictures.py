@@ -24,7 +24,7 @@ from annotators.feedback.reactions import PersonReactor
 from annotators.logit import LogitAnnotator
 from annotators.noise import Difficulty, Flip, Lapse, TieBand
 from annotators.observation import Observed
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 
 Floats = NDArray[np.float64]
 GRID = np.linspace(-4, 4, 33)

@@ -23,7 +23,7 @@ import psutil
 from annotators.both_orders import BothOrders
 from annotators.noise import Flip
 from annotators.pool import PersonaPool, Pool
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 
 TERMS = tuple(f"term_{k}" for k in range(18))
 

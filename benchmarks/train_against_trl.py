@@ -99,7 +99,7 @@ def prepare(_: str, a: argparse.Namespace) -> dict[str, Any]:
 
     from farm.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
-    from farm.protocols import Learning
+    from farm.roles.protocols import Learning
     from reference_methods.sft import SFT
 
     policy = LanguageModelPolicy(*load_causal_lm(a.model), template="{prompt}", max_new_tokens=a.new_tokens)
@@ -120,7 +120,7 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
 
     from farm.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
-    from farm.protocols import Learning
+    from farm.roles.protocols import Learning
     from reference_methods.dpo import DPO
     from reference_methods.grpo import GRPO
     from reference_methods.online_dpo import OnlineDPO

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from farm import config
 from farm.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
-from farm.protocols import Engine, Learning
+from farm.roles import config
+from farm.roles.protocols import Engine, Learning
 from reference_methods.sft import SFT
 
 

@@ -28,7 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Comparison, Evaluator
+from farm.roles.protocols import Annotator, Comparison, Evaluator
 from farm.statistics.best_response import best_response, gap
 from farm.statistics.uncertainty import SHARE, mean
 from farm.tables import records

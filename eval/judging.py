@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from farm import config
 from farm.base import progress
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Context, Features
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context, Features
 from farm.storage.store import Store, home
 from farm.tables.formats import read_outputs, read_table
 from farm.tables.records import in_random_order

@@ -32,7 +32,7 @@ from eval.orientation import turned_to
 from eval.true_ranks import correlation_intervals, joint_covariance
 from eval.winrate import discrete, missing_by_status, scores
 from farm.base.errors import UserError
-from farm.protocols import Comparison
+from farm.roles.protocols import Comparison
 from farm.statistics.uncertainty import SHARE, JointMeans, difference_limits, joint_means
 
 

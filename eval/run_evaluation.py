@@ -16,7 +16,7 @@ from eval.replicates import Replicates
 from eval.validation_study import ValidationStudy
 from farm import run_folder, run_tables
 from farm.base.errors import UserError
-from farm.protocols import Replication
+from farm.roles.protocols import Replication
 from farm.statistics import terminal
 
 

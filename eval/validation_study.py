@@ -41,7 +41,7 @@ from eval.two_ways import p_values
 from farm import run_tables
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.protocols import Aggregator, Replication
+from farm.roles.protocols import Aggregator, Replication
 from farm.run_folder import HUMAN_PRICE
 from farm.statistics.uncertainty import SHARE, limits
 

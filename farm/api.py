@@ -63,7 +63,8 @@ def configuration(
     seed: int | None = None,
 ) -> dict[str, Any]:
     """An experiment with every name followed and every default written out, as `farm config` prints it."""
-    from farm import config, origins
+    from farm import origins
+    from farm.roles import config
 
     data, origin = _data(plan, settings)
     study = experiment.from_mapping(data, origin, seed)
@@ -76,7 +77,7 @@ def configs(kind: str | None = None) -> pd.DataFrame:
     """What there is to use by name, as `farm list`: ``kind, name, about``."""
     import pandas as pd
 
-    from farm import config
+    from farm.roles import config
 
     rows = [(room, name, about) for room, found in config.listed(kind).items() for name, about in found.items()]
     return pd.DataFrame(rows, columns=["kind", "name", "about"])
@@ -128,7 +129,7 @@ def _data(
     plan: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | Sequence[str]
 ) -> tuple[dict[str, Any], str]:
     """What the YAML would say, settings included, and where it is from."""
-    from farm import config
+    from farm.roles import config
 
     if isinstance(plan, Mapping):
         data, origin = with_paths(dict(plan)), "the experiment"
@@ -156,7 +157,7 @@ def with_paths(value: Any) -> Any:
 
 def spec_of(given: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A spec from a name, a path, a class or a mapping, with changed arguments (nested ones as ``a.b``)."""
-    from farm import config
+    from farm.roles import config
 
     if isinstance(given, type):
         spec: dict[str, Any] = {"class": with_paths(given)}

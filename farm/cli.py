@@ -273,7 +273,7 @@ def list_configs(
 
     Example: farm list methods
     """
-    from farm import config
+    from farm.roles import config
 
     found = config.listed(room)
     if as_json:

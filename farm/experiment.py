@@ -15,9 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from farm import config, sweeps
+from farm import sweeps
 from farm.base.errors import UserError, nearest
-from farm.config import Spec
+from farm.roles import config
+from farm.roles.config import Spec
 from farm.sweeps import Label
 
 BASELINE = "baseline"

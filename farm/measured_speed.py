@@ -19,7 +19,7 @@ from farm.base import progress
 from farm.base.errors import UserError
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Asks, Texts
-from farm.protocols import Policy
+from farm.roles.protocols import Policy
 from farm.storage.store import address
 
 TRAINED, READ, WRITTEN, NEW_TOKENS, JUDGED = 32, 256, 192, 16, 64

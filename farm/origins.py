@@ -12,11 +12,11 @@ from typing import Any, Union
 
 import yaml
 
-from farm import config
-from farm.config import ROOM
 from farm.experiment import Experiment, Resources, Sizes, Study, load
 from farm.experiments.setting import describe
-from farm.protocols import Aggregator, Annotator, Evaluator, Method, Reporter, World
+from farm.roles import config
+from farm.roles.config import ROOM
+from farm.roles.protocols import Aggregator, Annotator, Evaluator, Method, Reporter, World
 
 ROLES: dict[str, Any] = {
     "world": World,

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from farm.base.errors import UserError
-from farm.protocols import Samples
+from farm.roles.protocols import Samples
 
 Found = TypeVar("Found")
 

@@ -43,7 +43,7 @@ from farm import run_tables
 from farm.base import files, progress
 from farm.base.errors import UserError
 from farm.experiment import BASELINE
-from farm.protocols import Comparison, Reporter
+from farm.roles.protocols import Comparison, Reporter
 from farm.storage import sealed
 from farm.storage.artifacts import Made
 from farm.tables import formats

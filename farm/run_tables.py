@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from farm import config
 from farm.base.errors import UserError
+from farm.roles import config
 from farm.tables import formats
 
 _TEXTS = set(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from farm import config, run_folder, trackers
+from farm import run_folder, trackers
 from farm.base import progress, rng
 from farm.base.errors import Fruitless, UserError, nearest
 from farm.base.launched import follows
@@ -26,7 +26,8 @@ from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Stage
 from farm.graph import Graph, Node, descendants, merge
 from farm.plan import Plan
-from farm.protocols import Aggregator, Comparison, Replication, Reporter
+from farm.roles import config
+from farm.roles.protocols import Aggregator, Comparison, Replication, Reporter
 from farm.run_folder import Finished
 from farm.run_status import StatusFile
 from farm.scheduling import together

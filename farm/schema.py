@@ -15,11 +15,11 @@ from typing import Any, Union
 
 from pydantic import TypeAdapter
 
-from farm import config
 from farm.base.errors import UserError
-from farm.config import ROOM
 from farm.experiment import Experiment
 from farm.origins import MAPPINGS, ROLES
+from farm.roles import config
+from farm.roles.config import ROOM
 
 JSON = dict[str, Any]
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from farm import config
 from farm.base import rng
 from farm.base.errors import UserError, nearest
+from farm.roles import config
 from farm.storage.store import canonical
 
 Label = str | int | float | bool | None

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from farm.base.errors import UserError
-from farm.protocols import Learning, Policy, Samples, Scorer
+from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
 from reference_methods.parts.batches import Batch, TrainingRows, index

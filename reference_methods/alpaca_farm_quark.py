@@ -19,7 +19,7 @@ from functools import partial
 
 import numpy as np
 
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.online import OnlineTrainer
 from reference_methods.quark import Quark, quantile_of
 

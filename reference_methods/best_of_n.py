@@ -23,7 +23,7 @@ import torch
 
 from farm.base.errors import UserError
 from farm.policies import load, read_descriptor, write_descriptor
-from farm.protocols import Learning, Policy, Samples, Scorer
+from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.parts.batches import in_parts
 
 CANDIDATES_AT_ONCE = 16_384
@@ -76,8 +76,8 @@ class BestOfNPolicy:
         max_new_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Samples:
-        """As :meth:`farm.protocols.Policy.sample`. The k-th occurrence of a prompt has the candidates kn .. kn + n - 1,
-        so that a larger n chooses from a superset at the first occurrence."""
+        """As :meth:`farm.roles.protocols.Policy.sample`. The k-th occurrence of a prompt has the candidates kn .. kn +
+        n - 1, so that a larger n chooses from a superset at the first occurrence."""
         places: dict[str, list[int]] = {}
         for place, prompt in enumerate(prompts):
             places.setdefault(prompt, []).append(place)

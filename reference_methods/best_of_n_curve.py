@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from farm.base.errors import UserError
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from reference_methods.best_of_n import CANDIDATES_AT_ONCE, BestOfN
 from reference_methods.parts.batches import in_parts, prompt_stream
 from reference_methods.parts.checkpoints import log_once

@@ -20,7 +20,7 @@ from functools import partial
 
 from torch import Tensor
 
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.batches import Batch
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.pairs import PairMethod, Pairs, PairsWithReference, pair_metrics

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from farm.base.errors import UserError
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from reference_methods.best_of_n import BestOfNPolicy
 from reference_methods.parts.batches import prompt_stream, sampled
 from reference_methods.parts.checkpoints import CurrentPolicy

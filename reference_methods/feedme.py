@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.preferences import Preferences
 from reference_methods.sft import SFT
 

@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Shown
 
-from farm import config
 from farm.base import files, progress
 from farm.base.errors import UserError, nearest
-from farm.protocols import Method
+from farm.roles import config
+from farm.roles.protocols import Method
 from reference_methods.parts.games import (
     Floats,
     best_response,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from farm.policies import read_descriptor, write_descriptor
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.games_models import Embedder, PreferenceFit, embedder, load_embedder
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from farm.base import rng
 from farm.policies import load, read_descriptor, write_descriptor
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import log_likelihoods
 from reference_methods.parts.games_models import PreferenceFit
 

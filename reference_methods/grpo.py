@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import group_relative, same_in_group
 from reference_methods.parts.aggregation import Aggregation

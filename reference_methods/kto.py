@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from farm.base import rng
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import Batch, TrainingRows, index, log_likelihoods, total_lengths
 from reference_methods.parts.losses import prospect
 from reference_methods.parts.preferences import Preferences

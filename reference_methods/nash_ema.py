@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from farm.protocols import Policy
+from farm.roles.protocols import Policy
 from reference_methods.parts.games_losses import Play, policy_gradient
 from reference_methods.parts.games_opponents import Average, Opponent
 from reference_methods.parts.games_training import Game

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from farm.protocols import Policy
+from farm.roles.protocols import Policy
 from reference_methods.parts.games_losses import Play, policy_gradient
 from reference_methods.parts.games_opponents import Mixture, Opponent
 from reference_methods.parts.games_training import Game

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.games_losses import Play, regularised_win_rate
 from reference_methods.parts.games_trainer import GameTrainer
 from reference_methods.parts.games_training import Game

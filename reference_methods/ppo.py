@@ -28,7 +28,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from farm.protocols import Learning, Policy, Scorer
+from farm.roles.protocols import Learning, Policy, Scorer
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
 from reference_methods.parts.batches import Batch, index

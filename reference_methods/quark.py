@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.base import rng
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts import kl
 from reference_methods.parts.batches import Batch, TrainingRows
 from reference_methods.parts.checkpoints import packed, unpacked

@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from farm.base.errors import UserError
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import prompt_stream, sampled
 from reference_methods.parts.checkpoints import CurrentPolicy
 from reference_methods.parts.optimization import Schedule

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from farm.base.errors import UserError
-from farm.protocols import Learning, Scorer
+from farm.roles.protocols import Learning, Scorer
 from reference_methods.parts.batches import Batch, in_parts, prompt_stream, sampled
 from reference_methods.parts.checkpoints import log_once
 from reference_methods.parts.losses import bradley_terry

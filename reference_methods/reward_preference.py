@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from farm.base.errors import UserError
-from farm.protocols import Learning
+from farm.roles.protocols import Learning
 from reference_methods.parts.games_feedback import RewardPreference
 
 

@@ -20,7 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import leave_one_out, whiten
 from reference_methods.parts.batches import Batch, index

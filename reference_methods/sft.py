@@ -22,7 +22,7 @@ from torch import Tensor
 
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.aggregation import Aggregation
 from reference_methods.parts.batches import Batch, TrainingRows
 from reference_methods.parts.preferences import samples_of

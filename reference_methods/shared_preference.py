@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from farm.base.errors import UserError
-from farm.protocols import Learning, PreferenceModel
+from farm.roles.protocols import Learning, PreferenceModel
 
 
 @dataclass(frozen=True)

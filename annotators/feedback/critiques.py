@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from annotators.feedback.roles import said_by
 from annotators.feedback.utility import look
 from farm.base import rng
-from farm.protocols import Features
+from farm.roles.protocols import Features
 
 Floats = NDArray[np.float64]
 Intent = Literal["constructive", "hypercritical", "malicious"]

@@ -20,7 +20,7 @@ from annotators.feedback.roles import both_sides, implied, said_by
 from annotators.feedback.utility import look
 from annotators.wrapping import unannotated
 from farm.base import rng
-from farm.protocols import Features
+from farm.roles.protocols import Features
 from farm.tables.records import annotation_table
 
 Floats = NDArray[np.float64]

@@ -19,7 +19,7 @@ from scipy.special import expit
 from annotators.feedback.roles import said_by
 from annotators.feedback.utility import look
 from farm.base import rng
-from farm.protocols import Features
+from farm.roles.protocols import Features
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
-from farm import config
+from farm.roles import config
 from farm.tables.records import USAGE_COLUMNS
 
 

@@ -16,9 +16,9 @@ from annotators.annotation_summary import questions, reason
 from annotators.feedback.roles import ROLES, both_sides
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
-from farm import config
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
+from farm.roles import config
 from farm.storage.store import Store, home
 from farm.tables.formats import check_table, read_outputs, read_pairs, read_table, write_table
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from annotators.logit import latent_quality
 from farm.base import rng
 from farm.base.errors import UserError, nearest
-from farm.protocols import Features
+from farm.roles.protocols import Features
 
 Floats = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ import pandas as pd
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from farm.base import progress
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 
 
 def foresee(

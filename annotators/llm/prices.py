@@ -17,8 +17,8 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotators.llm.completion import Completion
-from farm import config
 from farm.base.addresses import local
+from farm.roles import config
 
 _DATE = re.compile(r"[-@:](\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 CACHED, WRITTEN = 0.1, 1.25

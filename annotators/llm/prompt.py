@@ -24,8 +24,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from annotators.llm.guard import neutral
-from farm import config
 from farm.base.errors import UserError, nearest
+from farm.roles import config
 
 Task = Literal["pairwise", "rating", "ranking", "critique"]
 Form = Literal["label", "line", "json", "text"]

@@ -18,7 +18,7 @@ from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_
 
 from farm import adapters
 from farm.engines.sampling import NEVER
-from farm.protocols import Tokens
+from farm.roles.protocols import Tokens
 
 STATIC_ROPE = ("default", "linear", "llama3")
 

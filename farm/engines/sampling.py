@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from farm import memory
 from farm.base import rng
-from farm.protocols import Request, Tokens, Written
+from farm.roles.protocols import Request, Tokens, Written
 
 NEVER = -1.0e4
 """The logit of a forbidden token: its probability is exactly 0 in float32, and 0 * log 0 stays 0, not NaN."""

@@ -37,14 +37,14 @@ from farm.base import addresses
 from farm.base.errors import UserError
 from farm.engines.vllm import check_whole, seeds
 from farm.engines.weights import Folder, Held, Stamp, base_parameters, fingerprint, write_model
-from farm.protocols import Request, Writer, Written
+from farm.roles.protocols import Request, Writer, Written
 
 ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
 class Server:
-    """See :class:`farm.protocols.Engine`.
+    """See :class:`farm.roles.protocols.Engine`.
 
     Args:
         url: of the interface, usually ending in /v1.
@@ -73,7 +73,7 @@ class Server:
             raise ValueError("parallel must be at least 1")
 
     def write(self, writer: Writer, request: Request) -> Written:
-        """As :meth:`farm.protocols.Engine.write`.
+        """As :meth:`farm.roles.protocols.Engine.write`.
 
         Raises:
             UserError: the server cannot be reached, refuses, does not give token ids, or cannot take new weights.

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 
 from farm.engines.sampling import write
-from farm.protocols import Request, Writer, Written
+from farm.roles.protocols import Request, Writer, Written
 
 
 @dataclass(frozen=True)
 class Transformers:
-    """See :class:`farm.protocols.Engine`. The weights are read where they are, so they are never old.
+    """See :class:`farm.roles.protocols.Engine`. The weights are read where they are, so they are never old.
 
     Args:
         rows_at_once: the most responses written together.

@@ -32,14 +32,14 @@ from farm.base import rng
 from farm.base.errors import UserError, need
 from farm.engines import children
 from farm.engines.weights import Folder, Stamp, base_parameters, write_model
-from farm.protocols import Request, Writer, Written
+from farm.roles.protocols import Request, Writer, Written
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True)
 class VLLM:
-    """See :class:`farm.protocols.Engine`.
+    """See :class:`farm.roles.protocols.Engine`.
 
     Args:
         memory: the share of the accelerator's memory that vLLM may use, weights and cache together.
@@ -63,7 +63,7 @@ class VLLM:
     options: dict[str, Any] | None = None
 
     def write(self, writer: Writer, request: Request) -> Written:
-        """As :meth:`farm.protocols.Engine.write`.
+        """As :meth:`farm.roles.protocols.Engine.write`.
 
         Raises:
             UserError: vLLM is not installed, does not start, or was given too short a context.

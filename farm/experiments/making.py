@@ -16,7 +16,7 @@ from farm.base import progress, rng
 from farm.base.errors import Fruitless
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts
-from farm.protocols import Learning, Method, Policy, Samples
+from farm.roles.protocols import Learning, Method, Policy, Samples
 from farm.storage.artifacts import Place
 from farm.tables import records
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from farm import config
 from farm.base.errors import Alarm, UserError
 from farm.experiment import PLURAL, Experiment
-from farm.protocols import (
+from farm.roles import config
+from farm.roles.protocols import (
     Aggregator,
     Annotator,
     Context,

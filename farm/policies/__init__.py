@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from farm.base.errors import UserError
-from farm.config import import_class
-from farm.protocols import Engine, Policy, PreferenceModel, Scorer
+from farm.roles.config import import_class
+from farm.roles.protocols import Engine, Policy, PreferenceModel, Scorer
 
 DESCRIPTOR = "farm_policy.json"
 

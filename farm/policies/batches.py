@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from farm.policies.trees import Lengths, Rows, planted, same_prompts
-from farm.protocols import Samples
+from farm.roles.protocols import Samples
 
 TOKENS = {"cpu": 2048}
 """Padded tokens of a batch by device type: what fits a processor's cache is fastest there."""

@@ -14,7 +14,7 @@ from farm import adapters, processes
 from farm.base.errors import UserError
 from farm.policies.batches import check_lengths, prompt_lengths, states_at
 from farm.policies.trees import Lengths, computes_trees, mask_of
-from farm.protocols import Samples
+from farm.roles.protocols import Samples
 
 if TYPE_CHECKING:
     from farm.policies.sharding import Spread

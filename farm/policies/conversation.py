@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from farm.base.errors import UserError
-from farm.protocols import Tokens
+from farm.roles.protocols import Tokens
 
 INSTRUCTION = "### Instruction:\n{prompt}\n\n### Response:\n"
 """The plain template, for tokenizers without a chat template."""

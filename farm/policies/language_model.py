@@ -28,7 +28,7 @@ from farm.policies.conversation import Conversation
 from farm.policies.likelihoods import chosen
 from farm.policies.scorer import Head, LanguageModelScorer
 from farm.policies.tabular import occurrences
-from farm.protocols import Engine, Request, Samples
+from farm.roles.protocols import Engine, Request, Samples
 
 
 class LanguageModelPolicy:
@@ -122,7 +122,7 @@ class LanguageModelPolicy:
         max_new_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Samples:
-        """As :meth:`farm.protocols.Policy.sample`. Temperature 0 is greedy, with log-probabilities 0.
+        """As :meth:`farm.roles.protocols.Policy.sample`. Temperature 0 is greedy, with log-probabilities 0.
 
         Raises:
             UserError: for a prompt that leaves no room in the model's context.
@@ -173,7 +173,7 @@ class LanguageModelPolicy:
         return TransformersDecoder(self.model, self.forbidden, self.body.autocast)
 
     def log_probabilities(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """As :meth:`farm.protocols.Policy.log_probabilities`.
+        """As :meth:`farm.roles.protocols.Policy.log_probabilities`.
 
         Raises:
             UserError: for a row longer than the model's context.
@@ -189,7 +189,8 @@ class LanguageModelPolicy:
         return unflatten(self.body.run(compute), mask), mask
 
     def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """As :meth:`farm.protocols.Policy.distributions`; a forbidden token has a log-probability of about -1e4."""
+        """As :meth:`farm.roles.protocols.Policy.distributions`; a forbidden token has a log-probability of about
+        -1e4."""
         _positive(temperature)
         logits = self.body.run(lambda: self._logits(self.body.before_head(samples), temperature))
         mask = response_mask(samples.lengths(), self.body.device)
@@ -202,7 +203,7 @@ class LanguageModelPolicy:
         return logits if temperature == 1 else logits / temperature
 
     def encode(self, prompts: Sequence[str], outputs: Sequence[str]) -> Samples:
-        """As :meth:`farm.protocols.Policy.encode`; an empty output is the end of sequence alone."""
+        """As :meth:`farm.roles.protocols.Policy.encode`; an empty output is the end of sequence alone."""
         return Samples(
             prompts=list(prompts),
             outputs=list(outputs),

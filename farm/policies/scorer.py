@@ -21,7 +21,7 @@ from farm.policies.batches import prompt_lengths, response_mask, unflatten
 from farm.policies.body import Body
 from farm.policies.tabular import calibrated
 from farm.policies.trees import Lengths
-from farm.protocols import Samples
+from farm.roles.protocols import Samples
 
 Head = Literal["last", "last+sum"]
 HEAD = "head.safetensors"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.policies import read_descriptor, write_descriptor
-from farm.protocols import Samples
+from farm.roles.protocols import Samples
 
 TABLE = "table.safetensors"
 
@@ -126,7 +126,7 @@ class TabularPolicy:
         max_new_tokens: int | None = None,  # noqa: ARG002 (the role's signature; a table's response is one token)
         progress: Callable[[int], None] | None = None,
     ) -> Samples:
-        """As :meth:`farm.protocols.Policy.sample`; temperature 0 takes the most probable response."""
+        """As :meth:`farm.roles.protocols.Policy.sample`; temperature 0 takes the most probable response."""
         states = self.rows.states(prompts)
         with torch.no_grad():
             logits = self.logits.double().cpu().numpy()[states]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from farm.protocols import Tokens
+from farm.roles.protocols import Tokens
 
 Lengths = NDArray[np.int64]
 Rows = NDArray[np.int64]

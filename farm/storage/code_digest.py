@@ -38,8 +38,8 @@ _GROUND = (
 """What of the ground can change the result of any stage; a world counts where it is used"""
 _PLUMBING = {
     "farm",
-    "farm.classes",
-    "farm.config",
+    "farm.roles.classes",
+    "farm.roles.config",
     "farm.base.errors",
     "farm.base.progress",
     "farm.storage.sealed",

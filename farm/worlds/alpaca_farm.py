@@ -15,7 +15,7 @@ from typing import Literal
 import pandas as pd
 
 from farm.base.errors import UserError
-from farm.protocols import Engine
+from farm.roles.protocols import Engine
 from farm.tables import formats, hub
 from farm.worlds.text import TextWorld
 

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.policies.tabular import TabularPolicy
-from farm.protocols import Features, Policy
+from farm.roles.protocols import Features, Policy
 
 Floats = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.protocols import Engine, Features, Policy
+from farm.roles.protocols import Engine, Features, Policy
 from farm.tables import formats, hub
 from farm.worlds.text_features import TextFeatures
 

@@ -120,7 +120,7 @@ def _matches(texts: pa.Array, pattern: str) -> Floats:
 
 
 class TextFeatures:
-    """The terms above for any text (:class:`farm.protocols.Features`)."""
+    """The terms above for any text (:class:`farm.roles.protocols.Features`)."""
 
     @property
     def gold_weights(self) -> dict[str, float]:

@@ -20,7 +20,7 @@ from farm import memory, processes
 from farm.base import rng
 from farm.base.rng import Ids
 from farm.policies.trees import same_prompts
-from farm.protocols import Policy, Samples
+from farm.roles.protocols import Policy, Samples
 from reference_methods.parts.aggregation import Aggregation, Totals, aggregate
 
 Rows = NDArray[np.int64]

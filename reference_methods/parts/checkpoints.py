@@ -25,7 +25,7 @@ from torch import Tensor
 
 from farm import processes
 from farm.base.errors import UserError
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.optimization import Metrics, Optimizer
 
 TENSORS, FACTS = "training.safetensors", "training.json"

@@ -16,7 +16,7 @@ from typing import cast
 import torch
 
 from farm.policies import load, read_descriptor, write_descriptor
-from farm.protocols import Policy, Samples, Scorer
+from farm.roles.protocols import Policy, Samples, Scorer
 
 
 class ConditionedPolicy:

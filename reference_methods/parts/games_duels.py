@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm.protocols import Samples
+from farm.roles.protocols import Samples
 from reference_methods.parts.batches import TrainingRows, total_lengths
 from reference_methods.parts.games_losses import Play
 from reference_methods.parts.optimization import Metrics

@@ -1,6 +1,6 @@
 """Who decides a duel: P(y > y' | x) of pairs of samples, from an annotator's verdicts or from a preference model.
 
-Whatever can compare two responses is a :class:`~farm.protocols.PreferenceModel`: a reward model (through
+Whatever can compare two responses is a :class:`~farm.roles.protocols.PreferenceModel`: a reward model (through
 Bradley-Terry), a pairwise model, a general preference model, a judge. Duels of a batch cost one query each, whoever
 answers.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.policies import load, read_descriptor, write_descriptor
-from farm.protocols import Annotator, PreferenceModel, Samples, Scorer
+from farm.roles.protocols import Annotator, PreferenceModel, Samples, Scorer
 from farm.tables.records import PairIds, in_random_order
 
 

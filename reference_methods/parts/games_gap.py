@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farm.protocols import Annotator, Policy, Samples
+from farm.roles.protocols import Annotator, Policy, Samples
 from farm.statistics.best_response import best_response, gap
 from reference_methods.parts.games_feedback import AnnotatorFeedback
 

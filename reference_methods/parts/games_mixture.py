@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from farm.engines.sampling import Decoder
 from farm.policies.language_model import LanguageModelPolicy
-from farm.protocols import Samples, Tokens
+from farm.roles.protocols import Samples, Tokens
 
 
 class MixturePolicy(LanguageModelPolicy):
@@ -35,7 +35,7 @@ class MixturePolicy(LanguageModelPolicy):
         return MixtureDecoder(policy, reference, self.share)
 
     def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mixture's log-probabilities of every token, as :meth:`farm.protocols.Policy.distributions`."""
+        """The mixture's log-probabilities of every token, as :meth:`farm.roles.protocols.Policy.distributions`."""
         (first, mask), (second, _) = (part.distributions(samples) for part in self.parts)
         logits = (1 - self.share) * first + self.share * second
         return torch.where(mask[..., None], torch.log_softmax(logits / temperature, -1), 0.0), mask

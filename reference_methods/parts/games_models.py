@@ -23,7 +23,7 @@ from farm.models import load_causal_lm, save_causal_lm
 from farm.policies import read_descriptor, write_descriptor
 from farm.policies.body import Body
 from farm.policies.tabular import TabularPolicy
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import Batch, micro_batches
 from reference_methods.parts.checkpoints import log_once
 from reference_methods.parts.losses import bradley_terry

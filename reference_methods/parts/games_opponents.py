@@ -19,7 +19,7 @@ import torch
 
 from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
-from farm.protocols import Policy
+from farm.roles.protocols import Policy
 from reference_methods.parts.checkpoints import CurrentPolicy
 from reference_methods.parts.optimization import is_sharded
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from farm.base import rng
 from farm.policies.tabular import TabularPolicy
-from farm.protocols import Policy
+from farm.roles.protocols import Policy
 from reference_methods.parts.games import Floats
 from reference_methods.parts.games_losses import Play, product
 from reference_methods.parts.games_opponents import Live, Opponent, extragradient

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from farm import processes
 from farm.base.errors import UserError
-from farm.protocols import Learning, Policy, PreferenceModel, Samples
+from farm.roles.protocols import Learning, Policy, PreferenceModel, Samples
 from reference_methods.parts.batches import Batch, index, sampled
 from reference_methods.parts.games_duels import Group, cut_loses, duels_against, duels_within
 from reference_methods.parts.games_feedback import AnnotatorFeedback, Feedback, ModelFeedback

@@ -14,7 +14,7 @@ from functools import partial
 
 from torch import Tensor
 
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.batches import Batch, index
 from reference_methods.parts.games_duels import Group
 from reference_methods.parts.games_losses import Play

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from farm.base.errors import UserError
-from farm.protocols import Policy, Samples
+from farm.roles.protocols import Policy, Samples
 from reference_methods.parts.batches import in_parts, micro_batches, sampled, total_lengths
 from reference_methods.parts.optimization import Metrics
 from reference_methods.parts.precision import AtStart, in_16_bits

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.batches import Batch, index, log_likelihoods
 from reference_methods.parts.preferences import Preferences, agreement
 from reference_methods.parts.trainer import Trainer

@@ -13,7 +13,7 @@ from torch import Tensor
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.base.rng import Ids
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from farm.tables.records import PairIds
 from reference_methods.parts.batches import Lengths, Rows, TrainingRows, total_lengths
 

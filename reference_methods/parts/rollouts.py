@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from farm.protocols import Learning, Samples
+from farm.roles.protocols import Learning, Samples
 from reference_methods.parts import kl
 from reference_methods.parts.batches import Rows, index
 from reference_methods.parts.optimization import Metrics

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from farm.base.errors import Alarm
-from farm.protocols import Policy
+from farm.roles.protocols import Policy
 from reference_methods.parts.optimization import Metrics
 from reference_methods.parts.precision import in_16_bits, inner
 

@@ -22,7 +22,7 @@ import numpy as np
 from torch import Tensor
 
 from farm.base.errors import UserError
-from farm.protocols import Learning, Samples
+from farm.roles.protocols import Learning, Samples
 from reference_methods.parts.batches import Batch, Rows, TrainingRows, in_parts, minibatches, prompt_stream
 from reference_methods.parts.checkpoints import Checkpoints, StateDicts
 from reference_methods.parts.optimization import Metrics, Optimizer, accumulate

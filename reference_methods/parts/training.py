@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from farm import processes
 from farm.base.errors import UserError
-from farm.protocols import Learning, Policy, Scorer
+from farm.roles.protocols import Learning, Policy, Scorer
 from reference_methods.parts.optimization import Schedule
 
 _COUNTS = (

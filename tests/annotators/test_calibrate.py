@@ -18,9 +18,9 @@ from annotators.calibration.calibrate import calibrate, of_votes
 from annotators.calibration.check import crowd_of, simulated, statistics
 from annotators.calibration.summary import sentences
 from annotators.crowd import Crowd, Group
-from farm import config
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Context
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context
 from farm.votes.table import from_table, read_votes
 from farm.worlds.matrix import MatrixWorld
 from farm.worlds.text_features import TextFeatures

@@ -10,9 +10,9 @@ import pytest
 from annotators.gold import GoldAnnotator, PreferenceAnnotator
 from annotators.noise import Flip
 from annotators.pool import PersonaPool
-from farm import config
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Context
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context
 from farm.worlds.matrix import MatrixWorld
 from farm.worlds.text_features import TextFeatures
 

@@ -17,7 +17,7 @@ from annotators.both_orders import BothOrders
 from annotators.cached import Cached
 from annotators.noise import Difficulty, Flip, Lapse, TieBand
 from annotators.pool import PersonaPool, Pool
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 from farm.storage.store import Store
 
 JUDGES = ["pool", "training", "by instruction", "both orders", "nested"]

@@ -16,9 +16,9 @@ from annotators.feedback.reactions import PersonReactor
 from annotators.feedback.roles import ROLES, Critic, Ranker, Rater, Reactor
 from annotators.llm.feedback import LLMCritic, LLMRanker, LLMRater
 from annotators.logit import LogitAnnotator
-from farm import config
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Context, World
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context, World
 from farm.worlds.text_features import TextFeatures
 
 

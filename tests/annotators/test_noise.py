@@ -15,7 +15,7 @@ from annotators.both_orders import BothOrders
 from annotators.logit import LogitAnnotator
 from annotators.noise import Difficulty, Flip, Lapse, TieBand
 from farm.base.errors import UserError
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 from farm.tables.records import annotation_table
 
 N = 40_000

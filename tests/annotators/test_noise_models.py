@@ -17,9 +17,9 @@ from annotators.noise import Flip, TieBand
 from annotators.observation import Observed
 from annotators.pool import Pool
 from annotators.spam import Spammer
-from farm import config
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Context
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context
 from farm.tables.records import annotation_table
 from farm.votes.competence import dawid_skene, glad, votes
 from farm.worlds.text_features import TextFeatures

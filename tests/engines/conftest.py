@@ -15,7 +15,7 @@ import torch
 
 from farm.models import load_causal_lm, tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
-from farm.protocols import Request
+from farm.roles.protocols import Request
 from tests.policies.conftest import word_tokenizer
 
 TEMPLATE = "{prompt}"

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from farm import config
 from farm.base.errors import UserError
 from farm.engines import server as module
 from farm.engines.server import Server, disconnect
 from farm.engines.transformers import Transformers
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
-from farm.protocols import Engine, Learning, World
+from farm.roles import config
+from farm.roles.protocols import Engine, Learning, World
 from reference_methods.best_of_n import BestOfNPolicy
 from reference_methods.rloo import RLOO
 from tests.engines.conftest import Loopback, largest_gap, make_policy, perturb

@@ -21,7 +21,7 @@ from farm.base.errors import UserError
 from farm.engines import server
 from farm.engines.server import Server, disconnect
 from farm.policies import load
-from farm.protocols import Learning
+from farm.roles.protocols import Learning
 from tests.engines.conftest import largest_gap, make_policy, perturb
 from tests.policies.conftest import PROMPTS
 from tests.reference_methods.tables import recorder

@@ -8,8 +8,8 @@ import pytest
 
 from eval.leaderboard import Leaderboard
 from farm.base.errors import UserError
-from farm.config import build
-from farm.protocols import Comparison, Evaluator
+from farm.roles.config import build
+from farm.roles.protocols import Comparison, Evaluator
 
 
 def _comparison(seed: int = 0, n: int = 120, shuffle: bool = False) -> Comparison:

@@ -16,7 +16,7 @@ from eval.evaluation import evaluate_table, read_files
 from eval.leaderboard import Leaderboard
 from eval.validate import validate
 from farm.base.errors import UserError
-from farm.protocols import Comparison
+from farm.roles.protocols import Comparison
 from farm.tables import formats
 from farm.tables.records import annotation_table, swapped
 from farm.votes.table import from_table

@@ -11,7 +11,7 @@ from eval.two_ways import Crossed, interval
 from eval.validation_study import ValidationStudy, expected_spearman
 from farm import run_folder
 from farm.base.errors import UserError
-from farm.protocols import Comparison, Replication
+from farm.roles.protocols import Comparison, Replication
 from farm.statistics.uncertainty import mean
 
 METHODS = {"sft": 0.0, "a": 0.4, "b": 0.8, "c": 1.2, "d": 1.6, "e": 2.0}

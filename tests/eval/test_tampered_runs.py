@@ -18,7 +18,7 @@ from eval.run_evaluation import evaluate_run
 from farm import run_folder, run_tables
 from farm.base import progress
 from farm.base.errors import UserError
-from farm.protocols import Comparison
+from farm.roles.protocols import Comparison
 from farm.tables import formats
 
 METHODS = ("sft", "dpo", "ppo")

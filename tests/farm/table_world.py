@@ -18,7 +18,7 @@ WORLD = '''
 import numpy as np
 import pandas as pd
 from farm.policies.tabular import TabularPolicy
-from farm.protocols import Features
+from farm.roles.protocols import Features
 
 RESPONSES = [("good " * k + "bad " * j).strip() for k in range(4) for j in range(4)]
 PROMPTS = [f"question {i}" for i in range(20)]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from farm import config, experiment
+from farm import experiment
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Context
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context
 
 
 @dataclass(frozen=True)

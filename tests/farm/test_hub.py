@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from farm.base.errors import UserError
-from farm.config import build
-from farm.protocols import World
+from farm.roles.config import build
+from farm.roles.protocols import World
 from farm.tables import hub as farm_hub
 from farm.worlds.alpaca_farm import HUB as ALPACA_FARM
 from farm.worlds.alpaca_farm import AlpacaFarmWorld

@@ -102,7 +102,7 @@ def test_a_line_of_numbers_behind_the_last_step_is_no_step(monkeypatch, tmp_path
     from types import SimpleNamespace
 
     from farm import stages
-    from farm.protocols import Learning
+    from farm.roles.protocols import Learning
 
     shown = []
 

@@ -9,7 +9,7 @@ import pytest
 from eval.head_to_head import HeadToHead
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.protocols import Comparison
+from farm.roles.protocols import Comparison
 from farm.tables.records import PairIds, annotation_table
 
 

@@ -14,7 +14,7 @@ import torch
 
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy, TabularScorer
-from farm.protocols import Learning, PreferenceModel, Samples
+from farm.roles.protocols import Learning, PreferenceModel, Samples
 from reference_methods.general_preference_model import GeneralPreferenceModel, Planes
 from reference_methods.generative_preference_model import GenerativePreferenceModel, Judge
 from reference_methods.parts.games_feedback import ModelFeedback, RewardPreference

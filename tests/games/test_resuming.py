@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from farm.base.errors import UserError
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from reference_methods.egpo import EGPO
 from reference_methods.nash_ema import NashEMA
 from reference_methods.nash_md import NashMD

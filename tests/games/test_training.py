@@ -13,7 +13,7 @@ import torch
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from farm.tables.records import PairIds, annotation_table
 from reference_methods.dno import DNO
 from reference_methods.egpo import EGPO

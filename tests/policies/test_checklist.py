@@ -17,7 +17,7 @@ import torch
 from farm import memory
 from farm.base.errors import UserError
 from farm.policies.language_model import LanguageModelPolicy
-from farm.protocols import Samples
+from farm.roles.protocols import Samples
 from reference_methods.dpo import DPO
 from reference_methods.parts.conditioning import ConditionedPolicy
 from reference_methods.parts.preferences import Preferences

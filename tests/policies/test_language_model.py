@@ -12,7 +12,7 @@ from farm.base.errors import UserError
 from farm.policies import batches, likelihoods, load
 from farm.policies.conversation import INSTRUCTION
 from farm.policies.language_model import LanguageModelPolicy
-from farm.protocols import Policy, Samples
+from farm.roles.protocols import Policy, Samples
 
 from .conftest import PROMPTS, make_policy, small_model, word_tokenizer
 

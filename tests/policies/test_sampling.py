@@ -18,7 +18,7 @@ from farm.engines.sampling import NEVER, Sampler, TransformersDecoder, invert, n
 from farm.models import tiny_llama
 from farm.policies import language_model
 from farm.policies.language_model import LanguageModelPolicy
-from farm.protocols import Policy, Samples
+from farm.roles.protocols import Policy, Samples
 
 from .conftest import PROMPTS, SPECIAL, WORDS, make_policy, small_model, word_tokenizer
 

@@ -11,7 +11,7 @@ import torch
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.policies.scorer import LanguageModelScorer
-from farm.protocols import Samples, Scorer
+from farm.roles.protocols import Samples, Scorer
 
 from .conftest import PROMPTS, make_policy
 

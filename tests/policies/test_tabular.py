@@ -11,7 +11,7 @@ import torch
 from farm.base.errors import UserError
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy, TabularScorer
-from farm.protocols import Policy, Samples, Scorer
+from farm.roles.protocols import Policy, Samples, Scorer
 
 PROMPTS = ["red", "green", "blue"]
 RESPONSES = ["a", "b", "c", "d"]

@@ -13,7 +13,7 @@ from farm.policies import trees
 from farm.policies.body import Body
 from farm.policies.language_model import LanguageModelPolicy
 from farm.policies.trees import KEY, computes_trees, mask_of, planted, same_prompts
-from farm.protocols import Samples
+from farm.roles.protocols import Samples
 from reference_methods.parts.batches import micro_batches, total_lengths
 from tests.policies.conftest import PROMPTS, in_float64, make_policy, small_model, word_tokenizer
 from tests.policies.test_sampling import architectures

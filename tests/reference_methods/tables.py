@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from farm.policies.tabular import TabularPolicy, TabularScorer
-from farm.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.online import Online, OnlineTrainer
 from reference_methods.parts.rollouts import Rollout
 

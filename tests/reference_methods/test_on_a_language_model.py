@@ -14,7 +14,7 @@ import torch
 from farm.base.errors import UserError
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
-from farm.protocols import Learning, Policy, Samples, Scorer
+from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO, with_pads
 from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.best_of_n import BestOfN

@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from farm.base.errors import UserError
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy
-from farm.protocols import Samples
+from farm.roles.protocols import Samples
 from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO, widened, with_pads
 from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.best_of_n_curve import BestOfNCurve, expected_best

@@ -12,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm import config
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.protocols import Method, Samples
+from farm.roles import config
+from farm.roles.protocols import Method, Samples
 from reference_methods.grpo import GRPO
 from reference_methods.parts import kl
 from reference_methods.parts.batches import TrainingRows, in_parts, micro_batches, minibatches, prompt_stream

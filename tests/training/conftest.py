@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from farm.protocols import Learning, Samples
+from farm.roles.protocols import Learning, Samples
 from farm.tables.records import annotation_table
 from tests.policies.conftest import PROMPTS, make_policy
 

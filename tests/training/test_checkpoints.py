@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from farm.base.errors import UserError
-from farm.protocols import Learning
+from farm.roles.protocols import Learning
 from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO
 from reference_methods.dpo import DPO
 from reference_methods.egpo import EGPO

@@ -16,7 +16,7 @@ from torch import Tensor
 from farm.base.errors import UserError
 from farm.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 from farm.storage.code_digest import _followed
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.base.errors import UserError
-from farm.config import build
-from farm.protocols import World
+from farm.roles.config import build
+from farm.roles.protocols import World
 from farm.worlds.text import TextWorld
 from farm.worlds.text_features import TextFeatures
 

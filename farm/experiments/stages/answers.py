@@ -19,7 +19,7 @@ from farm.experiments.stages.fitted import RewardModel, fitted
 from farm.experiments.stages.method import MethodStage
 from farm.experiments.stages.sft import Sft, sft, sft_policy
 from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
-from farm.protocols import Policy, Samples, Scorer
+from farm.roles.protocols import Policy, Samples, Scorer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from farm.experiments.setting import Setting
 from farm.experiments.stages.annotation import Annotation, preferences
 from farm.experiments.stages.sft import sft
 from farm.experiments.stages.stage import StageContext
-from farm.protocols import Learning, Method
+from farm.roles.protocols import Learning, Method
 
 
 def learning(setting: Setting, method: Method, at: StageContext, models: Mapping[str, Path]) -> Learning:

@@ -13,7 +13,7 @@ from farm.experiments import making
 from farm.experiments.setting import Setting
 from farm.experiments.stages.sft import sft, sft_policy
 from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
-from farm.protocols import Samples
+from farm.roles.protocols import Samples
 
 
 @dataclass(frozen=True)

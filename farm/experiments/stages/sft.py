@@ -9,7 +9,7 @@ from farm.base.errors import UserError
 from farm.experiments import making
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts, Size, StageContext, Texts
-from farm.protocols import Learning, Policy
+from farm.roles.protocols import Learning, Policy
 
 
 @dataclass(frozen=True)

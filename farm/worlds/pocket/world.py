@@ -1,4 +1,4 @@
-"""The pocket world as a :class:`farm.protocols.World`.
+"""The pocket world as a :class:`farm.roles.protocols.World`.
 
 Requests are six forms x 48 topics x seven constraints in four wordings. Combinations are held out whole, 200 for
 validation and 200 for the test (one wording each), so that no method has seen a held-out request in any wording.
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
-from farm.protocols import Features, Policy
+from farm.roles.protocols import Features, Policy
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.base_model import Training, base_policy, untrained_policy
 from farm.worlds.pocket.gold import PocketFeatures

@@ -16,9 +16,9 @@ from annotators.llm.completion import Completion, Request
 from annotators.llm.prompt import shown
 from annotators.llm.session import session
 from annotators.wrapping import description
-from farm import config
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Context
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context
 from farm.storage.store import Store
 from farm.tables.formats import write_annotations
 from farm.tables.records import swapped

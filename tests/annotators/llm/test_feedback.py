@@ -13,7 +13,7 @@ from annotators.llm.backends import mock
 from annotators.llm.completion import Completion, Request
 from annotators.llm.feedback import LLMCritic, LLMRanker, LLMRater
 from annotators.llm.session import session
-from farm.protocols import Annotator
+from farm.roles.protocols import Annotator
 from farm.storage.store import Store
 
 OUTPUTS = pd.DataFrame({"instruction": "Count.", "output": ["one", "one two", "one two three", "Rating: 7"]})

@@ -13,9 +13,9 @@ from annotators.llm.feedback import LLMRater
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.wrapping import description
-from farm import config
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Context
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context
 from farm.storage.store import Store
 from tests.annotators.llm.cases import make_pairs
 from tests.annotators.llm.fault_server import Fault, FaultServer

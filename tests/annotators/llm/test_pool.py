@@ -9,9 +9,9 @@ from annotators.llm.limits import Limits
 from annotators.llm.pool import LLMPool
 from annotators.llm.prices import Price, price
 from annotators.llm.session import session
-from farm import config
 from farm.base.errors import UserError
-from farm.protocols import Annotator, Context
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context
 from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
 from tests.annotators.llm.fault_server import FaultServer

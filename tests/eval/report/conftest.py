@@ -13,7 +13,7 @@ import pytest
 
 from eval.leaderboard import Leaderboard
 from farm import run_folder
-from farm.protocols import Comparison
+from farm.roles.protocols import Comparison
 from farm.storage.artifacts import Made
 from farm.tables.records import annotation_table, in_random_order
 

@@ -22,8 +22,8 @@ from eval.report.html import Html
 from eval.report.tables import Palette
 from farm.base.errors import UserError
 from farm.cli import main
-from farm.config import build as build_from
-from farm.protocols import Reporter
+from farm.roles.config import build as build_from
+from farm.roles.protocols import Reporter
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 ATTACK = (

@@ -9,7 +9,7 @@ A *spec* says which class plays a role and with what arguments:
 :func:`build` turns a spec into an object. The constructor's signature is the schema: an unknown key, a missing one or a
 value of the wrong type is refused with the file and the key. An argument whose type is a role (``annotator:
 Annotator``) takes a spec in turn. Arguments the YAML does not set and that are named like a field of
-:class:`~farm.protocols.Context` (``world``, ``features``, ``store``) are handed over by the program.
+:class:`~farm.roles.protocols.Context` (``world``, ``features``, ``store``) are handed over by the program.
 """
 
 from __future__ import annotations
@@ -28,8 +28,19 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from farm.base import files
 from farm.base.errors import UserError, brief, nearest, shown
-from farm.classes import import_class
-from farm.protocols import Aggregator, Annotator, Context, Engine, Evaluator, Features, Method, Policy, Reporter, World
+from farm.roles.classes import import_class
+from farm.roles.protocols import (
+    Aggregator,
+    Annotator,
+    Context,
+    Engine,
+    Evaluator,
+    Features,
+    Method,
+    Policy,
+    Reporter,
+    World,
+)
 
 Spec = str | dict[str, Any]
 Role = TypeVar("Role")
