@@ -177,7 +177,7 @@ class Likelihood:
         Of a folder or a model in the hub's cache the files tell it, so that texts read before need no model in memory;
         of any other model (that of a package) a sample of the weights does.
         """
-        from farm.models import model_revision
+        from farm.hardware.models import model_revision
 
         revision = model_revision(self.model)
         digest = hashlib.blake2b(f"{self.dtype} {revision}".encode(), digest_size=16)
@@ -193,7 +193,7 @@ class Likelihood:
 
 @lru_cache(maxsize=2)
 def _policy(model: str, dtype: str) -> LanguageModelPolicy:
-    from farm.models import load_causal_lm
+    from farm.hardware.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
 
     return LanguageModelPolicy(*load_causal_lm(model, dtype))

@@ -81,7 +81,7 @@ def tiny(folder: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from farm.models import save_causal_lm, tiny_llama
+    from farm.hardware.models import save_causal_lm, tiny_llama
 
     vocabulary = {word: i for i, word in enumerate(["<pad>", "<eos>", "<unk>", *dict.fromkeys(WORDS)])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -97,7 +97,7 @@ def prepare(_: str, a: argparse.Namespace) -> dict[str, Any]:
     """The model fine-tuned on other rows than those of the comparison, saved in the folder ``fine-tuned``."""
     import pandas as pd
 
-    from farm.models import load_causal_lm
+    from farm.hardware.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
     from farm.roles.protocols import Learning
     from reference_methods.sft import SFT
@@ -118,7 +118,7 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
     import pandas as pd
     import torch
 
-    from farm.models import load_causal_lm
+    from farm.hardware.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
     from farm.roles.protocols import Learning
     from reference_methods.dpo import DPO

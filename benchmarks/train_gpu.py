@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from farm.models import tiny_llama
+from farm.hardware.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles import config
 from farm.roles.protocols import Engine, Learning

@@ -85,7 +85,7 @@ def configs(kind: str | None = None) -> pd.DataFrame:
 
 def doctor() -> dict[str, Any]:
     """What this machine has, as `farm doctor --json`."""
-    from farm import machine
+    from farm.hardware import machine
 
     return machine.facts()
 

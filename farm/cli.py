@@ -294,7 +294,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
 
     Example: farm doctor
     """
-    from farm import machine
+    from farm.hardware import machine
 
     facts = machine.facts()
     if as_json:

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_attention, silu
 
-from farm import adapters
 from farm.engines.sampling import NEVER
+from farm.hardware import adapters
 from farm.roles.protocols import Tokens
 
 STATIC_ROPE = ("default", "linear", "llama3")

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from farm import memory
 from farm.base import rng
+from farm.hardware import memory
 from farm.roles.protocols import Request, Tokens, Written
 
 NEVER = -1.0e4

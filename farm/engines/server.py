@@ -32,11 +32,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from farm import adapters
 from farm.base import addresses
 from farm.base.errors import UserError
 from farm.engines.vllm import check_whole, seeds
 from farm.engines.weights import Folder, Held, Stamp, base_parameters, fingerprint, write_model
+from farm.hardware import adapters
 from farm.roles.protocols import Request, Writer, Written
 
 ATTEMPTS = 4

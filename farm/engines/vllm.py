@@ -27,11 +27,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from farm import adapters, processes
 from farm.base import rng
 from farm.base.errors import UserError, need
 from farm.engines import children
 from farm.engines.weights import Folder, Stamp, base_parameters, write_model
+from farm.hardware import adapters, processes
 from farm.roles.protocols import Request, Writer, Written
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from farm import adapters
+from farm.hardware import adapters
 from farm.storage.store import address, home
 
 PREFIX = "farm-weights-"

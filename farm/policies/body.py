@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from farm import adapters, processes
 from farm.base.errors import UserError
+from farm.hardware import adapters, processes
 from farm.policies.batches import check_lengths, prompt_lengths, states_at
 from farm.policies.trees import Lengths, computes_trees, mask_of
 from farm.roles.protocols import Samples

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from farm import adapters
 from farm.base import rng
 from farm.engines.llama import LlamaDecoder, is_plain_llama
 from farm.engines.sampling import NEVER, Decoder, TransformersDecoder
 from farm.engines.transformers import Transformers
-from farm.models import load_causal_lm, save_causal_lm
+from farm.hardware import adapters
+from farm.hardware.models import load_causal_lm, save_causal_lm
 from farm.policies import engine_of_loading, read_descriptor, write_descriptor
 from farm.policies.batches import check_lengths, response_ids, response_mask, unflatten
 from farm.policies.body import COMPUTE, Body

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from farm import adapters
 from farm.base import rng
-from farm.models import load_causal_lm, save_causal_lm
+from farm.hardware import adapters
+from farm.hardware.models import load_causal_lm, save_causal_lm
 from farm.policies import read_descriptor, write_descriptor
 from farm.policies.batches import prompt_lengths, response_mask, unflatten
 from farm.policies.body import Body

@@ -29,8 +29,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from farm import processes
 from farm.base.errors import UserError
+from farm.hardware import processes
 
 Found = TypeVar("Found")
 

@@ -29,7 +29,7 @@ def agreed(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> Don
         return artifacts
     if force:
         raise UserError("--force works with one process; make the stages again without torchrun or accelerate launch")
-    from farm import processes
+    from farm.hardware import processes
 
     processes.start()
     found = [key for key, node in graph.items() if artifacts.done(node.name, node.key)] if not follows() else []
@@ -54,7 +54,7 @@ class Together:
         self._outcomes: list[Outcome] = []
 
     def start(self, node: Node, again: bool) -> None:
-        from farm import processes
+        from farm.hardware import processes
 
         if not follows():
             outcome = perform(self.root, node, again)

@@ -117,12 +117,12 @@ class TextWorld:
     @cached_property
     def revision(self) -> str:
         """What tells the model's weights from another version of them."""
-        from farm.models import model_revision
+        from farm.hardware.models import model_revision
 
         return model_revision(self.model)
 
     def base_policy(self) -> Policy:
-        from farm.models import load_causal_lm
+        from farm.hardware.models import load_causal_lm
         from farm.policies.language_model import LanguageModelPolicy
 
         model, tokenizer = load_causal_lm(self.model, self.dtype)

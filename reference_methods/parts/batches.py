@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm import memory, processes
 from farm.base import rng
 from farm.base.rng import Ids
+from farm.hardware import memory, processes
 from farm.policies.trees import same_prompts
 from farm.roles.protocols import Policy, Samples
 from reference_methods.parts.aggregation import Aggregation, Totals, aggregate

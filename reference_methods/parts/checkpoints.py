@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farm import processes
 from farm.base.errors import UserError
+from farm.hardware import processes
 from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.optimization import Metrics, Optimizer
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farm import adapters
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.models import load_causal_lm, save_causal_lm
+from farm.hardware import adapters
+from farm.hardware.models import load_causal_lm, save_causal_lm
 from farm.policies import read_descriptor, write_descriptor
 from farm.policies.body import Body
 from farm.policies.tabular import TabularPolicy

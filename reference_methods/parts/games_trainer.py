@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm import processes
 from farm.base.errors import UserError
+from farm.hardware import processes
 from farm.roles.protocols import Learning, Policy, PreferenceModel, Samples
 from reference_methods.parts.batches import Batch, index, sampled
 from reference_methods.parts.games_duels import Group, cut_loses, duels_against, duels_within

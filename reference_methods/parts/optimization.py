@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from farm import memory, processes
 from farm.base.errors import UserError
+from farm.hardware import memory, processes
 from reference_methods.parts.batches import Lengths, Rows, micro_batches
 
 Schedule = Literal["constant", "linear", "cosine"]

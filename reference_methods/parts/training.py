@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
-from farm import processes
 from farm.base.errors import UserError
+from farm.hardware import processes
 from farm.roles.protocols import Learning, Policy, Scorer
 from reference_methods.parts.optimization import Schedule
 

@@ -17,7 +17,7 @@ from annotators import likelihood as module
 from annotators.likelihood import Likelihood, LikelihoodAnnotator
 from annotators.wrapping import description
 from farm.base.errors import UserError
-from farm.models import load_causal_lm, save_causal_lm, tiny_llama
+from farm.hardware.models import load_causal_lm, save_causal_lm, tiny_llama
 from farm.storage.store import Store
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *"abcdefghij"]

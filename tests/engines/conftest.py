@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from farm.models import load_causal_lm, tiny_llama
+from farm.hardware.models import load_causal_lm, tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Request
 from tests.policies.conftest import word_tokenizer

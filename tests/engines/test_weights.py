@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from farm import processes
 from farm.base.errors import UserError
 from farm.engines import vllm, weights
 from farm.engines.vllm import VLLM, running_key
 from farm.engines.weights import Folder, Stamp, base_parameters, write_model
+from farm.hardware import processes
 from farm.policies import load
 from tests.engines.conftest import make_policy, perturb
 from tests.policies.conftest import PROMPTS

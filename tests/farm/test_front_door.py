@@ -41,7 +41,7 @@ def test_every_extra_that_a_text_names_exists() -> None:
         assert not re.search(r"pip install '?feedback-farm", text), f"{path}: feedback-farm is in no registry"
     assert {"models", "ray", "judges", "plots"} <= set(named)
     assert set(named) <= known, {extra: named[extra] for extra in set(named) - known}
-    from farm.machine import EXTRAS
+    from farm.hardware.machine import EXTRAS
 
     assert set(EXTRAS) <= known
 

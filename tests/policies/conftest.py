@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from farm.models import tiny_llama
+from farm.hardware.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 
 WORDS = [f"w{i}" for i in range(40)]

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from farm import memory
 from farm.base.errors import UserError
+from farm.hardware import memory
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Samples
 from reference_methods.dpo import DPO
@@ -203,7 +203,7 @@ def test_responses_without_a_single_token_have_a_defined_place() -> None:
 
 
 def test_a_prompt_longer_than_the_window_is_named_before_anything_is_trained() -> None:
-    from farm.models import tiny_llama
+    from farm.hardware.models import tiny_llama
 
     policy = LanguageModelPolicy(tiny_llama(46, 16, 2, 2, 32, 10, 0), word_tokenizer(), template="{prompt}")
     table = everything().prompts.assign(instruction="w1 " * 12)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from farm import models
 from farm.base.errors import UserError
-from farm.models import SMOLLM2, load_causal_lm, save_causal_lm, tiny_llama
+from farm.hardware import models
+from farm.hardware.models import SMOLLM2, load_causal_lm, save_causal_lm, tiny_llama
 
 from .conftest import small_model, word_tokenizer
 

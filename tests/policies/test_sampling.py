@@ -15,7 +15,7 @@ from torch.nn.functional import softmax
 from farm.base.errors import UserError
 from farm.engines.llama import LlamaDecoder, is_plain_llama
 from farm.engines.sampling import NEVER, Sampler, TransformersDecoder, invert, nucleus
-from farm.models import tiny_llama
+from farm.hardware.models import tiny_llama
 from farm.policies import language_model
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Policy, Samples

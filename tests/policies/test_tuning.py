@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from farm import adapters
 from farm.base.errors import UserError
 from farm.engines.llama import LlamaDecoder, is_plain_llama
 from farm.engines.sampling import TransformersDecoder
+from farm.hardware import adapters
 from farm.policies import load
 from farm.policies.body import compute_type
 from reference_methods.dpo import DPO

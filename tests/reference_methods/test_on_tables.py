@@ -377,7 +377,7 @@ def test_steps_are_announced_once_and_then_logged(name):
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"best_of_n"}))
 def test_of_several_processes_only_the_first_logs(name, monkeypatch):
     log, record = recorder()
-    monkeypatch.setattr("farm.processes.is_first", lambda: False)
+    monkeypatch.setattr("farm.hardware.processes.is_first", lambda: False)
     METHODS[name].train(replace(everything(), log=record))
     assert log == []
 

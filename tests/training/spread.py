@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from farm import processes
 from farm.base.errors import UserError
 from farm.engines.sampling import TransformersDecoder
 from farm.engines.weights import write_model
+from farm.hardware import processes
 from farm.policies import batches
 from farm.policies.language_model import LanguageModelPolicy
 from reference_methods.dpo import DPO

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from farm.base.errors import UserError
-from farm.models import tiny_llama
+from farm.hardware.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Learning, Policy
 from farm.storage.code_digest import _followed

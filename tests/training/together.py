@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from farm import processes
 from farm.base.errors import UserError
+from farm.hardware import processes
 from farm.policies import trees
 from farm.policies.language_model import LanguageModelPolicy
 from farm.policies.trees import KEY

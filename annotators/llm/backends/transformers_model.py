@@ -27,7 +27,7 @@ class TransformersModel:
             import torch
         except ImportError as error:
             raise need("models", "torch", f"model transformers/{name}") from error
-        from farm.models import load_causal_lm
+        from farm.hardware.models import load_causal_lm
         from farm.policies.conversation import special_tokens
 
         device = "cuda" if torch.cuda.is_available() else "cpu"

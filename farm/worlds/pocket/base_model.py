@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from farm.base import progress, rng
-from farm.models import load_causal_lm, save_causal_lm, tiny_llama
+from farm.hardware.models import load_causal_lm, save_causal_lm, tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.storage import sealed
 from farm.storage.store import address, home

@@ -15,7 +15,7 @@ from annotators.llm.backends.transformers_model import TransformersModel
 from annotators.llm.backends.vllm_model import VLLMModel
 from annotators.llm.completion import Completion, Request
 from farm.base.errors import UserError
-from farm.models import tiny_llama
+from farm.hardware.models import tiny_llama
 from farm.storage.store import Store
 from tests.annotators.llm.cases import make_pairs
 

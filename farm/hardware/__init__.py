@@ -1,0 +1,1 @@
+"""Models and the machine: loading, adapters, memory, several processes, what there is."""
