@@ -22,7 +22,7 @@ from farm.experiments.stages.annotation import Annotation
 from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Size, Stage, StageContext
-from farm.graph import Graph, Node
+from farm.scheduling.graph import Graph, Node
 from farm.storage.artifacts import Artifacts, Place
 from farm.storage.code_digest import file_digest
 from farm.storage.store import Store, address, canonical, home

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from farm.base.errors import UserError
-from farm.estimate import Estimator, duration
-from farm.graph import Graph, Node
+from farm.scheduling.estimate import Estimator, duration
+from farm.scheduling.graph import Graph, Node
 from farm.scheduling.scheduler import Failure
 from farm.storage.artifacts import Artifacts
 

@@ -24,7 +24,6 @@ from farm.experiments.stages.annotation import feedback_with_gold
 from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Stage
-from farm.graph import Graph, Node, descendants, merge
 from farm.plan import Plan
 from farm.roles import config
 from farm.roles.protocols import Aggregator, Comparison, Replication, Reporter
@@ -32,6 +31,7 @@ from farm.run_folder import Finished
 from farm.run_status import StatusFile
 from farm.scheduling import together
 from farm.scheduling.engines import engine
+from farm.scheduling.graph import Graph, Node, descendants, merge
 from farm.scheduling.scheduler import Failure, Results, schedule
 from farm.storage.artifacts import Made
 from farm.storage.store import canonical

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from farm.graph import Node
+from farm.scheduling.graph import Node
 from farm.scheduling.perform import Outcome, perform
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
-from farm.graph import Node
 from farm.scheduling.environment import search_path
+from farm.scheduling.graph import Node
 from farm.scheduling.perform import Outcome
 
 ATTEMPTS = 2

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from farm.base.errors import need
-from farm.graph import Node
 from farm.scheduling.environment import search_path, settings
+from farm.scheduling.graph import Node
 from farm.scheduling.perform import Outcome
 
 RETRIES = 5

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farm.base.errors import UserError
-from farm.graph import Node
+from farm.scheduling.graph import Node
 from farm.storage.artifacts import Artifacts
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from farm.graph import Graph, Node, dependents
+from farm.scheduling.graph import Graph, Node, dependents
 from farm.scheduling.perform import Outcome
 
 

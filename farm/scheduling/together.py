@@ -16,7 +16,7 @@ from typing import NoReturn
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.base.launched import follows, several
-from farm.graph import Graph, Node
+from farm.scheduling.graph import Graph, Node
 from farm.scheduling.perform import Outcome, perform
 from farm.scheduling.scheduler import Done, schedule
 from farm.storage import sealed

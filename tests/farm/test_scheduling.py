@@ -15,9 +15,9 @@ import pytest
 from farm import experiment
 from farm import run_status as status
 from farm.base.errors import UserError
-from farm.graph import Graph, Node, descendants
 from farm.running import Undertaking
 from farm.scheduling.environment import search_path
+from farm.scheduling.graph import Graph, Node, descendants
 from farm.scheduling.here import Here
 from farm.scheduling.perform import Outcome
 from farm.scheduling.scheduler import schedule

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from farm.graph import Node
+from farm.scheduling.graph import Node
 
 
 @dataclass(frozen=True)
