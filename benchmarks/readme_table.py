@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from farm import cli
-from farm.run_folder import compact, read_comparison
-from farm.running import Run
+from farm.experiments.run_folder import compact, read_comparison
+from farm.experiments.running import Run
 
 ROOT = Path(__file__).parents[1]
 README, RECORD = ROOT / "README.md", ROOT / "docs" / "demo.json"

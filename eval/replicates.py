@@ -35,7 +35,7 @@ from eval import ranking, true_ranks
 from eval.multiple import all_differences, benjamini_hochberg, holm
 from eval.two_ways import Crossed, crossed, error_covariance, interval, p_values
 from eval.winrate import scores
-from farm import run_folder, run_tables
+from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Comparison, Replication
 from farm.statistics.uncertainty import SHARE, difference_limits, limits
 

@@ -14,8 +14,8 @@ import pandas as pd
 from eval.leaderboard import Leaderboard
 from eval.replicates import Replicates
 from eval.validation_study import ValidationStudy
-from farm import run_folder, run_tables
 from farm.base.errors import UserError
+from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Replication
 from farm.statistics import terminal
 

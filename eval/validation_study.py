@@ -38,11 +38,11 @@ from eval import ranking
 from eval.multiple import all_differences, holm
 from eval.replicates import Together, correlations
 from eval.two_ways import p_values
-from farm import run_tables
 from farm.base import rng
 from farm.base.errors import UserError
+from farm.experiments import run_tables
+from farm.experiments.run_folder import HUMAN_PRICE
 from farm.roles.protocols import Aggregator, Replication
-from farm.run_folder import HUMAN_PRICE
 from farm.statistics.uncertainty import SHARE, limits
 
 Floats = NDArray[np.float64]

@@ -14,9 +14,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farm import experiment
 from farm.base.errors import UserError, nearest, shadowed
-from farm.running import Run, Undertaking
+from farm.experiments import experiment
+from farm.experiments.running import Run, Undertaking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def configuration(
     seed: int | None = None,
 ) -> dict[str, Any]:
     """An experiment with every name followed and every default written out, as `farm config` prints it."""
-    from farm import origins
+    from farm.experiments import origins
     from farm.roles import config
 
     data, origin = _data(plan, settings)
@@ -92,7 +92,7 @@ def doctor() -> dict[str, Any]:
 
 def status(run: str | Path) -> dict[str, Any]:
     """How far a run has got, as `farm status --json`: ``state``, ``stages``, ``seconds_left``, ..."""
-    from farm import run_status
+    from farm.experiments import run_status
 
     return run_status.read(Path(run))
 

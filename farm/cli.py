@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from farm.experiment import Study
-    from farm.running import Run
+    from farm.experiments.experiment import Study
+    from farm.experiments.running import Run
 
 _INTERRUPTED = 130
 _HELP = "Simulate human feedback, learn from it, and measure how far the result would hold with people."
@@ -153,8 +153,8 @@ def run(
 
     Example: farm run pocket --seed 2 --set sizes.pairs=1000 --set methods.ppo.beta=0.1
     """
-    from farm import experiment as experiments
-    from farm.running import Undertaking
+    from farm.experiments import experiment as experiments
+    from farm.experiments.running import Undertaking
 
     study = experiments.load(
         experiment, settings or [], seed, [name.strip() for name in only.split(",")] if only is not None else None
@@ -182,7 +182,7 @@ def run(
 
 def _show(finished: Run, study: Study) -> None:
     """The result on the terminal."""
-    from farm.run_folder import compact
+    from farm.experiments.run_folder import compact
 
     seed = f", {len(study.variants)} variants" if study.plural else f", seed {study.variants[0].experiment.seed}"
     board = compact(finished.leaderboard, [k for k in study.variants[0].labels if k != "seed"])

@@ -26,7 +26,7 @@ def status(
 
     Example: farm status runs/pocket-s1-2f0c6b
     """
-    from farm import run_status as states
+    from farm.experiments import run_status as states
 
     found = states.read(run)
     print(json.dumps(found, indent=1) if as_json else "\n".join(states.lines(found)))
@@ -44,13 +44,13 @@ def show_config(
     Example: farm config pocket --set methods.ppo.beta=0.1
     """
     if schema:
-        from farm.schema import experiment_schema
+        from farm.experiments.schema import experiment_schema
 
         print(json.dumps(experiment_schema(), indent=1))
         return
     if experiment is None:
         raise UserError("farm config: name an experiment (see `farm list experiments`), or say --schema")
-    from farm import origins
+    from farm.experiments import origins
 
     tree = origins.resolved(experiment, settings or [], seed)
     print(json.dumps(origins.plain(tree), indent=1, ensure_ascii=False) if as_json else origins.text(tree))

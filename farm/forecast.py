@@ -12,13 +12,13 @@ from typing import Any
 
 from farm import arithmetic
 from farm.base.errors import UserError
+from farm.experiments.plan import Plan
+from farm.experiments.running import Undertaking
 from farm.experiments.setting import Setting
 from farm.experiments.stages.method import MethodStage
 from farm.experiments.stages.stage import Size
 from farm.foreseen_prices import TYPICAL_INSTRUCTION, TYPICAL_OUTPUT, ForeseenPrices
 from farm.measured_speed import MeasuredSpeed
-from farm.plan import Plan
-from farm.running import Undertaking
 from farm.scheduling.estimate import Estimator, duration, total
 from farm.storage.store import address
 

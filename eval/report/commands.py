@@ -27,7 +27,7 @@ def report(
     import json
 
     from eval.report.html import Html
-    from farm.run_tables import settings
+    from farm.experiments.run_tables import settings
 
     configured = settings(run)[1].get("reporter")
     wanted = examples

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from eval.report import wording
-from farm import run_tables
+from farm.experiments import run_tables
 from farm.statistics.uncertainty import Estimate, mean
 from farm.tables import formats
 

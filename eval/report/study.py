@@ -20,7 +20,7 @@ from eval.report.charts import Axis, Curve, Point
 from eval.report.folder import BASELINE
 from eval.report.tables import Cell, Column, Palette, Table, sortable, valued
 from eval.validation_study import PUBLISHED_R_SQUARED, PUBLISHED_SPEARMAN
-from farm import run_tables
+from farm.experiments import run_tables
 
 MARK = "variants.json"
 """The file that only such a folder has"""

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from farm import trackers
-from farm.alarms import Alarms
 from farm.base import progress, rng
 from farm.base.errors import Fruitless
+from farm.experiments import trackers
+from farm.experiments.alarms import Alarms
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts
 from farm.roles.protocols import Learning, Method, Policy, Samples

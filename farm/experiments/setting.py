@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.base.errors import Alarm, UserError
-from farm.experiment import PLURAL, Experiment
+from farm.experiments.experiment import PLURAL, Experiment
 from farm.roles import config
 from farm.roles.protocols import (
     Aggregator,

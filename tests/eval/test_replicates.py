@@ -9,8 +9,8 @@ import pytest
 from eval.replicates import Replicates, Together, correlations
 from eval.two_ways import Crossed, interval
 from eval.validation_study import ValidationStudy, expected_spearman
-from farm import run_folder
 from farm.base.errors import UserError
+from farm.experiments import run_folder
 from farm.roles.protocols import Comparison, Replication
 from farm.statistics.uncertainty import mean
 

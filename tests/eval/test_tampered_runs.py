@@ -15,9 +15,9 @@ import pytest
 from eval.leaderboard import Leaderboard
 from eval.report.html import Html
 from eval.run_evaluation import evaluate_run
-from farm import run_folder, run_tables
 from farm.base import progress
 from farm.base.errors import UserError
+from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Comparison
 from farm.tables import formats
 

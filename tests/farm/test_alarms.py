@@ -8,9 +8,9 @@ import warnings
 
 import pytest
 
-from farm.alarms import PATIENCE, Alarms
 from farm.base.errors import Alarm, UserError, show_alarms_plainly
-from farm.trackers import tracker
+from farm.experiments.alarms import PATIENCE, Alarms
+from farm.experiments.trackers import tracker
 
 
 def test_a_quiet_training_is_left_alone():

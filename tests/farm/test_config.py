@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from farm import experiment
 from farm.base.errors import UserError
+from farm.experiments import experiment
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context
 

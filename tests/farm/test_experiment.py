@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from farm import run_folder
 from farm.base.errors import UserError
+from farm.experiments import run_folder
 from tests.farm.table_world import FARM, WORLD
 
 EXPERIMENT = {

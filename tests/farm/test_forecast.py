@@ -8,11 +8,12 @@ import pytest
 
 from annotators.annotation_run import prepare
 from annotators.llm.foresee import foresee as foreseen_price
-from farm import arithmetic, experiment
+from farm import arithmetic
+from farm.experiments import experiment
+from farm.experiments.running import Undertaking
 from farm.forecast import foresee, text
 from farm.roles import config
 from farm.roles.protocols import Annotator
-from farm.running import Undertaking
 from farm.tables.formats import write_table
 from tests.farm.table_world import finish, start, write
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from farm import run_status
 from farm.base import progress
+from farm.experiments import run_status
 
 STEP = {"step": 3, "loss": 0.08071, "reward": 0.7912, "gold": 2.2701, "kl": 2.05, "entropy": 1.2, "length": 33.26}
 STEP |= {"truncated_share": 0.125, "tokens_per_second": 1512.3}

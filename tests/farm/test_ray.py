@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from farm import experiment
-from farm.running import Undertaking
+from farm.experiments import experiment
+from farm.experiments.running import Undertaking
 from tests.farm.table_world import same, write
 
 SLOW_METHODS = {

@@ -106,7 +106,7 @@ def test_ctrl_c_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("farm.running.schedule", interrupted)
+    monkeypatch.setattr("farm.experiments.running.schedule", interrupted)
     status, _, said = run("--out", "run")
     assert status == 130
     assert said == "farm: interrupted; what is done is kept, and the same command goes on from here\n"
@@ -178,7 +178,7 @@ def test_runs_that_end_at_once_in_one_place(place: Path, run: Run) -> None:
     assert run("--out", "run", "--only", "dpo")[0] == 0
     code = (
         "import sys, shutil, time; from pathlib import Path\n"
-        "from farm import run_folder; from farm.running import Run\n"
+        "from farm import run_folder; from farm.experiments.running import Run\n"
         "Path(sys.argv[1]).touch()\n"
         "while not Path('go').exists(): time.sleep(0.005)\n"
         "for turn in range(60):\n"

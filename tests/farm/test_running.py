@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from farm import experiment
 from farm.base.errors import UserError
+from farm.experiments import experiment
+from farm.experiments.running import Run, Undertaking
 from farm.experiments.stages import kinds
 from farm.forecast import foresee, text
-from farm.running import Run, Undertaking
 from farm.tables.records import unanswered
 from tests.farm.table_world import EXPERIMENT, finish, same, start, write
 
@@ -294,7 +294,7 @@ def test_clean_says_first_and_keeps_what_is_in_use(here: Path) -> None:
 
 
 def test_the_resolved_config_is_an_experiment_with_the_same_stages(here: Path) -> None:
-    from farm import origins
+    from farm.experiments import origins
 
     tree = origins.resolved("table.yaml", ["methods.dpo.beta=0.3"])
     shown = origins.text(tree)
@@ -315,8 +315,8 @@ def test_the_resolved_config_is_an_experiment_with_the_same_stages(here: Path) -
 
 def test_the_schema_of_editors_agrees_with_the_program(here: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
+    from farm.experiments.schema import experiment_schema
     from farm.roles.config import named
-    from farm.schema import experiment_schema
 
     schema = experiment_schema()
     checker = jsonschema.Draft202012Validator(schema)

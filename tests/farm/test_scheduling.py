@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from farm import experiment
-from farm import run_status as status
 from farm.base.errors import UserError
-from farm.running import Undertaking
+from farm.experiments import experiment
+from farm.experiments import run_status as status
+from farm.experiments.running import Undertaking
 from farm.scheduling.environment import search_path
 from farm.scheduling.graph import Graph, Node, descendants
 from farm.scheduling.here import Here
@@ -169,7 +169,7 @@ def test_a_file_in_the_current_folder_takes_no_packages_place_in_workers(tmp_pat
     write(tmp_path / "study", methods={"best_of_n": {"use": "best_of_n", "n": 2}})
     (tmp_path / "numpy.py").write_text("import pathlib\npathlib.Path('was_run').touch()\nraise ImportError('mine')\n")
     code = (
-        "from pathlib import Path\nfrom farm import experiment\nfrom farm.running import Undertaking\n"
+        "from pathlib import Path\nfrom farm import experiment\nfrom farm.experiments.running import Undertaking\n"
         "Undertaking(experiment.load('study/table.yaml'), Path('run')).go('local', 1)\n"
     )
     command = [sys.executable, "-P", "-c", code]

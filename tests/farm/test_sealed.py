@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm import experiment
-from farm.running import Undertaking
+from farm.experiments import experiment
+from farm.experiments.running import Undertaking
 from farm.storage import old_artifacts, sealed
 from farm.storage.artifacts import Artifacts, Place
 from tests.farm.table_world import same, write

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm import cli, run_folder
+from farm import cli
 from farm.base import progress
 from farm.base.errors import UserError, cause
+from farm.experiments import run_folder
 
 FARM = Path(sys.executable).parent / "farm"
 EVIL = "\x1b]0;owned\x07evil\x1b[2J\x9b31m\u202e\r"

@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from farm import experiment
 from farm.base import files
 from farm.base.errors import Alarm, UserError, brief, shown
-from farm.plan import Plan
+from farm.experiments import experiment
+from farm.experiments.plan import Plan
 from farm.roles import config
 from farm.tables import formats
 from farm.tables import table_files as tables

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from farm.base import progress
-from farm.experiment import BASELINE
 from farm.experiments import making
+from farm.experiments.experiment import BASELINE
 from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.stage import Asks, Facts, Size, Stage, StageContext

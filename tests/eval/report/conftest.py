@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from eval.leaderboard import Leaderboard
-from farm import run_folder
+from farm.experiments import run_folder
 from farm.roles.protocols import Comparison
 from farm.storage.artifacts import Made
 from farm.tables.records import annotation_table, in_random_order

@@ -16,8 +16,8 @@ from typing import Any, Union
 from pydantic import TypeAdapter
 
 from farm.base.errors import UserError
-from farm.experiment import Experiment
-from farm.origins import MAPPINGS, ROLES
+from farm.experiments.experiment import Experiment
+from farm.experiments.origins import MAPPINGS, ROLES
 from farm.roles import config
 from farm.roles.config import ROOM
 

@@ -13,22 +13,22 @@ from typing import Any
 
 import pandas as pd
 
-from farm import run_folder, trackers
 from farm.base import progress, rng
 from farm.base.errors import Fruitless, UserError, nearest
 from farm.base.launched import follows
 from farm.base.progress import printable
-from farm.experiment import BASELINE, Study, folder_name
+from farm.experiments import run_folder, trackers
+from farm.experiments.experiment import BASELINE, Study, folder_name
+from farm.experiments.plan import Plan
+from farm.experiments.run_folder import Finished
+from farm.experiments.run_status import StatusFile
 from farm.experiments.setting import SFT, describe_study
 from farm.experiments.stages.annotation import feedback_with_gold
 from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Stage
-from farm.plan import Plan
 from farm.roles import config
 from farm.roles.protocols import Aggregator, Comparison, Replication, Reporter
-from farm.run_folder import Finished
-from farm.run_status import StatusFile
 from farm.scheduling import together
 from farm.scheduling.engines import engine
 from farm.scheduling.graph import Graph, Node, descendants, merge

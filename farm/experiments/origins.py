@@ -12,7 +12,7 @@ from typing import Any, Union
 
 import yaml
 
-from farm.experiment import Experiment, Resources, Sizes, Study, load
+from farm.experiments.experiment import Experiment, Resources, Sizes, Study, load
 from farm.experiments.setting import describe
 from farm.roles import config
 from farm.roles.config import ROOM

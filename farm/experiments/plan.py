@@ -15,7 +15,7 @@ from typing import Any
 
 from farm.base import rng
 from farm.base.errors import UserError, nearest
-from farm.experiment import Experiment, Resources
+from farm.experiments.experiment import Experiment, Resources
 from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages import kinds
 from farm.experiments.stages.annotation import Annotation

@@ -11,7 +11,7 @@ The report is made from it alone, without the models:
     costs.json             stages with their seconds, annotations with their number and price
     checkpoints/<method>/  policies in Hugging Face format
     failures.csv/.json     methods that failed, with the stage and the reason; only where there are any
-    status.json            how far the run has got (farm.run_status)
+    status.json            how far the run has got (farm.experiments.run_status)
     report.html
 
 A sweep or replicates leave a folder of the same kind with the aggregator's tables, in which ``runs/`` has a folder for
@@ -39,10 +39,10 @@ import pandas as pd
 import yaml
 
 import farm
-from farm import run_tables
 from farm.base import files, progress
 from farm.base.errors import UserError
-from farm.experiment import BASELINE
+from farm.experiments import run_tables
+from farm.experiments.experiment import BASELINE
 from farm.roles.protocols import Comparison, Reporter
 from farm.storage import sealed
 from farm.storage.artifacts import Made

@@ -1,7 +1,8 @@
 """What an experiment's YAML may say, and how it is read: names, changed settings, sweeps and replicates.
 
-One YAML is one experiment or many: ``sweep`` (farm.sweeps) and ``seeds`` make variants of it, each an experiment of its
-own. What happens then is told in farm.plan (which stages), farm.stages (how each is made) and farm.running (in order).
+One YAML is one experiment or many: ``sweep`` (farm.experiments.sweeps) and ``seeds`` make variants of it, each an
+experiment of its own. What happens then is told in farm.experiments.plan (which stages), farm.stages (how each is
+made) and farm.experiments.running (in order).
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from farm import sweeps
 from farm.base.errors import UserError, nearest
+from farm.experiments import sweeps
+from farm.experiments.sweeps import Label
 from farm.roles import config
 from farm.roles.config import Spec
-from farm.sweeps import Label
 
 BASELINE = "baseline"
 """The generator of the outputs that every method is judged against: a sample of the SFT policy with draws of its own"""
@@ -67,7 +68,7 @@ class Experiment(BaseModel):
     seeds: list[int] | None = None
     """replicates: the whole experiment once for each of these seeds"""
     sweep: dict[str, Any] | None = None
-    """settings with several values each, see farm.sweeps"""
+    """settings with several values each, see farm.experiments.sweeps"""
     world: Spec
     """instructions, a base policy, and what is known of the truth"""
     sft: Spec | None = "sft"
