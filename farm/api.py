@@ -51,7 +51,7 @@ def run(
 
 def dry_run(plan: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | Sequence[str] = ()) -> dict[str, Any]:
     """What a run would do, as `farm run --dry-run --json`."""
-    from farm.forecast import foresee
+    from farm.forecasts.forecast import foresee
 
     return foresee(Undertaking(_study(plan, settings, None, None)), 1)
 

@@ -161,7 +161,7 @@ def run(
     )
     undertaking = Undertaking(study, out, force or [])
     if dry_run:
-        from farm.forecast import foresee
+        from farm.forecasts.forecast import foresee
 
         foreseen = foresee(undertaking, workers or 1)
         print(json.dumps(foreseen, indent=1) if as_json else _foreseen(foreseen))
@@ -218,7 +218,7 @@ def _said(failures: Sequence[dict[str, Any]], folder: Path) -> str:
 
 
 def _foreseen(foreseen: dict[str, Any]) -> str:
-    from farm.forecast import text
+    from farm.forecasts.forecast import text
 
     return folded(text(foreseen))
 

@@ -8,10 +8,10 @@ import pytest
 
 from annotators.annotation_run import prepare
 from annotators.llm.foresee import foresee as foreseen_price
-from farm import arithmetic
 from farm.experiments import experiment
 from farm.experiments.running import Undertaking
-from farm.forecast import foresee, text
+from farm.forecasts import arithmetic
+from farm.forecasts.forecast import foresee, text
 from farm.roles import config
 from farm.roles.protocols import Annotator
 from farm.tables.formats import write_table
@@ -149,7 +149,7 @@ def test_a_fresh_home_is_measured_in_a_second(here: Path, monkeypatch: pytest.Mo
 
 
 def test_what_is_measured_is_scaled_by_the_sizes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from farm import measured_speed
+    from farm.forecasts import measured_speed
 
     def timed(step: Callable[[], object]) -> float:
         step()

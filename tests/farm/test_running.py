@@ -14,7 +14,7 @@ from farm.base.errors import UserError
 from farm.experiments import experiment
 from farm.experiments.running import Run, Undertaking
 from farm.experiments.stages import kinds
-from farm.forecast import foresee, text
+from farm.forecasts.forecast import foresee, text
 from farm.tables.records import unanswered
 from tests.farm.table_world import EXPERIMENT, finish, same, start, write
 

@@ -14,11 +14,11 @@ from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
-from farm import arithmetic
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Asks, Texts
+from farm.forecasts import arithmetic
 from farm.roles.protocols import Policy
 from farm.storage.store import address
 

@@ -1,8 +1,8 @@
 """What a run would do: its stages done and to do, the verdicts it would ask for, and what they take and cost.
 
 Seconds and prices come from earlier stages like them (farm.scheduling.estimate). Where there is none, a wing that
-knows the annotators tells their prices (farm.foreseen_prices), and GPU time is computed (farm.arithmetic); each is
-said to be so. What is left is said to be unknown, not guessed.
+knows the annotators tells their prices (farm.forecasts.foreseen_prices), and GPU time is computed
+(farm.forecasts.arithmetic); each is said to be so. What is left is said to be unknown, not guessed.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from farm import arithmetic
 from farm.base.errors import UserError
 from farm.experiments.plan import Plan
 from farm.experiments.running import Undertaking
 from farm.experiments.setting import Setting
 from farm.experiments.stages.method import MethodStage
 from farm.experiments.stages.stage import Size
-from farm.foreseen_prices import TYPICAL_INSTRUCTION, TYPICAL_OUTPUT, ForeseenPrices
-from farm.measured_speed import MeasuredSpeed
+from farm.forecasts import arithmetic
+from farm.forecasts.foreseen_prices import TYPICAL_INSTRUCTION, TYPICAL_OUTPUT, ForeseenPrices
+from farm.forecasts.measured_speed import MeasuredSpeed
 from farm.scheduling.estimate import Estimator, duration, total
 from farm.storage.store import address
 
