@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import farm
-from farm import commands
 from farm.base import progress
 from farm.base.errors import LONGEST, REFUSED, UserError, brief, cause, installing, shadowed, show_alarms_plainly
 from farm.base.progress import printable
+from farm.face import commands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def _application() -> typer.Typer:
     app.command("list")(list_configs)
     app.command()(doctor)
     commands.register(app)
-    for entry in sorted(entry_points(group="farm.commands"), key=lambda e: e.name):
+    for entry in sorted(entry_points(group="farm.face.commands"), key=lambda e: e.name):
         try:
             register = entry.load()
         except Exception as error:  # a plug-in that is broken must not take the other commands with it
