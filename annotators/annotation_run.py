@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from annotators import active, aggregation, designs
+from annotators import active, aggregation
 from annotators.annotation_summary import failures, of_aggregate, questions, spent, summarise
 from annotators.both_orders import BothOrders
 from annotators.cached import Cached
@@ -29,6 +29,7 @@ from annotators.llm.session import session
 from annotators.wrapping import keeps_answers, parts_of, unannotated
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
+from farm.feedback import designs
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context, Features, World
 from farm.storage.store import Store, home

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
-from annotators import designs
 from annotators.annotation_run import AnnotationRun, Order, check, chooser_of, context_for
 from annotators.both_orders import BothOrders
 from annotators.cached import Cached
@@ -18,6 +17,7 @@ from annotators.llm.limits import Limits
 from annotators.wrapping import keeps_answers, unannotated
 from farm.api import spec_of
 from farm.base.errors import UserError, nearest
+from farm.feedback import designs
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context
 from farm.storage.store import Store, home

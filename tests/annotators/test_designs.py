@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from annotators.designs import DESIGNS, chosen, head_to_head
 from farm.base.errors import UserError
+from farm.feedback.designs import DESIGNS, chosen, head_to_head
 
 
 def samples(instructions: int = 50, each: int = 6) -> pd.DataFrame:

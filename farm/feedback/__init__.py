@@ -1,0 +1,1 @@
+"""Kinds of feedback, and which responses are put beside which."""
