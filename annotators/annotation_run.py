@@ -20,13 +20,13 @@ import pandas as pd
 
 from annotators import active, aggregation
 from annotators.annotation_summary import failures, of_aggregate, questions, spent, summarise
-from annotators.both_orders import BothOrders
 from annotators.cached import Cached
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.feedback import LLMRater
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
-from annotators.wrapping import keeps_answers, parts_of, unannotated
+from annotators.noise.both_orders import BothOrders
+from annotators.noise.wrapping import keeps_answers, parts_of, unannotated
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
 from farm.feedback import designs

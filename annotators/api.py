@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pandas as pd
 
 from annotators.annotation_run import AnnotationRun, Order, check, chooser_of, context_for
-from annotators.both_orders import BothOrders
 from annotators.cached import Cached
 from annotators.feedback import run as feedback_run
 from annotators.feedback.roles import ROLES
 from annotators.llm.limits import Limits
-from annotators.wrapping import keeps_answers, unannotated
+from annotators.noise.both_orders import BothOrders
+from annotators.noise.wrapping import keeps_answers, unannotated
 from farm.api import spec_of
 from farm.base.errors import UserError, nearest
 from farm.feedback import designs

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.wrapping import description, merged, name_of, unannotated
+from annotators.noise.wrapping import description, merged, name_of, unannotated
 from farm.base import rng
 from farm.roles.protocols import Annotator
 from farm.storage.store import Entry, Store, address

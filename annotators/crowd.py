@@ -25,7 +25,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotators.logit import LogitAnnotator
-from annotators.noise import Unit
+from annotators.noise.coins import Unit
 from annotators.pool import Pool
 from farm.base import rng
 from farm.roles.protocols import Features, World
@@ -94,7 +94,7 @@ class Crowd:
         """What the votes depend on, as plain data."""
         plain = {k: v for k, v in vars(self).items() if k not in ("features", "world", "groups", "pool", "people")}
         groups = [g.model_dump() for g in self.groups]
-        from annotators.wrapping import description
+        from annotators.noise.wrapping import description
 
         # All that the world decides is in the weights of the people.
         known = [self.people[0].weights, self.people[-1].weights]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from annotators import channel
 from annotators.logit import LogitAnnotator
-from annotators.wrapping import unannotated
+from annotators.noise.wrapping import unannotated
 from farm.base import rng
 from farm.roles.protocols import World
 from farm.tables.records import PairIds, annotation_table

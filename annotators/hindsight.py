@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from annotators.logit import LogitAnnotator
-from annotators.wrapping import merged, unannotated
+from annotators.noise.wrapping import merged, unannotated
 from farm.base import rng
 from farm.roles.protocols import Features
 from farm.tables.records import PairIds

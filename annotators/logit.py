@@ -35,8 +35,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators import channel
+from annotators.noise.wrapping import unannotated
 from annotators.pair_features import Floats, PairFeatures, Rows
-from annotators.wrapping import unannotated
 from farm.base import rng
 from farm.roles.protocols import Features
 from farm.tables.records import PairIds, annotation_table

@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.logit import LogitAnnotator, judge
-from annotators.noise import Unit
-from annotators.wrapping import merged, name_of, unannotated
+from annotators.noise.coins import Unit
+from annotators.noise.wrapping import merged, name_of, unannotated
 from farm.base import rng
 from farm.roles.protocols import Annotator, Features
 from farm.tables.records import PairIds

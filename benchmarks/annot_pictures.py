@@ -14,16 +14,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.ability import Ability
-from annotators.both_orders import BothOrders
-from annotators.confusion import Confusion
-from annotators.expertise import Expertise
-from annotators.fatigue import Fatigue
 from annotators.feedback.ratings import PersonRater
 from annotators.feedback.reactions import PersonReactor
 from annotators.logit import LogitAnnotator
-from annotators.noise import Difficulty, Flip, Lapse, TieBand
-from annotators.observation import Observed
+from annotators.noise.ability import Ability
+from annotators.noise.both_orders import BothOrders
+from annotators.noise.coins import Difficulty, Flip, Lapse, TieBand
+from annotators.noise.confusion import Confusion
+from annotators.noise.expertise import Expertise
+from annotators.noise.fatigue import Fatigue
+from annotators.noise.observation import Observed
 from farm.roles.protocols import Annotator
 
 Floats = NDArray[np.float64]

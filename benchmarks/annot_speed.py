@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from annotators.both_orders import BothOrders
-from annotators.noise import Flip
+from annotators.noise.both_orders import BothOrders
+from annotators.noise.coins import Flip
 from annotators.pool import PersonaPool, Pool
 from farm.roles.protocols import Annotator
 

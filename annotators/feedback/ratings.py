@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from annotators.feedback.roles import both_sides, implied, said_by
 from annotators.feedback.utility import look
-from annotators.wrapping import unannotated
+from annotators.noise.wrapping import unannotated
 from farm.base import rng
 from farm.roles.protocols import Features
 from farm.tables.records import annotation_table

@@ -22,14 +22,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.both_orders import BothOrders
 from annotators.llm import backends, prompt, verdicts
 from annotators.llm.completion import Completion, Request
 from annotators.llm.labels import of_stored
 from annotators.llm.prompt import Form
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
-from annotators.wrapping import unannotated
+from annotators.noise.both_orders import BothOrders
+from annotators.noise.wrapping import unannotated
 from farm.base import rng
 from farm.storage.store import Store
 from farm.tables.records import PairIds, annotation_table, in_random_order

@@ -20,7 +20,7 @@ from annotators.llm.completion import Request
 from annotators.llm.prompt import Item, Task, load
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
-from annotators.wrapping import unannotated
+from annotators.noise.wrapping import unannotated
 from farm.storage.store import Store
 from farm.tables.records import annotation_table
 

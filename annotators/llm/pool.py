@@ -17,9 +17,9 @@ import pandas as pd
 from pydantic import ConfigDict
 
 from annotators.llm.annotator import LLMAnnotator
-from annotators.noise import Unit
+from annotators.noise.coins import Unit
+from annotators.noise.wrapping import description
 from annotators.pool import Pool
-from annotators.wrapping import description
 from farm.base.errors import nearest
 from farm.storage.store import Store
 

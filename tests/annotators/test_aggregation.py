@@ -10,7 +10,7 @@ import pytest
 
 from annotators.aggregation import WAYS, aggregated
 from annotators.logit import LogitAnnotator
-from annotators.noise import Flip
+from annotators.noise.coins import Flip
 from farm.base.errors import UserError
 from farm.tables.records import annotation_table, swapped
 

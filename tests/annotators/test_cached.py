@@ -11,7 +11,7 @@ import pytest
 
 from annotators.cached import Cached
 from annotators.logit import LogitAnnotator
-from annotators.noise import Flip
+from annotators.noise.coins import Flip
 from annotators.pool import PersonaPool, Pool
 from farm.base.errors import UserError
 from farm.storage.store import Store

@@ -9,7 +9,7 @@ from scipy.optimize import check_grad
 from scipy.special import expit
 
 from annotators.logit import LogitAnnotator
-from annotators.noise import Flip
+from annotators.noise.coins import Flip
 from annotators.pool import Pool
 from farm.votes.competence import Votes, dawid_skene, glad, majority, votes
 

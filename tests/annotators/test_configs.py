@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from annotators.gold import GoldAnnotator, PreferenceAnnotator
-from annotators.noise import Flip
+from annotators.noise.coins import Flip
 from annotators.pool import PersonaPool
 from farm.base.errors import UserError
 from farm.roles import config

@@ -15,7 +15,7 @@ import torch
 
 from annotators import likelihood as module
 from annotators.likelihood import Likelihood, LikelihoodAnnotator
-from annotators.wrapping import description
+from annotators.noise.wrapping import description
 from farm.base.errors import UserError
 from farm.hardware.models import load_causal_lm, save_causal_lm, tiny_llama
 from farm.storage.store import Store

@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from annotators.ability import Ability
-from annotators.confusion import Confusion
-from annotators.expertise import Expertise
-from annotators.fatigue import Fatigue
 from annotators.hindsight import Hindsight
 from annotators.logit import LogitAnnotator
-from annotators.noise import Flip, TieBand
-from annotators.observation import Observed
+from annotators.noise.ability import Ability
+from annotators.noise.coins import Flip, TieBand
+from annotators.noise.confusion import Confusion
+from annotators.noise.expertise import Expertise
+from annotators.noise.fatigue import Fatigue
+from annotators.noise.observation import Observed
+from annotators.noise.spam import Spammer
 from annotators.pool import Pool
-from annotators.spam import Spammer
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context

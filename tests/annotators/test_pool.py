@@ -8,7 +8,7 @@ import pytest
 from scipy.special import logit
 
 from annotators.logit import LogitAnnotator
-from annotators.noise import Flip
+from annotators.noise.coins import Flip
 from annotators.pool import PersonaPool, Pool
 from farm.tables.records import PairIds
 

@@ -68,7 +68,7 @@ def test_a_judge_that_never_answers_ranks_nobody(tmp_path: Path) -> None:
 
 def test_what_judges_did_not_say_is_told_and_may_be_allowed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gold = EXPERIMENT["judges"]["gold"]
-    judge = {"class": "annotators.observation.Observed", "annotator": gold}  # withholds about half
+    judge = {"class": "annotators.noise.observation.Observed", "annotator": gold}  # withholds about half
     write(here, judges={"judge": judge, "gold": gold})
     with pytest.raises(UserError, match=r"judge of sft: \d+ verdicts on \d+ pairs of different outputs"):
         go()

@@ -12,7 +12,7 @@ from annotators.llm.backends import wire
 from annotators.llm.feedback import LLMRater
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
-from annotators.wrapping import description
+from annotators.noise.wrapping import description
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context

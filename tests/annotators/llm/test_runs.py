@@ -24,7 +24,7 @@ from annotators.llm.backends import mock
 from annotators.llm.completion import Completion, Request
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
-from annotators.noise import Flip
+from annotators.noise.coins import Flip
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.storage.store import Store

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from annotators.wrapping import name_of, unannotated
+from annotators.noise.wrapping import name_of, unannotated
 from farm.roles.protocols import Annotator
 from farm.tables.records import USAGE_COLUMNS, PairIds, annotation_table, swapped
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.noise import with_coins
-from annotators.wrapping import name_of
+from annotators.noise.coins import with_coins
+from annotators.noise.wrapping import name_of
 from farm.roles.protocols import Annotator
 
 

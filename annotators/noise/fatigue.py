@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from annotators.noise import with_coins
-from annotators.wrapping import name_of
+from annotators.noise.coins import with_coins
+from annotators.noise.wrapping import name_of
 from farm.base import rng
 from farm.roles.protocols import Annotator
 from farm.tables.records import PairIds

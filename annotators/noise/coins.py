@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from annotators.wrapping import merged, name_of, unannotated
+from annotators.noise.wrapping import merged, name_of, unannotated
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.roles.protocols import Annotator

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from annotators.wrapping import unannotated
+from annotators.noise.wrapping import unannotated
 from farm.base import rng
 from farm.tables.records import PairIds, annotation_table
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from annotators.wrapping import name_of, unannotated
+from annotators.noise.wrapping import name_of, unannotated
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.roles.protocols import Annotator

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from annotators.noise import with_coins
-from annotators.wrapping import name_of
+from annotators.noise.coins import with_coins
+from annotators.noise.wrapping import name_of
 from farm.base import rng
 from farm.roles.protocols import Annotator
 from farm.tables.records import PairIds

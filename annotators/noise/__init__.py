@@ -1,0 +1,1 @@
+"""Noise models: each wraps an annotator and is one."""
