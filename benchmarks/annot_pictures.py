@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from annotators.feedback.ratings import PersonRater
 from annotators.feedback.reactions import PersonReactor
-from annotators.logit import LogitAnnotator
 from annotators.noise.ability import Ability
 from annotators.noise.both_orders import BothOrders
 from annotators.noise.coins import Difficulty, Flip, Lapse, TieBand
@@ -24,6 +23,7 @@ from annotators.noise.confusion import Confusion
 from annotators.noise.expertise import Expertise
 from annotators.noise.fatigue import Fatigue
 from annotators.noise.observation import Observed
+from annotators.people.logit import LogitAnnotator
 from farm.roles.protocols import Annotator
 
 Floats = NDArray[np.float64]

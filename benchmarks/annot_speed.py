@@ -22,7 +22,7 @@ import psutil
 
 from annotators.noise.both_orders import BothOrders
 from annotators.noise.coins import Flip
-from annotators.pool import PersonaPool, Pool
+from annotators.people.pool import PersonaPool, Pool
 from farm.roles.protocols import Annotator
 
 TERMS = tuple(f"term_{k}" for k in range(18))

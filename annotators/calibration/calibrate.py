@@ -20,7 +20,7 @@ from annotators.calibration.ballots import TIE, Ballots, ballots
 from annotators.calibration.check import check_lines, compared, crowd_of, simulated, statistics
 from annotators.calibration.mixture import best, fit
 from annotators.calibration.moments import matched
-from annotators.crowd import Group
+from annotators.people.crowd import Group
 from farm.base import files, progress
 from farm.base.errors import UserError
 from farm.statistics.result import Result
@@ -82,7 +82,7 @@ class Calibration(Result):
         """The crowd as a config for `farm annotate` and `farm run`."""
         spec: dict[str, Any] = {
             "about": f"a crowd calibrated on {self.votes:,} votes of {Path(self.origin).name}",
-            "class": "annotators.crowd.Crowd",
+            "class": "annotators.people.crowd.Crowd",
             "name": Path(self.origin).name.split(".")[0],
             "size": 50,
             "length_scale": round(self.length_scale, 2),

@@ -1,8 +1,8 @@
 """Does the crowd vote as the people did? Simulated votes on the same pairs, and the same statistics of both.
 
-The votes are cast by the annotator itself (:class:`~annotators.crowd.Crowd`), once for every vote that people cast, the
-outputs shown in the order in which people saw them. The texts are stand-ins with the lengths, lists and utilities of
-the real ones.
+The votes are cast by the annotator itself (:class:`~annotators.people.crowd.Crowd`), once for every vote that people
+cast, the outputs shown in the order in which people saw them. The texts are stand-ins with the lengths, lists and
+utilities of the real ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.calibration.ballots import Ballots
-from annotators.crowd import Crowd, Group
+from annotators.people.crowd import Crowd, Group
 from farm.statistics.uncertainty import SHARE, Estimate, interval, mean
 from farm.votes.agreement import leave_one_out
 from farm.votes.analysis import prefer_lists, prefer_longer, set_agreement, votes_matrix

@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
 
 from annotators.calibration.ballots import SECOND, TERMS, TIE, Ballots
-from annotators.crowd import Group
+from annotators.people.crowd import Group
 
 Floats = NDArray[np.float64]
 

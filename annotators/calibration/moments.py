@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 
 from annotators.calibration.ballots import Ballots
 from annotators.calibration.check import crowd_of, simulated, statistics
-from annotators.crowd import Group
+from annotators.people.crowd import Group
 from farm.statistics.uncertainty import Estimate
 
 Floats = NDArray[np.float64]

@@ -18,7 +18,7 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 
 from annotators.calibration.ballots import Ballots, ballots
-from annotators.crowd import Group
+from annotators.people.crowd import Group
 from farm.base.errors import UserError, nearest
 from farm.tables.formats import read_pairs, read_table
 from farm.tables.table_files import header

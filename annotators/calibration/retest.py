@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from annotators import channel
-from annotators.crowd import Group
+from annotators.people import channel
+from annotators.people.crowd import Group
 from farm.statistics.uncertainty import Estimate, mean
 
 Floats = NDArray[np.float64]

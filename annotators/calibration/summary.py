@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from annotators.calibration.calibrate import ENOUGH, Calibration
 from annotators.calibration.check import check_lines
-from annotators.crowd import Group
+from annotators.people.crowd import Group
 from farm.votes.noise import SplitFit, agreement_from_flip
 
 _LEVEL = 0.01

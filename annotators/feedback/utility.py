@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.logit import latent_quality
+from annotators.people.logit import latent_quality
 from farm.base import rng
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
@@ -24,7 +24,7 @@ class Seen:
     table: pd.DataFrame
 
     def utility(self, weights: dict[str, float], latent: float = 0.0) -> Floats:
-        """Σ w φ, and ``latent`` times the latent quality (annotators/logit.py), [n]."""
+        """Σ w φ, and ``latent`` times the latent quality (annotators/people/logit.py), [n]."""
         total = np.zeros(len(self.ids))
         for name, weight in weights.items():
             if name not in self.table.columns:

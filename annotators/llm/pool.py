@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 from annotators.llm.annotator import LLMAnnotator
 from annotators.noise.coins import Unit
 from annotators.noise.wrapping import description
-from annotators.pool import Pool
+from annotators.people.pool import Pool
 from farm.base.errors import nearest
 from farm.storage.store import Store
 

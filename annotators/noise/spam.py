@@ -23,7 +23,7 @@ Style = Literal["random", "first", "second", "tie", "longest"]
 
 @dataclass(frozen=True)
 class Spammer:
-    """One spammer. In a :class:`~annotators.pool.Pool` with a small weight, the spam of a crowd."""
+    """One spammer. In a :class:`~annotators.people.pool.Pool` with a small weight, the spam of a crowd."""
 
     style: Style = "random"
     name: str = "spammer"

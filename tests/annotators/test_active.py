@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from annotators import active
 from annotators.active import STRATEGIES, differences, ensemble, fit, rounds_of
-from annotators.logit import LogitAnnotator
+from annotators.people.logit import LogitAnnotator
 from farm.base.errors import UserError
 
 

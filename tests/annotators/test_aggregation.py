@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from annotators.aggregation import WAYS, aggregated
-from annotators.logit import LogitAnnotator
 from annotators.noise.coins import Flip
+from annotators.people.logit import LogitAnnotator
 from farm.base.errors import UserError
 from farm.tables.records import annotation_table, swapped
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from annotators.cached import Cached
-from annotators.logit import LogitAnnotator
 from annotators.noise.coins import Flip
-from annotators.pool import PersonaPool, Pool
+from annotators.people.logit import LogitAnnotator
+from annotators.people.pool import PersonaPool, Pool
 from farm.base.errors import UserError
 from farm.storage.store import Store
 from farm.tables.records import annotation_table

@@ -17,7 +17,7 @@ from annotators.calibration.ballots import Ballots, ballots
 from annotators.calibration.calibrate import calibrate, of_votes
 from annotators.calibration.check import crowd_of, simulated, statistics
 from annotators.calibration.summary import sentences
-from annotators.crowd import Crowd, Group
+from annotators.people.crowd import Crowd, Group
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context

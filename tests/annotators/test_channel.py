@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 
-from annotators.channel import decide, draw, linked, noisy, outcomes
+from annotators.people.channel import decide, draw, linked, noisy, outcomes
 
 logits = arrays(np.float64, st.integers(1, 20), elements=st.floats(-30, 30))
 rates = st.floats(0, 1)

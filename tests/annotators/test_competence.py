@@ -8,9 +8,9 @@ import pytest
 from scipy.optimize import check_grad
 from scipy.special import expit
 
-from annotators.logit import LogitAnnotator
 from annotators.noise.coins import Flip
-from annotators.pool import Pool
+from annotators.people.logit import LogitAnnotator
+from annotators.people.pool import Pool
 from farm.votes.competence import Votes, dawid_skene, glad, majority, votes
 
 

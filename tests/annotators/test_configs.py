@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from annotators.gold import GoldAnnotator, PreferenceAnnotator
 from annotators.noise.coins import Flip
-from annotators.pool import PersonaPool
+from annotators.people.gold import GoldAnnotator, PreferenceAnnotator
+from annotators.people.pool import PersonaPool
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context

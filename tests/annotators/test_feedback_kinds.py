@@ -15,7 +15,7 @@ from annotators.feedback.ratings import PersonRater, inconsistency
 from annotators.feedback.reactions import PersonReactor
 from annotators.feedback.roles import ROLES, Critic, Ranker, Rater, Reactor
 from annotators.llm.feedback import LLMCritic, LLMRanker, LLMRater
-from annotators.logit import LogitAnnotator
+from annotators.people.logit import LogitAnnotator
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context, World

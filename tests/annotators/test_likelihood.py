@@ -13,9 +13,9 @@ from scipy.special import logit
 pytest.importorskip("transformers")
 import torch
 
-from annotators import likelihood as module
-from annotators.likelihood import Likelihood, LikelihoodAnnotator
 from annotators.noise.wrapping import description
+from annotators.people import likelihood as module
+from annotators.people.likelihood import Likelihood, LikelihoodAnnotator
 from farm.base.errors import UserError
 from farm.hardware.models import load_causal_lm, save_causal_lm, tiny_llama
 from farm.storage.store import Store
@@ -114,7 +114,7 @@ def test_other_weights_under_the_same_name_are_another_model(folder: Path, tmp_p
 
 def test_texts_that_were_read_need_no_model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The address has the revision of the model's files, so a cached run loads nothing; changed files read anew."""
-    import annotators.likelihood as module
+    import annotators.people.likelihood as module
 
     store = Store(tmp_path / "kept.sqlite")
     pairs = pd.DataFrame({"instruction": ["a"], "output_1": ["b c"], "output_2": ["d"]})

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-from annotators.logit import LogitAnnotator
-from annotators.pool import Pool
+from annotators.people.logit import LogitAnnotator
+from annotators.people.pool import Pool
 from farm.base.errors import UserError
 
 N = 40_000

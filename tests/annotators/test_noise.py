@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from annotators.logit import LogitAnnotator
 from annotators.noise.both_orders import BothOrders
 from annotators.noise.coins import Difficulty, Flip, Lapse, TieBand
+from annotators.people.logit import LogitAnnotator
 from farm.base.errors import UserError
 from farm.roles.protocols import Annotator
 from farm.tables.records import annotation_table

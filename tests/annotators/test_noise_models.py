@@ -7,8 +7,6 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from annotators.hindsight import Hindsight
-from annotators.logit import LogitAnnotator
 from annotators.noise.ability import Ability
 from annotators.noise.coins import Flip, TieBand
 from annotators.noise.confusion import Confusion
@@ -16,7 +14,9 @@ from annotators.noise.expertise import Expertise
 from annotators.noise.fatigue import Fatigue
 from annotators.noise.observation import Observed
 from annotators.noise.spam import Spammer
-from annotators.pool import Pool
+from annotators.people.hindsight import Hindsight
+from annotators.people.logit import LogitAnnotator
+from annotators.people.pool import Pool
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context

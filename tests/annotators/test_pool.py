@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
-from annotators.logit import LogitAnnotator
 from annotators.noise.coins import Flip
-from annotators.pool import PersonaPool, Pool
+from annotators.people.logit import LogitAnnotator
+from annotators.people.pool import PersonaPool, Pool
 from farm.tables.records import PairIds
 
 

@@ -106,11 +106,11 @@ EXPERIMENT: dict[str, Any] = {
     "annotator": {
         "class": "annotators.noise.coins.Flip",
         "rate": 0.25,
-        "annotator": {"class": "annotators.logit.LogitAnnotator"},
+        "annotator": {"class": "annotators.people.logit.LogitAnnotator"},
     },
     "judges": {
-        "judge": {"class": "annotators.logit.LogitAnnotator", "temperature": 2.0},
-        "gold": {"class": "annotators.gold.GoldAnnotator"},
+        "judge": {"class": "annotators.people.logit.LogitAnnotator", "temperature": 2.0},
+        "gold": {"class": "annotators.people.gold.GoldAnnotator"},
     },
     "reward_model": {"use": "reward_model", "learning_rate": 0.3, "epochs": 2},
     "methods": {

@@ -21,11 +21,11 @@ EXPERIMENT = {
     "annotator": {
         "class": "annotators.noise.coins.Flip",
         "rate": 0.25,
-        "annotator": {"class": "annotators.logit.LogitAnnotator"},
+        "annotator": {"class": "annotators.people.logit.LogitAnnotator"},
     },
     "judges": {
-        "judge": {"class": "annotators.logit.LogitAnnotator", "temperature": 2.0},
-        "gold": {"class": "annotators.gold.GoldAnnotator"},
+        "judge": {"class": "annotators.people.logit.LogitAnnotator", "temperature": 2.0},
+        "gold": {"class": "annotators.people.gold.GoldAnnotator"},
     },
     "reward_model": {"use": "reward_model", "learning_rate": 0.3, "epochs": 2},
     "methods": {
@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_to_the_same_result(place: Path, stages: int) -> No
 
 
 def test_a_method_that_asks_for_too_much_is_refused(place: Path) -> None:
-    process = _start(place, "home", "--set", "judges={gold: {class: annotators.gold.GoldAnnotator}}")
+    process = _start(place, "home", "--set", "judges={gold: {class: annotators.people.gold.GoldAnnotator}}")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "must name a `judge`" in errors

@@ -121,10 +121,10 @@ def build(
         "annotator": {
             "class": "annotators.noise.coins.Flip",
             "probability": 0.25,
-            "annotator": {"class": "annotators.pool.PersonaPool"},
+            "annotator": {"class": "annotators.people.pool.PersonaPool"},
         },
         "methods": {rename.get(m, m): {"class": f"reference_methods.{m}.Method"} for m in methods if m != "sft"},
-        "judges": {role: {"class": "annotators.pool.PersonaPool", "seed": 7} for role in roles},
+        "judges": {role: {"class": "annotators.people.pool.PersonaPool", "seed": 7} for role in roles},
         "evaluator": {"class": "eval.leaderboard.Leaderboard", "confidence": 0.95},
         "reporter": {"class": "eval.report.html.Html", "examples": 20},
     }

@@ -4,11 +4,11 @@ Everybody in a group z sees the same margin of a pair and answers with the same 
 
     ℓ = σ_z m + υ_z u / s + b_z + γ_z tanh(Δlength / L) + g_z Δlist     then ties (Rao and Kupper) and flips ε_z
 
-m ~ N(0, 1) is the margin that latent qualities of the two texts give (annotators/logit.py): most of what people see in
-an answer no feature tells, and with it easy and hard pairs come about, so that votes split as people's do. u is the
-difference of utility by the features, s its usual size. Where the truth of the world is known (``truth``), the margin
-is not latent: m and u / s are both the difference of gold utility over its usual size, so that the crowd's votes can be
-learnt from, with the noise that was measured.
+m ~ N(0, 1) is the margin that latent qualities of the two texts give (annotators/people/logit.py): most of what people
+see in an answer no feature tells, and with it easy and hard pairs come about, so that votes split as people's do. u is
+the difference of utility by the features, s its usual size. Where the truth of the world is known (``truth``), the
+margin is not latent: m and u / s are both the difference of gold utility over its usual size, so that the crowd's
+votes can be learnt from, with the noise that was measured.
 
 Each vote is a person's, drawn for the pair and the replicate with the shares of the groups; ``size`` people are divided
 among the groups.
@@ -24,9 +24,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotators.logit import LogitAnnotator
 from annotators.noise.coins import Unit
-from annotators.pool import Pool
+from annotators.people.logit import LogitAnnotator
+from annotators.people.pool import Pool
 from farm.base import rng
 from farm.roles.protocols import Features, World
 
@@ -74,7 +74,7 @@ class Crowd:
     opinion_spread: float = 0.0
     """each person's own lasting opinion of a pair, in logits (test-retest agreement)"""
     tie_spread: float = 0.0
-    """how much pairs differ in inviting a tie (annotators/logit.py)"""
+    """how much pairs differ in inviting a tie (annotators/people/logit.py)"""
     truth: bool | None = None
     """whether the utility is the margin; by default where the truth of the world is known"""
     world: World | None = None

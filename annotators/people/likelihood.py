@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.logit import LogitAnnotator
+from annotators.people.logit import LogitAnnotator
 from farm.base import progress
 from farm.roles.protocols import Features
 from farm.storage.store import Entry, Store, address

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.logit import LogitAnnotator, judge
 from annotators.noise.coins import Unit
 from annotators.noise.wrapping import merged, name_of, unannotated
+from annotators.people.logit import LogitAnnotator, judge
 from farm.base import rng
 from farm.roles.protocols import Annotator, Features
 from farm.tables.records import PairIds

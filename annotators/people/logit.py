@@ -12,12 +12,12 @@ For a pair (y1, y2) answering x, with utilities u(x, y) = Σ_k w_k φ_k(x, y) of
       + σ (q(y1) - q(y2)) / √2                   latent quality q ~ N(0, 1) of a text, the same to all annotators
       + τ (o_t(y1) - o_t(y2)) / √2               this annotator's own opinion o_t ~ N(0, 1) of a text on occasion t
 
-and the label is drawn from the channel of ℓ (annotators/channel.py): link, ties, flip, lapse, or the likeliest answer
-without a draw (``greedy``). The cyclic term is the rotation term of general preference models (arXiv 2410.02197): no
-utility explains it. Latent quality stands for what people see in a text and no feature tells: with it alone a crowd
-votes on any pair, easy ones and hard ones. Opinions of two occasions t and t' (replicates) have the correlation
-ρ^|t - t'|: a persistent taste at ρ = 1, a drift (AR(1)) below, which test-retest agreement shows. Names of the biases
-are those of the LLM-as-a-judge literature (arXiv 2306.05685).
+and the label is drawn from the channel of ℓ (annotators/people/channel.py): link, ties, flip, lapse, or the likeliest
+answer without a draw (``greedy``). The cyclic term is the rotation term of general preference models (arXiv
+2410.02197): no utility explains it. Latent quality stands for what people see in a text and no feature tells: with it
+alone a crowd votes on any pair, easy ones and hard ones. Opinions of two occasions t and t' (replicates) have the
+correlation ρ^|t - t'|: a persistent taste at ρ = 1, a drift (AR(1)) below, which test-retest agreement shows. Names of
+the biases are those of the LLM-as-a-judge literature (arXiv 2306.05685).
 
 The draw is keyed by (seed, annotator, instruction, the unordered pair, replicate) and made in a canonical order of the
 two outputs: without a position bias, swapping the outputs mirrors the label exactly. Identical outputs are a tie
@@ -34,9 +34,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators import channel
 from annotators.noise.wrapping import unannotated
-from annotators.pair_features import Floats, PairFeatures, Rows
+from annotators.people import channel
+from annotators.people.pair_features import Floats, PairFeatures, Rows
 from farm.base import rng
 from farm.roles.protocols import Features
 from farm.tables.records import PairIds, annotation_table

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators import channel
-from annotators.logit import LogitAnnotator
 from annotators.noise.wrapping import unannotated
+from annotators.people import channel
+from annotators.people.logit import LogitAnnotator
 from farm.base import rng
 from farm.roles.protocols import World
 from farm.tables.records import PairIds, annotation_table

@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from annotators.logit import LogitAnnotator
 from annotators.noise.wrapping import merged, unannotated
+from annotators.people.logit import LogitAnnotator
 from farm.base import rng
 from farm.roles.protocols import Features
 from farm.tables.records import PairIds

@@ -1,0 +1,1 @@
+"""Simulated people: what they value, and how they choose."""
