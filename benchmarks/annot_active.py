@@ -15,7 +15,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from annotators.active import STRATEGIES, differences, fit, rounds_of
+from annotators.runs.active import STRATEGIES, differences, fit, rounds_of
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context, World
 from farm.worlds.pocket import grammar

@@ -82,7 +82,7 @@ class Judged(NamedTuple):
     paid: float
 
 
-CACHED = "annotators.cached.Cached"
+CACHED = "annotators.runs.cached.Cached"
 """what wraps a judge so that it looks in the store first; named here because a wing imports no other"""
 
 

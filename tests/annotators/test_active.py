@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from annotators import active
-from annotators.active import STRATEGIES, differences, ensemble, fit, rounds_of
 from annotators.people.logit import LogitAnnotator
+from annotators.runs import active
+from annotators.runs.active import STRATEGIES, differences, ensemble, fit, rounds_of
 from farm.base.errors import UserError
 
 

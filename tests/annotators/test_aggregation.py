@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from annotators.aggregation import WAYS, aggregated
 from annotators.noise.coins import Flip
 from annotators.people.logit import LogitAnnotator
+from annotators.runs.aggregation import WAYS, aggregated
 from farm.base.errors import UserError
 from farm.tables.records import annotation_table, swapped
 

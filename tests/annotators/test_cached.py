@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from annotators.cached import Cached
 from annotators.noise.coins import Flip
 from annotators.people.logit import LogitAnnotator
 from annotators.people.pool import PersonaPool, Pool
+from annotators.runs.cached import Cached
 from farm.base.errors import UserError
 from farm.storage.store import Store
 from farm.tables.records import annotation_table

@@ -15,9 +15,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from annotators import annotation_run, commands
-from annotators.annotation_run import prepare
-from annotators.annotation_summary import sentences, summarise
+from annotators import commands
+from annotators.runs import annotation_run
+from annotators.runs.annotation_run import prepare
+from annotators.runs.annotation_summary import sentences, summarise
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.storage.store import Store

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotators.cached import Cached
 from annotators.noise.both_orders import BothOrders
 from annotators.noise.coins import Difficulty, Flip, Lapse, TieBand
 from annotators.people.pool import PersonaPool, Pool
+from annotators.runs.cached import Cached
 from farm.roles.protocols import Annotator
 from farm.storage.store import Store
 

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from annotators.annotation_summary import sentences
 from annotators.calibration.summary import _split
+from annotators.runs.annotation_summary import sentences
 from eval.api import power
 from eval.winrate import scores
 from farm.base.errors import UserError

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from annotators.annotation_run import prepare
 from annotators.llm.foresee import foresee as foreseen_price
+from annotators.runs.annotation_run import prepare
 from farm.experiments import experiment
 from farm.experiments.running import Undertaking
 from farm.forecasts import arithmetic

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotators.aggregation import WAYS, aggregated
 from annotators.calibration.ballots import ballots
 from annotators.calibration.calibrate import of_votes
+from annotators.runs.aggregation import WAYS, aggregated
 from farm.base.errors import UserError
 from farm.tables.records import annotation_table, swapped
 from farm.votes.analysis import analyze_annotator

@@ -18,15 +18,15 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from annotators import active, aggregation
-from annotators.annotation_summary import failures, of_aggregate, questions, spent, summarise
-from annotators.cached import Cached
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.feedback import LLMRater
 from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.noise.both_orders import BothOrders
 from annotators.noise.wrapping import keeps_answers, parts_of, unannotated
+from annotators.runs import active, aggregation
+from annotators.runs.annotation_summary import failures, of_aggregate, questions, spent, summarise
+from annotators.runs.cached import Cached
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
 from farm.feedback import designs
@@ -65,9 +65,9 @@ class AnnotationRun:
     limits: Limits
     """on what language models are asked"""
     aggregate: str | None = None
-    """how the votes on each pair become one verdict (annotators/aggregation.py)"""
+    """how the votes on each pair become one verdict (annotators/runs/aggregation.py)"""
     active: Active | None = None
-    """which of the pairs are asked about, round by round (annotators/active.py)"""
+    """which of the pairs are asked about, round by round (annotators/runs/active.py)"""
     first_replicate: int = 0
 
     def plan(self) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def prepare(
     ``against``.
 
     With a ``store``, an annotator that does not keep its answers itself is wrapped in
-    :class:`~annotators.cached.Cached`; one that does keeps them there, and else in the program's home.
+    :class:`~annotators.runs.cached.Cached`; one that does keeps them there, and else in the program's home.
 
     Raises:
         UserError: for anything wrong in the files, the annotators or the settings.
