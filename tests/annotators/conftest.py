@@ -68,7 +68,7 @@ def annotate() -> Callable[..., str]:
     import typer
     from typer.testing import CliRunner
 
-    from annotators import commands
+    from annotators.face import commands
 
     app = typer.Typer()
     commands.register(app)

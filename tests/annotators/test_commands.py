@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from annotators import commands
+from annotators.face import commands
 from annotators.runs import annotation_run
 from annotators.runs.annotation_run import prepare
 from annotators.runs.annotation_summary import sentences, summarise
@@ -219,7 +219,7 @@ def test_the_command_line_exits_with_two(pairs, tmp_path):
 
 
 def test_the_command_module_is_light():
-    code = "import sys, annotators.commands; print([m for m in ('torch', 'pandas', 'scipy') if m in sys.modules])"
+    code = "import sys, annotators.face.commands; print([m for m in ('torch', 'pandas', 'scipy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from annotators import commands
+from annotators.face import commands
 from annotators.llm import prices
 from annotators.llm import session as sessions
 from farm.base.errors import UserError

@@ -140,8 +140,8 @@ def calibrate(
 
     Example: farm calibrate crowd.csv --out crowd.yaml, then farm annotate pairs.json --annotators crowd.yaml ...
     """
-    from annotators.api import calibrate as calibrated
     from annotators.calibration.summary import sentences
+    from annotators.face.api import calibrate as calibrated
     from farm.base import progress
 
     with progress.task("calibrating"):

@@ -1,0 +1,1 @@
+"""The commands of annotation, and their mirror in Python."""
