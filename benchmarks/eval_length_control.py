@@ -24,10 +24,10 @@ import pandas as pd
 
 from eval import sources
 from eval.board import board
-from eval.difficulty import Difficulty
-from eval.length_column import LengthControl
-from eval.length_control import Regulariser, length_controlled
 from eval.quick_json import Reader
+from eval.rates.difficulty import Difficulty
+from eval.rates.length_column import LengthControl
+from eval.rates.length_control import Regulariser, length_controlled
 
 FITS = 223
 

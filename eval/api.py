@@ -20,7 +20,7 @@ from farm.statistics.result import Result
 from farm.tables import formats
 
 if TYPE_CHECKING:
-    from eval.power import Power
+    from eval.rates.power import Power
     from eval.report.compare import RunComparison
 
 Table: TypeAlias = pd.DataFrame | Sequence[Mapping[str, Any]] | str | Path
@@ -156,7 +156,7 @@ def validate(
         annotator, pool, pairs, export, by: as the command's options.
 
     Returns:
-        :class:`eval.validate.Validation`, :class:`eval.habits.JudgeAlone` without humans, or
+        :class:`eval.validate.Validation`, :class:`eval.rates.habits.JudgeAlone` without humans, or
         :class:`eval.judge_runs.JudgeRuns` where the verdicts carry a ``human_label``.
     """
     from eval import validate_command
@@ -209,7 +209,7 @@ def power(
         >>> power(5, flip_rate=0.25).annotations
         3132
     """
-    from eval import power as planning
+    from eval.rates import power as planning
 
     if (difference is None) == (annotations is None):
         raise UserError("give either --difference (percent points) or --annotations")

@@ -21,9 +21,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval import ranking
-from eval.length_column import LARGE, LengthControl, fit_all, length_columns, resample_influence
+from eval.rates.length_column import LARGE, LengthControl, fit_all, length_columns, resample_influence
+from eval.rates.winrate import discrete
 from eval.sources import Rows
-from eval.winrate import discrete
 from farm.base import rng
 from farm.base.errors import UserError, nearest
 from farm.statistics.result import Result

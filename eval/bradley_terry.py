@@ -27,8 +27,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval.battles import Battles
-from eval.multiple import all_differences, max_t
 from eval.ranking import ranks_from_separation
+from eval.rates.multiple import all_differences, max_t
 from eval.strength_errors import bootstrap as draw_again
 from eval.strength_errors import sandwich
 from eval.strengths import fit_davidson, fit_half

@@ -1,8 +1,8 @@
 """Everything that annotations of one or several methods say: win rates, intervals, corrections, groups, differences.
 
 Within a method intervals are clustered by instruction. Rates of groups (the ``dataset`` column, or any other) stand
-beside their shrunken estimates (:mod:`eval.categories`), with Benjamini-Hochberg across groups; differences of methods
-are paired by instruction, with Holm and max-t. Nothing here calls a model.
+beside their shrunken estimates (:mod:`eval.rates.categories`), with Benjamini-Hochberg across groups; differences of
+methods are paired by instruction, with Holm and max-t. Nothing here calls a model.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from eval.categories import by_category
-from eval.correction import noise_corrected
-from eval.habits import biases as judge_minus_human
-from eval.length_control import length_controlled
-from eval.multiple import all_differences, holm, max_t
 from eval.orientation import baseline_first, check_judges, like
-from eval.prediction_powered import ppi
-from eval.winrate import WinRate, scores, win_rate
+from eval.rates.categories import by_category
+from eval.rates.correction import noise_corrected
+from eval.rates.habits import biases as judge_minus_human
+from eval.rates.length_control import length_controlled
+from eval.rates.multiple import all_differences, holm, max_t
+from eval.rates.prediction_powered import ppi
+from eval.rates.winrate import WinRate, scores, win_rate
 from farm.base.errors import UserError, nearest
 from farm.statistics import terminal
 from farm.statistics.result import Result

@@ -27,10 +27,10 @@ import pandas as pd
 from scipy import stats
 
 from eval import ranking
-from eval.multiple import all_differences, holm, max_t
 from eval.orientation import turned_to
+from eval.rates.multiple import all_differences, holm, max_t
+from eval.rates.winrate import discrete, missing_by_status, scores
 from eval.true_ranks import correlation_intervals, joint_covariance
-from eval.winrate import discrete, missing_by_status, scores
 from farm.base.errors import UserError
 from farm.roles.protocols import Comparison
 from farm.statistics.uncertainty import SHARE, JointMeans, difference_limits, joint_means

@@ -14,11 +14,11 @@ import pandas as pd
 from eval import battles as battle_files
 from eval import bradley_terry, fetch, sources
 from eval.board import METRICS, board
-from eval.difficulty import Difficulty
 from eval.elo import elo
-from eval.length_column import LengthControl
-from eval.length_control import Alignment, Recipe, Regulariser, read_weights
 from eval.published import PublishedComparison, compare, read_published
+from eval.rates.difficulty import Difficulty
+from eval.rates.length_column import LengthControl
+from eval.rates.length_control import Alignment, Recipe, Regulariser, read_weights
 from eval.show import check_out
 from farm.base.errors import UserError, nearest
 from farm.base.files import exists

@@ -32,9 +32,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval import ranking, true_ranks
-from eval.multiple import all_differences, benjamini_hochberg, holm
+from eval.rates.multiple import all_differences, benjamini_hochberg, holm
+from eval.rates.winrate import scores
 from eval.two_ways import Crossed, crossed, error_covariance, interval, p_values
-from eval.winrate import scores
 from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Comparison, Replication
 from farm.statistics.uncertainty import SHARE, difference_limits, limits

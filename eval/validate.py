@@ -24,9 +24,9 @@ from eval.beside_humans import (
     told_alike,
     votes_of_large_items,
 )
-from eval.habits import PositionAudit, biases, position_audit
 from eval.model_ranks import model_ranks
-from eval.prediction_powered import gain
+from eval.rates.habits import PositionAudit, biases, position_audit
+from eval.rates.prediction_powered import gain
 from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, Estimate, mean

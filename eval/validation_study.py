@@ -35,7 +35,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval import ranking
-from eval.multiple import all_differences, holm
+from eval.rates.multiple import all_differences, holm
 from eval.replicates import Together, correlations
 from eval.two_ways import p_values
 from farm.base import rng

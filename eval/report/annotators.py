@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.rates.winrate import discrete, scores
 from eval.report import wording
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Table, counted, share, sortable
-from eval.winrate import discrete, scores
 from farm.statistics.uncertainty import SHARE, Estimate, mean
 
 Floats = NDArray[np.float64]

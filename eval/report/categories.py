@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.categories import by_category
+from eval.rates.categories import by_category
+from eval.rates.winrate import scores
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Cell, Column, Table, counted, valued
-from eval.winrate import scores
 
 COLUMNS = ("category", "dataset")
 

@@ -16,12 +16,12 @@ import pandas as pd
 from markupsafe import Markup
 from scipy import stats
 
-from eval.multiple import holm
+from eval.rates.multiple import holm
+from eval.rates.winrate import scores
 from eval.report import charts, wording
 from eval.report.charts import Axis, Point
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Palette, Table, counted, sortable
-from eval.winrate import scores
 from farm.base import files
 from farm.base.errors import UserError
 from farm.statistics import terminal

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from eval.rates.winrate import scores
 from eval.report import wording
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
-from eval.winrate import scores
 from farm.base import rng
 
 LONGEST = 3000

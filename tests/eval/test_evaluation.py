@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from eval.evaluation import evaluate_files, evaluate_table
-from eval.winrate import paired_difference
+from eval.rates.winrate import paired_difference
 from farm.base.errors import UserError
 
 

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from eval.evaluation import evaluate_table
-from eval.prediction_powered import gain, ppi
-from eval.winrate import paired_difference, win_rate
+from eval.rates.prediction_powered import gain, ppi
+from eval.rates.winrate import paired_difference, win_rate
 from farm.statistics.uncertainty import DIFFERENCE, SHARE, difference_limits, joint_means, limits, mean
 from farm.votes.agreement import leave_one_out
 

@@ -10,7 +10,7 @@ import pytest
 from annotators.calibration.summary import _split
 from annotators.runs.annotation_summary import sentences
 from eval.api import power
-from eval.winrate import scores
+from eval.rates.winrate import scores
 from farm.base.errors import UserError
 from farm.votes.noise import SplitFit
 from reference_methods.game_command import check_strengths

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import categories, cycles, multiple, power, ranking
-from eval.correction import noise_corrected
-from eval.prediction_powered import gain, ppi
+from eval import cycles, ranking
+from eval.rates import categories, multiple, power
+from eval.rates.correction import noise_corrected
+from eval.rates.prediction_powered import gain, ppi
 from farm.base.errors import UserError
 
 

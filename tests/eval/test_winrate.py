@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.winrate import discrete, paired_difference, scores, win_rate
+from eval.rates.winrate import discrete, paired_difference, scores, win_rate
 from farm.base.errors import UserError
 from farm.statistics.uncertainty import joint_means, mean
 

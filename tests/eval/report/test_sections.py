@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.categories import by_category
+from eval.rates.categories import by_category
+from eval.rates.winrate import scores
 from eval.report import categories, leaderboard, validation
 from eval.report.folder import RunFolder
 from eval.report.html import Html
-from eval.winrate import scores
 
 
 def with_categories(run, column="dataset"):

@@ -16,8 +16,8 @@ and weight 0.2 / 2 each (the *regulariser*), which ties phi to the length effect
     Maximum likelihood of the same rows, with a ridge of 1e-4 so that a method that never wins has a finite answer.
     Instructions are matched to their difficulties by identity.
 ``published``
-    L1-penalised, the strength chosen by five folds (:func:`eval.logistic.cross_validated_lasso`). Differs from the
-    original's own numbers only where the choice of the strength falls differently.
+    L1-penalised, the strength chosen by five folds (:func:`eval.rates.logistic.cross_validated_lasso`). Differs from
+    the original's own numbers only where the choice of the strength falls differently.
 
 ``alignment="position"`` pairs the k-th row of a method with the k-th difficulty, which is what the original does; it
 shifts every row after a missing one and is offered only to reproduce its numbers.
@@ -41,7 +41,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from eval.logistic import cross_validated_lasso, lasso, newton
+from eval.rates.logistic import cross_validated_lasso, lasso, newton
 from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import limits

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from eval.multiple import benjamini_hochberg
+from eval.rates.multiple import benjamini_hochberg
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, mean
 

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval import ranking
-from eval.difficulty import Difficulty
-from eval.length_control import (
+from eval.rates.difficulty import Difficulty
+from eval.rates.length_control import (
     Alignment,
     LengthControlled,
     Recipe,

@@ -1,0 +1,1 @@
+"""Win rates: their intervals, length control, and how many annotations a difference needs."""
