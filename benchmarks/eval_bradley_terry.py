@@ -21,10 +21,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 
-from eval import bradley_terry as bt
-from eval.battles import Battles
-from eval.strengths import fit_half
-from eval.win_matrix import count
+from eval.ratings import bradley_terry as bt
+from eval.ratings.battles import Battles
+from eval.ratings.strengths import fit_half
+from eval.ratings.win_matrix import count
 
 MODELS = 100
 

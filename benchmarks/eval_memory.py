@@ -17,11 +17,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 
-from eval import bradley_terry as bt
 from eval import sources
-from eval.battles import read_battles
 from eval.board import board
 from eval.evaluation import evaluate_files
+from eval.ratings import bradley_terry as bt
+from eval.ratings.battles import read_battles
 
 
 def peak() -> float:

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from eval import bradley_terry as bt
-from eval.battles import from_table, read_battles
-from eval.elo import elo
-from eval.first_advantage import first_advantage
-from eval.strengths import fit_half
-from eval.win_matrix import count
+from eval.ratings import bradley_terry as bt
+from eval.ratings.battles import from_table, read_battles
+from eval.ratings.elo import elo
+from eval.ratings.first_advantage import first_advantage
+from eval.ratings.strengths import fit_half
+from eval.ratings.win_matrix import count
 from farm.base.errors import UserError
 
 

@@ -13,10 +13,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from eval import bradley_terry as bt
 from eval import ranking
-from eval.battles import from_table
-from eval.first_advantage import first_advantage
 from eval.judge_runs import audit_runs
 from eval.rates.categories import shrink
 from eval.rates.correction import noise_corrected
@@ -24,6 +21,9 @@ from eval.rates.length_control import length_controlled
 from eval.rates.multiple import all_differences, max_t
 from eval.rates.prediction_powered import ppi
 from eval.rates.winrate import paired_difference, win_rate
+from eval.ratings import bradley_terry as bt
+from eval.ratings.battles import from_table
+from eval.ratings.first_advantage import first_advantage
 from eval.true_ranks import correlation_intervals, joint_covariance
 from farm.statistics.uncertainty import critical, joint_means, mean
 

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import cycles, ranking
+from eval import ranking
 from eval.rates import categories, multiple, power
 from eval.rates.correction import noise_corrected
 from eval.rates.prediction_powered import gain, ppi
+from eval.ratings import cycles
 from farm.base.errors import UserError
 
 

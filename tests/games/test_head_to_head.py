@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.head_to_head import HeadToHead
+from eval.ratings.head_to_head import HeadToHead
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.roles.protocols import Comparison

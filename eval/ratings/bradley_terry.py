@@ -26,13 +26,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.battles import Battles
 from eval.ranking import ranks_from_separation
 from eval.rates.multiple import all_differences, max_t
-from eval.strength_errors import bootstrap as draw_again
-from eval.strength_errors import sandwich
-from eval.strengths import fit_davidson, fit_half
-from eval.win_matrix import count, refuse_unconnected
+from eval.ratings.battles import Battles
+from eval.ratings.strength_errors import bootstrap as draw_again
+from eval.ratings.strength_errors import sandwich
+from eval.ratings.strengths import fit_davidson, fit_half
+from eval.ratings.win_matrix import count, refuse_unconnected
 from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import Estimate, codes, critical, interval

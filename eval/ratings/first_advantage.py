@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from eval.battles import Battles
-from eval.strengths import fit_half
-from eval.win_matrix import count, refuse_unconnected
+from eval.ratings.battles import Battles
+from eval.ratings.strengths import fit_half
+from eval.ratings.win_matrix import count, refuse_unconnected
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import critical
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from eval.strengths import davidson_derivatives, fit_davidson, fit_half, half_derivatives
-from eval.win_matrix import Counts, components
+from eval.ratings.strengths import davidson_derivatives, fit_davidson, fit_half, half_derivatives
+from eval.ratings.win_matrix import Counts, components
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.statistics.uncertainty import codes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.battles import Battles
+from eval.ratings.battles import Battles
 
 
 def elo(battles: Battles, *, k: float = 4.0, start: float = 1000.0) -> pd.Series:

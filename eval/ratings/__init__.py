@@ -1,0 +1,1 @@
+"""Ratings of many models from comparisons: Bradley-Terry, Elo, head to head."""
