@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval import ranking
+from eval.ranks import ranking
 from eval.rates.length_column import LARGE, LengthControl, fit_all, length_columns, resample_influence
 from eval.rates.winrate import discrete
 from eval.sources import Rows

@@ -11,7 +11,7 @@ Tables (win rates and their bounds are percent, as on AlpacaEval's boards; every
 ``agreement``: one row for each two measures (judge, humans, gold, gold_utility, proxy)
     first, second, n_methods, and spearman and kendall each with _low, _high (all instructions of the kind) and
     _methods_low, _methods_high (other methods), n_instructions. The first interval is of the true scores of these
-    methods, free of sampling error (:mod:`eval.true_ranks`).
+    methods, free of sampling error (:mod:`eval.ranks.true_ranks`).
 ``pairwise``: one row for each two methods, by the judge
     first, second, difference, standard_error, low, high (percent points), p, p_holm, p_max_t, n_instructions.
 
@@ -26,11 +26,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from eval import ranking
 from eval.orientation import turned_to
+from eval.ranks import ranking
+from eval.ranks.true_ranks import correlation_intervals, joint_covariance
 from eval.rates.multiple import all_differences, holm, max_t
 from eval.rates.winrate import discrete, missing_by_status, scores
-from eval.true_ranks import correlation_intervals, joint_covariance
 from farm.base.errors import UserError
 from farm.roles.protocols import Comparison
 from farm.statistics.uncertainty import SHARE, JointMeans, difference_limits, joint_means

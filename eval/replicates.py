@@ -6,8 +6,8 @@ swept keys are columns of every table):
 ``leaderboard``: one row for each setting and method, best first by the judge within its setting
     rank, method, win_rate, _low, _high, rank_low, rank_high, seeds, win_rate_sd (between the seeds' own win rates;
     missing with one seed), n_total; for the other roles win_rate_<role> with _low, _high; gold, proxy (with _low,
-    _high), kl, avg_length where the outputs have them. Intervals are over seeds and instructions (eval.two_ways); with
-    one seed over instructions alone, and then they say nothing about other seeds.
+    _high), kl, avg_length where the outputs have them. Intervals are over seeds and instructions
+    (eval.ranks.two_ways); with one seed over instructions alone, and then they say nothing about other seeds.
 ``pairwise``: each two methods of a setting, by the judge, paired by seed and instruction
     first, second, difference, standard_error, low, high (percent points), degrees, p, p_holm (over the pairs of the
     setting), p_fdr (Benjamini-Hochberg, the same family)
@@ -31,10 +31,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval import ranking, true_ranks
+from eval.ranks import ranking, true_ranks
+from eval.ranks.two_ways import Crossed, crossed, error_covariance, interval, p_values
 from eval.rates.multiple import all_differences, benjamini_hochberg, holm
 from eval.rates.winrate import scores
-from eval.two_ways import Crossed, crossed, error_covariance, interval, p_values
 from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Comparison, Replication
 from farm.statistics.uncertainty import SHARE, difference_limits, limits
@@ -180,7 +180,8 @@ def correlations(
 ) -> dict[str, float]:
     """Spearman, Kendall and R^2 of two measures' numbers in columns ``i`` and ``j``, with intervals.
 
-    The intervals are those of the true scores, with the errors of instructions and seeds taken out (eval.true_ranks).
+    The intervals are those of the true scores, with the errors of instructions and seeds taken out
+    (eval.ranks.true_ranks).
     """
     one, other = found.measures[first], found.measures[second]
     a, b = one.means[i], other.means[j]

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval import ranking
 from eval.beside_humans import (
     against_others,
     largest_majority,
@@ -24,7 +23,8 @@ from eval.beside_humans import (
     told_alike,
     votes_of_large_items,
 )
-from eval.model_ranks import model_ranks
+from eval.ranks import ranking
+from eval.ranks.model_ranks import model_ranks
 from eval.rates.habits import PositionAudit, biases, position_audit
 from eval.rates.prediction_powered import gain
 from farm.base.errors import UserError

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval import ranking
+from eval.ranks import ranking
 from eval.rates.difficulty import Difficulty
 from eval.rates.length_control import (
     Alignment,

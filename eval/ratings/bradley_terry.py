@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.ranking import ranks_from_separation
+from eval.ranks.ranking import ranks_from_separation
 from eval.rates.multiple import all_differences, max_t
 from eval.ratings.battles import Battles
 from eval.ratings.strength_errors import bootstrap as draw_again

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from eval import ranking
 from eval.judge_runs import audit_runs
+from eval.ranks import ranking
+from eval.ranks.true_ranks import correlation_intervals, joint_covariance
 from eval.rates.categories import shrink
 from eval.rates.correction import noise_corrected
 from eval.rates.length_control import length_controlled
@@ -24,7 +25,6 @@ from eval.rates.winrate import paired_difference, win_rate
 from eval.ratings import bradley_terry as bt
 from eval.ratings.battles import from_table
 from eval.ratings.first_advantage import first_advantage
-from eval.true_ranks import correlation_intervals, joint_covariance
 from farm.statistics.uncertainty import critical, joint_means, mean
 
 

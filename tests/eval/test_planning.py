@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import ranking
+from eval.ranks import ranking
 from eval.rates import categories, multiple, power
 from eval.rates.correction import noise_corrected
 from eval.rates.prediction_powered import gain, ppi

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from eval import ranking
+from eval.ranks import ranking
 from farm.statistics.uncertainty import student
 
 Floats = NDArray[np.float64]

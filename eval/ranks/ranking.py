@@ -1,7 +1,7 @@
 """Do two rankings agree, and how sure is one rank? Correlations with intervals, rank intervals, split halves.
 
 A rank correlation has two sources of doubt, and they answer different questions: the instructions (these methods on
-all instructions of the kind: :mod:`eval.true_ranks`) and the methods (other methods of the same kind:
+all instructions of the kind: :mod:`eval.ranks.true_ranks`) and the methods (other methods of the same kind:
 :func:`correlation`). With few methods the second is very wide; it is printed all the same.
 
 All bootstraps are vectorised: a round is a row of multinomial weights, and a keyed generator draws them for clusters in

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval import ranking
-from eval.true_ranks import correlation_intervals, scaled_influence
+from eval.ranks import ranking
+from eval.ranks.true_ranks import correlation_intervals, scaled_influence
 from farm.base import rng
 from farm.statistics.uncertainty import codes
 

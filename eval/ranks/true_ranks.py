@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import ranking
+from eval.ranks import ranking
 from farm.base import rng
 from farm.statistics.uncertainty import JointMeans
 

@@ -1,0 +1,1 @@
+"""Rankings, intervals of ranks, and how far two rankings agree."""
