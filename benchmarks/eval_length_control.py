@@ -22,9 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pandas as pd
 
-from eval import sources
-from eval.board import board
-from eval.quick_json import Reader
+from eval.published import sources
+from eval.published.board import board
+from eval.published.quick_json import Reader
 from eval.rates.difficulty import Difficulty
 from eval.rates.length_column import LengthControl
 from eval.rates.length_control import Regulariser, length_controlled

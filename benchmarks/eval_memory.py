@@ -17,9 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 
-from eval import sources
-from eval.board import board
 from eval.evaluation import evaluate_files
+from eval.published import sources
+from eval.published.board import board
 from eval.ratings import bradley_terry as bt
 from eval.ratings.battles import read_battles
 

@@ -57,7 +57,8 @@ def evaluate(
 
     Example: farm evaluate results/claude-2/alpaca_eval_gpt4/annotations.json --json
     """
-    from eval import evaluate_command, show
+    from eval import evaluate_command
+    from eval.published import show
     from farm.base.files import exists
 
     show.check_out(out, *files)
@@ -184,7 +185,8 @@ def validate(
 
     Example: farm validate gpt4-comparisons.csv --human crowd-comparisons.csv
     """
-    from eval import show, validate_command
+    from eval import validate_command
+    from eval.published import show
 
     show.check_out(out, judge, human, pairs)
     found = validate_command.run(
@@ -217,7 +219,8 @@ def power(
 
     Example: farm power --difference 5 --flip-rate 0.25
     """
-    from eval import api, show
+    from eval import api
+    from eval.published import show
 
     plan = api.power(
         difference,

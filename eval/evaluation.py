@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from eval.orientation import baseline_first, check_judges, like
+from eval.published.orientation import baseline_first, check_judges, like
 from eval.rates.categories import by_category
 from eval.rates.correction import noise_corrected
 from eval.rates.habits import biases as judge_minus_human

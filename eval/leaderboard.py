@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from eval.orientation import turned_to
+from eval.published.orientation import turned_to
 from eval.ranks import ranking
 from eval.ranks.true_ranks import correlation_intervals, joint_covariance
 from eval.rates.multiple import all_differences, holm, max_t

@@ -11,16 +11,16 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import pandas as pd
 
-from eval import fetch, sources
-from eval.board import METRICS, board
-from eval.published import PublishedComparison, compare, read_published
+from eval.published import fetch, sources
+from eval.published.board import METRICS, board
+from eval.published.comparison import PublishedComparison, compare, read_published
+from eval.published.show import check_out
 from eval.rates.difficulty import Difficulty
 from eval.rates.length_column import LengthControl
 from eval.rates.length_control import Alignment, Recipe, Regulariser, read_weights
 from eval.ratings import battles as battle_files
 from eval.ratings import bradley_terry
 from eval.ratings.elo import elo
-from eval.show import check_out
 from farm.base.errors import UserError, nearest
 from farm.base.files import exists
 from farm.statistics.result import Result, plain

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.annotated_pairs import check_export, write_annotated_pairs
 from eval.judge_runs import JudgeRuns, audit_runs
+from eval.published.annotated_pairs import check_export, write_annotated_pairs
 from eval.rates.habits import judge_alone
 from eval.validate import validate
 from farm.base.errors import UserError, nearest

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.published.show import working
+from eval.published.sources import Rows
 from eval.ranks import ranking
 from eval.rates.difficulty import Difficulty
 from eval.rates.length_control import (
@@ -21,8 +23,6 @@ from eval.rates.length_control import (
     length_controlled,
     too_few,
 )
-from eval.show import working
-from eval.sources import Rows
 from farm.base import rng
 from farm.base.errors import UserError
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.annotated_pairs import write_annotated_pairs
 from eval.judge_runs import audit_runs
+from eval.published.annotated_pairs import write_annotated_pairs
 from eval.validate import validate
 from farm.base.errors import UserError
 from farm.votes import agreement as agree

@@ -8,14 +8,14 @@ import pytest
 from scipy.special import expit
 
 from eval.api import leaderboard
-from eval.board import board
 from eval.evaluation import evaluate_table
-from eval.published import compare, read_published
+from eval.published.board import board
+from eval.published.comparison import compare, read_published
+from eval.published.sources import Rows, read
 from eval.rates import logistic
 from eval.rates.difficulty import Difficulty
 from eval.rates.length_column import LengthControl
 from eval.rates.length_control import Regulariser, from_weights, length_controlled, length_feature, read_weights
-from eval.sources import Rows, read
 from farm.base.errors import UserError
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import fetch, sources
-from eval.board import board
-from eval.published import compare
-from eval.quick_json import Reader
-from eval.rows import frame, from_table
+from eval.published import fetch, sources
+from eval.published.board import board
+from eval.published.comparison import compare
+from eval.published.quick_json import Reader
+from eval.published.rows import frame, from_table
 from farm.base.errors import UserError
 from farm.tables.formats import read_annotations
 

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.published.sources import Rows
 from eval.ranks import ranking
 from eval.rates.length_column import LARGE, LengthControl, fit_all, length_columns, resample_influence
 from eval.rates.winrate import discrete
-from eval.sources import Rows
 from farm.base import rng
 from farm.base.errors import UserError, nearest
 from farm.statistics.result import Result

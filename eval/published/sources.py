@@ -15,16 +15,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.orientation import check_judges
-from eval.quick_json import Reader
-from eval.rows import Names, baseline_of, frame, subset, turned_to
-from eval.show import working
+from eval.published.orientation import check_judges
+from eval.published.quick_json import Reader
+from eval.published.rows import Names, baseline_of, frame, subset, turned_to
+from eval.published.show import working
 from farm.base.errors import UserError
 
 
 @dataclass(frozen=True)
 class Rows:
-    """All annotation rows of some sources, in the columns of :data:`eval.rows.COLUMNS` plus ``source``."""
+    """All annotation rows of some sources, in the columns of :data:`eval.published.rows.COLUMNS` plus ``source``."""
 
     table: pd.DataFrame
     files: tuple[str, ...]

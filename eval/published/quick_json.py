@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.json_lengths import Bytes, Unexpected, characters
-from eval.official import official_ids
-from eval.rows import Names, Part, Places, from_table
+from eval.published.json_lengths import Bytes, Unexpected, characters
+from eval.published.official import official_ids
+from eval.published.rows import Names, Part, Places, from_table
 from farm.base import files, rng
 from farm.tables.formats import preferences, read_annotations
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.official import official_ids
-from eval.orientation import common
+from eval.published.official import official_ids
+from eval.published.orientation import common
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.tables.formats import preferences
@@ -91,7 +91,7 @@ def _category(table: pd.DataFrame, names: tuple[str, ...], n: int) -> Names:
 
 
 def baseline_of(parts: Sequence[Part]) -> str | None:
-    """The one generator that all rows have (:func:`eval.orientation.common`)."""
+    """The one generator that all rows have (:func:`eval.published.orientation.common`)."""
     pairs = set()
     for part in parts:
         one, two = part["baseline"], part["second"]

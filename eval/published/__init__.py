@@ -1,0 +1,1 @@
+"""Published annotations and boards: fetched, read, and reproduced."""
