@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
-from eval import judging
 from eval.evaluation import Evaluation, evaluate_table, read_files, together
+from eval.judges import judging
 from farm.base import files
 from farm.base.errors import UserError
 from farm.statistics.result import Result
@@ -156,8 +156,8 @@ def validate(
         annotator, pool, pairs, export, by: as the command's options.
 
     Returns:
-        :class:`eval.validate.Validation`, :class:`eval.rates.habits.JudgeAlone` without humans, or
-        :class:`eval.judge_runs.JudgeRuns` where the verdicts carry a ``human_label``.
+        :class:`eval.judges.validate.Validation`, :class:`eval.rates.habits.JudgeAlone` without humans, or
+        :class:`eval.judges.judge_runs.JudgeRuns` where the verdicts carry a ``human_label``.
     """
     from eval import validate_command
     from farm.votes.table import from_table, read_votes

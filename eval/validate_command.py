@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.judge_runs import JudgeRuns, audit_runs
+from eval.judges.judge_runs import JudgeRuns, audit_runs
+from eval.judges.validate import validate
 from eval.published.annotated_pairs import check_export, write_annotated_pairs
 from eval.rates.habits import judge_alone
-from eval.validate import validate
 from farm.base.errors import UserError, nearest
 from farm.statistics.result import Result
 from farm.tables.formats import merge_input, read_table

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from eval.judges.validate import Validation, validate
 from eval.report import wording
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Table, share, sortable
-from eval.validate import Validation, validate
 from farm.base.errors import UserError
 from farm.statistics.uncertainty import Estimate
 from farm.votes.table import from_table

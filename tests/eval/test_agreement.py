@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.judge_runs import audit_runs
+from eval.judges.judge_runs import audit_runs
+from eval.judges.validate import validate
 from eval.published.annotated_pairs import write_annotated_pairs
-from eval.validate import validate
 from farm.base.errors import UserError
 from farm.votes import agreement as agree
 from farm.votes.table import from_table, read_votes

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from eval.judge_runs import audit_runs
+from eval.judges.judge_runs import audit_runs
 from eval.ranks import ranking
 from eval.ranks.true_ranks import correlation_intervals, joint_covariance
 from eval.rates.categories import shrink

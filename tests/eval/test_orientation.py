@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from eval.api import leaderboard
 from eval.evaluation import evaluate_table, read_files
+from eval.judges.validate import validate
 from eval.leaderboard import Leaderboard
-from eval.validate import validate
 from farm.base.errors import UserError
 from farm.roles.protocols import Comparison
 from farm.tables import formats

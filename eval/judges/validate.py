@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.beside_humans import (
+from eval.judges.beside_humans import (
     against_others,
     largest_majority,
     majorities,
