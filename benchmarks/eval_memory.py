@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 
-from eval.evaluation import evaluate_files
+from eval.evaluators.evaluation import evaluate_files
 from eval.published import sources
 from eval.published.board import board
 from eval.ratings import bradley_terry as bt

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
-from eval.evaluation import Evaluation, evaluate_table, read_files, together
+from eval.evaluators.evaluation import Evaluation, evaluate_table, read_files, together
 from eval.judges import judging
 from farm.base import files
 from farm.base.errors import UserError
@@ -46,7 +46,7 @@ def evaluate(
         human: people's annotations of some of the pairs: PPI++, and biases as judge minus human.
         judge_settings, store, fresh: changes to the judge (``["temperature=0"]``), and where its verdicts are kept, as
             the command's ``--set``, ``--store`` and ``--fresh``.
-        settings: as in :func:`eval.evaluation.evaluate_table`: ``confidence``, ``by``, ``flip_rate``, ...
+        settings: as in :func:`eval.evaluators.evaluation.evaluate_table`: ``confidence``, ``by``, ``flip_rate``, ...
     """
     if isinstance(rows, (str, Path)) and Path(rows).is_dir():
         from eval.run_evaluation import evaluate_run

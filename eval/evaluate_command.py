@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from eval.evaluation import Evaluation, evaluate_table, read_files
+from eval.evaluators.evaluation import Evaluation, evaluate_table, read_files
 from eval.judges import judging
 from farm.base.errors import UserError
 from farm.tables.formats import check_table, read_annotations, write_annotations

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from eval.leaderboard import Leaderboard
-from eval.replicates import Replicates
-from eval.validation_study import ValidationStudy
+from eval.evaluators.leaderboard import Leaderboard
+from eval.evaluators.replicates import Replicates
+from eval.evaluators.validation_study import ValidationStudy
 from farm.base.errors import UserError
 from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Replication
@@ -29,7 +29,7 @@ def evaluate_run(folder: Path) -> dict[str, pd.DataFrame]:
     config = run_tables.settings(folder)[1]
     if (folder / "variants.json").is_file():
         return _study(folder, config)
-    own = Leaderboard(**_numbers(config.get("evaluator"), "eval.leaderboard.Leaderboard"))
+    own = Leaderboard(**_numbers(config.get("evaluator"), "eval.evaluators.leaderboard.Leaderboard"))
     return own.evaluate(run_folder.read_comparison(folder))
 
 
@@ -44,10 +44,12 @@ def _study(folder: Path, config: dict[str, Any]) -> dict[str, pd.DataFrame]:
     seed = config.get("seed")
     replication = Replication(variants, folders, seed if isinstance(seed, int) else 0)
     spec = config.get("aggregator")
-    replicates = Replicates(**_numbers(spec, "eval.replicates.Replicates"))
-    if isinstance(spec, dict) and spec.get("class") == "eval.validation_study.ValidationStudy":
-        inner = Replicates(**_numbers(spec.get("aggregator"), "eval.replicates.Replicates"))
-        return ValidationStudy(inner, **_numbers(spec, "eval.validation_study.ValidationStudy")).aggregate(replication)
+    replicates = Replicates(**_numbers(spec, "eval.evaluators.replicates.Replicates"))
+    if isinstance(spec, dict) and spec.get("class") == "eval.evaluators.validation_study.ValidationStudy":
+        inner = Replicates(**_numbers(spec.get("aggregator"), "eval.evaluators.replicates.Replicates"))
+        return ValidationStudy(inner, **_numbers(spec, "eval.evaluators.validation_study.ValidationStudy")).aggregate(
+            replication
+        )
     return replicates.aggregate(replication)
 
 

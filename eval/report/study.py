@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from eval.evaluators.validation_study import PUBLISHED_R_SQUARED, PUBLISHED_SPEARMAN
 from eval.report import charts, wording
 from eval.report.charts import Axis, Curve, Point
 from eval.report.folder import BASELINE
 from eval.report.tables import Cell, Column, Palette, Table, sortable, valued
-from eval.validation_study import PUBLISHED_R_SQUARED, PUBLISHED_SPEARMAN
 from farm.experiments import run_tables
 
 MARK = "variants.json"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.evaluation import evaluate_files, evaluate_table
+from eval.evaluators.evaluation import evaluate_files, evaluate_table
 from eval.rates.winrate import paired_difference
 from farm.base.errors import UserError
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from eval.evaluation import evaluate_table
+from eval.evaluators.evaluation import evaluate_table
 from eval.rates.prediction_powered import gain, ppi
 from eval.rates.winrate import paired_difference, win_rate
 from farm.statistics.uncertainty import DIFFERENCE, SHARE, difference_limits, joint_means, limits, mean

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.leaderboard import Leaderboard
+from eval.evaluators.leaderboard import Leaderboard
 from farm.base.errors import UserError
 from farm.roles.config import build
 from farm.roles.protocols import Comparison, Evaluator

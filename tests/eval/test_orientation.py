@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.api import leaderboard
-from eval.evaluation import evaluate_table, read_files
+from eval.evaluators.evaluation import evaluate_table, read_files
+from eval.evaluators.leaderboard import Leaderboard
 from eval.judges.validate import validate
-from eval.leaderboard import Leaderboard
 from farm.base.errors import UserError
 from farm.roles.protocols import Comparison
 from farm.tables import formats

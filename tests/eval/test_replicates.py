@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from eval.evaluators.replicates import Replicates, Together, correlations
+from eval.evaluators.validation_study import ValidationStudy, expected_spearman
 from eval.ranks.two_ways import Crossed, interval
-from eval.replicates import Replicates, Together, correlations
-from eval.validation_study import ValidationStudy, expected_spearman
 from farm.base.errors import UserError
 from farm.experiments import run_folder
 from farm.roles.protocols import Comparison, Replication
@@ -210,8 +210,8 @@ def test_the_page_of_a_study_has_its_figures_and_escapes_what_others_wrote(tmp_p
 
 
 def test_alpacafarms_published_correlations_follow_from_its_table() -> None:
+    from eval.evaluators.validation_study import PUBLISHED_R_SQUARED, PUBLISHED_SPEARMAN, published
     from eval.ranks.ranking import pearson, spearman
-    from eval.validation_study import PUBLISHED_R_SQUARED, PUBLISHED_SPEARMAN, published
 
     table = published()
     assert len(table) == 10

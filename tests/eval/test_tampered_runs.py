@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.leaderboard import Leaderboard
+from eval.evaluators.leaderboard import Leaderboard
 from eval.report.html import Html
 from eval.run_evaluation import evaluate_run
 from farm.base import progress
@@ -58,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, table in tables.items():
         formats.write_table(table, folder / "tables" / f"{name}.parquet")
     run_folder.write_tables(folder, Leaderboard(rounds=5).evaluate(comparison))
-    evaluator = {"class": "eval.leaderboard.Leaderboard", "rounds": 5}
+    evaluator = {"class": "eval.evaluators.leaderboard.Leaderboard", "rounds": 5}
     run_folder.write_config(folder, {"name": "small", "seed": 0, "judges": {"judge": {}}, "evaluator": evaluator})
     (folder / "costs.json").write_text(run_folder.costs_text([], {"annotator": judged}))
     lines = [json.dumps({"method": "dpo", "step": k, "loss": 0.5, "kl": float(k)}) for k in range(4)]

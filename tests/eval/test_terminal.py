@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.api import power, validate
-from eval.evaluation import evaluate_table
+from eval.evaluators.evaluation import evaluate_table
 from eval.published.board import Board
 from eval.report.compare import RunComparison
 from farm.statistics import terminal

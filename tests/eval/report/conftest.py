@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.leaderboard import Leaderboard
+from eval.evaluators.leaderboard import Leaderboard
 from farm.experiments import run_folder
 from farm.roles.protocols import Comparison
 from farm.storage.artifacts import Made
@@ -125,7 +125,7 @@ def build(
         },
         "methods": {rename.get(m, m): {"class": f"reference_methods.{m}.Method"} for m in methods if m != "sft"},
         "judges": {role: {"class": "annotators.people.pool.PersonaPool", "seed": 7} for role in roles},
-        "evaluator": {"class": "eval.leaderboard.Leaderboard", "confidence": 0.95},
+        "evaluator": {"class": "eval.evaluators.leaderboard.Leaderboard", "confidence": 0.95},
         "reporter": {"class": "eval.report.html.Html", "examples": 20},
     }
     run_folder.write(folder, run_folder.Finished(description, stages, training, comparison, tables), None)

@@ -34,10 +34,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.evaluators.replicates import Together, correlations
 from eval.ranks import ranking
 from eval.ranks.two_ways import p_values
 from eval.rates.multiple import all_differences, holm
-from eval.replicates import Together, correlations
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.experiments import run_tables
