@@ -11,7 +11,9 @@ import pytest
 
 
 def test_commands_import_lightly():
-    heavy = "import sys, eval.commands; print([m for m in ('numpy', 'pandas', 'scipy', 'torch') if m in sys.modules])"
+    heavy = (
+        "import sys, eval.face.commands; print([m for m in ('numpy', 'pandas', 'scipy', 'torch') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout.strip() == "[]"
 
 

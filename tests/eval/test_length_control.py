@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from eval.api import leaderboard
 from eval.evaluators.evaluation import evaluate_table
+from eval.face.api import leaderboard
 from eval.published.board import board
 from eval.published.comparison import compare, read_published
 from eval.published.sources import Rows, read

@@ -9,7 +9,7 @@ import pytest
 
 from annotators.calibration.summary import _split
 from annotators.runs.annotation_summary import sentences
-from eval.api import power
+from eval.face.api import power
 from eval.rates.winrate import scores
 from farm.base.errors import UserError
 from farm.votes.noise import SplitFit

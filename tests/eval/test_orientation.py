@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.api import leaderboard
 from eval.evaluators.evaluation import evaluate_table, read_files
 from eval.evaluators.leaderboard import Leaderboard
+from eval.face.api import leaderboard
 from eval.judges.validate import validate
 from farm.base.errors import UserError
 from farm.roles.protocols import Comparison

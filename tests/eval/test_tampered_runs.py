@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from eval.evaluators.leaderboard import Leaderboard
+from eval.face.run_evaluation import evaluate_run
 from eval.report.html import Html
-from eval.run_evaluation import evaluate_run
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.experiments import run_folder, run_tables

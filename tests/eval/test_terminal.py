@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.api import power, validate
 from eval.evaluators.evaluation import evaluate_table
+from eval.face.api import power, validate
 from eval.published.board import Board
 from eval.report.compare import RunComparison
 from farm.statistics import terminal

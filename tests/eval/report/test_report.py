@@ -355,5 +355,5 @@ def test_the_command_loads_no_class_of_a_stranger(
 
 def test_the_command_is_light() -> None:
     heavy = {"pandas", "numpy", "jinja2", "torch"}
-    code = f"import sys, eval.report.commands; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, eval.face.report_commands; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

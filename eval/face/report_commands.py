@@ -55,7 +55,7 @@ def compare(
 
     Example: farm compare runs/pocket-s1-2f0c6b runs/pocket-s2-77ab01
     """
-    from eval import api
+    from eval.face import api
 
     path = out or Path(f"compare-{first.resolve().name}-{second.resolve().name}.html")
     found = api.compare(first, second, out=path)

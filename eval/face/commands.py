@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eval.report.commands import register as register_report
+from eval.face.report_commands import register as register_report
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _OUT = Annotated[Path | None, typer.Option(help="Also write the table here (.csv, .json, .jsonl or .parquet).")]
@@ -57,13 +57,13 @@ def evaluate(
 
     Example: farm evaluate results/claude-2/alpaca_eval_gpt4/annotations.json --json
     """
-    from eval import evaluate_command
+    from eval.face import evaluate_command
     from eval.published import show
     from farm.base.files import exists
 
     show.check_out(out, *files)
     if len(files) == 1 and exists(files[0] / "config.yaml"):
-        from eval.run_evaluation import print_run
+        from eval.face.run_evaluation import print_run
 
         print_run(files[0], as_json)
         return
@@ -129,7 +129,7 @@ def leaderboard(
 
     Example: farm leaderboard results/ --annotator weighted_alpaca_eval_gpt4_turbo --published leaderboard.csv
     """
-    from eval import leaderboard_command
+    from eval.face import leaderboard_command
 
     leaderboard_command.run(
         sources,
@@ -185,7 +185,7 @@ def validate(
 
     Example: farm validate gpt4-comparisons.csv --human crowd-comparisons.csv
     """
-    from eval import validate_command
+    from eval.face import validate_command
     from eval.published import show
 
     show.check_out(out, judge, human, pairs)
@@ -219,7 +219,7 @@ def power(
 
     Example: farm power --difference 5 --flip-rate 0.25
     """
-    from eval import api
+    from eval.face import api
     from eval.published import show
 
     plan = api.power(

@@ -49,7 +49,7 @@ def evaluate(
         settings: as in :func:`eval.evaluators.evaluation.evaluate_table`: ``confidence``, ``by``, ``flip_rate``, ...
     """
     if isinstance(rows, (str, Path)) and Path(rows).is_dir():
-        from eval.run_evaluation import evaluate_run
+        from eval.face.run_evaluation import evaluate_run
 
         return evaluate_run(Path(rows))
     if human is not None:
@@ -104,7 +104,7 @@ def leaderboard(
         metrics: ``win_rate``, ``length_controlled``, ``bradley_terry``, ``elo``; by default what the sources allow.
         published: a published leaderboard; how far each row is from it is in ``attrs["published"]``.
     """
-    from eval import leaderboard_command
+    from eval.face import leaderboard_command
 
     named = [sources] if isinstance(sources, (str, Path)) else sources
     if not isinstance(named, Sequence) or not all(isinstance(name, (str, Path)) for name in named):
@@ -159,7 +159,7 @@ def validate(
         :class:`eval.judges.validate.Validation`, :class:`eval.rates.habits.JudgeAlone` without humans, or
         :class:`eval.judges.judge_runs.JudgeRuns` where the verdicts carry a ``human_label``.
     """
-    from eval import validate_command
+    from eval.face import validate_command
     from farm.votes.table import from_table, read_votes
 
     if pairs is not None:

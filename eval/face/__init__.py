@@ -1,0 +1,1 @@
+"""The commands of evaluation, and their mirror in Python."""
