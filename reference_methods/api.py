@@ -44,8 +44,8 @@ def game(
         UserError: for a matrix that is no game, or a method that plays none.
     """
     from reference_methods import game_command as playing
-    from reference_methods.parts import games_problem
-    from reference_methods.parts.games_picture import draw
+    from reference_methods.parts.games import problem as games_problem
+    from reference_methods.parts.games.picture import draw
 
     if isinstance(preferences, (str, Path, Mapping)) and reference is not None:
         raise UserError("farm.game: `reference` goes with a matrix; a file or a mapping says its own")

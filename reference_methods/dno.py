@@ -20,8 +20,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from reference_methods.parts.games_losses import Play, differences, pair_cross_entropy, product
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.losses import Play, differences, pair_cross_entropy, product
+from reference_methods.parts.games.training import Game
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from farm.roles.protocols import Learning, Policy
 from reference_methods.online_ipo import OnlineIPO
-from reference_methods.parts.games_trainer import GameTrainer
+from reference_methods.parts.games.trainer import GameTrainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from farm.base import files, progress
 from farm.base.errors import UserError, nearest
 from farm.roles import config
 from farm.roles.protocols import Method
-from reference_methods.parts.games import (
+from reference_methods.parts.games.matrix_game import (
     Floats,
     best_response,
     bradley_terry_scores,
@@ -26,10 +26,10 @@ from reference_methods.parts.games import (
     kl,
     softmax,
 )
-from reference_methods.parts.games_picture import SUFFIXES, Course, draw
-from reference_methods.parts.games_problem import Problem, read
-from reference_methods.parts.games_table import Table, play
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.picture import SUFFIXES, Course, draw
+from reference_methods.parts.games.problem import Problem, read
+from reference_methods.parts.games.table import Table, play
+from reference_methods.parts.games.training import Game
 
 METHODS = (
     "nash_md",

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from farm.policies import read_descriptor, write_descriptor
 from farm.roles.protocols import Learning, Policy, Samples
-from reference_methods.parts.games_models import Embedder, PreferenceFit, embedder, load_embedder
+from reference_methods.parts.games.models import Embedder, PreferenceFit, embedder, load_embedder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class GeneralPreferenceModel(PreferenceFit):
 
 @dataclass(frozen=True)
 class Planes:
-    """The fitted model, a :class:`~reference_methods.parts.games_feedback.PreferenceModel`."""
+    """The fitted model, a :class:`~reference_methods.parts.games.feedback.PreferenceModel`."""
 
     embed: Embedder
     normalise: bool

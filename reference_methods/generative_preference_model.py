@@ -25,7 +25,7 @@ from farm.base import rng
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import log_likelihoods
-from reference_methods.parts.games_models import PreferenceFit
+from reference_methods.parts.games.models import PreferenceFit
 
 QUESTION = """Which response to the instruction is better?
 

@@ -17,8 +17,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from reference_methods.parts.games_losses import Play, regression
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.losses import Play, regression
+from reference_methods.parts.games.training import Game
 
 
 @dataclass(frozen=True, kw_only=True)

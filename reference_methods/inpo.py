@@ -18,8 +18,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from reference_methods.parts.games_losses import Play, pair_regression
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.losses import Play, pair_regression
+from reference_methods.parts.games.training import Game
 
 
 @dataclass(frozen=True, kw_only=True)

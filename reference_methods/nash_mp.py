@@ -21,9 +21,9 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from farm.roles.protocols import Learning, Policy
-from reference_methods.parts.games_losses import Play, regularised_win_rate
-from reference_methods.parts.games_trainer import GameTrainer
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.losses import Play, regularised_win_rate
+from reference_methods.parts.games.trainer import GameTrainer
+from reference_methods.parts.games.training import Game
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from reference_methods.parts.games_losses import Play, pair_cross_entropy
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.losses import Play, pair_cross_entropy
+from reference_methods.parts.games.training import Game
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 from farm.policies import load, write_descriptor
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Learning, Policy, Samples, Scorer
-from reference_methods.parts.games_models import PreferenceFit
+from reference_methods.parts.games.models import PreferenceFit
 
 PAIRS = "pairs.safetensors"
 

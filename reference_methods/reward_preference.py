@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning
-from reference_methods.parts.games_feedback import RewardPreference
+from reference_methods.parts.games.feedback import RewardPreference
 
 
 @dataclass(frozen=True, kw_only=True)

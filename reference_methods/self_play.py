@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from reference_methods.parts.games_losses import Play, policy_gradient
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.losses import Play, policy_gradient
+from reference_methods.parts.games.training import Game
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from reference_methods.online_dpo import OnlineDPO
-from reference_methods.parts.games_losses import Play, mean
+from reference_methods.parts.games.losses import Play, mean
 
 
 @dataclass(frozen=True, kw_only=True)

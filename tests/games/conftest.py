@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reference_methods.parts.games import Floats
+from reference_methods.parts.games.matrix_game import Floats
 
 
 @pytest.fixture(scope="session")

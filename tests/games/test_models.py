@@ -17,8 +17,8 @@ from farm.policies.tabular import TabularPolicy, TabularScorer
 from farm.roles.protocols import Learning, PreferenceModel, Samples
 from reference_methods.general_preference_model import GeneralPreferenceModel, Planes
 from reference_methods.generative_preference_model import GenerativePreferenceModel, Judge
-from reference_methods.parts.games_feedback import ModelFeedback, RewardPreference
-from reference_methods.parts.games_models import PreferenceFit, TabularEmbedder
+from reference_methods.parts.games.feedback import ModelFeedback, RewardPreference
+from reference_methods.parts.games.models import PreferenceFit, TabularEmbedder
 from reference_methods.preference_model import PairwisePreferenceModel
 from reference_methods.reward_model import RewardModel
 from tests.policies.conftest import make_policy

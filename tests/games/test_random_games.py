@@ -9,9 +9,9 @@ from reference_methods.dno import DNO
 from reference_methods.egpo import EGPO
 from reference_methods.inpo import INPO
 from reference_methods.nash_mp import NashMP
-from reference_methods.parts.games import Floats, duality_gap, equilibrium, kl
-from reference_methods.parts.games_table import Table, play
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.matrix_game import Floats, duality_gap, equilibrium, kl
+from reference_methods.parts.games.table import Table, play
+from reference_methods.parts.games.training import Game
 from reference_methods.self_play import SelfPlay
 from reference_methods.spo import SPO
 from reference_methods.sppo import SPPO

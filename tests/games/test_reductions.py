@@ -18,11 +18,11 @@ from reference_methods.nash_md import NashMD
 from reference_methods.nash_mp import NashMP
 from reference_methods.online_dpo import OnlineDPO
 from reference_methods.online_ipo import OnlineIPO
-from reference_methods.parts.games import Floats, softmax
-from reference_methods.parts.games_losses import Play, pair_cross_entropy, product, regularised_win_rate
-from reference_methods.parts.games_opponents import Average, extragradient, geometric_mixture
-from reference_methods.parts.games_table import Table, exact_play, play
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.losses import Play, pair_cross_entropy, product, regularised_win_rate
+from reference_methods.parts.games.matrix_game import Floats, softmax
+from reference_methods.parts.games.opponents import Average, extragradient, geometric_mixture
+from reference_methods.parts.games.table import Table, exact_play, play
+from reference_methods.parts.games.training import Game
 from reference_methods.parts.optimization import Optimizer
 from reference_methods.self_play import SelfPlay
 from reference_methods.sppo import SPPO

@@ -16,8 +16,8 @@ from reference_methods.egpo import EGPO
 from reference_methods.nash_ema import NashEMA
 from reference_methods.nash_md import NashMD
 from reference_methods.online_dpo import OnlineDPO
-from reference_methods.parts.games import Floats
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.matrix_game import Floats
+from reference_methods.parts.games.training import Game
 from reference_methods.preference_model import PairwisePreferenceModel
 from tests.games.test_training import LikesAWord, table_learning
 from tests.policies.conftest import PROMPTS, make_policy

@@ -14,7 +14,7 @@ from reference_methods.nash_md import NashMD
 from reference_methods.nash_mp import NashMP
 from reference_methods.online_dpo import OnlineDPO
 from reference_methods.online_ipo import OnlineIPO
-from reference_methods.parts.games import (
+from reference_methods.parts.games.matrix_game import (
     Floats,
     best_response,
     bradley_terry_scores,
@@ -25,8 +25,8 @@ from reference_methods.parts.games import (
     softmax,
     win_rates,
 )
-from reference_methods.parts.games_table import Table, play
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.table import Table, play
+from reference_methods.parts.games.training import Game
 from reference_methods.self_play import SelfPlay
 from reference_methods.spo import SPO
 from reference_methods.sppo import SPPO

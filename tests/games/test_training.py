@@ -25,13 +25,13 @@ from reference_methods.nash_md import NashMD
 from reference_methods.nash_mp import NashMP
 from reference_methods.online_dpo import OnlineDPO
 from reference_methods.online_ipo import OnlineIPO
-from reference_methods.parts.games import Floats, duality_gap, equilibrium
-from reference_methods.parts.games_duels import Group
-from reference_methods.parts.games_feedback import AnnotatorFeedback
-from reference_methods.parts.games_gap import GapProbe
-from reference_methods.parts.games_table import Table, play
-from reference_methods.parts.games_trainer import GameTrainer
-from reference_methods.parts.games_training import Game
+from reference_methods.parts.games.duels import Group
+from reference_methods.parts.games.feedback import AnnotatorFeedback
+from reference_methods.parts.games.gap import GapProbe
+from reference_methods.parts.games.matrix_game import Floats, duality_gap, equilibrium
+from reference_methods.parts.games.table import Table, play
+from reference_methods.parts.games.trainer import GameTrainer
+from reference_methods.parts.games.training import Game
 from reference_methods.preference_model import PairwisePreferenceModel, PairwiseTable
 from reference_methods.self_play import SelfPlay
 from reference_methods.spo import SPO

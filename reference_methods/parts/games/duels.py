@@ -17,7 +17,7 @@ from torch import Tensor
 
 from farm.roles.protocols import Samples
 from reference_methods.parts.batches import TrainingRows, total_lengths
-from reference_methods.parts.games_losses import Play
+from reference_methods.parts.games.losses import Play
 from reference_methods.parts.optimization import Metrics
 
 Decide = Callable[[Samples, Samples], NDArray[np.float64]]

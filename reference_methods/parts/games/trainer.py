@@ -15,11 +15,11 @@ from farm.base.errors import UserError
 from farm.hardware import processes
 from farm.roles.protocols import Learning, Policy, PreferenceModel, Samples
 from reference_methods.parts.batches import Batch, index, sampled
-from reference_methods.parts.games_duels import Group, cut_loses, duels_against, duels_within
-from reference_methods.parts.games_feedback import AnnotatorFeedback, Feedback, ModelFeedback
-from reference_methods.parts.games_gap import GapProbe
-from reference_methods.parts.games_losses import Play
-from reference_methods.parts.games_settings import GameSettings
+from reference_methods.parts.games.duels import Group, cut_loses, duels_against, duels_within
+from reference_methods.parts.games.feedback import AnnotatorFeedback, Feedback, ModelFeedback
+from reference_methods.parts.games.gap import GapProbe
+from reference_methods.parts.games.losses import Play
+from reference_methods.parts.games.settings import GameSettings
 from reference_methods.parts.optimization import Metrics
 from reference_methods.parts.rollouts import sample_metrics
 from reference_methods.parts.sampler import alarm_of, compare, keeps_likelihoods, same_of

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from farm.roles.protocols import Method, Policy
-from reference_methods.parts.games_losses import Play
-from reference_methods.parts.games_opponents import Live, Opponent
+from reference_methods.parts.games.losses import Play
+from reference_methods.parts.games.opponents import Live, Opponent
 from reference_methods.parts.training import OnPolicy
 
 

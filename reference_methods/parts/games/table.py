@@ -23,10 +23,10 @@ from torch import Tensor
 from farm.base import rng
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Policy
-from reference_methods.parts.games import Floats
-from reference_methods.parts.games_losses import Play, product
-from reference_methods.parts.games_opponents import Live, Opponent, extragradient
-from reference_methods.parts.games_settings import GameSettings
+from reference_methods.parts.games.losses import Play, product
+from reference_methods.parts.games.matrix_game import Floats
+from reference_methods.parts.games.opponents import Live, Opponent, extragradient
+from reference_methods.parts.games.settings import GameSettings
 from reference_methods.parts.optimization import Metrics
 
 SCORE_FLOOR = 1e-3
@@ -107,7 +107,7 @@ def play(game: GameSettings, table: Table, iterations: int, step_size: float | N
 
 
 def _keeps_memory(opponent: Opponent | None) -> bool:
-    from reference_methods.parts.games_opponents import Average
+    from reference_methods.parts.games.opponents import Average
 
     return isinstance(opponent, (Average, Live))
 

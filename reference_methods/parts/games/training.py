@@ -16,10 +16,10 @@ from torch import Tensor
 
 from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.batches import Batch, index
-from reference_methods.parts.games_duels import Group
-from reference_methods.parts.games_losses import Play
-from reference_methods.parts.games_settings import GameSettings
-from reference_methods.parts.games_trainer import GameTrainer
+from reference_methods.parts.games.duels import Group
+from reference_methods.parts.games.losses import Play
+from reference_methods.parts.games.settings import GameSettings
+from reference_methods.parts.games.trainer import GameTrainer
 
 
 @dataclass(frozen=True, kw_only=True)

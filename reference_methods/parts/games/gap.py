@@ -13,7 +13,7 @@ import numpy as np
 
 from farm.roles.protocols import Annotator, Policy, Samples
 from farm.statistics.best_response import best_response, gap
-from reference_methods.parts.games_feedback import AnnotatorFeedback
+from reference_methods.parts.games.feedback import AnnotatorFeedback
 
 
 @dataclass

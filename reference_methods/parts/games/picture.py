@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from farm.base import files
 from farm.base.errors import UserError, need
-from reference_methods.parts.games import Floats
+from reference_methods.parts.games.matrix_game import Floats
 
 SUFFIXES = (".svg", ".png", ".pdf")
 SIZE, MARGIN, POINTS = 260, 34, 160

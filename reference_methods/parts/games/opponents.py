@@ -105,7 +105,7 @@ def geometric_mixture(policy: Policy, reference: Policy, share: float) -> Policy
             logits = (1 - share) * policy.log_table() + share * reference.log_table()
         return TabularPolicy(policy.prompts, policy.responses, logits)
     from farm.policies.language_model import LanguageModelPolicy
-    from reference_methods.parts.games_mixture import MixturePolicy
+    from reference_methods.parts.games.mixture import MixturePolicy
 
     if isinstance(policy, LanguageModelPolicy) and isinstance(reference, LanguageModelPolicy):
         return MixturePolicy(policy, reference, share)

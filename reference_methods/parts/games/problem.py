@@ -18,7 +18,7 @@ from farm.base import files
 from farm.base.errors import UserError, nearest, shown
 from farm.tables.table_files import parse_json
 from farm.worlds.matrix import checked
-from reference_methods.parts.games import Floats
+from reference_methods.parts.games.matrix_game import Floats
 
 _KEYS = ("preferences", "reference", "responses")
 

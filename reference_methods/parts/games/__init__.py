@@ -1,0 +1,1 @@
+"""What preference games share: the exact game, duels, opponents, losses and the loop."""
