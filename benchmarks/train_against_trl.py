@@ -100,7 +100,7 @@ def prepare(_: str, a: argparse.Namespace) -> dict[str, Any]:
     from farm.hardware.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
     from farm.roles.protocols import Learning
-    from reference_methods.sft import SFT
+    from reference_methods.imitation.sft import SFT
 
     policy = LanguageModelPolicy(*load_causal_lm(a.model), template="{prompt}", max_new_tokens=a.new_tokens)
     rows = pd.DataFrame(texts(a.fine_tune * a.batch, 1)).rename(columns={"prompt": "instruction", "chosen": "output"})
@@ -123,10 +123,10 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
     from farm.roles.protocols import Learning
     from reference_methods.dpo import DPO
     from reference_methods.grpo import GRPO
+    from reference_methods.imitation.sft import SFT
     from reference_methods.online_dpo import OnlineDPO
     from reference_methods.reward_model import RewardModel
     from reference_methods.rloo import RLOO
-    from reference_methods.sft import SFT
 
     class Count:
         """A reward model, and an annotator, that counts words."""

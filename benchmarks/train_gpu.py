@@ -24,7 +24,7 @@ from farm.hardware.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles import config
 from farm.roles.protocols import Engine, Learning
-from reference_methods.sft import SFT
+from reference_methods.imitation.sft import SFT
 
 
 def word_tokenizer(size: int) -> Any:

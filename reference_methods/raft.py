@@ -22,12 +22,12 @@ from torch import Tensor
 
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples
+from reference_methods.imitation.sft import SFT
 from reference_methods.parts.batches import prompt_stream, sampled
 from reference_methods.parts.checkpoints import CurrentPolicy
 from reference_methods.parts.optimization import Schedule
 from reference_methods.parts.rollouts import sample_metrics
 from reference_methods.parts.trainer import Trainer
-from reference_methods.sft import SFT
 
 
 @dataclass(frozen=True, kw_only=True)

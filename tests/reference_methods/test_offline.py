@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reference_methods.dpo import DPO
-from reference_methods.feedme import FeedME
+from reference_methods.imitation.feedme import FeedME
 from reference_methods.ipo import IPO
 from reference_methods.kto import KTO, mismatched
 from reference_methods.orpo import ORPO

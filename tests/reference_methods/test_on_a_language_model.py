@@ -20,8 +20,10 @@ from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.best_of_n import BestOfN
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
-from reference_methods.feedme import FeedME
 from reference_methods.grpo import GRPO
+from reference_methods.imitation.feedme import FeedME
+from reference_methods.imitation.reward_conditioning import RewardConditioning
+from reference_methods.imitation.sft import SFT
 from reference_methods.ipo import IPO
 from reference_methods.kto import KTO
 from reference_methods.orpo import ORPO
@@ -30,10 +32,8 @@ from reference_methods.parts.conditioning import with_prompts
 from reference_methods.ppo import PPO
 from reference_methods.quark import Quark
 from reference_methods.raft import RAFT
-from reference_methods.reward_conditioning import RewardConditioning
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
-from reference_methods.sft import SFT
 from reference_methods.simpo import SimPO
 from reference_methods.slic import SLiC
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer

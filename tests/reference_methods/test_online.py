@@ -21,8 +21,9 @@ from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO, widened, with_pads
 from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.best_of_n_curve import BestOfNCurve, expected_best
 from reference_methods.expert_iteration import ExpertIteration
-from reference_methods.feedme import FeedME
 from reference_methods.grpo import GRPO
+from reference_methods.imitation.feedme import FeedME
+from reference_methods.imitation.reward_conditioning import RewardConditioning
 from reference_methods.parts.advantages import group_relative, leave_one_out, same_in_group
 from reference_methods.parts.aggregation import aggregate
 from reference_methods.parts.batches import further_prompts
@@ -30,7 +31,6 @@ from reference_methods.parts.conditioning import ConditionedPolicy
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.quark import Quark, quantile_of
 from reference_methods.raft import RAFT
-from reference_methods.reward_conditioning import RewardConditioning
 from reference_methods.reward_model import RewardModel
 from tests.reference_methods.tables import (
     REFERENCE,

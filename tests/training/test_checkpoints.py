@@ -18,6 +18,7 @@ from reference_methods.dpo import DPO
 from reference_methods.egpo import EGPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.grpo import GRPO
+from reference_methods.imitation.sft import SFT
 from reference_methods.kto import KTO
 from reference_methods.parts.checkpoints import packed, unpacked
 from reference_methods.ppo import PPO
@@ -25,7 +26,6 @@ from reference_methods.quark import Quark
 from reference_methods.raft import RAFT
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
-from reference_methods.sft import SFT
 from tests.policies.conftest import PROMPTS, make_policy
 from tests.training.conftest import everything, numbers
 

@@ -20,6 +20,7 @@ from farm.roles.protocols import Learning, Policy
 from farm.storage.code_digest import _followed
 from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
+from reference_methods.imitation.sft import SFT
 from reference_methods.parts import checkpoints
 from reference_methods.parts.batches import Batch, TrainingRows
 from reference_methods.parts.pairs import PairsWithReference
@@ -29,7 +30,6 @@ from reference_methods.parts.training import Offline
 from reference_methods.raft import RAFT
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
-from reference_methods.sft import SFT
 from tests.policies.conftest import PROMPTS, SPECIAL, WORDS, make_policy, word_tokenizer
 from tests.training.conftest import everything, numbers
 from tests.training.test_checkpoints import Killed, run, without_times

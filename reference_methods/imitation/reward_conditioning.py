@@ -20,9 +20,9 @@ from typing import ClassVar
 import numpy as np
 
 from farm.roles.protocols import Learning, Policy, Samples
+from reference_methods.imitation.sft import SFT
 from reference_methods.parts.conditioning import ConditionedPolicy, controllable, with_prompts
 from reference_methods.parts.preferences import Preferences
-from reference_methods.sft import SFT
 
 
 @dataclass(frozen=True, kw_only=True)

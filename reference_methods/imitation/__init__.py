@@ -1,0 +1,1 @@
+"""Methods that imitate: demonstrations, preferred responses, responses with their reward named."""
