@@ -6,7 +6,7 @@
 
 A **Policy** writes, an **Annotator** prefers, a **Method** learns, and a judge is an annotator used for evaluation.
 A **World** supplies instructions, a base policy and, where truth is known, the gold utility. Which class plays a role
-is said in YAML (``class: reference_methods.dpo.DPO``) and bound by :func:`farm.roles.config.build`.
+is said in YAML (``class: reference_methods.pairs.dpo.DPO``) and bound by :func:`farm.roles.config.build`.
 """
 
 from __future__ import annotations

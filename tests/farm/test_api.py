@@ -82,7 +82,7 @@ def test_the_configuration_is_what_the_command_prints_and_runs_itself(tmp_path: 
     plain = farm.configuration("pocket", seed=4)
     assert plain == yaml.safe_load(shown)
     mine = farm.configuration(MINE, {"methods.dpo.beta": 0.3})
-    assert mine["methods"]["dpo"]["class"] == "reference_methods.dpo.DPO"
+    assert mine["methods"]["dpo"]["class"] == "reference_methods.pairs.dpo.DPO"
     assert mine["methods"]["dpo"]["beta"] == 0.3
     one, two = (farm.dry_run(plan) for plan in (mine, {**MINE, "methods": {"dpo": mine["methods"]["dpo"]}}))
     assert [s["stage"] for s in one["stages"]] == [s["stage"] for s in two["stages"]]

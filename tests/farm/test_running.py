@@ -304,7 +304,7 @@ def test_the_resolved_config_is_an_experiment_with_the_same_stages(here: Path) -
     assert lines["learning_rate: 0.1"] == "table.yaml"
     assert lines["pairs: 300"] == "table.yaml"
     assert lines["demonstrations: 2000"] == "default of the experiment"
-    assert lines["class: reference_methods.dpo.DPO"] == "configs/methods/dpo.yaml"
+    assert lines["class: reference_methods.pairs.dpo.DPO"] == "configs/methods/dpo.yaml"
     assert lines["temperature: 2.0"] == "table.yaml"
     plain = yaml.safe_load(shown)
     (here / "resolved.yaml").write_text(yaml.safe_dump(plain))

@@ -18,8 +18,8 @@ from farm.base.errors import UserError
 from farm.hardware import memory
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Samples
-from reference_methods.dpo import DPO
 from reference_methods.imitation.sft import SFT
+from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.conditioning import ConditionedPolicy
 from reference_methods.parts.preferences import Preferences
 from reference_methods.parts.sampler import alarm_of, compare, correction, samples_elsewhere

@@ -16,8 +16,8 @@ from farm.engines.sampling import TransformersDecoder
 from farm.hardware import adapters
 from farm.policies import load
 from farm.policies.body import compute_type
-from reference_methods.dpo import DPO
 from reference_methods.imitation.sft import SFT
+from reference_methods.pairs.dpo import DPO
 from reference_methods.ppo import PPO
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO

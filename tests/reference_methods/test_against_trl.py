@@ -16,15 +16,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from reference_methods.dpo import DPO
-from reference_methods.ipo import IPO
-from reference_methods.orpo import ORPO
+from reference_methods.pairs.dpo import DPO
+from reference_methods.pairs.ipo import IPO
+from reference_methods.pairs.orpo import ORPO
+from reference_methods.pairs.simpo import SimPO
+from reference_methods.pairs.slic import SLiC
 from reference_methods.parts import kl
 from reference_methods.parts.aggregation import aggregate
 from reference_methods.parts.losses import bradley_terry, clipped_policy_gradient, log_odds, prospect
 from reference_methods.parts.pairs import PairMethod, Pairs
-from reference_methods.simpo import SimPO
-from reference_methods.slic import SLiC
 
 pytest.importorskip("trl", reason="TRL is the oracle of these tests: pip install -e '.[oracles]'")
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from reference_methods.dpo import DPO
 from reference_methods.imitation.feedme import FeedME
-from reference_methods.ipo import IPO
-from reference_methods.kto import KTO, mismatched
-from reference_methods.orpo import ORPO
+from reference_methods.pairs.dpo import DPO
+from reference_methods.pairs.ipo import IPO
+from reference_methods.pairs.kto import KTO, mismatched
+from reference_methods.pairs.orpo import ORPO
+from reference_methods.pairs.simpo import SimPO
+from reference_methods.pairs.slic import SLiC
 from reference_methods.parts.losses import bradley_terry, hinge, log_odds, prospect
 from reference_methods.parts.pairs import PairMethod, Pairs
 from reference_methods.parts.preferences import Preferences
-from reference_methods.simpo import SimPO
-from reference_methods.slic import SLiC
 from tests.reference_methods.tables import (
     REFERENCE,
     all_pairs,

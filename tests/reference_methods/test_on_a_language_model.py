@@ -18,15 +18,17 @@ from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO, with_pads
 from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.best_of_n import BestOfN
-from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.grpo import GRPO
 from reference_methods.imitation.feedme import FeedME
 from reference_methods.imitation.reward_conditioning import RewardConditioning
 from reference_methods.imitation.sft import SFT
-from reference_methods.ipo import IPO
-from reference_methods.kto import KTO
-from reference_methods.orpo import ORPO
+from reference_methods.pairs.dpo import DPO
+from reference_methods.pairs.ipo import IPO
+from reference_methods.pairs.kto import KTO
+from reference_methods.pairs.orpo import ORPO
+from reference_methods.pairs.simpo import SimPO
+from reference_methods.pairs.slic import SLiC
 from reference_methods.parts.batches import TrainingRows, in_parts, log_likelihoods
 from reference_methods.parts.conditioning import with_prompts
 from reference_methods.ppo import PPO
@@ -34,8 +36,6 @@ from reference_methods.quark import Quark
 from reference_methods.raft import RAFT
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
-from reference_methods.simpo import SimPO
-from reference_methods.slic import SLiC
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
 from tests.reference_methods.tables import recorder, rollout_of
 

@@ -15,20 +15,20 @@ from farm.base.errors import UserError
 from farm.policies import load
 from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.best_of_n import BestOfN, BestOfNPolicy
-from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.grpo import GRPO
 from reference_methods.imitation.feedme import FeedME
 from reference_methods.imitation.sft import SFT
-from reference_methods.ipo import IPO
-from reference_methods.kto import KTO
-from reference_methods.orpo import ORPO
+from reference_methods.pairs.dpo import DPO
+from reference_methods.pairs.ipo import IPO
+from reference_methods.pairs.kto import KTO
+from reference_methods.pairs.orpo import ORPO
+from reference_methods.pairs.simpo import SimPO
+from reference_methods.pairs.slic import SLiC
 from reference_methods.ppo import PPO
 from reference_methods.raft import RAFT
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
-from reference_methods.simpo import SimPO
-from reference_methods.slic import SLiC
 from tests.reference_methods.tables import (
     REFERENCE,
     all_pairs,

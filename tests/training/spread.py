@@ -23,10 +23,10 @@ from farm.engines.weights import write_model
 from farm.hardware import processes
 from farm.policies import batches
 from farm.policies.language_model import LanguageModelPolicy
-from reference_methods.dpo import DPO
 from reference_methods.egpo import EGPO
 from reference_methods.grpo import GRPO
 from reference_methods.nash_ema import NashEMA
+from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.optimization import Optimizer
 from reference_methods.quark import Quark
 from reference_methods.reward_model import RewardModel

@@ -14,12 +14,12 @@ import torch
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning
 from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO
-from reference_methods.dpo import DPO
 from reference_methods.egpo import EGPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.grpo import GRPO
 from reference_methods.imitation.sft import SFT
-from reference_methods.kto import KTO
+from reference_methods.pairs.dpo import DPO
+from reference_methods.pairs.kto import KTO
 from reference_methods.parts.checkpoints import packed, unpacked
 from reference_methods.ppo import PPO
 from reference_methods.quark import Quark

@@ -18,9 +18,9 @@ from farm.hardware.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Learning, Policy
 from farm.storage.code_digest import _followed
-from reference_methods.dpo import DPO
 from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.imitation.sft import SFT
+from reference_methods.pairs.dpo import DPO
 from reference_methods.parts import checkpoints
 from reference_methods.parts.batches import Batch, TrainingRows
 from reference_methods.parts.pairs import PairsWithReference

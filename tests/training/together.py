@@ -21,8 +21,8 @@ from farm.hardware import processes
 from farm.policies import trees
 from farm.policies.language_model import LanguageModelPolicy
 from farm.policies.trees import KEY
-from reference_methods.dpo import DPO
 from reference_methods.imitation.sft import SFT
+from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.batches import in_parts, log_likelihoods, sampled
 from reference_methods.ppo import PPO
 from reference_methods.rloo import RLOO

@@ -1,0 +1,1 @@
+"""Methods that learn from preferred and rejected responses directly."""
