@@ -17,8 +17,6 @@ from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO, with_pads
 from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
-from reference_methods.best_of_n import BestOfN
-from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.grpo import GRPO
 from reference_methods.imitation.feedme import FeedME
 from reference_methods.imitation.reward_conditioning import RewardConditioning
@@ -33,9 +31,11 @@ from reference_methods.parts.batches import TrainingRows, in_parts, log_likeliho
 from reference_methods.parts.conditioning import with_prompts
 from reference_methods.ppo import PPO
 from reference_methods.quark import Quark
-from reference_methods.raft import RAFT
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
+from reference_methods.selection.best_of_n import BestOfN
+from reference_methods.selection.expert_iteration import ExpertIteration
+from reference_methods.selection.raft import RAFT
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
 from tests.reference_methods.tables import recorder, rollout_of
 

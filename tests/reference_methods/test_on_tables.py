@@ -14,8 +14,6 @@ import torch
 from farm.base.errors import UserError
 from farm.policies import load
 from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
-from reference_methods.best_of_n import BestOfN, BestOfNPolicy
-from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.grpo import GRPO
 from reference_methods.imitation.feedme import FeedME
 from reference_methods.imitation.sft import SFT
@@ -26,9 +24,11 @@ from reference_methods.pairs.orpo import ORPO
 from reference_methods.pairs.simpo import SimPO
 from reference_methods.pairs.slic import SLiC
 from reference_methods.ppo import PPO
-from reference_methods.raft import RAFT
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
+from reference_methods.selection.best_of_n import BestOfN, BestOfNPolicy
+from reference_methods.selection.expert_iteration import ExpertIteration
+from reference_methods.selection.raft import RAFT
 from tests.reference_methods.tables import (
     REFERENCE,
     all_pairs,
@@ -204,7 +204,7 @@ def test_drawing_in_chunks_changes_no_choice(monkeypatch):
     whole = best.sample(prompts, seed=3, purpose="test", progress=reported.append)
     assert sum(reported) == len(prompts)
     assert whole.prompts == prompts
-    monkeypatch.setattr("reference_methods.best_of_n.CANDIDATES_AT_ONCE", 8)
+    monkeypatch.setattr("reference_methods.selection.best_of_n.CANDIDATES_AT_ONCE", 8)
     assert best.sample(prompts, seed=3, purpose="test").outputs == whole.outputs
 
 

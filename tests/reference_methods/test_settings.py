@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.grpo import GRPO
 from reference_methods.imitation.reward_conditioning import RewardConditioning
 from reference_methods.imitation.sft import SFT
@@ -16,8 +15,9 @@ from reference_methods.pairs.ipo import IPO
 from reference_methods.pairs.kto import KTO
 from reference_methods.pairs.simpo import SimPO
 from reference_methods.ppo import PPO
-from reference_methods.raft import RAFT
 from reference_methods.reward_model import RewardModel
+from reference_methods.selection.expert_iteration import ExpertIteration
+from reference_methods.selection.raft import RAFT
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from farm.base.errors import UserError
 from farm.roles.protocols import Learning
 from reference_methods.alpaca_farm_ppo import AlpacaFarmPPO
 from reference_methods.egpo import EGPO
-from reference_methods.expert_iteration import ExpertIteration
 from reference_methods.grpo import GRPO
 from reference_methods.imitation.sft import SFT
 from reference_methods.pairs.dpo import DPO
@@ -23,9 +22,10 @@ from reference_methods.pairs.kto import KTO
 from reference_methods.parts.checkpoints import packed, unpacked
 from reference_methods.ppo import PPO
 from reference_methods.quark import Quark
-from reference_methods.raft import RAFT
 from reference_methods.reward_model import RewardModel
 from reference_methods.rloo import RLOO
+from reference_methods.selection.expert_iteration import ExpertIteration
+from reference_methods.selection.raft import RAFT
 from tests.policies.conftest import PROMPTS, make_policy
 from tests.training.conftest import everything, numbers
 

@@ -22,9 +22,9 @@ from scipy.special import gammaln
 
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
-from reference_methods.best_of_n import CANDIDATES_AT_ONCE, BestOfN
 from reference_methods.parts.batches import in_parts, prompt_stream
 from reference_methods.parts.checkpoints import log_once
+from reference_methods.selection.best_of_n import CANDIDATES_AT_ONCE, BestOfN
 
 Floats = NDArray[np.float64]
 

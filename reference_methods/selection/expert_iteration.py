@@ -16,12 +16,12 @@ from typing import ClassVar
 
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
-from reference_methods.best_of_n import BestOfNPolicy
 from reference_methods.imitation.sft import SFT
 from reference_methods.parts.batches import prompt_stream, sampled
 from reference_methods.parts.checkpoints import CurrentPolicy
 from reference_methods.parts.rollouts import sample_metrics
 from reference_methods.parts.trainer import Trainer
+from reference_methods.selection.best_of_n import BestOfNPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
