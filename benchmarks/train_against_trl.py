@@ -121,12 +121,12 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
     from farm.hardware.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
     from farm.roles.protocols import Learning
-    from reference_methods.grpo import GRPO
     from reference_methods.imitation.sft import SFT
+    from reference_methods.online.grpo import GRPO
+    from reference_methods.online.rloo import RLOO
     from reference_methods.online_dpo import OnlineDPO
     from reference_methods.pairs.dpo import DPO
     from reference_methods.reward_model import RewardModel
-    from reference_methods.rloo import RLOO
 
     class Count:
         """A reward model, and an annotator, that counts words."""

@@ -20,7 +20,7 @@ from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles import config
 from farm.roles.protocols import Engine, Learning, World
-from reference_methods.rloo import RLOO
+from reference_methods.online.rloo import RLOO
 from reference_methods.selection.best_of_n import BestOfNPolicy
 from tests.engines.conftest import Loopback, largest_gap, make_policy, perturb
 from tests.policies.conftest import PROMPTS

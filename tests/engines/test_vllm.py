@@ -131,8 +131,8 @@ def test_forbidden_tokens_are_never_written() -> None:
 @pytest.mark.parametrize("name", ["rloo", "ppo"])
 @pytest.mark.parametrize("tune", ["full", "lora"])
 def test_online_steps_sampled_by_vllm(name: str, tune: Any) -> None:
-    from reference_methods.ppo import PPO
-    from reference_methods.rloo import RLOO
+    from reference_methods.online.ppo import PPO
+    from reference_methods.online.rloo import RLOO
 
     policy = with_vllm()
     lines, log = recorder()
@@ -205,7 +205,7 @@ def test_a_real_server(tmp_path: Path) -> None:
 def test_adapters_reach_a_real_server(tmp_path: Path) -> None:
     """Adapters that train travel alone, update after update, and the SFT policy is the model without them. A saved
     policy, with its adapters merged, is sampled too, and a second run does not mind what the first left."""
-    from reference_methods.rloo import RLOO
+    from reference_methods.online.rloo import RLOO
 
     flags = ["--enable-lora", "--max-lora-rank", "8"]
     allowed = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_SERVER_DEV_MODE": "1"}

@@ -77,7 +77,7 @@ def test_methods_of_ours_do_not_depend_on_one_another() -> None:
     module = importlib.import_module("reference_methods.pairs.dpo")
     labels = {label for label, _ in digests._followed(Path(str(module.__file__)), "reference_methods.pairs.dpo")}
     assert "reference_methods/parts/losses.py" in labels
-    assert not labels & {"reference_methods/ppo.py", "reference_methods/pairs/kto.py"}
+    assert not labels & {"reference_methods/online/ppo.py", "reference_methods/pairs/kto.py"}
 
 
 def test_the_ground_has_what_changes_results() -> None:

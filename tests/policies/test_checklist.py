@@ -19,11 +19,11 @@ from farm.hardware import memory
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Samples
 from reference_methods.imitation.sft import SFT
+from reference_methods.online.rloo import RLOO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.conditioning import ConditionedPolicy
 from reference_methods.parts.preferences import Preferences
 from reference_methods.parts.sampler import alarm_of, compare, correction, samples_elsewhere
-from reference_methods.rloo import RLOO
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
 from tests.reference_methods.tables import recorder, rollout_of
 from tests.training.conftest import everything, numbers

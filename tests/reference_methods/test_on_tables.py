@@ -13,19 +13,19 @@ import torch
 
 from farm.base.errors import UserError
 from farm.policies import load
-from reference_methods.alpaca_farm_quark import AlpacaFarmQuark
-from reference_methods.grpo import GRPO
 from reference_methods.imitation.feedme import FeedME
 from reference_methods.imitation.sft import SFT
+from reference_methods.online.alpaca_farm_quark import AlpacaFarmQuark
+from reference_methods.online.grpo import GRPO
+from reference_methods.online.ppo import PPO
+from reference_methods.online.rloo import RLOO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.pairs.ipo import IPO
 from reference_methods.pairs.kto import KTO
 from reference_methods.pairs.orpo import ORPO
 from reference_methods.pairs.simpo import SimPO
 from reference_methods.pairs.slic import SLiC
-from reference_methods.ppo import PPO
 from reference_methods.reward_model import RewardModel
-from reference_methods.rloo import RLOO
 from reference_methods.selection.best_of_n import BestOfN, BestOfNPolicy
 from reference_methods.selection.expert_iteration import ExpertIteration
 from reference_methods.selection.raft import RAFT

@@ -16,15 +16,15 @@ from farm.base import rng
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Method, Samples
-from reference_methods.grpo import GRPO
+from reference_methods.online.grpo import GRPO
+from reference_methods.online.ppo import PPO
+from reference_methods.online.rloo import RLOO
 from reference_methods.parts import kl
 from reference_methods.parts.batches import TrainingRows, in_parts, micro_batches, minibatches, prompt_stream
 from reference_methods.parts.online import Online
 from reference_methods.parts.optimization import Optimizer, rate
 from reference_methods.parts.preferences import Preferences, agreement
 from reference_methods.parts.rollouts import Rollout, padded
-from reference_methods.ppo import PPO
-from reference_methods.rloo import RLOO
 from tests.reference_methods.tables import (
     REFERENCE,
     all_pairs,

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from reference_methods.grpo import GRPO
 from reference_methods.imitation.reward_conditioning import RewardConditioning
 from reference_methods.imitation.sft import SFT
+from reference_methods.online.grpo import GRPO
+from reference_methods.online.ppo import PPO
 from reference_methods.online_dpo import OnlineDPO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.pairs.ipo import IPO
 from reference_methods.pairs.kto import KTO
 from reference_methods.pairs.simpo import SimPO
-from reference_methods.ppo import PPO
 from reference_methods.reward_model import RewardModel
 from reference_methods.selection.expert_iteration import ExpertIteration
 from reference_methods.selection.raft import RAFT

@@ -5,7 +5,7 @@
                     mean over the tokens of minibatches of B
 
 That is online filtered fine-tuning with a KL; with beta 0 it is SuperHF (arXiv 2310.16763). See
-:mod:`reference_methods.quark` for Quark itself.
+:mod:`reference_methods.online.quark` for Quark itself.
 
 Paper: AlpacaFarm (arXiv 2305.14387) and its code; the method file ``alpaca_farm_quark`` has its numbers (K 4, 390 steps
 of 512 samples, learning rate 3e-6). The defaults are those of ``quark``.
@@ -20,8 +20,8 @@ from functools import partial
 import numpy as np
 
 from farm.roles.protocols import Learning, Policy
+from reference_methods.online.quark import Quark, quantile_of
 from reference_methods.parts.online import OnlineTrainer
-from reference_methods.quark import Quark, quantile_of
 
 
 @dataclass(frozen=True, kw_only=True)

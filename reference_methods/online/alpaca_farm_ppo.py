@@ -1,4 +1,4 @@
-"""AlpacaFarm's PPO, quirks and all: what its code does where :mod:`reference_methods.ppo` does better.
+"""AlpacaFarm's PPO, quirks and all: what its code does where :mod:`reference_methods.online.ppo` does better.
 
     rewards      r_t = -beta max(log pi_old - log pi_ref, 0)(y_t), whitened with their mean put back
     pads         every response is as long as ``max_new_tokens`` (where that is omitted, as the longest of the batch);
@@ -25,13 +25,13 @@ from torch.nn.functional import pad
 
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples, Scorer
+from reference_methods.online.ppo import PPO, Targets
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
 from reference_methods.parts.batches import Batch, TrainingRows, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share, clipped_value
 from reference_methods.parts.online import RATIO_IS_ONE, OnlineTrainer
 from reference_methods.parts.rollouts import Rollout
-from reference_methods.ppo import PPO, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
