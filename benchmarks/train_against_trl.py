@@ -121,10 +121,10 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
     from farm.hardware.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
     from farm.roles.protocols import Learning
+    from reference_methods.games.online_dpo import OnlineDPO
     from reference_methods.imitation.sft import SFT
     from reference_methods.online.grpo import GRPO
     from reference_methods.online.rloo import RLOO
-    from reference_methods.online_dpo import OnlineDPO
     from reference_methods.pairs.dpo import DPO
     from reference_methods.reward_model import RewardModel
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reference_methods.dno import DNO
-from reference_methods.egpo import EGPO
-from reference_methods.inpo import INPO
-from reference_methods.nash_mp import NashMP
+from reference_methods.games.dno import DNO
+from reference_methods.games.egpo import EGPO
+from reference_methods.games.inpo import INPO
+from reference_methods.games.nash_mp import NashMP
+from reference_methods.games.self_play import SelfPlay
+from reference_methods.games.spo import SPO
+from reference_methods.games.sppo import SPPO
 from reference_methods.parts.games.matrix_game import Floats, duality_gap, equilibrium, kl
 from reference_methods.parts.games.table import Table, play
 from reference_methods.parts.games.training import Game
-from reference_methods.self_play import SelfPlay
-from reference_methods.spo import SPO
-from reference_methods.sppo import SPPO
 
 Games = list[tuple[Floats, Floats]]
 BETA = 0.1

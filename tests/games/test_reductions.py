@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 from farm.policies.tabular import TabularPolicy
-from reference_methods.egpo import EGPO
-from reference_methods.gpo import GPO
-from reference_methods.inpo import INPO
-from reference_methods.nash_ema import NashEMA
-from reference_methods.nash_md import NashMD
-from reference_methods.nash_mp import NashMP
-from reference_methods.online_dpo import OnlineDPO
-from reference_methods.online_ipo import OnlineIPO
+from reference_methods.games.egpo import EGPO
+from reference_methods.games.gpo import GPO
+from reference_methods.games.inpo import INPO
+from reference_methods.games.nash_ema import NashEMA
+from reference_methods.games.nash_md import NashMD
+from reference_methods.games.nash_mp import NashMP
+from reference_methods.games.online_dpo import OnlineDPO
+from reference_methods.games.online_ipo import OnlineIPO
+from reference_methods.games.self_play import SelfPlay
+from reference_methods.games.sppo import SPPO
+from reference_methods.games.xpo import XPO
 from reference_methods.parts.games.losses import Play, pair_cross_entropy, product, regularised_win_rate
 from reference_methods.parts.games.matrix_game import Floats, softmax
 from reference_methods.parts.games.opponents import Average, extragradient, geometric_mixture
 from reference_methods.parts.games.table import Table, exact_play, play
 from reference_methods.parts.games.training import Game
 from reference_methods.parts.optimization import Optimizer
-from reference_methods.self_play import SelfPlay
-from reference_methods.sppo import SPPO
-from reference_methods.xpo import XPO
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
 
 BETA, SIZE = 0.3, 5

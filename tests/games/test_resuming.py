@@ -12,10 +12,10 @@ import torch
 
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
-from reference_methods.egpo import EGPO
-from reference_methods.nash_ema import NashEMA
-from reference_methods.nash_md import NashMD
-from reference_methods.online_dpo import OnlineDPO
+from reference_methods.games.egpo import EGPO
+from reference_methods.games.nash_ema import NashEMA
+from reference_methods.games.nash_md import NashMD
+from reference_methods.games.online_dpo import OnlineDPO
 from reference_methods.parts.games.matrix_game import Floats
 from reference_methods.parts.games.training import Game
 from reference_methods.preference_model import PairwisePreferenceModel

@@ -7,13 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from reference_methods.dno import DNO
-from reference_methods.egpo import EGPO
-from reference_methods.inpo import INPO
-from reference_methods.nash_md import NashMD
-from reference_methods.nash_mp import NashMP
-from reference_methods.online_dpo import OnlineDPO
-from reference_methods.online_ipo import OnlineIPO
+from reference_methods.games.dno import DNO
+from reference_methods.games.egpo import EGPO
+from reference_methods.games.inpo import INPO
+from reference_methods.games.nash_md import NashMD
+from reference_methods.games.nash_mp import NashMP
+from reference_methods.games.online_dpo import OnlineDPO
+from reference_methods.games.online_ipo import OnlineIPO
+from reference_methods.games.self_play import SelfPlay
+from reference_methods.games.spo import SPO
+from reference_methods.games.sppo import SPPO
 from reference_methods.parts.games.matrix_game import (
     Floats,
     best_response,
@@ -27,9 +30,6 @@ from reference_methods.parts.games.matrix_game import (
 )
 from reference_methods.parts.games.table import Table, play
 from reference_methods.parts.games.training import Game
-from reference_methods.self_play import SelfPlay
-from reference_methods.spo import SPO
-from reference_methods.sppo import SPPO
 
 Cycle = tuple[Floats, Floats]
 BETA = 0.1

@@ -15,16 +15,20 @@ from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Learning, Policy
 from farm.tables.records import PairIds, annotation_table
-from reference_methods.dno import DNO
-from reference_methods.egpo import EGPO
+from reference_methods.games.dno import DNO
+from reference_methods.games.egpo import EGPO
+from reference_methods.games.gpo import GPO
+from reference_methods.games.inpo import INPO
+from reference_methods.games.nash_ema import NashEMA
+from reference_methods.games.nash_md import NashMD
+from reference_methods.games.nash_mp import NashMP
+from reference_methods.games.online_dpo import OnlineDPO
+from reference_methods.games.online_ipo import OnlineIPO
+from reference_methods.games.self_play import SelfPlay
+from reference_methods.games.spo import SPO
+from reference_methods.games.sppo import SPPO
+from reference_methods.games.xpo import XPO
 from reference_methods.general_preference_model import GeneralPreferenceModel
-from reference_methods.gpo import GPO
-from reference_methods.inpo import INPO
-from reference_methods.nash_ema import NashEMA
-from reference_methods.nash_md import NashMD
-from reference_methods.nash_mp import NashMP
-from reference_methods.online_dpo import OnlineDPO
-from reference_methods.online_ipo import OnlineIPO
 from reference_methods.parts.games.duels import Group
 from reference_methods.parts.games.feedback import AnnotatorFeedback
 from reference_methods.parts.games.gap import GapProbe
@@ -33,10 +37,6 @@ from reference_methods.parts.games.table import Table, play
 from reference_methods.parts.games.trainer import GameTrainer
 from reference_methods.parts.games.training import Game
 from reference_methods.preference_model import PairwisePreferenceModel, PairwiseTable
-from reference_methods.self_play import SelfPlay
-from reference_methods.spo import SPO
-from reference_methods.sppo import SPPO
-from reference_methods.xpo import XPO
 from tests.policies.conftest import PROMPTS, make_policy
 
 BETA = 0.3

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from reference_methods.games.online_dpo import OnlineDPO
 from reference_methods.imitation.reward_conditioning import RewardConditioning
 from reference_methods.imitation.sft import SFT
 from reference_methods.online.grpo import GRPO
 from reference_methods.online.ppo import PPO
-from reference_methods.online_dpo import OnlineDPO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.pairs.ipo import IPO
 from reference_methods.pairs.kto import KTO

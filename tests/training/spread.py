@@ -23,8 +23,8 @@ from farm.engines.weights import write_model
 from farm.hardware import processes
 from farm.policies import batches
 from farm.policies.language_model import LanguageModelPolicy
-from reference_methods.egpo import EGPO
-from reference_methods.nash_ema import NashEMA
+from reference_methods.games.egpo import EGPO
+from reference_methods.games.nash_ema import NashEMA
 from reference_methods.online.grpo import GRPO
 from reference_methods.online.quark import Quark
 from reference_methods.online.rloo import RLOO

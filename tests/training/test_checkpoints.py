@@ -13,7 +13,7 @@ import torch
 
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning
-from reference_methods.egpo import EGPO
+from reference_methods.games.egpo import EGPO
 from reference_methods.imitation.sft import SFT
 from reference_methods.online.alpaca_farm_ppo import AlpacaFarmPPO
 from reference_methods.online.grpo import GRPO

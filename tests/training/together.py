@@ -21,12 +21,12 @@ from farm.hardware import processes
 from farm.policies import trees
 from farm.policies.language_model import LanguageModelPolicy
 from farm.policies.trees import KEY
+from reference_methods.games.sppo import SPPO
 from reference_methods.imitation.sft import SFT
 from reference_methods.online.ppo import PPO
 from reference_methods.online.rloo import RLOO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.batches import in_parts, log_likelihoods, sampled
-from reference_methods.sppo import SPPO
 from tests.policies.conftest import PROMPTS, small_model, word_tokenizer
 from tests.training.conftest import everything, numbers
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from reference_methods.online_dpo import OnlineDPO
+from reference_methods.games.online_dpo import OnlineDPO
 from reference_methods.parts.games.losses import Play, mean
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from farm.roles.protocols import Learning, Policy
-from reference_methods.online_ipo import OnlineIPO
+from reference_methods.games.online_ipo import OnlineIPO
 from reference_methods.parts.games.trainer import GameTrainer
 
 

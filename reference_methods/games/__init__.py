@@ -1,0 +1,1 @@
+"""Methods that play against a policy and are judged by a preference."""
