@@ -123,10 +123,10 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
     from farm.roles.protocols import Learning
     from reference_methods.games.online_dpo import OnlineDPO
     from reference_methods.imitation.sft import SFT
+    from reference_methods.models.reward_model import RewardModel
     from reference_methods.online.grpo import GRPO
     from reference_methods.online.rloo import RLOO
     from reference_methods.pairs.dpo import DPO
-    from reference_methods.reward_model import RewardModel
 
     class Count:
         """A reward model, and an annotator, that counts words."""

@@ -15,12 +15,12 @@ import torch
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy, TabularScorer
 from farm.roles.protocols import Learning, PreferenceModel, Samples
-from reference_methods.general_preference_model import GeneralPreferenceModel, Planes
-from reference_methods.generative_preference_model import GenerativePreferenceModel, Judge
+from reference_methods.models.general_preference_model import GeneralPreferenceModel, Planes
+from reference_methods.models.generative_preference_model import GenerativePreferenceModel, Judge
+from reference_methods.models.preference_model import PairwisePreferenceModel
+from reference_methods.models.reward_model import RewardModel
 from reference_methods.parts.games.feedback import ModelFeedback, RewardPreference
 from reference_methods.parts.games.models import PreferenceFit, TabularEmbedder
-from reference_methods.preference_model import PairwisePreferenceModel
-from reference_methods.reward_model import RewardModel
 from tests.policies.conftest import make_policy
 
 FIT: dict[str, Any] = {"epochs": 60, "batch_size": 64, "learning_rate": 0.05, "schedule": "cosine", "held_out_share": 0}
@@ -232,7 +232,7 @@ def test_the_judge_is_averaged_over_both_orders() -> None:
 
 
 def test_braces_in_a_response_are_only_text() -> None:
-    from reference_methods.generative_preference_model import _fill
+    from reference_methods.models.generative_preference_model import _fill
 
     assert _fill("{instruction}|{first}|{second}", "a {first}", "{second}", "c") == "a {first}|{second}|c"
 

@@ -16,9 +16,9 @@ from reference_methods.games.egpo import EGPO
 from reference_methods.games.nash_ema import NashEMA
 from reference_methods.games.nash_md import NashMD
 from reference_methods.games.online_dpo import OnlineDPO
+from reference_methods.models.preference_model import PairwisePreferenceModel
 from reference_methods.parts.games.matrix_game import Floats
 from reference_methods.parts.games.training import Game
-from reference_methods.preference_model import PairwisePreferenceModel
 from tests.games.test_training import LikesAWord, table_learning
 from tests.policies.conftest import PROMPTS, make_policy
 

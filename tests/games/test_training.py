@@ -28,7 +28,8 @@ from reference_methods.games.self_play import SelfPlay
 from reference_methods.games.spo import SPO
 from reference_methods.games.sppo import SPPO
 from reference_methods.games.xpo import XPO
-from reference_methods.general_preference_model import GeneralPreferenceModel
+from reference_methods.models.general_preference_model import GeneralPreferenceModel
+from reference_methods.models.preference_model import PairwisePreferenceModel, PairwiseTable
 from reference_methods.parts.games.duels import Group
 from reference_methods.parts.games.feedback import AnnotatorFeedback
 from reference_methods.parts.games.gap import GapProbe
@@ -36,7 +37,6 @@ from reference_methods.parts.games.matrix_game import Floats, duality_gap, equil
 from reference_methods.parts.games.table import Table, play
 from reference_methods.parts.games.trainer import GameTrainer
 from reference_methods.parts.games.training import Game
-from reference_methods.preference_model import PairwisePreferenceModel, PairwiseTable
 from tests.policies.conftest import PROMPTS, make_policy
 
 BETA = 0.3

@@ -17,10 +17,10 @@ from farm.hardware import adapters
 from farm.policies import load
 from farm.policies.body import compute_type
 from reference_methods.imitation.sft import SFT
+from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.ppo import PPO
 from reference_methods.online.rloo import RLOO
 from reference_methods.pairs.dpo import DPO
-from reference_methods.reward_model import RewardModel
 from tests.policies.conftest import PROMPTS, make_policy
 from tests.policies.test_sampling import architectures
 from tests.reference_methods.tables import policy_of

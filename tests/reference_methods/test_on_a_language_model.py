@@ -18,6 +18,7 @@ from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.imitation.feedme import FeedME
 from reference_methods.imitation.reward_conditioning import RewardConditioning
 from reference_methods.imitation.sft import SFT
+from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.alpaca_farm_ppo import AlpacaFarmPPO, with_pads
 from reference_methods.online.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.online.grpo import GRPO
@@ -32,7 +33,6 @@ from reference_methods.pairs.simpo import SimPO
 from reference_methods.pairs.slic import SLiC
 from reference_methods.parts.batches import TrainingRows, in_parts, log_likelihoods
 from reference_methods.parts.conditioning import with_prompts
-from reference_methods.reward_model import RewardModel
 from reference_methods.selection.best_of_n import BestOfN
 from reference_methods.selection.expert_iteration import ExpertIteration
 from reference_methods.selection.raft import RAFT

@@ -15,6 +15,7 @@ from farm.base.errors import UserError
 from farm.policies import load
 from reference_methods.imitation.feedme import FeedME
 from reference_methods.imitation.sft import SFT
+from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.online.grpo import GRPO
 from reference_methods.online.ppo import PPO
@@ -25,7 +26,6 @@ from reference_methods.pairs.kto import KTO
 from reference_methods.pairs.orpo import ORPO
 from reference_methods.pairs.simpo import SimPO
 from reference_methods.pairs.slic import SLiC
-from reference_methods.reward_model import RewardModel
 from reference_methods.selection.best_of_n import BestOfN, BestOfNPolicy
 from reference_methods.selection.expert_iteration import ExpertIteration
 from reference_methods.selection.raft import RAFT

@@ -19,6 +19,7 @@ from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Samples
 from reference_methods.imitation.feedme import FeedME
 from reference_methods.imitation.reward_conditioning import RewardConditioning
+from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.alpaca_farm_ppo import AlpacaFarmPPO, widened, with_pads
 from reference_methods.online.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.online.grpo import GRPO
@@ -28,7 +29,6 @@ from reference_methods.parts.aggregation import aggregate
 from reference_methods.parts.batches import further_prompts
 from reference_methods.parts.conditioning import ConditionedPolicy
 from reference_methods.parts.losses import bradley_terry
-from reference_methods.reward_model import RewardModel
 from reference_methods.selection.best_of_n_curve import BestOfNCurve, expected_best
 from reference_methods.selection.expert_iteration import ExpertIteration
 from reference_methods.selection.raft import RAFT

@@ -9,13 +9,13 @@ import pytest
 from reference_methods.games.online_dpo import OnlineDPO
 from reference_methods.imitation.reward_conditioning import RewardConditioning
 from reference_methods.imitation.sft import SFT
+from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.grpo import GRPO
 from reference_methods.online.ppo import PPO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.pairs.ipo import IPO
 from reference_methods.pairs.kto import KTO
 from reference_methods.pairs.simpo import SimPO
-from reference_methods.reward_model import RewardModel
 from reference_methods.selection.expert_iteration import ExpertIteration
 from reference_methods.selection.raft import RAFT
 

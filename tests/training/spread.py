@@ -25,12 +25,12 @@ from farm.policies import batches
 from farm.policies.language_model import LanguageModelPolicy
 from reference_methods.games.egpo import EGPO
 from reference_methods.games.nash_ema import NashEMA
+from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.grpo import GRPO
 from reference_methods.online.quark import Quark
 from reference_methods.online.rloo import RLOO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.optimization import Optimizer
-from reference_methods.reward_model import RewardModel
 from tests.policies.conftest import PROMPTS, small_model, word_tokenizer
 from tests.training.conftest import everything, numbers
 

@@ -15,6 +15,7 @@ from farm.base.errors import UserError
 from farm.roles.protocols import Learning
 from reference_methods.games.egpo import EGPO
 from reference_methods.imitation.sft import SFT
+from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.alpaca_farm_ppo import AlpacaFarmPPO
 from reference_methods.online.grpo import GRPO
 from reference_methods.online.ppo import PPO
@@ -23,7 +24,6 @@ from reference_methods.online.rloo import RLOO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.pairs.kto import KTO
 from reference_methods.parts.checkpoints import packed, unpacked
-from reference_methods.reward_model import RewardModel
 from reference_methods.selection.expert_iteration import ExpertIteration
 from reference_methods.selection.raft import RAFT
 from tests.policies.conftest import PROMPTS, make_policy

@@ -19,6 +19,7 @@ from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Learning, Policy
 from farm.storage.code_digest import _followed
 from reference_methods.imitation.sft import SFT
+from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.rloo import RLOO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.parts import checkpoints
@@ -27,7 +28,6 @@ from reference_methods.parts.pairs import PairsWithReference
 from reference_methods.parts.precision import AtStart
 from reference_methods.parts.trainer import Trainer
 from reference_methods.parts.training import Offline
-from reference_methods.reward_model import RewardModel
 from reference_methods.selection.expert_iteration import ExpertIteration
 from reference_methods.selection.raft import RAFT
 from tests.policies.conftest import PROMPTS, SPECIAL, WORDS, make_policy, word_tokenizer
