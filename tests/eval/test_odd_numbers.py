@@ -13,7 +13,7 @@ from eval.face.api import power
 from eval.rates.winrate import scores
 from farm.base.errors import UserError
 from farm.votes.noise import SplitFit
-from reference_methods.game_command import check_strengths
+from reference_methods.face.game_command import check_strengths
 
 ODD = [0.0, -1.0, 1e-320, 1e-308, 1e-17, 0.49999999999999994, 1 - 1e-16, 5.0, 1e21, 1e308, math.inf, math.nan]
 SETTINGS = ["flip_rate", "design_effect", "per_cluster", "icc", "variance", "power", "significance"]

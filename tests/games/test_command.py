@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from farm.base.errors import UserError
-from reference_methods import game_command
+from reference_methods.face import game_command
 from reference_methods.parts.games.picture import Course, draw, svg, thinned
 
 GAME = {"preferences": [[0.5, 0.8, 0.1], [0.2, 0.5, 0.7], [0.9, 0.3, 0.5]], "reference": [0.5, 0.3, 0.2]}

@@ -37,6 +37,6 @@ def game(
 
     Example: farm game cycle.json --method egpo --beta 0.1 --plot egpo.svg
     """
-    from reference_methods import game_command
+    from reference_methods.face import game_command
 
     game_command.run(preferences, method, beta, step_size, iterations, samples, seed, plot, as_json)

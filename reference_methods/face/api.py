@@ -13,7 +13,7 @@ from farm.base.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from reference_methods.game_command import Played
+    from reference_methods.face.game_command import Played
 
 
 def game(
@@ -43,7 +43,7 @@ def game(
     Raises:
         UserError: for a matrix that is no game, or a method that plays none.
     """
-    from reference_methods import game_command as playing
+    from reference_methods.face import game_command as playing
     from reference_methods.parts.games import problem as games_problem
     from reference_methods.parts.games.picture import draw
 

@@ -1,0 +1,1 @@
+"""The command of games, and its mirror in Python."""
