@@ -130,7 +130,7 @@ def shadowed(module: str) -> UserError | None:
     from pathlib import Path
 
     name = module.partition(".")[0]
-    ours = Path(__file__).resolve().parents[1] / name
+    ours = Path(__file__).resolve().parents[2] / name
     spec = importlib.util.find_spec(name)
     if spec is None or not (ours / "__init__.py").is_file():
         return None

@@ -158,8 +158,8 @@ def load_mapping(path: Path) -> dict[str, Any]:
 
 def config_root() -> Path:
     """The folder ``configs``: inside the installed package, or at the top of a clone."""
-    packaged = Path(__file__).parent / "_configs"  # not `configs`, which is a function: `farm.configs()`
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "configs"
+    packaged = Path(__file__).parents[1] / "_configs"  # not `configs`, which is a function: `farm.configs()`
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 def named(room: str) -> dict[str, Path]:

@@ -22,20 +22,18 @@ from typing import Any
 from farm.base.errors import UserError
 
 _GROUND = (
-    "rng.py",
-    "records.py",
-    "protocols.py",
-    "formats.py",
+    "base/rng.py",
+    "tables",
+    "roles/protocols.py",
+    "hardware",
+    "engines",
+    "policies",
     "experiments/making.py",
     "experiments/setting.py",
     "experiments/stages/learning.py",
     "experiments/stages/stage.py",
-    "models.py",
-    "adapters.py",
-    "policies",
-    "engines",
 )
-"""What of the ground can change the result of any stage; a world counts where it is used"""
+"""What of the ground, rooms and files, can change the result of any stage; a world counts where it is used"""
 _PLUMBING = {
     "farm",
     "farm.roles.classes",
@@ -99,7 +97,7 @@ def with_code(description: Any) -> Any:
 
 def _ground_files() -> Iterator[tuple[str, Path]]:
     """(label, file) of all that is listed. A listed part that is missing is an error: its changes would go unseen."""
-    root = Path(__file__).parent
+    root = Path(__file__).parents[1]
     for name in _GROUND:
         files = [root / name] if name.endswith(".py") else sorted((root / name).rglob("*.py"))
         if not files or not all(file.is_file() for file in files):

@@ -91,7 +91,8 @@ KNOWN_NAMES = ["coin", "persona-0-05", "coin", "persona-0-12", "coin", "coin", "
 def test_another_process_gives_the_same_verdicts(pairs_of):
     """Hash randomisation of the interpreter must not reach a draw."""
     code = (
-        "import pandas as pd; from annotators.noise.coins import Flip; from annotators.people.logit import LogitAnnotator\n"
+        "import pandas as pd; from annotators.noise.coins import Flip\n"
+        "from annotators.people.logit import LogitAnnotator\n"
         "class F:\n"
         "    gold_weights = {'a': 1.0}\n"
         "    def __call__(self, i, o): return pd.DataFrame({'a': [float(x) for x in o]})\n"

@@ -82,8 +82,8 @@ def test_methods_of_ours_do_not_depend_on_one_another() -> None:
 
 def test_the_ground_has_what_changes_results() -> None:
     labels = {label for label, _ in digests._ground_files()}
-    assert {"experiments/making.py", "rng.py", "policies/language_model.py"} <= labels
-    assert not labels & {"cli.py", "status.py", "scheduling/ray.py"}
+    assert {"experiments/making.py", "base/rng.py", "policies/language_model.py"} <= labels
+    assert not labels & {"cli.py", "experiments/run_status.py", "scheduling/on_ray.py"}
 
 
 def test_a_listed_part_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_a_listed_part_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(digests, "_GROUND", (*listed, gone))
         with pytest.raises(RuntimeError, match=f"lists `{gone}`"):
             list(digests._ground_files())
-    root = Path(digests.__file__).parent.parent
+    root = Path(digests.__file__).parents[2]
     assert all(digests._file(root, name) for name in digests._PLUMBING)
 
 
