@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from farm.base.errors import UserError, nearest, shadowed
 from farm.experiments import experiment
-from farm.experiments.running import Run, Undertaking
+from farm.experiments.running import Run, StudyRunner
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,14 +46,14 @@ def run(
     """
     study = _study(plan, settings, seed, [only] if isinstance(only, str) else only)
     again = [force] if isinstance(force, str) else force
-    return Undertaking(study, None if out is None else Path(out), again).go(engine, workers)
+    return StudyRunner(study, None if out is None else Path(out), again).go(engine, workers)
 
 
 def dry_run(plan: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | Sequence[str] = ()) -> dict[str, Any]:
     """What a run would do, as `farm run --dry-run --json`."""
     from farm.forecasts.forecast import foresee
 
-    return foresee(Undertaking(_study(plan, settings, None, None)), 1)
+    return foresee(StudyRunner(_study(plan, settings, None, None)), 1)
 
 
 def configuration(

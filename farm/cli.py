@@ -154,19 +154,19 @@ def run(
     Example: farm run pocket --seed 2 --set sizes.pairs=1000 --set methods.ppo.beta=0.1
     """
     from farm.experiments import experiment as experiments
-    from farm.experiments.running import Undertaking
+    from farm.experiments.running import StudyRunner
 
     study = experiments.load(
         experiment, settings or [], seed, [name.strip() for name in only.split(",")] if only is not None else None
     )
-    undertaking = Undertaking(study, out, force or [])
+    runner = StudyRunner(study, out, force or [])
     if dry_run:
         from farm.forecasts.forecast import foresee
 
-        foreseen = foresee(undertaking, workers or 1)
+        foreseen = foresee(runner, workers or 1)
         print(json.dumps(foreseen, indent=1) if as_json else _foreseen(foreseen))
         return
-    finished = undertaking.go(engine, workers)
+    finished = runner.go(engine, workers)
     if as_json:
         rows = json.loads(finished.text("leaderboard"))
         report = str(finished.report) if finished.report else None

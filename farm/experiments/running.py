@@ -87,8 +87,8 @@ class Run:
         return path if path.is_file() else None
 
 
-class Undertaking:
-    """A study under way: its plans, its folder, and what is to be made again."""
+class StudyRunner:
+    """Runs a study: its plans, its folder, and the stages to rebuild."""
 
     def __init__(self, study: Study, out: Path | None = None, force: Sequence[str] = ()) -> None:
         self.study = study

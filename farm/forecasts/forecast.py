@@ -12,7 +12,7 @@ from typing import Any
 
 from farm.base.errors import UserError
 from farm.experiments.plan import Plan
-from farm.experiments.running import Undertaking
+from farm.experiments.running import StudyRunner
 from farm.experiments.setting import Setting
 from farm.experiments.stages.method import MethodStage
 from farm.experiments.stages.stage import Size
@@ -23,20 +23,20 @@ from farm.scheduling.estimate import Estimator, duration, total
 from farm.storage.store import address
 
 
-def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
+def foresee(runner: StudyRunner, workers: int) -> dict[str, Any]:
     """Plain data for ``farm run --dry-run --json``; nothing is made."""
     absent = None
     try:
-        graph = undertaking.graph()
+        graph = runner.graph()
     except UserError as error:  # the data are not here yet: the stages are known all the same, and none of them is done
         absent = str(error)
-        for plan in undertaking.plans:
+        for plan in runner.plans:
             plan.without_texts()
-        graph = undertaking.graph()
-    again = undertaking.again(graph)
-    artifacts = undertaking.plans[0].artifacts
+        graph = runner.graph()
+    again = runner.again(graph)
+    artifacts = runner.plans[0].artifacts
     estimator, prices, speed = Estimator(artifacts.timings()), ForeseenPrices(), MeasuredSpeed()
-    plan_of = {key: plan for plan in undertaking.plans for key in plan.graph}
+    plan_of = {key: plan for plan in runner.plans for key in plan.graph}
     rows: list[dict[str, Any]] = []
     for key, node in graph.items():
         done = key not in again and artifacts.there(node.name, key)
@@ -70,7 +70,7 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
         )
     ahead = [row for row in rows if not row["done"]]
     if ahead and ahead[0]["measured"]:  # the base model is made by whoever wants it first
-        ahead[0]["seconds"] += sum(speed.base_model(plan.setting) for plan in _one_a_world(undertaking.plans))
+        ahead[0]["seconds"] += sum(speed.base_model(plan.setting) for plan in _one_a_world(runner.plans))
     seconds, unknown = total(row["seconds"] for row in ahead)
     gpu_seconds, _ = total(row["seconds"] for row in ahead if row["gpu"])
     asked = [row for row in ahead if row["verdicts"]]
@@ -79,8 +79,8 @@ def foresee(undertaking: Undertaking, workers: int) -> dict[str, Any]:
     stages = [plan_of[key].stages[key] for key in graph]
     learning = sorted({s.method for s in stages if isinstance(s, MethodStage) and "annotator" in s.needs})
     return {
-        "run": str(undertaking.folder),
-        "variants": len(undertaking.plans),
+        "run": str(runner.folder),
+        "variants": len(runner.plans),
         "absent": absent,
         "stages": rows,
         "done": len(rows) - len(ahead),

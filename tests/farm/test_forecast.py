@@ -9,7 +9,7 @@ import pytest
 from annotators.llm.foresee import foresee as foreseen_price
 from annotators.runs.annotation_run import prepare
 from farm.experiments import experiment
-from farm.experiments.running import Undertaking
+from farm.experiments.running import StudyRunner
 from farm.forecasts import arithmetic
 from farm.forecasts.forecast import foresee, text
 from farm.roles import config
@@ -35,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def look(*settings: str) -> dict[str, object]:
-    return foresee(Undertaking(experiment.load("table.yaml", settings)), 1)
+    return foresee(StudyRunner(experiment.load("table.yaml", settings)), 1)
 
 
 def test_programs_are_free_and_said_to_be(here: Path) -> None:
@@ -105,8 +105,8 @@ def test_methods_that_ask_while_they_learn_are_named(here: Path) -> None:
 
 
 def test_gpu_time_by_arithmetic(here: Path) -> None:
-    undertaking = Undertaking(experiment.load("alpaca_farm", ["world.data=nowhere"]))
-    found = foresee(undertaking, 1)
+    runner = StudyRunner(experiment.load("alpaca_farm", ["world.data=nowhere"]))
+    found = foresee(runner, 1)
     seconds = {s["stage"]: s["seconds"] for s in found["stages"]}
     assert seconds["sft"] == pytest.approx(3 * 10_000 * 364 * 6 * 7e9 / (0.4 * 400e12))
     assert seconds["pairs"] == pytest.approx(20_000 * 300 * 2 * 7e9 / (0.1 * 400e12))
@@ -118,7 +118,7 @@ def test_gpu_time_by_arithmetic(here: Path) -> None:
     assert 1 < found["price"] < 30
     assert "assumed for 30 GPU stages by the model's arithmetic" in text(found)
     assert "texts taken as 160 and 400 characters" in text(found)
-    unknown = foresee(Undertaking(experiment.load("alpaca_farm", ["world.data=nowhere", "world.model=mine"])), 1)
+    unknown = foresee(StudyRunner(experiment.load("alpaca_farm", ["world.data=nowhere", "world.model=mine"])), 1)
     assert unknown["gpu_hours"] == 0
     assert unknown["stages_without_a_time"] == 45
 
@@ -138,7 +138,7 @@ def test_the_size_of_a_model(tmp_path: Path) -> None:
 
 def test_a_fresh_home_is_measured_in_a_second(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every stage of the demo has a time before anything was made, and nothing is made for it."""
-    whole = foresee(Undertaking(experiment.load("pocket")), 1)
+    whole = foresee(StudyRunner(experiment.load("pocket")), 1)
     assert whole["stages_without_a_time"] == 0
     assert whole["stages_measured"] == whole["to_do"] == len(whole["stages"]) == 33
     assert all(s["seconds"] > 0 for s in whole["stages"] if s["stage"] != "best_of_n")  # which trains nothing
@@ -158,7 +158,7 @@ def test_what_is_measured_is_scaled_by_the_sizes(here: Path, monkeypatch: pytest
     monkeypatch.setattr(measured_speed, "_timed", timed)
 
     def seconds(*settings: str) -> dict[str, float]:
-        found = foresee(Undertaking(experiment.load("pocket", settings)), 1)
+        found = foresee(StudyRunner(experiment.load("pocket", settings)), 1)
         return {s["stage"]: s["seconds"] for s in found["stages"]}
 
     once = seconds()

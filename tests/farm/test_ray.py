@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from farm.experiments import experiment
-from farm.experiments.running import Undertaking
+from farm.experiments.running import StudyRunner
 from tests.farm.table_world import same, write
 
 SLOW_METHODS = {
@@ -46,7 +46,7 @@ def test_a_cluster_of_several_nodes_gives_the_same_bits_though_a_node_is_killed(
 
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
-        run = Undertaking(experiment.load("table.yaml", quick), Path("run-ray")).go("ray")
+        run = StudyRunner(experiment.load("table.yaml", quick), Path("run-ray")).go("ray")
         killer.join(timeout=60)
         assert killed
         assert not run.failures
@@ -55,5 +55,5 @@ def test_a_cluster_of_several_nodes_gives_the_same_bits_though_a_node_is_killed(
         ray.shutdown()
         cluster.shutdown()
     monkeypatch.setenv("FARM_HOME", str(tmp_path / "home-here"))
-    Undertaking(experiment.load("table.yaml", quick), Path("run-here")).go("here")
+    StudyRunner(experiment.load("table.yaml", quick), Path("run-here")).go("here")
     same(tmp_path / "run-ray", tmp_path / "run-here")

@@ -12,7 +12,7 @@ import yaml
 
 from farm.base.errors import UserError
 from farm.experiments import experiment
-from farm.experiments.running import Run, Undertaking
+from farm.experiments.running import Run, StudyRunner
 from farm.experiments.stages import kinds
 from farm.forecasts.forecast import foresee, text
 from farm.tables.records import unanswered
@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def go(*settings: str, out: str = "run", force: tuple[str, ...] = (), only: list[str] | None = None) -> Run:
-    return Undertaking(experiment.load("table.yaml", settings, only=only), Path(out), force).go()
+    return StudyRunner(experiment.load("table.yaml", settings, only=only), Path(out), force).go()
 
 
 BROKEN = "methods.broken={class: methods_for_test.Broken}"
@@ -109,16 +109,16 @@ def test_force_makes_a_stage_again_and_what_it_leads_to(here: Path) -> None:
 
 
 def test_a_dry_run_makes_nothing_and_knows_from_earlier_runs(here: Path) -> None:
-    first = foresee(Undertaking(experiment.load("table.yaml")), 1)
+    first = foresee(StudyRunner(experiment.load("table.yaml")), 1)
     assert first["to_do"] == len(first["stages"]) == 14
     assert first["stages_without_a_time"] == 14
     assert first["verdicts"] == 300 + 3 * 2 * 100
     assert not (here / "home" / "artifacts").exists()
     assert not list(here.glob("runs/*"))
     go()
-    after = foresee(Undertaking(experiment.load("table.yaml")), 1)
+    after = foresee(StudyRunner(experiment.load("table.yaml")), 1)
     assert after["to_do"] == 0
-    other = foresee(Undertaking(experiment.load("table.yaml", ["methods.dpo.beta=0.7"])), 2)
+    other = foresee(StudyRunner(experiment.load("table.yaml", ["methods.dpo.beta=0.7"])), 2)
     assert [s["stage"] for s in other["stages"] if not s["done"]] == [
         "dpo",
         "dpo answers",
@@ -131,8 +131,8 @@ def test_a_dry_run_makes_nothing_and_knows_from_earlier_runs(here: Path) -> None
 
 
 def test_a_dry_run_without_the_data(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    undertaking = Undertaking(experiment.load("alpaca_farm", ["world.data=nowhere"]))
-    foreseen = foresee(undertaking, 8)
+    runner = StudyRunner(experiment.load("alpaca_farm", ["world.data=nowhere"]))
+    foreseen = foresee(runner, 8)
     assert "nowhere: there is no file sft in .json" in foreseen["absent"]
     methods = [s for s in foreseen["stages"] if s["kind"] == "method"]
     assert len(methods) == 13
@@ -150,7 +150,7 @@ def test_alpaca_farm_takes_the_papers_splits(here: Path, monkeypatch: pytest.Mon
     study = experiment.load(
         "alpaca_farm", ["world.data=data", "sizes={pairs: 3, prompts: 5, evaluation: 6, samples: 1}"]
     )
-    plan = Undertaking(study).plans[0]
+    plan = StudyRunner(study).plans[0]
     world = plan.setting.world
     assert world.instructions("train")["instruction"].tolist()[:3] == [
         "preference 0",
@@ -161,17 +161,17 @@ def test_alpaca_farm_takes_the_papers_splits(here: Path, monkeypatch: pytest.Mon
     assert len(world.instructions("test")) == 6
     assert len(world.instructions("validation")) == 2
     assert world.demonstrations()["output"].tolist() == [f"answer {i}" for i in range(4)]
-    assert foresee(Undertaking(study), 1)["absent"] is None
+    assert foresee(StudyRunner(study), 1)["absent"] is None
 
 
 def test_a_sweep_shares_what_it_can(here: Path) -> None:
     study = experiment.load("table.yaml", ["sweep={annotator.rate: [0.0, 0.25]}", "seeds=[1, 2]"])
-    undertaking = Undertaking(study, Path("run"))
-    names = [node.name for node in undertaking.graph().values()]
+    runner = StudyRunner(study, Path("run"))
+    names = [node.name for node in runner.graph().values()]
     assert names.count("pairs") == 2  # one a seed
     assert names.count("annotation") == 4
     assert names.count("sft answers") == 4  # they are scored by the reward model of the setting
-    run = undertaking.go()
+    run = runner.go()
     board = run.leaderboard
     assert len(board) == 2 * 3
     assert set(board["annotator.rate"]) == {0.0, 0.25}
@@ -210,20 +210,20 @@ def test_a_variant_that_fails_leaves_the_others(here: Path) -> None:
 def test_mistakes_in_a_sweep_name_the_key(here: Path, changes: dict[str, object], complaint: str) -> None:
     write(here, **changes)
     with pytest.raises(UserError) as caught:
-        Undertaking(experiment.load("table.yaml"))
+        StudyRunner(experiment.load("table.yaml"))
     assert complaint in str(caught.value)
 
 
 def test_no_reward_model_is_trained_that_no_method_needs(here: Path) -> None:
     write(here)
-    kinds = {node.kind for node in Undertaking(experiment.load("table.yaml", only=["dpo"])).graph().values()}
+    kinds = {node.kind for node in StudyRunner(experiment.load("table.yaml", only=["dpo"])).graph().values()}
     assert "annotation" in kinds and "reward model" not in kinds
-    assert "reward model" in {node.kind for node in Undertaking(experiment.load("table.yaml")).graph().values()}
+    assert "reward model" in {node.kind for node in StudyRunner(experiment.load("table.yaml")).graph().values()}
 
 
 def test_a_stage_declares_all_of_itself(here: Path) -> None:
     """Keys follow what is read; equal stages are one; a label is one of a kind within an experiment."""
-    plan = Undertaking(experiment.load("table.yaml")).plans[0]
+    plan = StudyRunner(experiment.load("table.yaml")).plans[0]
     assert set(kinds()) >= {stage.kind for stage in plan.stages.values()}
     labels = [stage.label() for stage in plan.stages.values()]
     assert len(set(labels)) == len(labels)
@@ -231,7 +231,7 @@ def test_a_stage_declares_all_of_itself(here: Path) -> None:
     for key, stage in plan.stages.items():
         assert set(plan.graph[key].needs) == {plan.node(read).key for read in stage.reads()}
         assert all(place[need] < place[key] for need in plan.graph[key].needs)
-    other = Undertaking(experiment.load("table.yaml", ["sizes.evaluation=7"])).plans[0]
+    other = StudyRunner(experiment.load("table.yaml", ["sizes.evaluation=7"])).plans[0]
     shared = {stage.kind for key, stage in other.stages.items() if key in plan.stages}
     assert {"pairs", "annotation", "reward model"} <= shared and not shared & {"answers", "judgement"}
 
@@ -308,8 +308,8 @@ def test_the_resolved_config_is_an_experiment_with_the_same_stages(here: Path) -
     assert lines["temperature: 2.0"] == "table.yaml"
     plain = yaml.safe_load(shown)
     (here / "resolved.yaml").write_text(yaml.safe_dump(plain))
-    one = Undertaking(experiment.load("table.yaml", ["methods.dpo.beta=0.3"])).graph()
-    two = Undertaking(experiment.load("resolved.yaml")).graph()
+    one = StudyRunner(experiment.load("table.yaml", ["methods.dpo.beta=0.3"])).graph()
+    two = StudyRunner(experiment.load("resolved.yaml")).graph()
     assert set(one) == set(two)
 
 

@@ -15,7 +15,7 @@ import pytest
 from farm.base.errors import UserError
 from farm.experiments import experiment
 from farm.experiments import run_status as status
-from farm.experiments.running import Undertaking
+from farm.experiments.running import StudyRunner
 from farm.scheduling.environment import search_path
 from farm.scheduling.graph import Graph, Node, descendants
 from farm.scheduling.here import Here
@@ -114,7 +114,7 @@ def test_processes_and_this_process_give_the_same_bits(tmp_path: Path, monkeypat
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for engine, workers in (("here", None), ("local", 2)):
         monkeypatch.setenv("FARM_HOME", str(tmp_path / f"home-{engine}"))
-        Undertaking(experiment.load("table.yaml"), Path(f"run-{engine}")).go(engine, workers)
+        StudyRunner(experiment.load("table.yaml"), Path(f"run-{engine}")).go(engine, workers)
     same(tmp_path / "run-here", tmp_path / "run-local")
 
 
@@ -125,7 +125,7 @@ def test_a_process_that_dies_costs_one_attempt_and_then_its_stage(
     once, always = ({"class": "methods_for_test.Dying", "always": a} for a in (False, True))
     write(tmp_path, methods={"once": once, "always": always, "best_of_n": {"use": "best_of_n", "n": 2}})
     monkeypatch.chdir(tmp_path)
-    run = Undertaking(experiment.load("table.yaml"), Path("run")).go("local", 2)
+    run = StudyRunner(experiment.load("table.yaml"), Path("run")).go("local", 2)
     assert [f["method"] for f in run.failures] == ["always"]
     assert "was killed by SIGKILL, 2 times" in run.failures[0]["reason"]
     assert set(run.leaderboard["method"]) == {"sft", "once", "best_of_n"}
@@ -169,8 +169,8 @@ def test_a_file_in_the_current_folder_takes_no_packages_place_in_workers(tmp_pat
     write(tmp_path / "study", methods={"best_of_n": {"use": "best_of_n", "n": 2}})
     (tmp_path / "numpy.py").write_text("import pathlib\npathlib.Path('was_run').touch()\nraise ImportError('mine')\n")
     code = (
-        "from pathlib import Path\nfrom farm import experiment\nfrom farm.experiments.running import Undertaking\n"
-        "Undertaking(experiment.load('study/table.yaml'), Path('run')).go('local', 1)\n"
+        "from pathlib import Path\nfrom farm import experiment\nfrom farm.experiments.running import StudyRunner\n"
+        "StudyRunner(experiment.load('study/table.yaml'), Path('run')).go('local', 1)\n"
     )
     command = [sys.executable, "-P", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path, "home"), capture_output=True, text=True)

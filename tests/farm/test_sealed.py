@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.experiments import experiment
-from farm.experiments.running import Undertaking
+from farm.experiments.running import StudyRunner
 from farm.storage import old_artifacts, sealed
 from farm.storage.artifacts import Artifacts, Place
 from tests.farm.table_world import same, write
@@ -35,7 +35,7 @@ def _as_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def go(out: str) -> None:
     sealed._known.clear()  # a new process reads every file anew
-    Undertaking(experiment.load("table.yaml"), Path(out)).go()
+    StudyRunner(experiment.load("table.yaml"), Path(out)).go()
 
 
 DAMAGE = {
