@@ -70,7 +70,7 @@ class VLLM:
         """
         if not request.prompts:
             return Written([], [], [])
-        if processes.number() > 1:
+        if processes.world_size() > 1:
             raise UserError(
                 "engine vllm: under torchrun or accelerate launch every process would start one on the same "
                 "accelerator; use `engine: server`"

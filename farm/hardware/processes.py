@@ -29,7 +29,7 @@ Found = TypeVar("Found")
 
 
 def start() -> None:
-    """Join the group of processes that the launcher describes in the environment, if it does and nobody has yet."""
+    """Join the group of processes that the launcher describes in the environment, unless that is done."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         from accelerate import PartialState  # type: ignore[import-untyped]
 
@@ -37,14 +37,14 @@ def start() -> None:
         PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
 
 
-def number() -> int:
+def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Which of them this is, from 0."""
-    return dist.get_rank() if number() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def is_first() -> bool:
@@ -54,12 +54,12 @@ def is_first() -> bool:
 
 def share(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rows of a minibatch that this process computes; every row falls to exactly one."""
-    return rows[rank() :: number()] if number() > 1 else rows
+    return rows[rank() :: world_size()] if world_size() > 1 else rows
 
 
 def add_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Replace every gradient by its sum over the processes. A process without rows has none: it counts as zero."""
-    if number() == 1:
+    if world_size() == 1:
         return
     for parameter in parameters:
         if parameter.grad is None:
@@ -73,9 +73,9 @@ def add_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
             gradient.copy_(part.view_as(gradient))
 
 
-def most(count: int) -> int:
-    """The largest of everybody's counts."""
-    if number() == 1:
+def max_over_ranks(count: int) -> int:
+    """The largest count of all processes."""
+    if world_size() == 1:
         return count
     counts = torch.tensor([count], device=_device())
     dist.all_reduce(counts, op=dist.ReduceOp.MAX)
@@ -84,7 +84,7 @@ def most(count: int) -> int:
 
 def add_metrics(metrics: dict[str, float], names: Sequence[str]) -> dict[str, float]:
     """Shares of metrics summed over the processes; ``names`` are all there may be, in a fixed order."""
-    if number() == 1:
+    if world_size() == 1:
         return metrics
     values = torch.tensor([metrics.get(name, 0.0) for name in names], dtype=torch.float64, device=_device())
     dist.all_reduce(values)
@@ -93,7 +93,7 @@ def add_metrics(metrics: dict[str, float], names: Sequence[str]) -> dict[str, fl
 
 def names_of(metrics: dict[str, float]) -> list[str]:
     """The names of the metrics of all processes: one without rows knows none of its own."""
-    if number() == 1:
+    if world_size() == 1:
         return list(metrics)
     known = _gather_bytes("\n".join(metrics).encode())
     return list(dict.fromkeys(name for text in known for name in text.decode().split("\n") if name))
@@ -104,12 +104,18 @@ def by_prompt(prompts: Sequence[str]) -> NDArray[np.int64]:
     the k-th is the k-th there too."""
     place: dict[str, int] = {}
     group = np.array([place.setdefault(prompt, len(place)) for prompt in prompts], dtype=np.int64)
-    return np.flatnonzero(group % number() == rank())
+    return np.flatnonzero(group % world_size() == rank())
 
 
 def all_samples(own: Samples, where: NDArray[np.int64], total: int) -> Samples:
-    """Everybody's samples in the order of all prompts, from one's ``own`` and ``where`` they stand among ``total``."""
-    if number() == 1:
+    """The samples of all processes in the order of all prompts.
+
+    Args:
+        own: this process's samples.
+        where: their positions among all, [len(own)].
+        total: how many prompts there are in all.
+    """
+    if world_size() == 1:
         return own
     import json
 
@@ -143,41 +149,42 @@ def all_samples(own: Samples, where: NDArray[np.int64], total: int) -> Samples:
     )
 
 
-def added(tensor: Tensor) -> Tensor:
-    """The sum of everybody's tensor, on every process."""
-    if number() > 1:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """The sum of the tensors of all processes, in place, on every process."""
+    if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def from_first(message: bytes) -> bytes:
     """The first process's message, on every process."""
-    return _gather_bytes(message if is_first() else b"")[0] if number() > 1 else message
+    return _gather_bytes(message if is_first() else b"")[0] if world_size() > 1 else message
 
 
-def alike(compute: Callable[[], Found]) -> Found:
-    """``compute``, of which each process may do another part: what the user is told in one of them is raised in all.
+def raise_together(compute: Callable[[], Found]) -> Found:
+    """The result of ``compute``, of which each process may do another part; a `UserError` of one is raised in all.
 
-    Otherwise the others would wait for what never comes, or take the next message for it. All must ask.
+    Otherwise the others would wait for a message that never comes, or take the next message for it. Every process must
+    call this.
     """
-    if number() == 1:
+    if world_size() == 1:
         return compute()
     error: UserError | None = None
     try:
         found = compute()
     except UserError as raised:
         error = raised
-    told = [message.decode() for message in _gather_bytes(str(error or "").encode()) if message]
+    messages = [message.decode() for message in _gather_bytes(str(error or "").encode()) if message]
     if error is not None:
         raise error
-    if told:
-        raise UserError(told[0])
+    if messages:
+        raise UserError(messages[0])
     return found
 
 
 def wait() -> None:
     """Until every process is here."""
-    if number() > 1:
+    if world_size() > 1:
         dist.barrier()
 
 
@@ -186,14 +193,14 @@ def _device() -> torch.device:
 
 
 def _gather_bytes(message: bytes) -> list[bytes]:
-    """Everybody's message, as bytes: nothing that crosses between processes is unpickled."""
+    """The messages of all processes, as bytes: nothing that crosses between processes is unpickled."""
     device = _device()
-    sizes = torch.zeros(number(), dtype=torch.int64, device=device)
+    sizes = torch.zeros(world_size(), dtype=torch.int64, device=device)
     sizes[rank()] = len(message)
     dist.all_reduce(sizes)
     longest = int(sizes.max())
     padded = torch.zeros(longest, dtype=torch.uint8, device=device)
     padded[: len(message)] = torch.frombuffer(bytearray(message or b"\0"), dtype=torch.uint8)[: len(message)].to(device)
-    found = [torch.zeros_like(padded) for _ in range(number())]
+    found = [torch.zeros_like(padded) for _ in range(world_size())]
     dist.all_gather(found, padded)
     return [bytes(part[:size].cpu().numpy()) for part, size in zip(found, sizes.tolist(), strict=True)]

@@ -148,7 +148,7 @@ class Body:
         return self._states(self._whole, self.vocabulary, samples, first, counts)
 
     def _states(self, body: Any, width: int, samples: Samples, first: Lengths, counts: Lengths) -> torch.Tensor:
-        in_step = processes.most if self._spread is not None and torch.is_grad_enabled() else None
+        in_step = processes.max_over_ranks if self._spread is not None and torch.is_grad_enabled() else None
         return states_at(body, width, samples, first, counts, self.device, in_step, self._trees_of)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:

@@ -73,7 +73,7 @@ class Spread:
         places = {id(p): blank for p, blank in zip(trained, blanks, strict=True)}
         self._blank_model = copy.deepcopy(model, {**self._frozen, **places})
         names = {id(p): name for name, p in model.named_parameters()}
-        mesh = init_device_mesh(device.type, (processes.number(),))
+        mesh = init_device_mesh(device.type, (processes.world_size(),))
         for layer in layers:
             if any(p.requires_grad for p in layer.parameters()):
                 fully_shard(layer, mesh=mesh, ignored_params=frozen)

@@ -162,7 +162,7 @@ def sampled(
 ) -> Samples:
     """What ``policy`` answers to these prompts: of the processes that train each samples a share, and all have all."""
     mine = processes.by_prompt(prompts)
-    samples = processes.alike(
+    samples = processes.raise_together(
         lambda: policy.sample(
             [prompts[i] for i in mine],
             seed=seed,
@@ -182,15 +182,15 @@ def in_parts(compute: Callable[[Samples], Tensor], samples: Samples, tokens: int
     """
     everyone = np.arange(len(samples))
     parts = micro_batches(everyone, total_lengths(samples), tokens, same_prompts(samples.prompt_tokens))
-    alone = not together or len(parts) < processes.number()
+    alone = not together or len(parts) < processes.world_size()
     if not alone:
-        parts = parts[processes.rank() :: processes.number()]
+        parts = parts[processes.rank() :: processes.world_size()]
 
     def everything() -> list[Tensor]:
         with memory.explained("a pass over samples", "lower micro_batch_tokens"):
             return [compute(samples.select(rows)) for rows in parts]
 
-    found = everything() if alone else processes.alike(everything)
+    found = everything() if alone else processes.raise_together(everything)
     first = found[0]
     widths = [max(f.shape[d] for f in found) for d in range(1, first.dim())]
     if not alone and widths:
@@ -202,7 +202,7 @@ def in_parts(compute: Callable[[Samples], Tensor], samples: Samples, tokens: int
             out[where] = values
         else:
             out[where, : values.shape[1]] = values
-    return out if alone else processes.added(out)
+    return out if alone else processes.all_reduce_sum(out)
 
 
 def log_likelihoods(policy: Policy, samples: Samples) -> Tensor:

@@ -130,7 +130,7 @@ class Optimizer:
                 part.grad = None if parameter.grad is None else parameter.grad.to_local()  # type: ignore[attr-defined]
             if part.grad is not None:
                 squares[int(part is parameter)] += torch.linalg.vector_norm(part.grad, dtype=torch.float64) ** 2
-        norm = float((processes.added(squares[:1]) + squares[1:]).sqrt())
+        norm = float((processes.all_reduce_sum(squares[:1]) + squares[1:]).sqrt())
         factor = min(1.0, self._max_norm / (norm + 1e-6))
         if factor < 1:
             for part in own:
@@ -207,7 +207,7 @@ def accumulate(
     """
     metrics: Metrics = {"loss": 0.0}
     parts = micro_batches(processes.share(rows), lengths, micro_batch_tokens, prompts)
-    passes = processes.most(len(parts)) if equal_passes else len(parts)
+    passes = processes.max_over_ranks(len(parts)) if equal_passes else len(parts)
 
     def add() -> None:
         for number, part in enumerate(parts + [rows[:1]] * (passes - len(parts))):
@@ -220,5 +220,5 @@ def accumulate(
             for name, share in {"loss": value, **shares}.items():
                 metrics[name] = metrics.get(name, 0.0) + float(share.detach())
 
-    processes.alike(add)
+    processes.raise_together(add)
     return processes.add_metrics(metrics, processes.names_of(metrics))

@@ -129,7 +129,7 @@ class Training:
 
     def shard_networks(self, networks: Iterable[Any]) -> None:
         """Spread these policies and scorers over the processes, if ``shard`` says so."""
-        several = list(networks) if self.shard and processes.number() > 1 else []
+        several = list(networks) if self.shard and processes.world_size() > 1 else []
         for network in several:
             if not hasattr(network, "shard"):
                 what = "policies and reward models that are language models"
@@ -139,7 +139,7 @@ class Training:
 
     def gather(self, networks: Iterable[Any]) -> None:
         """Every process holds them whole again; all must ask at once."""
-        for network in networks if self.shard and processes.number() > 1 else ():
+        for network in networks if self.shard and processes.world_size() > 1 else ():
             network.unshard()
 
     def facts(self) -> dict[str, Any]:

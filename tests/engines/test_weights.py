@@ -126,6 +126,6 @@ def test_policies_of_one_architecture_share_a_vllm(tmp_path: Path) -> None:
 
 
 def test_several_processes_are_sent_to_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "number", lambda: 2)
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
     with pytest.raises(UserError, match="engine: server"):
         make_policy(engine=VLLM()).sample(PROMPTS, seed=0, purpose="t")

@@ -87,7 +87,7 @@ def test_a_checkpoint_is_whole(folder: Path, given: Any) -> None:
 
 
 def test_a_table_cannot_be_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farm.hardware.processes.number", lambda: 2)
+    monkeypatch.setattr("farm.hardware.processes.world_size", lambda: 2)
     table = TabularPolicy(["a"], ["x", "y"])
     with pytest.raises(UserError, match=r"shard: true is for .* not for a TabularPolicy"):
         Training(shard=True).shard_networks([table])

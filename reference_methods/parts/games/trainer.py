@@ -71,7 +71,7 @@ class GameTrainer(Trainer):
     def update(self, batch: Batch, loss: Loss) -> Metrics:
         metrics = super().update(batch, loss)
         if not self.group.known:
-            processes.added(self.group.start)  # each has filled in its share
+            processes.all_reduce_sum(self.group.start)  # each has filled in its share
             self.group.known = True
         if self.step == 0:
             self._same(self.group)
