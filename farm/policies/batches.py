@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from farm.policies.trees import Lengths, Rows, planted, same_prompts
+from farm.policies.trees import Lengths, Rows, group_into_trees, same_prompts
 from farm.roles.protocols import Samples
 
 TOKENS = {"cpu": 2048}
@@ -111,7 +111,7 @@ def _trees(samples: Samples, needed: Lengths, trees_of: int | None) -> tuple[lis
     if trees_of is None:
         return list(np.arange(len(needed))[:, None]), needed
     responses = np.maximum(needed - prompts, 0)
-    trees = planted(same_prompts(samples.prompt_tokens), prompts, responses, trees_of)
+    trees = group_into_trees(same_prompts(samples.prompt_tokens), prompts, responses, trees_of)
     lengths = [min(prompts[tree[0]], needed[tree].max()) + responses[tree].sum() for tree in trees]
     return trees, np.array(lengths, dtype=np.int64)
 

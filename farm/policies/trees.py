@@ -38,7 +38,9 @@ def same_prompts(prompt_tokens: Sequence[Tokens]) -> NDArray[np.int64]:
     return np.fromiter((seen.setdefault(key, len(seen)) for key in keys), np.int64, len(prompt_tokens))
 
 
-def planted(prompts: NDArray[np.int64], prompt_lengths: Lengths, response_lengths: Lengths, width: int) -> list[Rows]:
+def group_into_trees(
+    prompts: NDArray[np.int64], prompt_lengths: Lengths, response_lengths: Lengths, width: int
+) -> list[Rows]:
     """Which rows are computed together, each row in one tree; a tree of one row is that row by itself.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from farm.policies import trees
 from farm.policies.body import Body
 from farm.policies.language_model import LanguageModelPolicy
-from farm.policies.trees import KEY, computes_trees, mask_of, planted, same_prompts
+from farm.policies.trees import KEY, computes_trees, group_into_trees, mask_of, same_prompts
 from farm.roles.protocols import Samples
 from reference_methods.parts.batches import micro_batches, total_lengths
 from tests.policies.conftest import PROMPTS, in_float64, make_policy, small_model, word_tokenizer
@@ -128,10 +128,10 @@ def test_every_row_is_in_one_tree_of_its_prompt() -> None:
     prompts = draw.integers(0, 12, 100)
     prompt_lengths = draw.integers(5, 40, 12)[prompts]
     for width in (8, 256, 4096):
-        found = planted(prompts, prompt_lengths, draw.integers(1, 60, 100), width)
+        found = group_into_trees(prompts, prompt_lengths, draw.integers(1, 60, 100), width)
         assert sorted(np.concatenate(found)) == list(range(100))
         assert all(len(set(prompts[tree])) == 1 for tree in found)
-    assert planted(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), 64) == []
+    assert group_into_trees(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), 64) == []
 
 
 @pytest.mark.parametrize(("width", "prompt", "response"), [(96, 14, 36), (576, 50, 48), (2048, 192, 300), (64, 2, 90)])
@@ -142,10 +142,10 @@ def test_trees_have_the_size_that_costs_least(width: int, prompt: int, response:
         return length * (1 + KEY * keys / width) / rows
 
     same = np.zeros(48, dtype=np.int64)
-    found = planted(same, np.full(48, prompt), np.full(48, response), width)
+    found = group_into_trees(same, np.full(48, prompt), np.full(48, response), width)
     best = min(range(1, trees.MOST_BRANCHES + 1), key=cost)
     assert len(found) == -(-48 // best) and max(map(len, found)) - min(map(len, found)) <= 1
-    assert all(len(tree) == 1 for tree in planted(same, np.full(48, prompt), np.full(48, response), 1))
+    assert all(len(tree) == 1 for tree in group_into_trees(same, np.full(48, prompt), np.full(48, response), 1))
 
 
 def test_prompts_are_the_same_by_their_tokens() -> None:
