@@ -23,7 +23,7 @@ import torch
 from farm.hardware.models import tiny_llama
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles import config
-from farm.roles.protocols import Engine, Learning
+from farm.roles.protocols import Learning, SamplingEngine
 from reference_methods.imitation.sft import SFT
 
 
@@ -89,7 +89,7 @@ def main() -> None:
         gradient_checkpointing=a.checkpointing,
         rows_at_once=a.rows,
         forbidden_tokens=(),
-        engine=config.build(Engine, a.engine),
+        engine=config.build(SamplingEngine, a.engine),
     )
     prompts = [words(a.prompt) for _ in range(a.rows)]
     policy.sample(prompts[: max(1, a.rows // 8)], seed=0, purpose="warm up", max_new_tokens=8)

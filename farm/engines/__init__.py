@@ -1,5 +1,5 @@
 """Who writes for a policy: its own loop, vLLM, or a server. One small file an engine, behind
-``farm.roles.protocols.Engine``.
+``farm.roles.protocols.SamplingEngine``.
 
     world:
       engine: vllm                  # configs/engines/vllm.yaml; transformers and server are the others

@@ -44,7 +44,7 @@ ATTEMPTS = 4
 
 @dataclass(frozen=True)
 class Server:
-    """See :class:`farm.roles.protocols.Engine`.
+    """See :class:`farm.roles.protocols.SamplingEngine`.
 
     Args:
         url: of the interface, usually ending in /v1.
@@ -73,7 +73,7 @@ class Server:
             raise ValueError("parallel must be at least 1")
 
     def write(self, writer: Writer, request: Request) -> Written:
-        """As :meth:`farm.roles.protocols.Engine.write`.
+        """As :meth:`farm.roles.protocols.SamplingEngine.write`.
 
         Raises:
             UserError: the server cannot be reached, refuses, does not give token ids, or cannot take new weights.

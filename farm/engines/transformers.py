@@ -13,7 +13,7 @@ from farm.roles.protocols import Request, Writer, Written
 
 @dataclass(frozen=True)
 class Transformers:
-    """See :class:`farm.roles.protocols.Engine`. The weights are read where they are, so they are never old.
+    """See :class:`farm.roles.protocols.SamplingEngine`. The weights are read where they are, so they are never old.
 
     Args:
         rows_at_once: the most responses written together.

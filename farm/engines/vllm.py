@@ -39,7 +39,7 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 @dataclass(frozen=True)
 class VLLM:
-    """See :class:`farm.roles.protocols.Engine`.
+    """See :class:`farm.roles.protocols.SamplingEngine`.
 
     Args:
         memory: the share of the accelerator's memory that vLLM may use, weights and cache together.
@@ -63,7 +63,7 @@ class VLLM:
     options: dict[str, Any] | None = None
 
     def write(self, writer: Writer, request: Request) -> Written:
-        """As :meth:`farm.roles.protocols.Engine.write`.
+        """As :meth:`farm.roles.protocols.SamplingEngine.write`.
 
         Raises:
             UserError: vLLM is not installed, does not start, or was given too short a context.

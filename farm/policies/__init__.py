@@ -12,7 +12,7 @@ from typing import Any
 
 from farm.base.errors import UserError
 from farm.roles.config import import_class
-from farm.roles.protocols import Engine, Policy, PreferenceModel, Scorer
+from farm.roles.protocols import Policy, PreferenceModel, SamplingEngine, Scorer
 
 DESCRIPTOR = "farm_policy.json"
 
@@ -48,15 +48,15 @@ def read_descriptor(folder: Path) -> dict[str, Any]:
     return data
 
 
-_ENGINE: ContextVar[Engine | None] = ContextVar("engine", default=None)
+_ENGINE: ContextVar[SamplingEngine | None] = ContextVar("engine", default=None)
 
 
-def engine_of_loading() -> Engine | None:
+def engine_of_loading() -> SamplingEngine | None:
     """Who is to sample for a policy that is being loaded, also where it is part of another one."""
     return _ENGINE.get()
 
 
-def load(folder: Path | str, engine: Engine | None = None) -> Policy | Scorer | PreferenceModel:
+def load(folder: Path | str, engine: SamplingEngine | None = None) -> Policy | Scorer | PreferenceModel:
     """The policy, scorer or preference model that was saved in ``folder``.
 
     ``engine`` samples for its language models. A saved policy names none: a file that somebody else made must not say

@@ -28,7 +28,7 @@ from farm.policies.conversation import Conversation
 from farm.policies.likelihoods import chosen
 from farm.policies.scorer import Head, LanguageModelScorer
 from farm.policies.tabular import occurrences
-from farm.roles.protocols import Engine, Request, Samples
+from farm.roles.protocols import Request, Samples, SamplingEngine
 
 
 class LanguageModelPolicy:
@@ -54,7 +54,7 @@ class LanguageModelPolicy:
         engine: who samples; by default the policy's own loop, see :mod:`farm.engines`.
     """
 
-    engine: Engine = Transformers()
+    engine: SamplingEngine = Transformers()
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class LanguageModelPolicy:
         compute_dtype: str | None = None,
         scorer_head: Head = "last",
         rows_at_once: int = 512,
-        engine: Engine | None = None,
+        engine: SamplingEngine | None = None,
     ) -> None:
         if max_new_tokens < 1 or rows_at_once < 1 or not 0 < top_p <= 1 or (top_k is not None and top_k < 1):
             raise ValueError("max_new_tokens, rows_at_once and top_k must be at least 1, and top_p in (0, 1]")

@@ -33,12 +33,12 @@ from farm.roles.protocols import (
     Aggregator,
     Annotator,
     Context,
-    Engine,
     Evaluator,
     Features,
     Method,
     Policy,
     Reporter,
+    SamplingEngine,
     World,
 )
 
@@ -55,7 +55,7 @@ ROOM: dict[Any, str] = {
     Aggregator: "aggregators",
     Features: "features",
     Policy: "policies",
-    Engine: "engines",
+    SamplingEngine: "engines",
 }
 """The folder of named configs of each role."""
 

@@ -217,7 +217,7 @@ class Writer(Protocol):
 
 
 @runtime_checkable
-class Engine(Protocol):
+class SamplingEngine(Protocol):
     """Something that writes for a policy. A draw depends on its key and the engine, not on the batch."""
 
     own: ClassVar[bool]

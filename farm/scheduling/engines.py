@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 from farm.base.errors import UserError, nearest
-from farm.scheduling.scheduler import Engine
+from farm.scheduling.scheduler import StageEngine
 
 NAMES = ("here", "local", "ray")
 
 
-def engine(name: str, root: Path, workers: int | None = None) -> Engine:
+def engine(name: str, root: Path, workers: int | None = None) -> StageEngine:
     """An engine for stages below the artifact folder ``root``.
 
     Args:

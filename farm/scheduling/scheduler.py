@@ -11,8 +11,8 @@ from farm.scheduling.graph import Graph, Node, dependents
 from farm.scheduling.perform import Outcome
 
 
-class Engine(Protocol):
-    """Where stages are made."""
+class StageEngine(Protocol):
+    """Where the stages of a run are made (`--engine`)."""
 
     slots: int
     """how many may be under way at once"""
@@ -64,7 +64,7 @@ class Done(Protocol):
 def schedule(
     graph: Graph,
     artifacts: Done,
-    engine: Engine,
+    engine: StageEngine,
     again: Collection[str] = (),
     watch: Watch = _silent,
 ) -> Results:

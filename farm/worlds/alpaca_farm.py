@@ -15,7 +15,7 @@ from typing import Literal
 import pandas as pd
 
 from farm.base.errors import UserError
-from farm.roles.protocols import Engine
+from farm.roles.protocols import SamplingEngine
 from farm.tables import formats, hub
 from farm.worlds.text import TextWorld
 
@@ -51,7 +51,7 @@ class AlpacaFarmWorld(TextWorld):
         max_new_tokens: int = 300,
         top_p: float = 1.0,
         rows_at_once: int = 512,
-        engine: Engine | None = None,
+        engine: SamplingEngine | None = None,
     ) -> None:
         super().__init__(
             model=model,

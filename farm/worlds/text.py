@@ -15,7 +15,7 @@ import pandas as pd
 
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.roles.protocols import Engine, Features, Policy
+from farm.roles.protocols import Features, Policy, SamplingEngine
 from farm.tables import formats, hub
 from farm.worlds.text_features import TextFeatures
 
@@ -62,7 +62,7 @@ class TextWorld:
         top_p: float = 1.0,
         train_layers: int | None = None,
         rows_at_once: int = 512,
-        engine: Engine | None = None,
+        engine: SamplingEngine | None = None,
     ) -> None:
         if (instructions is None) == (hub is None):
             raise ValueError(

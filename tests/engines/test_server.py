@@ -19,7 +19,7 @@ from farm.engines.transformers import Transformers
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles import config
-from farm.roles.protocols import Engine, Learning, World
+from farm.roles.protocols import Learning, SamplingEngine, World
 from reference_methods.online.rloo import RLOO
 from reference_methods.selection.best_of_n import BestOfNPolicy
 from tests.engines.conftest import Loopback, largest_gap, make_policy, perturb
@@ -201,7 +201,7 @@ def test_an_online_step_samples_there_compares_and_corrects(loopback: Loopback) 
 
 
 def test_the_engine_is_chosen_by_configuration_and_never_by_a_saved_policy(loopback: Loopback, tmp_path: Path) -> None:
-    engine = config.build(Engine, {"use": "server", "url": loopback.url, "parallel": 2})
+    engine = config.build(SamplingEngine, {"use": "server", "url": loopback.url, "parallel": 2})
     assert engine == Server(loopback.url, parallel=2)
     policy = make_policy(engine=engine)
     policy.save(tmp_path / "p")
@@ -216,7 +216,7 @@ def test_the_engine_is_chosen_by_configuration_and_never_by_a_saved_policy(loopb
     BestOfNPolicy(policy, make_policy().scorer(0), 2, 1000).save(tmp_path / "best")
     assert load(tmp_path / "best", engine).policy.engine == engine  # type: ignore[union-attr]
     with pytest.raises(UserError, match="http"):
-        config.build(Engine, {"use": "server", "url": "file:///etc/passwd"})
+        config.build(SamplingEngine, {"use": "server", "url": "file:///etc/passwd"})
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_the_engine_is_chosen_by_configuration_and_never_by_a_saved_policy(loopb
 )
 def test_keys_and_addresses_are_checked_before_anything_is_sent(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        config.build(Engine, {"use": "server", **settings})
+        config.build(SamplingEngine, {"use": "server", **settings})
     assert "hunter2" not in str(caught.value)
 
 
