@@ -64,7 +64,7 @@ class Replicates:
 
     def aggregate(self, replication: Replication) -> dict[str, pd.DataFrame]:
         """The five tables. Raises UserError for a folder without tables."""
-        found = Together.read(replication)
+        found = Replicated.read(replication)
         return {
             "leaderboard": self._leaderboard(found),
             "pairwise": self._pairwise(found),
@@ -73,7 +73,7 @@ class Replicates:
             "results": results(replication),
         }
 
-    def _leaderboard(self, found: Together) -> pd.DataFrame:
+    def _leaderboard(self, found: Replicated) -> pd.DataFrame:
         identity = np.eye(len(found.columns))
         measured = {role: (*c.contrasts(identity), c) for role, c in found.measures.items()}
         judge = found.measures["judge"]
@@ -106,7 +106,7 @@ class Replicates:
             tables.append(table.sort_values(["rank", "method"], kind="stable"))
         return pd.concat(tables, ignore_index=True)
 
-    def _pairwise(self, found: Together) -> pd.DataFrame:
+    def _pairwise(self, found: Replicated) -> pd.DataFrame:
         tables = []
         for setting, labels in enumerate(found.settings):
             own = found.columns_of(setting)
@@ -120,7 +120,7 @@ class Replicates:
             tables.append(self._tested(table, found.measures["judge"], contrasts))
         return pd.concat(tables, ignore_index=True)
 
-    def _changes(self, found: Together) -> pd.DataFrame:
+    def _changes(self, found: Replicated) -> pd.DataFrame:
         place = {column: k for k, column in enumerate(found.columns)}
         rows, contrasts = [], []
         for k, (setting, method) in enumerate(found.columns):
@@ -149,7 +149,7 @@ class Replicates:
             p_fdr=benjamini_hochberg(p),
         )
 
-    def _rankings(self, found: Together) -> pd.DataFrame:
+    def _rankings(self, found: Replicated) -> pd.DataFrame:
         names = list(found.measures)
         rows = []
         for setting, labels in enumerate(found.settings):
@@ -170,7 +170,7 @@ class Replicates:
 
 
 def correlations(
-    found: Together,
+    found: Replicated,
     first: str,
     i: NDArray[np.int64],
     second: str,
@@ -208,7 +208,7 @@ def _r_squared(x: Floats, y: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Together:
+class Replicated:
     """The numbers of all experiments in cells of seed, instruction and (setting, method)."""
 
     settings: list[dict[str, object]]
@@ -229,7 +229,7 @@ class Together:
         return sorted({method for _, method in self.columns})
 
     @classmethod
-    def read(cls, replication: Replication) -> Together:
+    def read(cls, replication: Replication) -> Replicated:
         """From the run folders."""
         keys = [c for c in replication.variants.columns if c not in ("variant", "seed")]
         settings: list[dict[str, object]] = []
@@ -321,4 +321,4 @@ def _board(folder: Path) -> pd.DataFrame:
     return board.drop(columns=[c for c in ("missing_why",) if c in board])
 
 
-__all__: Sequence[str] = ["FIRST", "Replicates", "Together", "correlations", "results"]
+__all__: Sequence[str] = ["FIRST", "Replicated", "Replicates", "correlations", "results"]

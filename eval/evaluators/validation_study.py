@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.evaluators.replicates import Together, correlations
+from eval.evaluators.replicates import Replicated, correlations
 from eval.ranks import ranking
 from eval.ranks.two_ways import p_values
 from eval.rates.multiple import all_differences, holm
@@ -99,7 +99,7 @@ class ValidationStudy:
 
     def aggregate(self, replication: Replication) -> dict[str, pd.DataFrame]:
         """All tables. Raises UserError where the sweep or the judges are not those of a validation."""
-        found = Together.read(replication)
+        found = Replicated.read(replication)
         cells = self._cells(found)
         summary = self._summary(found, cells)
         return {
@@ -112,7 +112,7 @@ class ValidationStudy:
             "published": published(),
         }
 
-    def _cells(self, found: Together) -> list[tuple[str, int, int]]:
+    def _cells(self, found: Replicated) -> list[tuple[str, int, int]]:
         """(method, its column when trained on simulated feedback, and on human feedback)."""
         values = [list(labels.values()) for labels in found.settings]
         named = [str(v[0]) for v in values if len(v) == 1]
@@ -131,14 +131,14 @@ class ValidationStudy:
             raise UserError(f"a validation needs at least three methods with both kinds of feedback, found {len(both)}")
         return [(m, place[settings[0], m], place[settings[1], m]) for m in both]
 
-    def _columns(self, found: Together, cells: list[tuple[str, int, int]]) -> tuple[Floats, Floats]:
+    def _columns(self, found: Replicated, cells: list[tuple[str, int, int]]) -> tuple[Floats, Floats]:
         """Contrasts that pick the simulated and the human number of each method, [M, K] each."""
         simulated, human = np.zeros((2, len(cells), len(found.columns)))
         for m, (_, a, b) in enumerate(cells):
             simulated[m, a] = human[m, b] = 1.0
         return simulated, human
 
-    def _validation(self, found: Together, cells: list[tuple[str, int, int]]) -> pd.DataFrame:
+    def _validation(self, found: Replicated, cells: list[tuple[str, int, int]]) -> pd.DataFrame:
         table = pd.DataFrame({"method": [m for m, _, _ in cells]})
         sides = (("simulated", self.simulated_judge), ("human", self.human_judge))
         for (name, role), contrasts in zip(sides, self._columns(found, cells), strict=True):
@@ -155,7 +155,7 @@ class ValidationStudy:
             table[name] = [row[position] for row in published]
         return table.sort_values(["rank_human", "method"], kind="stable", ignore_index=True)
 
-    def _summary(self, found: Together, cells: list[tuple[str, int, int]]) -> pd.DataFrame:
+    def _summary(self, found: Replicated, cells: list[tuple[str, int, int]]) -> pd.DataFrame:
         a, b = (np.array(side) for side in zip(*((a, b) for _, a, b in cells), strict=True))
         judge, humans = self.simulated_judge, self.human_judge
         numbers = [
@@ -187,7 +187,7 @@ class ValidationStudy:
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def _mismatches(self, found: Together, cells: list[tuple[str, int, int]]) -> pd.DataFrame:
+    def _mismatches(self, found: Replicated, cells: list[tuple[str, int, int]]) -> pd.DataFrame:
         differences = all_differences(len(cells))
         first, second = np.triu_indices(len(cells), 1)
         sides = (self.simulated_judge, self.human_judge)

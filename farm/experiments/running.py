@@ -29,7 +29,7 @@ from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Stage
 from farm.roles import config
 from farm.roles.protocols import Aggregator, Comparison, Replication, Reporter
-from farm.scheduling import together
+from farm.scheduling import in_step
 from farm.scheduling.engines import engine
 from farm.scheduling.graph import Graph, Node, descendants, merge
 from farm.scheduling.scheduler import Failure, Results, schedule
@@ -126,7 +126,7 @@ class StudyRunner:
     def go(self, engine_name: str = "here", workers: int | None = None) -> Run:
         """Run, or go on with it."""
         if follows():
-            together.follow(self.graph(), self.plans[0].artifacts, self._force)
+            in_step.follow(self.graph(), self.plans[0].artifacts, self._force)
         run_folder.check(self.folder)
         trackers.check()
         for plan in self.plans:
@@ -135,7 +135,7 @@ class StudyRunner:
         graph = self.graph()
         again = self.again(graph)
         artifacts = self.plans[0].artifacts
-        done = together.agreed(graph, artifacts, self._force)
+        done = in_step.agreed(graph, artifacts, self._force)
         made_by = engine(engine_name, artifacts.root, workers)
         status = StatusFile(self.folder, self.study.whole.name, graph, artifacts, made_by.slots)
         ended = "interrupted"

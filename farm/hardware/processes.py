@@ -6,7 +6,7 @@ of eight, eight micro-batches of one, and two processes follow the same path up 
 whole model and takes the same optimizer step, or holds and steps its part alone (``farm.policies.sharding``).
 
 Started by ``accelerate launch`` or ``torchrun``; a single process pays nothing. Of ``farm run`` every process holds the
-experiment, and they go through its stages in step (``farm.scheduling.together``).
+experiment, and they go through its stages in step (``farm.scheduling.in_step``).
 """
 
 from __future__ import annotations

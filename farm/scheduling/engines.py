@@ -22,11 +22,11 @@ def engine(name: str, root: Path, workers: int | None = None) -> StageEngine:
     if workers is not None and workers < 1:
         raise UserError("--workers must be at least 1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # by torchrun or accelerate launch
-        from farm.scheduling.together import Together
+        from farm.scheduling.in_step import InStep
 
         if name != "here":
             raise UserError(f"--engine {name}: under torchrun or accelerate launch stages are made here")
-        return Together(root)
+        return InStep(root)
     if name == "here":
         from farm.scheduling.here import Here
 

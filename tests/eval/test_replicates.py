@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.evaluators.replicates import Replicates, Together, correlations
+from eval.evaluators.replicates import Replicated, Replicates, correlations
 from eval.evaluators.validation_study import ValidationStudy, expected_spearman
 from eval.ranks.two_ways import Crossed, interval
 from farm.base.errors import UserError
@@ -173,7 +173,7 @@ def test_a_run_folder_without_tables_is_refused(tmp_path: Path) -> None:
 
 
 def test_correlations_of_a_measure_with_itself(tmp_path: Path) -> None:
-    found = Together.read(replication(tmp_path))
+    found = Replicated.read(replication(tmp_path))
     own = found.columns_of(0)
     row = correlations(found, "judge", own, "judge", own, 100, 0.95)
     assert row["spearman"] == row["kendall"] == pytest.approx(1)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from annotators.llm.backends.together import Together, turns
+from annotators.llm.backends.batcher import Batcher, turns
 from annotators.llm.completion import Completion, Request
 from farm.base import rng
 from farm.base.errors import need
@@ -35,10 +35,10 @@ class TransformersModel:
         self._model, self._tokenizer = load_causal_lm(name, "bfloat16")
         self._special = special_tokens(self._tokenizer)
         self._model = self._model.to(device)
-        self._together = Together(self._answer, self.concurrency)
+        self._batcher = Batcher(self._answer, self.concurrency)
 
     async def complete(self, request: Request) -> Completion:
-        return await self._together.complete(request)
+        return await self._batcher.complete(request)
 
     async def close(self) -> None:
         return None

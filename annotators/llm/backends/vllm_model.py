@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from annotators.llm.backends.batcher import Batcher, turns
 from annotators.llm.backends.openai_server import TOP
-from annotators.llm.backends.together import Together, turns
 from annotators.llm.completion import Completion, Request
 from annotators.llm.labels import of_listed
 from farm.base.errors import need
@@ -28,10 +28,10 @@ class VLLMModel:
         with children.that_end_with_us():
             self._engine = vllm.LLM(model=name, seed=0, disable_log_stats=True, trust_remote_code=False)
         self._name = name
-        self._together = Together(self._answer, self.concurrency)
+        self._batcher = Batcher(self._answer, self.concurrency)
 
     async def complete(self, request: Request) -> Completion:
-        return await self._together.complete(request)
+        return await self._batcher.complete(request)
 
     async def close(self) -> None:
         return None

@@ -1,8 +1,8 @@
 """Several processes that train together (torchrun, accelerate launch): every process goes through the stages in step.
 
-The first makes all stages and writes all files. The others take part in the stages that train, with what they make of
-them thrown away, and wait through the rest, so that no judge is asked twice. After each stage the first tells the
-others what came of it; which stages were done beforehand is agreed on at the start.
+The first makes all stages and writes all files. The others take part in the stages that train, discard their results,
+and wait while the other stages are made, so that no judge is asked twice. After each stage the first process sends its
+outcome to the others; which stages were done beforehand is agreed on at the start.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from farm.storage.artifacts import Artifacts, Place
 
 
 def agreed(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> Done:
-    """What tells which stages are done: the artifacts; for several processes what the first one found at the start."""
+    """Which stages are done: by the artifacts; for several processes by what the first one found at the start."""
     if not several():
         return artifacts
     if force:
@@ -40,11 +40,11 @@ class _Agreed:
     def __init__(self, keys: frozenset[str]) -> None:
         self._keys = keys
 
-    def done(self, name: str, key: str) -> bool:  # noqa: ARG002 (the key tells all)
+    def done(self, name: str, key: str) -> bool:  # noqa: ARG002 (the key is enough)
         return key in self._keys
 
 
-class Together:
+class InStep:
     """The engine of every process; stages are made one after another."""
 
     slots = 1
@@ -58,16 +58,16 @@ class Together:
 
         if not follows():
             outcome = perform(self.root, node, again)
-            told = {"error": outcome.error, "trace": outcome.trace, "found": outcome.found}
+            sent = {"error": outcome.error, "trace": outcome.trace, "found": outcome.found}
         else:
-            told = {}
+            sent = {}
             if node.trains:
                 self._take_part(node)
-        told = json.loads(processes.from_first(json.dumps(told).encode()))
-        self._outcomes.append(Outcome(node.key, told["error"], told["trace"], told["found"]))
+        received = json.loads(processes.from_first(json.dumps(sent).encode()))
+        self._outcomes.append(Outcome(node.key, received["error"], received["trace"], received["found"]))
 
     def _take_part(self, node: Node) -> None:
-        """Make the stage and throw it away. A user's mistake shows in every process alike; the first one tells it."""
+        """Make the stage and discard it. A user's mistake is raised in every process; the first one reports it."""
         artifacts = Artifacts(self.root)
         with sealed.unfinished(Path(tempfile.gettempdir()) / "follower") as folder:
             (folder / "stage").mkdir()
@@ -88,5 +88,5 @@ class Together:
 def follow(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> NoReturn:
     """Go through the stages with the first process, silently, and end."""
     with progress.quiet():
-        schedule(graph, agreed(graph, artifacts, force), Together(artifacts.root))
+        schedule(graph, agreed(graph, artifacts, force), InStep(artifacts.root))
     raise SystemExit(0)

@@ -1,4 +1,4 @@
-"""Questions that arrive one by one, put to a model in this process together.
+"""Requests that arrive one by one, answered in batches by a model in this process.
 
 While one batch is being answered, in a thread of its own, the next gathers.
 """
@@ -12,7 +12,7 @@ from annotators.llm.completion import Completion, Request
 from farm.policies.conversation import as_data
 
 
-class Together:
+class Batcher:
     """Gathers requests for a function that answers many at once."""
 
     def __init__(self, answer: Callable[[Sequence[Request]], list[Completion]], most: int) -> None:
@@ -22,7 +22,7 @@ class Together:
         self._task: asyncio.Task[None] | None = None
 
     async def complete(self, request: Request) -> Completion:
-        """The answer to one request, given together with others."""
+        """The answer to one request, computed in a batch with others that wait."""
         done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, done))
         if self._task is None or self._task.done():
@@ -30,7 +30,7 @@ class Together:
         return await done
 
     async def _work(self) -> None:
-        await asyncio.sleep(0.001)  # let those that come at the same time gather
+        await asyncio.sleep(0.001)  # requests that come at the same time gather
         while self._waiting:
             part, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             try:
