@@ -128,7 +128,7 @@ def write(decoder: Decoder, request: Request, rows_at_once: int, device: torch.d
     """The responses that are asked for, at most ``rows_at_once`` together.
 
     Raises:
-        UserError: the memory does not suffice.
+        UserError: out of memory.
     """
     prompts, prompt_ids, limits = request.prompts, request.prompt_ids, request.limits
     sampler = Sampler(request.temperature, request.top_k, request.top_p)
@@ -152,7 +152,7 @@ def write(decoder: Decoder, request: Request, rows_at_once: int, device: torch.d
             np.arange(limits[rows].max(), dtype=np.uint64),
         )
         draws = torch.from_numpy(np.ascontiguousarray(uniform.T)).to(device)
-        with memory.explained(f"sampling {len(rows)} responses together", "lower rows_at_once"):
+        with memory.explained(f"sampling of {len(rows)} responses at once", "lower rows_at_once"):
             _write_batch(decoder, sampler, prompts, rows, limits, draws, end_tokens, out, request.progress)
     return out
 

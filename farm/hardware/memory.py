@@ -1,4 +1,4 @@
-"""Memory that does not suffice, said in one sentence with what to do, on any device."""
+"""Out of memory on any device: one sentence that says during what, and what to do."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def explained(
     what: str,
     remedy: str = "lower micro_batch_tokens, set gradient_checkpointing, or train less of the model with `tune`",
 ) -> Iterator[None]:
-    """Turn a shortage of memory inside into a UserError that names ``what`` was computed, and the ``remedy``."""
+    """Turn an out-of-memory error inside into a UserError that names ``what`` was computed, and the ``remedy``."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_shortage(error):
             raise
-        raise UserError(f"the memory does not suffice for {what}: {remedy}") from error
+        raise UserError(f"out of memory during {what}: {remedy}") from error

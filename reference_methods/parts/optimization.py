@@ -203,7 +203,7 @@ def accumulate(
     each row's prompt, rows with the same one are computed together where they can be.
 
     Raises:
-        UserError: the memory does not suffice for a micro-batch.
+        UserError: out of memory during a micro-batch.
     """
     metrics: Metrics = {"loss": 0.0}
     parts = micro_batches(processes.share(rows), lengths, micro_batch_tokens, prompts)
