@@ -45,7 +45,7 @@ class SFT(Offline):
     def train(self, learning: Learning) -> Policy:
         table = learning.demonstrations
         if table is None or not len(table):
-            raise UserError("demonstrations: supervised fine-tuning learns from demonstrations, and there are none")
+            raise UserError("demonstrations: supervised fine-tuning needs demonstrations; raise `sizes.demonstrations`")
         policy = self.start(learning)
         self.imitate(policy, samples_of(table, policy), learning, purpose="sft")
         return policy

@@ -90,7 +90,9 @@ class RewardModel(Offline):
 
     def _standardise(self, scorer: Scorer, learning: Learning) -> None:
         if not len(learning.prompts):
-            raise UserError("reward_model: standardising the scores takes prompts to sample for, and there are none")
+            raise UserError(
+                "reward_model: standardising the scores needs prompts: give some or set `calibration_samples: 0`"
+            )
         purpose = "reward_model/calibration"
         instructions = learning.prompts["instruction"].tolist()
         (prompts,) = prompt_stream(instructions, self.calibration_samples, 1, learning.seed, purpose)

@@ -31,5 +31,5 @@ class RewardModelPreference:
 
     def train(self, learning: Learning) -> RewardPreference:
         if learning.reward_model is None:
-            raise UserError("preference_model: it is the reward model, and there is none")
+            raise UserError(f"{type(self).__name__} needs a reward model: set `reward_model`")
         return RewardPreference(learning.reward_model, self.temperature)

@@ -96,7 +96,7 @@ class OnlineTrainer(Trainer):
     def _draw(self, policy: Policy, prompts: Sequence[str], key: str) -> Rollout:
         given = self.settings
         if self.learning.reward_model is None:
-            raise UserError(f"{key}: it needs a reward model to score its samples, and there is none")
+            raise UserError(f"{type(given).__name__} needs a reward model to score its samples: set `reward_model`")
         started, tokens = time.perf_counter(), given.micro_batch_tokens
         samples = sampled(
             policy,

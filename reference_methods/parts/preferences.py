@@ -38,7 +38,7 @@ class Preferences:
         """
         table = learning.preferences
         if table is None or not len(table):
-            raise UserError("preferences: this method learns from annotated pairs, and there are none")
+            raise UserError("preferences: no annotated pairs to train on; raise `sizes.pairs`")
         preference = pd.to_numeric(table["preference"]).to_numpy(dtype=np.float64)
         wrong = np.flatnonzero(~((preference >= 1) & (preference <= 2)))
         if len(wrong):

@@ -121,7 +121,7 @@ class Training:
     def start_critic(self, learning: Learning) -> Scorer:
         """The reward model with a head of zeros (the start of a value model), in which what is to be trained trains."""
         if learning.reward_model is None:
-            raise UserError(f"{type(self).__name__}: it learns from a reward model, and there is none")
+            raise UserError(f"{type(self).__name__} needs a reward model: set `reward_model`")
         changed, model = self._changed(learning.seed), learning.reward_model
         if changed and hasattr(model, "with_settings"):
             model = model.with_settings(**changed)
@@ -189,4 +189,4 @@ class OnPolicy(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.temperature <= 0:
-            raise ValueError("the temperature must be positive: a method that learns from samples needs chance")
+            raise ValueError("the temperature must be above 0: greedy samples are all the same")

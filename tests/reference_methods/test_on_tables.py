@@ -358,7 +358,7 @@ def test_micro_batches_change_nothing(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_says_what_it_needs(name):
-    with pytest.raises(UserError, match=r"there are none|there is none|needs? a"):
+    with pytest.raises(UserError, match=r"needs|no annotated pairs"):
         METHODS[name].train(learning(policy_of(REFERENCE)))
 
 

@@ -62,7 +62,7 @@ class GameSettings(OnPolicy):
         if not 1 <= self.duels < self.samples_per_prompt:
             raise ValueError(f"duels must be at least 1 and below samples_per_prompt ({self.samples_per_prompt})")
         if self.cut_responses_lose and self.uses_scores:
-            raise ValueError("cut_responses_lose is for verdicts; this method learns from scores")
+            raise ValueError("cut_responses_lose is for verdicts; this method trains on scores")
         if min(self.prompts_per_step, self.minibatches, self.epochs) < 1:
             raise ValueError("prompts_per_step, minibatches and epochs must be at least 1")
         if self.prompts_per_step % self.minibatches:

@@ -172,9 +172,9 @@ def feedback_of(game: GameSettings, learning: Learning) -> Feedback:
             raise UserError(f"preference_model: {type(game.preference_model).__name__} fits no preference model")
         return ModelFeedback(model, game.micro_batch_tokens, game.uses_scores)
     if learning.annotator is None:
-        raise UserError(f"{name}: the annotator of the training feedback is missing")
+        raise UserError(f"{name} needs an annotator or a preference model: set `annotator`, or its `preference_model`")
     if game.uses_scores:
-        raise UserError(f"{name}: it learns from a model's scores; give it a preference_model")
+        raise UserError(f"{name} needs the scores of a model: set its `preference_model`")
     return AnnotatorFeedback(learning.annotator, learning.seed, game.soft_labels)
 
 
@@ -182,7 +182,7 @@ def probe_of(game: GameSettings, learning: Learning) -> GapProbe | None:
     if not game.gap_every:
         return None
     if learning.annotator is None:
-        raise UserError(f"{type(game).__name__}: gap_every asks the annotator, and there is none")
+        raise UserError(f"{type(game).__name__} needs an annotator for `gap_every`: set `annotator`")
     return GapProbe(
         learning.annotator,
         learning.policy,
