@@ -140,7 +140,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
     only: Annotated[str | None, typer.Option(metavar="METHOD,...", help="Only these methods.")] = None,
     force: Annotated[
-        list[str] | None, typer.Option(metavar="STAGE", help="Make it again, and what it leads to.")
+        list[str] | None, typer.Option(metavar="STAGE", help="Rebuild this stage and everything downstream.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what there is to do, and what it takes.")

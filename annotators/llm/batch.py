@@ -1,20 +1,20 @@
-"""Provider batches: questions handed in together, answered within a day, at half the price.
+"""Provider batches: questions submitted together, answered within a day, at half the price.
 
-One step of a batch run collects what is ready and hands in what is not yet in any batch:
+One step of a batch run collects the batches that are ready and submits the questions that are in none:
 
-    not answered, in no batch   ─▶ handed in; the batch's id is committed to the store at once
+    not answered, in no batch   ─▶ submitted; the batch's id is committed to the store at once
     in a batch that runs        ─▶ left alone: the row is unobserved for now
     in a batch that has ended   ─▶ its answer goes to the store under the same key as if it had been asked directly
 
-Before a batch is handed in, the intention is committed: a mark, the time and the number of questions. Where a process
+Before a batch is submitted, the intention is committed: a mark, the time and the number of questions. Where a process
 ends between the provider's reply and the commit of the id, the next run finds the mark without an id, looks for the
-batch among the provider's (OpenAI's carry the mark as metadata; Anthropic's are told by time and number), and takes it
-over instead of paying twice.
+batch among the provider's (OpenAI's carry the mark as metadata; Anthropic's are recognised by time and number), and
+takes it over instead of paying twice.
 
-So the same command, run again, goes on: it never hands in a question that is in a running batch, whoever submitted it,
-and a run without batches finds the answers too. A question that failed or expired in a batch may be handed in again,
+So the same command, run again, goes on: it never submits a question that is in a running batch, whoever submitted it,
+and a run without batches finds the answers too. A question that failed or expired in a batch may be submitted again,
 ``ATTEMPTS`` times in all. What is no failure of the question costs no attempt: a queue that was full (then no more is
-handed in at a time than it holds), and a parameter that the model does not take (which is left out from then on).
+submitted at a time than it holds), and a parameter that the model does not take (which is left out from then on).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MOST, LARGEST = 10_000, 190_000_000
 """Questions and bytes in one batch; providers take 50,000 (OpenAI) and 100,000 (Anthropic), and at most 200 MB."""
 _LINE = 256
 """bytes of a line beside the request"""
-_QUEUE_FULL = "the provider's queue is full; the same command hands in more when there is room"
+_QUEUE_FULL = "the provider's queue is full; the same command submits more when there is room"
 
 Failed = Mapping[bytes, Sequence[dict[str, Any]]]
 """how each question's earlier attempts ended"""
@@ -57,9 +57,9 @@ class Batches:
     async def step(
         self, questions: dict[bytes, Request], room: float | None
     ) -> tuple[dict[bytes, Completion], dict[bytes, str], dict[bytes, str]]:
-        """Collect and hand in. Returns (answers, failures, where the others wait) by key.
+        """Collect and submit. Returns (answers, failures, where the others wait) by key.
 
-        ``room`` is what may still be spent, US dollars: what does not fit is not handed in.
+        ``room`` is what may still be spent, US dollars: what does not fit is not submitted.
         """
         running, failed = self._standing(list(questions))
         for refused in sorted((f for fs in failed.values() for f in fs if f.get("about")), key=lambda f: f["at"]):
@@ -69,7 +69,7 @@ class Batches:
         waiting = {k: f"in batch {b}, which runs" for k, b in running.items()}
         if room is not None:
             room -= sum(self._worst(questions[key]) for key in waiting)
-        hand_in: dict[bytes, Request] = {}
+        to_submit: dict[bytes, Request] = {}
         for key, request in questions.items():
             if key in running or key in answers or key in failures:
                 continue
@@ -82,10 +82,10 @@ class Batches:
                 waiting[key] = "the budget is spent"
                 continue
             room = None if room is None else room - worst
-            hand_in[key] = request
+            to_submit[key] = request
         limits = [int(f["queue"]) for fs in failed.values() for f in fs if f.get("queue")]
         queue = min(limits) - sum(_queued(questions[key]) for key in running) if limits else None
-        waiting |= await self._submit(hand_in, failed, queue, idle=not running)
+        waiting |= await self._submit(to_submit, failed, queue, idle=not running)
         return answers, failures, waiting
 
     def _worst(self, request: Request) -> float:
@@ -119,7 +119,7 @@ class Batches:
     async def _collect(
         self, running: dict[bytes, str], questions: dict[bytes, Request]
     ) -> tuple[dict[bytes, Completion], dict[bytes, str]]:
-        """Answers, and why there are none, of batches that have ended. What is to be handed in again is in neither."""
+        """Answers, and why there are none, of batches that have ended. What is to be submitted again is in neither."""
         by_batch: dict[str, list[bytes]] = defaultdict(list)
         for key, batch in running.items():
             by_batch[batch].append(key)
@@ -158,34 +158,34 @@ class Batches:
         return answers, failures
 
     async def _submit(
-        self, hand_in: dict[bytes, Request], failed: Failed, queue: int | None, idle: bool
+        self, to_submit: dict[bytes, Request], failed: Failed, queue: int | None, idle: bool
     ) -> dict[bytes, str]:
-        """Hand in what fits into the provider's ``queue``, input tokens; if nothing of ours is in it, one question at
+        """Submit what fits into the provider's ``queue``, input tokens; if nothing of ours is in it, one question at
         least. Where all wait, by key."""
         waiting: dict[bytes, str] = {}
         claims, claim = Claims.beside(self._store.path), address("handing in batches")
         while not claims.take(claim):
             await asyncio.sleep(0.1)
         try:
-            running, _ = self._standing(list(hand_in))  # another process may have been quicker
+            running, _ = self._standing(list(to_submit))  # another process may have been quicker
             waiting |= {key: f"in batch {batch}, which runs" for key, batch in running.items()}
-            left = [key for key in hand_in if key not in running]
+            left = [key for key in to_submit if key not in running]
             waiting |= await self._taken_over(left, failed)
             keys: list[bytes] = []
             for key in (key for key in left if key not in waiting):
-                if queue is not None and (tokens := _queued(hand_in[key])) > queue and (keys or not idle):
+                if queue is not None and (tokens := _queued(to_submit[key])) > queue and (keys or not idle):
                     waiting[key] = _QUEUE_FULL
                     continue
                 queue = None if queue is None else queue - tokens
                 keys.append(key)
-            for part in self._parts(keys, hand_in):
+            for part in self._parts(keys, to_submit):
                 mark = address("batch", [key.hex() for key in part], time.time()).hex()
                 plan = {"mark": mark, "since": time.time(), "count": len(part)}
                 self._store.put("llm batch intended", [Entry(_intention(k, len(failed[k])), plan) for k in part])
-                batch = await self._backend.submit({key.hex(): hand_in[key] for key in part}, mark)
+                batch = await self._backend.submit({key.hex(): to_submit[key] for key in part}, mark)
                 self._commit(part, failed, batch)
                 waiting |= dict.fromkeys(part, f"in batch {batch}, which runs")
-                note(f"handed in batch {batch} with {len(part):,} questions; the same command collects its answers")
+                note(f"submitted batch {batch} with {len(part):,} questions; the same command collects its answers")
         finally:
             claims.release(claim)
         return waiting
@@ -205,7 +205,7 @@ class Batches:
             yield part
 
     async def _taken_over(self, keys: list[bytes], failed: Failed) -> dict[bytes, str]:
-        """Questions that an earlier process handed in without living to note the batch; where they wait, by key."""
+        """Questions that an earlier process submitted but ended before it noted the batch; where they wait, by key."""
         intentions = {_intention(key, len(failed[key])): key for key in keys}
         by_mark: dict[str, list[tuple[bytes, dict[str, Any]]]] = defaultdict(list)
         for address_, plan in self._store.get(list(intentions)).items():

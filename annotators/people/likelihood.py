@@ -46,7 +46,7 @@ class LikelihoodAnnotator:
     """Prefers the output that the model finds likelier; for any text.
 
     Raises:
-        UserError: when the model cannot be had.
+        UserError: the model could not be loaded.
     """
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -20,7 +20,7 @@ from farm.storage.store import address
 SHOWN = 1000
 """pairs that the estimate is made on, at most"""
 TYPICAL_INSTRUCTION, TYPICAL_OUTPUT = 160, 400
-"""characters, where the world's texts cannot be had; those of AlpacaFarm's evaluation set"""
+"""characters, where the world's texts are not here; those of AlpacaFarm's evaluation set"""
 
 
 class ForeseenPrices:

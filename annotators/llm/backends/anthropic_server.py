@@ -86,7 +86,7 @@ class AnthropicServer:
         return request.max_tokens + (ROOM if "thinking" in self._adapted and not request.thinking else 0)
 
     async def submit(self, requests: dict[str, Request], mark: str) -> str:  # noqa: ARG002
-        """Hand in a batch; its id."""
+        """Submit a batch; its id."""
         entries = [{"custom_id": name, "params": self.body(request)} for name, request in requests.items()]
         batch = await self.wire.batch(self.wire.client.messages.batches.create(requests=entries))
         return str(batch.id)

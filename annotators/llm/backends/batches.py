@@ -26,7 +26,7 @@ class Ended:
     why: str = "the batch ended without an answer"
     """for questions that are not in ``said``"""
     again: bool = False
-    """those are to be handed in again at once"""
+    """those are to be submitted again at once"""
     free: bool = False
     """and that costs no attempt: the provider never began"""
     queue: int | None = None
@@ -47,10 +47,10 @@ class BatchBackend(Protocol):
         """Whether what a line was refused for is left out from now on."""
 
     async def submit(self, requests: dict[str, Request], mark: str) -> str:
-        """Hand in requests by id; the id of the batch."""
+        """Submit requests by id; the id of the batch."""
 
     async def find(self, mark: str, since: float, count: int) -> str | None:
-        """The id of the batch that was handed in with this mark, ``count`` requests, not before ``since`` (seconds)."""
+        """The id of the batch that was submitted with this mark, ``count`` requests, not before ``since`` (seconds)."""
 
     async def collect(self, batch: str) -> Ended | None:
         """What became of a batch; None while it runs."""

@@ -93,7 +93,7 @@ class OpenAIServer:
         return max(request.max_tokens, FLOOR)
 
     async def submit(self, requests: dict[str, Request], mark: str) -> str:
-        """Hand in a batch; its id."""
+        """Submit a batch; its id."""
         lines = [
             {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": self.body(request)}
             for name, request in requests.items()

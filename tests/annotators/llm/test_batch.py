@@ -162,7 +162,7 @@ def test_hand_in_stop_go_on_and_collect_at_half_price(provider: Any, store: Stor
     assert "which runs" in first["failure"][0]
     with session(STEP):  # another process, later; with more pairs
         judge(provider, store).annotate(make_pairs(40), seed=0)
-    assert [len(b) for b in provider.batches.values()] == [30, 10], "nothing is handed in twice"
+    assert [len(b) for b in provider.batches.values()] == [30, 10], "nothing is submitted twice"
     provider.ended = True
     with session(STEP) as run:
         table = judge(provider, store).annotate(pairs, seed=0)
