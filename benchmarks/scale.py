@@ -76,12 +76,12 @@ def stages(s: Study, r: Rates, judge: float) -> list[Stage]:
         sft = add("sft", 3 * s.demonstrations * text / r.train, [])
         pairs = add("pairs", 2 * s.instructions * sample, [sft])
         for _ in range(s.annotators):
-            told = add("annotation", s.instructions * judge, [pairs])
-            reward = add("reward model", 2 * s.instructions * text / r.train, [told])
+            annotation = add("annotation", s.instructions * judge, [pairs])
+            reward = add("reward model", 2 * s.instructions * text / r.train, [annotation])
             for m in range(s.methods):
                 if m < s.offline:  # two epochs, both sides, and the reference's log-probabilities once
                     seconds = 2 * s.instructions * text * (2 / r.train + 1 / r.score)
-                    needs = [told]
+                    needs = [annotation]
                 else:
                     seconds = s.instructions * (sample + text * (2 / r.score + 1 / r.train))
                     needs = [reward]

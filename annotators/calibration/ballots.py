@@ -1,6 +1,6 @@
 """Votes as arrays: who said what of which pair, and what is known of the pair's two outputs.
 
-Everything is told of the canonical order of a pair's outputs (farm/votes/table.py). Where the file has the texts,
+Everything refers to the canonical order of a pair's outputs (farm/votes/table.py). Where the file has the texts,
 lengths (words), lists and utility are those of :class:`~farm.worlds.text_features.TextFeatures`, so that a bias found
 here means the same when the crowd annotates other texts; where it has only lengths in characters, six make a word.
 """
@@ -80,7 +80,7 @@ def ballots(votes: pd.DataFrame, origin: str = "the votes") -> Ballots:
     order = np.argsort(item, kind="stable")
     table, item = table.iloc[order].reset_index(drop=True), item[order].astype(np.int64)
     if not len(table) or np.bincount(item).max() < 2:
-        raise UserError(f"{origin}: no pair has two votes, so nothing can be told of noise")
+        raise UserError(f"{origin}: no pair has two votes, so noise cannot be estimated")
     annotator, names = pd.factorize(table["annotator"], sort=True)
     first = table["first"].to_numpy(np.float64)
     answer = np.where(first > 0.5, FIRST, np.where(first < 0.5, SECOND, TIE)).astype(np.int64)

@@ -30,7 +30,7 @@ from farm.votes.noise import NoiseEstimate, estimate_noise, flip_from_agreement
 from farm.votes.table import read_votes
 
 _FOR_GROUPS = 12_000
-"""votes on which groups are told apart"""
+"""votes on which the groups are fitted"""
 _FOR_GLAD = 30_000
 ENOUGH = 20
 """votes from which on one annotator's competence is reported"""
@@ -147,7 +147,7 @@ def of_votes(votes: pd.DataFrame, origin: str, *, groups: int | None = None) -> 
     found, tie_spread = matched(given, found, people)
     again = retest.with_oneself(given.table)
     opinion = 0.0
-    # Of one annotator nothing tells a lasting opinion from what anybody sees; a difference must exceed its error.
+    # With one annotator a lasting opinion cannot be separated from shared quality; a difference must exceed its error.
     if again.n >= ENOUGH and len(given.names) > 1 and again.low > retest.agreements(found, 1.0, 0.0)[1]:
         scale, opinion = retest.opinions(found, again.value)
         found = [g.model_copy(update={"spread": round(g.spread * scale, 4)}) for g in found]

@@ -100,7 +100,7 @@ def fit(given: Ballots, groups: int, *, rounds: int = 40) -> Mixture:
 
 
 def best(given: Ballots, most: int = 3) -> Mixture:
-    """The mixture whose number of groups has the smallest BIC; one where annotators cannot be told apart."""
+    """The mixture whose number of groups has the smallest BIC; one group where annotators cannot be distinguished."""
     enough = np.bincount(given.annotator) >= 5
     most = most if enough.sum() >= 2 else 1
     chosen = fit(given, 1)

@@ -77,7 +77,7 @@ def solve(row: Row, given: Ballots | None) -> Group:
     """The one group whose expected statistics are the row's."""
     length, lists, longer, listed, position = _design(given)
     if not (longer.any() and listed.any() and np.isfinite(np.r_[length, lists, position]).all()):
-        raise UserError("--pairs: no output is clearly longer, or none alone has a list, so the biases cannot be told")
+        raise UserError("--pairs: no output is clearly longer, or none alone has a list: the biases cannot be fitted")
 
     def expected(x: Floats) -> Floats:
         spread = np.exp(x[0])

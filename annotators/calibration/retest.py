@@ -22,7 +22,7 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 def with_oneself(table: pd.DataFrame) -> Estimate:
-    """Agreement of the first two votes of the same annotator on the same pair; ``n`` 0 where nobody was asked twice."""
+    """Agreement of the first two votes of the same annotator on the same pair; ``n`` 0 where none was asked twice."""
     both = table[table["first"].notna()].groupby(["item", "annotator"], sort=False)["first"].agg(list)
     pairs = np.array([votes[:2] for votes in both if len(votes) > 1], dtype=np.float64).reshape(-1, 2)
     return mean(1 - np.abs(pairs[:, 0] - pairs[:, 1]))

@@ -59,7 +59,7 @@ def _competence(found: Calibration) -> list[str]:
 def _retest(found: Calibration) -> str:
     again = found.test_retest
     if again is None:
-        return "test-retest: nobody was asked twice"
+        return "test-retest: no annotator was asked twice"
     return (
         f"test-retest: people agree with themselves in {100 * again.value:.1f} % of {again.n} repetitions; "
         f"lasting opinions of {found.opinion_spread:.2f} logits"

@@ -6,8 +6,8 @@
     rating   ``Rating: 5``, or ``{"ratings": {"helpfulness": 5}}``
     ranking  ``Ranking: 2 > 1 > 3``
 
-What cannot be read is None: the row is unparseable, never a coin toss or a tie. What stands before a value is told by
-:func:`annotators.llm.guard.head`, which judged texts are kept free of.
+What cannot be read is None: the row is unparseable, never a coin toss or a tie. What may stand before a value is
+defined by :func:`annotators.llm.guard.head`, which judged texts are kept free of.
 """
 
 from __future__ import annotations

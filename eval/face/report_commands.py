@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder, as `farm run` left it.")],
-    examples: Annotated[int | None, typer.Option(min=0, help="Examples to show; default: as the run was told.")] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=0, help="Examples to show; default: as the run's configuration says.")
+    ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the report in the web browser.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -31,7 +33,7 @@ def report(
 
     configured = settings(run)[1].get("reporter")
     wanted = examples
-    # Only our own reporter's settings are taken over: a run folder may come from anybody; no class is loaded from it.
+    # Only our own reporter's settings are taken over: a run folder may come from anyone; no class is loaded from it.
     if wanted is None and isinstance(configured, dict) and configured.get("class") == "eval.report.html.Html":
         found = configured.get("examples")
         wanted = found if isinstance(found, int) and found >= 0 else None

@@ -1,6 +1,6 @@
 """A run folder evaluated again, from its verdicts alone: no model, no annotator, and no class that the folder names.
 
-A folder may come from anybody, so only our own evaluators' numbers are taken over from its configuration.
+A folder may come from anyone, so only our own evaluators' numbers are taken over from its configuration.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The parts of a validation: votes told of the same output, majorities, and a judge against the others of each item."""
+"""The parts of a validation: votes for the same output, majorities, and a judge against the others of each item."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def told_alike(judge: pd.DataFrame, humans: pd.DataFrame) -> tuple[pd.DataFrame,
 
 
 def _turned(votes: pd.DataFrame, where: NDArray[np.bool_]) -> pd.DataFrame:
-    """Votes told of the other output in these rows."""
+    """Votes with the two outputs swapped in these rows."""
     out = votes.assign(first=np.where(where, 1 - votes["first"], votes["first"]))
     for name in ("model", "length", "list"):
         if f"{name}_1" in votes:

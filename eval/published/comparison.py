@@ -86,7 +86,7 @@ def compare(
     """Compare a board (column ``method``) with a published one (index = methods) by name.
 
     Args:
-        recipe: options of the published length control that were not given; told where its numbers are not equal.
+        recipe: options of the published length control that were not given; mentioned where its numbers are not equal.
     """
     limits = COMPARED | (tolerances or {})
     mine = ours.set_index("method")

@@ -1,4 +1,4 @@
-"""Which instruction of AlpacaEval's 805 is this? Told from the text, never from the position in a file.
+"""Which instruction of AlpacaEval's 805 is this? Recognised by the text, never from the position in a file.
 
 The published difficulties are numbered by the official order of the evaluation set. ``alpaca_eval_order.txt`` holds
 the ids (:func:`farm.base.rng.text_id`, 64 bits in hexadecimal) of the 805 texts in that order: enough to recognise an

@@ -1,4 +1,4 @@
-"""Annotations told of one side: the baseline first, in whatever order a row has the two outputs.
+"""Annotations in one orientation: the baseline first, in whatever order a row has the two outputs.
 
 The baseline is the generator that every row has. A row that has it second is turned, with its verdict. Verdicts of
 different judges are not comparable: :func:`check_judges` refuses a board of them.
@@ -67,7 +67,7 @@ def turned_to(annotations: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def like(humans: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
-    """Human annotations in the order of these, whose baseline stands first: told by the generators, or by the texts."""
+    """Human annotations in the order of these, whose baseline stands first; matched by generators or texts."""
     if all(set(_SIDES) <= set(t.columns) for t in (humans, annotations)):
         return turned_to(humans, str(annotations["generator_1"].iloc[0]))
     texts = ["instruction", "output_1", "output_2"]

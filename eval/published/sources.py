@@ -2,7 +2,7 @@
 
 A directory in AlpacaEval's layout is ``<model>/<annotator>/annotations.json``; the directory's name is the method's
 name (files sometimes say something else, "example" for instance). A file's method is its ``model_dir``, ``method`` or
-``generator_2``. Battles files are told by their columns and read by :mod:`eval.ratings.battles`.
+``generator_2``. Battles files are recognised by their columns and read by :mod:`eval.ratings.battles`.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Battles:
 
 
 def is_battles(path: Path) -> bool:
-    """Whether a file holds battles rather than annotations (told from its columns)."""
+    """Whether a file holds battles rather than annotations (recognised by its columns)."""
     files.check(path)
     columns = set(_columns(path))
     return "winner" in columns and any(a in columns and b in columns for a, b in SIDES)

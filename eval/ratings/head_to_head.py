@@ -106,15 +106,15 @@ class HeadToHead:
 
         With ``soft`` the probability of it, where the judge knows its own.
         """
-        told = records.in_random_order(lambda shown: self.judge.annotate(shown, seed=seed), table, seed)
-        verdict = 2 - pd.to_numeric(told["preference"]).to_numpy(np.float64)
-        if soft and "p_first" in told.columns:
-            probability = pd.to_numeric(told["p_first"]).to_numpy(np.float64)
+        found = records.in_random_order(lambda shown: self.judge.annotate(shown, seed=seed), table, seed)
+        verdict = 2 - pd.to_numeric(found["preference"]).to_numpy(np.float64)
+        if soft and "p_first" in found.columns:
+            probability = pd.to_numeric(found["p_first"]).to_numpy(np.float64)
             verdict = np.where(np.isnan(probability), verdict, probability)
-        return np.where(told["status"].to_numpy() == "ok", verdict, np.nan)
+        return np.where(found["status"].to_numpy() == "ok", verdict, np.nan)
 
     def _best_responses(self, comparison: Comparison, methods: list[str]) -> Floats | None:
-        """How often the best answer to each method wins, [M, n] (NaN without verdicts); None where nobody is asked."""
+        """How often the best answer to each method wins, [M, n] (NaN without verdicts); None where none is computed."""
         if not self.best_responses:
             return None
         answers = _answers(comparison)

@@ -1,4 +1,4 @@
-"""Examples side by side: drawn at random, so that nobody chose them."""
+"""Examples side by side: drawn at random, not selected."""
 
 from __future__ import annotations
 

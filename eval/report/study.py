@@ -195,8 +195,8 @@ def _mismatches(table: pd.DataFrame) -> dict[str, Any] | None:
     )
     columns = [Column("Better in simulation", numeric=False), Column("Better with people", numeric=False)]
     columns += [Column("Simulated difference", "percent points"), Column("Human difference", "percent points")]
-    told = 0 < clear < len(table)  # else a column of the same word
-    if told:
+    some_clear = 0 < clear < len(table)  # else a column of the same word
+    if some_clear:
         columns.append(Column("Beyond doubt", "both differences at 5 %, Holm over all pairs", numeric=False))
     rows = [
         [
@@ -206,7 +206,7 @@ def _mismatches(table: pd.DataFrame) -> dict[str, Any] | None:
                 wording.number(r["simulated_difference"], 1, signed=True), (f"p {wording.number(r['simulated_p'], 3)}",)
             ),
             Cell(wording.number(r["human_difference"], 1, signed=True), (f"p {wording.number(r['human_p'], 3)}",)),
-            *([Cell("yes" if r["clear"] else "no")] if told else []),
+            *([Cell("yes" if r["clear"] else "no")] if some_clear else []),
         ]
         for r in table.to_dict(orient="records")
     ]

@@ -21,7 +21,7 @@ _BIASES = {"longer": "Prefers the longer answer", "lists": "Prefers lists", "fir
 
 
 def section(run: RunFolder) -> dict[str, Any] | None:
-    """Agreement beside the ceiling, kappa and habits; nothing where nobody else judged the same pairs."""
+    """Agreement beside the ceiling, kappa and habits; nothing where no other annotator judged the same pairs."""
     other = next((r for r in ("humans", "gold") if r in run.judged), None)
     judge = run.judged.get("judge")
     if other is None or judge is None or not all(set(t.columns) >= _NEEDED for t in (judge, run.judged[other])):

@@ -126,7 +126,7 @@ class _Connection:
         self._adapter_stamp, self._adapters = Stamp(), 0
         self._adapter: str | None = None  # the one that the server was given last
         self._known = False  # what it holds
-        self._told = False  # of new weights, and nothing was written since
+        self._renewed = False  # new weights were handed over, and nothing was written since
         self._folder: Folder | None = None
 
     def _only_model(self) -> str:
@@ -142,8 +142,8 @@ class _Connection:
         """Responses under the model's weights as they are now."""
         with self._with_weights(model):
             found = self._write(request)
-            told, self._told = self._told, False
-        return Written(*found, handed_over=told)
+            renewed, self._renewed = self._renewed, False
+        return Written(*found, handed_over=renewed)
 
     @contextlib.contextmanager
     def _with_weights(self, model: Any) -> Iterator[None]:
@@ -157,7 +157,7 @@ class _Connection:
             return
         with self._held.using(weights, not self._known, lambda: self._hand_over(model, weights)) as handed_over:
             self._known = True
-            self._told |= handed_over
+            self._renewed |= handed_over
             if alone:
                 self._hand_over_adapter(model)
             yield
@@ -190,7 +190,7 @@ class _Connection:
         """Of a server whose weights nobody can change the first ones asked for are thought to be its own, and looked at
         as after a hand-over."""
         if self._first is None:
-            self._first, self._told = weights, True
+            self._first, self._renewed = weights, True
         if self._first != weights:
             raise UserError(
                 f"engine server: these are not the weights that {self._root} was first sampled with, and it cannot be "
@@ -216,12 +216,12 @@ class _Connection:
 
     def _hand_over_adapter(self, model: Any) -> None:
         if not adapters.inside(model):
-            self._told |= self._name != self._served
+            self._renewed |= self._name != self._served
             self._name = self._served
             return
         own = adapters.parameters(model)
         if self._adapter is not None and self._adapter_stamp.is_current(own):
-            self._told |= self._name != self._adapter
+            self._renewed |= self._name != self._adapter
             self._name = self._adapter
             return
         self._adapters += 1
@@ -230,7 +230,7 @@ class _Connection:
         name = f"{self._path().name}-{self._adapters}"
         adapters.save(model, path)
         self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
-        before, self._adapter, self._name, self._told = self._adapter, name, name, True
+        before, self._adapter, self._name, self._renewed = self._adapter, name, name, True
         self._adapter_stamp.put(own)
         if before is not None:
             self._post("/v1/unload_lora_adapter", {"lora_name": before})

@@ -123,7 +123,7 @@ class _Running:
         self._adapters, self._adapter = 0, None
         with self._written(model) as folder, children.that_end_with_us() as self._over:
             self._llm = _started(settings, writer, str(folder))
-        self._told = True  # of new weights, and nothing was written since
+        self._renewed = True  # new weights were handed over, and nothing was written since
 
     @contextlib.contextmanager
     def _written(self, model: Any) -> Iterator[Path]:
@@ -146,13 +146,13 @@ class _Running:
                 self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
                 if not self._llm.reset_prefix_cache():
                     raise RuntimeError("vLLM cannot empty its cache of prompts, which the old weights made")
-            self._adapter_stamp, self._told = Stamp(), True
+            self._adapter_stamp, self._renewed = Stamp(), True
         if self._alone:
             self._hand_over_adapter(model)
 
     def _hand_over_adapter(self, model: Any) -> None:
         if not adapters.inside(model):
-            self._told |= self._adapter is not None
+            self._renewed |= self._adapter is not None
             self._adapter = None
             return
         own = adapters.parameters(model)
@@ -165,7 +165,7 @@ class _Running:
         adapters.save(model, path)
         self._adapter = LoRARequest(f"adapter {self._adapters}", self._adapters, str(path))
         self._adapter_stamp.put(own)
-        self._told = True
+        self._renewed = True
 
     def write(self, model: Any, request: Request) -> Written:
         """Responses under the model's weights as they are now."""
@@ -193,8 +193,8 @@ class _Running:
         answers = self._llm.generate(prompts, parameters, use_tqdm=False, lora_request=self._adapter)
         if request.progress:
             request.progress(len(answers))
-        told, self._told = self._told, False
-        return written([a.outputs[0] for a in answers], request, told)
+        renewed, self._renewed = self._renewed, False
+        return written([a.outputs[0] for a in answers], request, renewed)
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()

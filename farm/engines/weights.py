@@ -164,7 +164,7 @@ def write_model(model: Any, folder: Path, merge: bool) -> None:
         tensors = adapters.merged(model)
     else:
         tensors = {n.replace(".base_layer.", "."): t for n, t in adapters.tensors(model).items() if ".lora_" not in n}
-    # vLLM's reload_weights does not follow a tie between input and output embedding: it is told of none.
+    # vLLM's reload_weights does not follow a tie between input and output embedding: so none is declared.
     config = model.config.to_dict() | {"architectures": [type(model).__name__], "tie_word_embeddings": False}
     config |= {"dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}
     type(model.config)(**config).to_json_file(folder / "config.json", use_diff=False)

@@ -1,4 +1,4 @@
-"""Alarms while a method learns: told the metrics of each step, they warn, and stop a training that cannot recover.
+"""Alarms while a method trains: they read the metrics of each step, warn, and stop a training that cannot recover.
 
     not finite        a metric that is NaN or infinite stops the training; a warning where it is only a diagnostic
     KL                above 50 nats a response a warning; above 500 it stops; likewise a method that learns from pairs

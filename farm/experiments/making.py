@@ -25,7 +25,7 @@ def learn(name: str, method: Method, learning: Learning, place: Place) -> Facts:
     """Train, and save what was learned (``model``) and its metrics (``metrics.jsonl``)."""
     lines: list[str] = []
     latest: dict[str, float] = {}  # what is logged in some steps only is shown until it is logged again
-    noted, alarms = _ProgressFile(place.told), Alarms(name)
+    noted, alarms = _ProgressFile(place.progress), Alarms(name)
     with progress.task(f"training {name}") as work, trackers.tracker(name) as track:
 
         def log(metrics: dict[str, float]) -> None:

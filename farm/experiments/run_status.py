@@ -143,8 +143,8 @@ def _left(found: dict[str, Any]) -> float | None:
     for stage in waiting:
         whole = stage["estimate"] if stage["estimate"] is not None else typical
         if stage["state"] == "running":
-            told = stage.get("progress")
-            share = told["done"] / told["total"] if told and told.get("total") else 0.0
+            progress = stage.get("progress")
+            share = progress["done"] / progress["total"] if progress and progress.get("total") else 0.0
             since = time.time() - stage["time"]
             whole = max(since / share - since, 0.0) if share > 0.05 else max(whole - since, 0.0)
         left += whole
@@ -178,12 +178,12 @@ def lines(found: dict[str, Any]) -> list[str]:
         out.append(f"left     about {duration(found['seconds_left'])}")
     for stage in stages:
         if stage["state"] == "running":
-            told = stage.get("progress") or {}
-            of = f" of {told['total']}" if told.get("total") else ""
-            steps = f"  {told['done']}{of}" if told else ""
+            progress = stage.get("progress") or {}
+            of = f" of {progress['total']}" if progress.get("total") else ""
+            steps = f"  {progress['done']}{of}" if progress else ""
             out.append(f"now      {stage['name']}{steps}, for {duration(time.time() - stage['time'])}")
-            if told.get("note"):
-                out += _said("", told["note"])
+            if progress.get("note"):
+                out += _said("", progress["note"])
     for stage in stages:
         if stage["state"] == "failed":
             out += _said("failed", f"{stage['name']}: {stage['reason']}")
@@ -192,7 +192,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def _said(label: str, text: str) -> list[str]:
     """Lines of at most 80 columns with a label before the first."""
-    # The numbers of a step are told apart by two blanks; a number stays with its name.
+    # The numbers of a step are separated by two blanks; a number stays with its name.
     words = [part.replace(" ", "\0") for part in text.split("  ")] if "  " in text else [text]
     folded = textwrap.wrap("  ".join(words), 80 - _INDENT, break_long_words=False, break_on_hyphens=False)
     return [f"{'' if n else label:<{_INDENT}}{line}".replace("\0", " ") for n, line in enumerate(folded)]

@@ -43,11 +43,11 @@ def parameters(model: str) -> float | None:
     (7000000000.0, 135000000.0, None)
     """
     if (file := Path(model) / "config.json").is_file():
-        told = json.loads(file.read_text())
+        config = json.loads(file.read_text())
         try:
-            width, layers, inner = told["hidden_size"], told["num_hidden_layers"], told["intermediate_size"]
-            shared = told.get("num_key_value_heads", told["num_attention_heads"]) / told["num_attention_heads"]
-            return float(layers * width * ((2 + 2 * shared) * width + 3 * inner) + told["vocab_size"] * width)
+            width, layers, inner = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
+            shared = config.get("num_key_value_heads", config["num_attention_heads"]) / config["num_attention_heads"]
+            return float(layers * width * ((2 + 2 * shared) * width + 3 * inner) + config["vocab_size"] * width)
         except KeyError:
             return None
     found = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", model.lower())

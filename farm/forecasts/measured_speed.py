@@ -1,8 +1,8 @@
-"""Time of stages that nothing is on record about, by what this machine does in a second.
+"""Time of stages without a recorded duration, estimated from the tokens that this machine processes in a second.
 
-A world may say what its base policy is like before it is trained (:class:`Rehearsed`). On that, a few steps of each
-kind are timed: training, reading (log-probabilities without a gradient) and writing; a stage takes as long as its
-tokens do. Programs that give verdicts are timed on a few pairs. Nothing is kept, and nobody is asked.
+A world may give an untrained policy of the size of its base policy (:class:`Benchmarkable`). On that, a few steps of
+each kind are timed: training, reading (log-probabilities without a gradient) and sampling; a stage takes as long as its
+tokens do. Annotators that are programs are timed on a few pairs. Nothing is kept, and no model or person is asked.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ ENOUGH = 0.25
 
 
 @runtime_checkable
-class Rehearsed(Protocol):
-    """A world whose base policy can be imitated at no cost."""
+class Benchmarkable(Protocol):
+    """A world that gives an untrained policy to be timed."""
 
     def untrained_policy(self) -> tuple[Policy, int]:
         """A policy as large as the base policy, and how many texts are yet to be trained on before that is there."""
@@ -57,7 +57,7 @@ class MeasuredSpeed:
         self._verdicts: dict[bytes, float] = {}
 
     def seconds(self, setting: Setting, texts: Texts | None) -> float | None:
-        """Of a stage that samples or trains; None where the world cannot be rehearsed, or the work is not known."""
+        """Of a stage that samples or trains; None where the world gives no policy to time, or the work is unknown."""
         if texts is None or (speed := self._of(setting)) is None:
             return None
         counted = arithmetic.tokens(texts, speed.response, speed.prompt)
@@ -104,7 +104,7 @@ def _pairs(setting: Setting) -> pd.DataFrame:
 def _measured(setting: Setting) -> _Speed | None:
     world = setting.world
     try:
-        if not isinstance(world, Rehearsed) or (texts := world.demonstrations(READ)) is None:
+        if not isinstance(world, Benchmarkable) or (texts := world.demonstrations(READ)) is None:
             return None
         policy, documents = world.untrained_policy()
     except UserError:  # the model's libraries are not installed; the run itself will say so
@@ -132,8 +132,8 @@ def _measured(setting: Setting) -> _Speed | None:
     written: list[int] = []
 
     def write() -> None:
-        told = policy.sample(asked, seed=0, purpose="rehearsal", max_new_tokens=NEW_TOKENS)
-        written.append(int(told.lengths().sum()))
+        samples_written = policy.sample(asked, seed=0, purpose="rehearsal", max_new_tokens=NEW_TOKENS)
+        written.append(int(samples_written.lengths().sum()))
 
     read_tokens = len(samples) * (prompt + response)
     return _Speed(

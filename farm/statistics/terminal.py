@@ -135,8 +135,8 @@ def _lines(
     names = [str(c) for c in columns] if heads is None else list(heads)
     place: dict[Any, Callable[[str, int], str]] = {c: str.ljust if c in left else str.rjust for c in columns}
     rows = [[_parts(n) if heads is None else _broken(n, widths[c]) for n, c in zip(names, columns, strict=True)]]
-    told = texts.itertuples(index=False)
-    rows += [[_broken(v, widths[c]) for v, c in zip(values, columns, strict=True)] for values in told]
+    table = texts.itertuples(index=False)
+    rows += [[_broken(v, widths[c]) for v, c in zip(values, columns, strict=True)] for values in table]
     out = []
     for k, row in enumerate(rows):
         high = max(map(len, row))

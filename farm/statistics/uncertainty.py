@@ -168,10 +168,10 @@ def limits(
     equal = count if effective is None else np.asarray(effective, dtype=np.float64)
     p = np.clip((np.asarray(value, dtype=np.float64) - low) / (high - low), 0, 1)
     variance = np.square(np.asarray(standard_error, dtype=np.float64) / (high - low))
-    most, told = p * (1 - p), 4 * p * (1 - p) * count
+    most, information = p * (1 - p), 4 * p * (1 - p) * count
     with np.errstate(invalid="ignore", divide="ignore"):
         part = np.where(most > 0, variance * equal / most, 1.0)
-        n = equal * (told + 1) / (told * part + 1)
+        n = equal * (information + 1) / (information * part + 1)
         square = np.square(student(count - 1 if degrees is None else degrees, confidence)) / n
         centre = (p + square / 2) / (1 + square)
         half = np.sqrt(square * most + np.square(square) / 4) / (1 + square)

@@ -3,8 +3,8 @@
 A stage's folder appears whole or not at all, and is done only while it is what was written
 (:mod:`farm.storage.sealed`): a run that was killed finds only finished stages, and a damaged one is made again. While
 a stage is made, one process holds its lock; another that wants the same stage waits and finds it done. Beside its
-place lies ``<stage>.partial``, which outlives a kill: there a method may leave checkpoints, and the progress of the
-stage is told. How long each stage took is kept in ``timings.jsonl``, from which later runs are estimated.
+place lies ``<stage>.partial``, which outlives a kill: it holds the checkpoints of a method and the progress of the
+stage. How long each stage took is kept in ``timings.jsonl``, from which later runs are estimated.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Place:
     """empty at first; what is in it when the stage is done is the stage"""
     checkpoints: Path
     """outlives a kill; removed when the stage is done"""
-    told: Path
+    progress: Path
     """a file for the progress of the stage, as JSON"""
 
 
@@ -82,7 +82,7 @@ class Artifacts:
         return self.root / f"{name.replace(' ', '-').replace('/', '-')}-{key[:16]}"
 
     def done(self, name: str, key: str) -> bool:
-        """Whether a stage is there as it was made; its files are read, each once in a process. Damage is told."""
+        """Whether a stage is there as it was made; its files are read, each once in a process. Damage is reported."""
         return sealed.whole(self.folder(name, key))
 
     def there(self, name: str, key: str) -> bool:
@@ -132,8 +132,8 @@ class Artifacts:
             checkpoints = partial / "checkpoints"
             checkpoints.mkdir(exist_ok=True)
             started = time.monotonic()
-            told = make(Place(new, checkpoints, partial / "progress.json"))
-            noted = {"name": name, "key": key, "seconds": time.monotonic() - started, **facts, **(told or {})}
+            returned = make(Place(new, checkpoints, partial / "progress.json"))
+            noted = {"name": name, "key": key, "seconds": time.monotonic() - started, **facts, **(returned or {})}
             (new / "stage.json").write_text(json.dumps(noted, indent=1, default=str))
         self._note({k: v for k, v in noted.items() if k != "description"})
 

@@ -2,7 +2,7 @@
 
 A folder is written beside its place under a name of ours, and renamed when its files have reached the disk: a kill or a
 power cut leaves the old folder, the new one or none. ``files.json`` in it holds the size and the SHA-256 of every file.
-While it is written its process holds a lock on it, so that what a kill left can be told from what is under way.
+While it is written its process holds a lock on it, which distinguishes what a kill left from what is under way.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def read_data_set(name: str) -> pd.DataFrame:
 
 
 def _fits(path: str, patterns: Sequence[str]) -> bool:
-    # As the client has it: * goes across folders, so what is at the top has to be told apart.
+    # As the client has it: * goes across folders, so what is at the top has to be kept apart.
     return any(fnmatch(path, p) and (p.count("/") == path.count("/") or "/" in p) for p in patterns)
 
 

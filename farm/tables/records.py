@@ -211,7 +211,7 @@ def swapped(table: pd.DataFrame, where: NDArray[np.bool_]) -> pd.DataFrame:
 
 
 def in_random_order(annotate: Callable[[pd.DataFrame], pd.DataFrame], pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Annotations of pairs each shown in an order drawn for it, told in the order of ``pairs``.
+    """Annotations of pairs each shown in an order drawn for it, with verdicts in the order of ``pairs``.
 
     So a bias for the first place turns into noise instead of favouring one side. The draw is keyed by the pair; column
     ``shown_first`` says which output (1 or 2) the annotator saw first.
@@ -219,5 +219,5 @@ def in_random_order(annotate: Callable[[pd.DataFrame], pd.DataFrame], pairs: pd.
     ids = PairIds(pairs)
     shown_swapped = (rng.uniform(seed, "order of presentation", ids.pair) < 0.5) != ids.swapped
     pairs = pairs.drop(columns="shown_first", errors="ignore")  # of an earlier annotation
-    told = annotate(swapped(pairs, shown_swapped))
-    return swapped(told.assign(shown_first=told.get("shown_first", 1)), shown_swapped)
+    found = annotate(swapped(pairs, shown_swapped))
+    return swapped(found.assign(shown_first=found.get("shown_first", 1)), shown_swapped)

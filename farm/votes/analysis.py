@@ -23,7 +23,7 @@ from farm.statistics.uncertainty import SHARE, Estimate, mean
 Floats = NDArray[np.float64]
 
 FEW = 10
-"""items below which an agreement of sets of labels is not told: a mean of so few says nothing"""
+"""items below which an agreement of sets of labels is not reported: a mean of so few says nothing"""
 
 
 def _estimates(votes: Floats) -> list[tuple[Floats, float]]:

@@ -5,7 +5,7 @@ Two one-parameter models of a vote, both with the same average agreement but ano
 * constant flips: every vote is wrong with probability p;
 * difficulty: an item has a margin t ~ N(0, sigma^2), and a vote is right with probability sigmoid(|t|).
 
-Which fits is told by the histogram of splits (how many items had 5:0, 4:1, 3:2 ...), not by the agreement. Neither
+Which fits is decided by the histogram of splits (how many items had 5:0, 4:1, 3:2 ...), not by the agreement. Neither
 model favours an output, so which of the two is called first is arbitrary, and 4:1 and 1:4 are one kind of split.
 """
 

@@ -134,7 +134,7 @@ def from_table(table: pd.DataFrame, origin: str, *, annotator: str = "annotator"
 
 
 def _shown_swapped(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether the row's second output was shown first although the verdict is told in the row's order."""
+    """Whether the row's second output was shown first although the verdict refers to the row's order."""
     if "swapped" in table:
         return np.array([str(v).lower() in ("1", "true", "1.0") for v in table["swapped"]], dtype=bool)
     if "shown_first" in table:

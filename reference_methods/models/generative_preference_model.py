@@ -4,7 +4,7 @@
     P(y > y') = 1/2 [sigma(d(y, y')) + 1 - sigma(d(y', y))]            both orders, so that neither place is favoured
 
 The verdict is a probability, not the likelier word. Fitting raises the likelihood of the verdict that the annotators
-gave, one order a pair, drawn for it; how much the two orders still disagree is told by :meth:`Judge.asymmetry`.
+gave, one order a pair, drawn for it; how much the two orders still disagree is measured by :meth:`Judge.asymmetry`.
 
 Papers: the pairwise models of Munos et al. (arXiv 2312.00886) and RLHF workflow (arXiv 2405.07863), which put the
 question in words and read a label token. Texts of responses are quoted as they are: a model that was fitted to verdicts

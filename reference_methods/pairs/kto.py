@@ -90,7 +90,7 @@ def mismatched(pairs: Preferences, seed: int) -> Samples:
 
     The response is to the same prompt only where more than half of all pairs are of that prompt.
     """
-    ids = rng.combine(pairs.ids, rng.text_ids(pairs.first.outputs))  # both orders of a pair are told apart
+    ids = rng.combine(pairs.ids, rng.text_ids(pairs.first.outputs))  # the two orders of a pair differ
     order = rng.permutation(ids, seed, "kto/others")
     prompts = rng.text_ids(pairs.first.prompts)[order]
     _, first, prompt, counts = np.unique(prompts, return_index=True, return_inverse=True, return_counts=True)

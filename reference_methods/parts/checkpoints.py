@@ -1,4 +1,4 @@
-"""Checkpoints in the middle of a training: stop at any moment, start again, and end where an undisturbed run ends.
+"""Checkpoints in the middle of a training: stop at any moment, start again, and end where an uninterrupted run ends.
 
 Every draw and every batch is keyed (farm.base.rng), so a training is known by few things: the parameters that train,
 the moments of their optimizer, the number of the next step, and the lines logged so far. They are written to

@@ -1,9 +1,9 @@
-"""A policy that is told what is wanted of it: a control text before every prompt, which nobody else sees.
+"""A policy conditioned on a control text before every prompt, which is hidden from judges and scorers.
 
 Reward conditioning and Quark write a verdict before the prompt, train on what follows, and then ask for the best. The
 control text is a special token of the tokenizer, or words. What such a policy writes belongs to the plain prompt: its
 samples carry the prompt's tokens without the control text, so that judges, reward models and the reference of a KL see
-what anybody sees.
+the plain prompt.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _chunks(groups: list[list[int]], size: int) -> Iterator[list[int]]:
 
 
 def _in_units(progress: Callable[[int], None] | None, n: int) -> Callable[[int], None] | None:
-    """A progress callback that is told of candidates and tells of responses, n candidates each."""
+    """A progress callback that takes numbers of candidates and reports responses, n candidates each."""
     if progress is None:
         return None
     done = 0

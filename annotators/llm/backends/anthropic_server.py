@@ -2,9 +2,9 @@
 
 Address from ``base_url`` or ANTHROPIC_BASE_URL; which key goes there is said in keys.py. The API gives no
 log-probabilities, so verdicts come as structured output or are read from the text. Claude models since Opus 4.7 accept
-no temperature (leave it null). Those of today think before they answer unless they are told not to, and what they
-think counts in ``max_tokens``: they are told not to where a judge has no ``thinking``, and get room where they always
-do.
+no temperature (leave it null). Those of today think before they answer unless thinking is switched off, and their
+thinking counts in ``max_tokens``: it is switched off for a judge without ``thinking``, and models that always think
+get additional tokens.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from farm.base.errors import UserError, need
 from farm.base.progress import note
 
 ROOM = 2000
-"""tokens of room to think for a model that cannot be told not to"""
+"""tokens to think with, for a model whose thinking cannot be switched off"""
 
 
 class AnthropicServer:
@@ -147,7 +147,7 @@ class AnthropicServer:
             raise UserError(f"{self.who} accepts no temperature: set `temperature: null` ({redacted(said)})") from None
         if "thinking" in said and "thinking" not in self._adapted and (sent is None or "thinking" in sent):
             self._adapted.add("thinking")
-            note(f"{self.who} cannot be told not to think: asked with {ROOM:,} tokens of room for it; see `thinking`")
+            note(f"{self.who} always thinks: asked with {ROOM:,} additional tokens for it; see `thinking`")
             return True
         of_format = ("output_config" in said or "format" in said) and "format" not in self._adapted
         if of_format and (sent is None or "format" in sent.get("output_config", {})):

@@ -21,7 +21,7 @@ TIMEOUT = 600.0
 LEAN = True
 """whether plain ``http`` servers on this machine are asked without the SDK's transport"""
 _HEADERS = ("authorization", "x-api-key", "anthropic-version", "user-agent")
-"""all that a server is told beside the question; the provider's own is told the next two as well"""
+"""the headers that every server gets; the provider's own server gets the next two as well"""
 _OWN_HEADERS = ("openai-organization", "openai-project")
 _TRANSPORT = ("host", "accept", "accept-encoding", "connection", "content-type", "content-length", "transfer-encoding")
 

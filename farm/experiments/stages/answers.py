@@ -66,7 +66,7 @@ class Answers:
         return Size(n, like=spec, texts=Texts(0.0, n * (choices + 2), n * choices * (2 if self.of == SFT else 1)))
 
     def make(self, at: StageContext) -> Facts | None:
-        s, e, file = self.setting, self.setting.experiment, at.place.told
+        s, e, file = self.setting, self.setting.experiment, at.place.progress
         held_out = s.world.instructions(e.split, e.sizes.evaluation)["instruction"]
         prompts = np.repeat(held_out.to_numpy(), e.sizes.samples).tolist()
         writer, proxy, start, t = self.writer(), self.proxy(), sft_policy(s, at), e.answer_temperature

@@ -47,8 +47,8 @@ class MethodStage:
         return found
 
     def reads(self) -> Sequence[Stage]:
-        told = (Annotation(self.setting),) if "preferences" in self.needs else ()
-        return (*sft(self.setting), *told, *self.models().values())
+        feedback = (Annotation(self.setting),) if "preferences" in self.needs else ()
+        return (*sft(self.setting), *feedback, *self.models().values())
 
     def describe(self) -> dict[str, Any]:
         e, described = self.setting.experiment, self.setting.description

@@ -44,7 +44,7 @@ class Pairs:
         train = s.world.instructions("train")
         rows = np.arange(e.sizes.pairs) % len(train)
         prompts = train["instruction"].to_numpy()[np.repeat(rows, 2)].tolist()
-        policy, temperature, file = sft_policy(s, at), e.temperature, at.place.told
+        policy, temperature, file = sft_policy(s, at), e.temperature, at.place.progress
         samples = making.sample(s, policy, prompts, "pairs", temperature, "sampling pairs", file)
         table = _pair_table(samples.select(range(0, len(samples), 2)), samples.select(range(1, len(samples), 2)))
         table.to_parquet(at.place.folder / "pairs.parquet", index=False)

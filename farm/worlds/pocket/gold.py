@@ -5,8 +5,8 @@ thing hurts: with ``f`` sentences of a style it has ``a f - c f²`` (two separat
 weigh them differently), relevance saturates, surplus length costs quadratically. A reward model trained where texts
 are moderate can therefore be led astray where they are not.
 
-The weights are free: the base model is told what texts are like, never what they are worth, so other weights need no
-other base model.
+The weights are free: the base model is trained on texts, never on their utility, so other weights need no other base
+model.
 """
 
 from __future__ import annotations

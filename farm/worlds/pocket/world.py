@@ -86,5 +86,5 @@ class PocketWorld:
         return base_policy(self._requests["train"], PRETRAINING, self.training, self.seed)
 
     def untrained_policy(self) -> tuple[Policy, int]:
-        """As :class:`farm.forecasts.measured_speed.Rehearsed`."""
+        """As :class:`farm.forecasts.measured_speed.Benchmarkable`."""
         return untrained_policy(self._requests["train"], PRETRAINING, self.training, self.seed)

@@ -2,9 +2,9 @@
 
     J(p, q) = p'Pq - beta KL(p || ref) + beta KL(q || ref),      P[i, j] = P(y_i > y_j),  P + P' = 1
 
-The game is symmetric, so at its equilibrium (Nash) both play the same policy and nobody gains by another. With
+The game is symmetric, so at its equilibrium (Nash) both play the same policy and neither gains by another. With
 beta > 0 the equilibrium is the only fixed point of the best response, log pi = log ref + P pi / beta + c; with beta = 0
-it is the von Neumann winner, a linear programme. How far a policy is from it is told by its duality gap
+it is the von Neumann winner, a linear programme. How far a policy is from it is measured by its duality gap
 
     gap(p) = 2 (max_q J(q, p) - 1/2) >= 0,      the maximum being at the best response q ~ ref exp(P p / beta).
 
