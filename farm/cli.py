@@ -44,7 +44,7 @@ def _application() -> typer.Typer:
     app.command("list")(list_configs)
     app.command()(doctor)
     commands.register(app)
-    for entry in sorted(entry_points(group="farm.face.commands"), key=lambda e: e.name):
+    for entry in sorted(entry_points(group="farm.commands"), key=lambda e: e.name):
         try:
             register = entry.load()
         except Exception as error:  # a plug-in that is broken must not take the other commands with it
@@ -84,8 +84,10 @@ def main() -> None:
     except BaseException as error:
         if debug and isinstance(error, Exception):
             raise
-        # Ctrl-C in the middle of an import comes up as any error.
-        status = _ended(KeyboardInterrupt() if interrupted else cause(error))
+        ended = cause(error)
+        if interrupted and not isinstance(ended, UserError):  # Ctrl-C in the middle of an import comes up as any error
+            ended = KeyboardInterrupt()
+        status = _ended(ended)
     sys.exit(status)
 
 

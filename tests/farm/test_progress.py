@@ -101,7 +101,7 @@ def test_a_line_of_numbers_behind_the_last_step_is_no_step(monkeypatch, tmp_path
     import contextlib
     from types import SimpleNamespace
 
-    from farm import stages
+    from farm.experiments import making
     from farm.roles.protocols import Learning
 
     shown = []
@@ -116,8 +116,8 @@ def test_a_line_of_numbers_behind_the_last_step_is_no_step(monkeypatch, tmp_path
             learning.log({"step": step, "loss": 1.0})
         return SimpleNamespace(save=lambda place: None)
 
-    monkeypatch.setattr(stages.progress, "task", task)
+    monkeypatch.setattr(making.progress, "task", task)
     place = SimpleNamespace(told=None, folder=tmp_path, checkpoints=None)
     learning = Learning(seed=0, policy=None, prompts=None)
-    facts = stages.Stages._learn(SimpleNamespace(), "rm", SimpleNamespace(train=train), learning, place)
+    facts = making.learn("rm", SimpleNamespace(train=train), learning, place)
     assert shown[-1] == (3, 3) and facts["steps"] == 4

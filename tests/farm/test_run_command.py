@@ -65,15 +65,8 @@ def test_only_and_force(place: Path, run: Run) -> None:
 
     status, shown, said = run("--out", "all", "--only", "dpo, best_of_n")
     assert status == 0
-    # With a reward model its scores stand beside all answers; the texts and the verdicts on them are the same.
-    assert made(said) == {
-        "training reward_model",
-        "training best_of_n",
-        "answers of sft",
-        "answers of the baseline",
-        "answers of dpo",
-        *answered("best_of_n"),
-    }
+    # With a reward model its scores stand beside all answers, which are made again, with the verdicts on them.
+    assert made(said) == {"training reward_model", "training best_of_n", *answered("sft", "dpo", "best_of_n")}
     assert methods(place / "all") == {"sft", "dpo", "best_of_n"}
 
     status, shown, said = run("--out", "again", "--force", "dpo")

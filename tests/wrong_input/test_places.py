@@ -226,4 +226,4 @@ def test_sentences_are_short() -> None:
 def test_fewer_instructions_than_were_asked_for_is_said() -> None:
     study = experiment.load("pocket", ["sizes.evaluation=500"])
     with pytest.warns(Alarm, match="`sizes.evaluation` is 500, but the world has 200 instructions"):
-        Plan(study.variants[0].experiment, study.origin).check()
+        Plan(study.variants[0].experiment, study.origin).setting.check()
