@@ -10,6 +10,7 @@ import pandas as pd
 from annotators.llm.completion import redacted
 from annotators.llm.tally import Tally
 from farm.base.errors import Fruitless
+from farm.statistics import uncertainty
 
 SHARES = {"coins": "coin", "consistent": "consistent", "from_store": "cached"}
 """shares of all verdicts in a summary, and the columns that they are of"""
@@ -73,22 +74,10 @@ def of_aggregate(table: pd.DataFrame, way: str) -> dict[str, Any]:
 
 
 def _interval(score: np.ndarray, clusters: pd.Series) -> dict[str, float | int | None]:
-    n = len(score)
-    if not n:
-        return {"n": 0, "estimate": None, "low": None, "high": None}
-    mean = float(score.mean())
-    groups, names = pd.factorize(clusters)
-    count = len(names)
-    if count < 2:
-        return {"n": n, "estimate": round(mean, 4), "low": None, "high": None}
-    sums = np.bincount(groups, weights=score - mean)
-    error = float(np.sqrt(count / (count - 1) * np.sum(sums**2)) / n)
-    return {
-        "n": n,
-        "estimate": round(mean, 4),
-        "low": round(max(mean - 1.96 * error, 0.0), 4),
-        "high": round(min(mean + 1.96 * error, 1.0), 4),
-    }
+    """The share with its interval; None where it is not known."""
+    found = uncertainty.mean(score, clusters.astype(str), bounds=uncertainty.SHARE)
+    known = {"estimate": found.value, "low": found.low, "high": found.high}
+    return {"n": found.n, **{name: None if np.isnan(value) else round(value, 4) for name, value in known.items()}}
 
 
 def questions(tally: Tally) -> dict[str, Any]:

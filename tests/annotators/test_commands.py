@@ -109,7 +109,29 @@ def test_the_interval_is_clustered_by_instruction():
     once, four = (summarise(t)["prefers_first"] for t in (table, pd.concat([table] * 4)))
     assert four["high"] - four["low"] == pytest.approx(once["high"] - once["low"], abs=3e-4)
     error = (2 - table["preference"]).std(ddof=1) / 20
-    assert once["high"] - once["low"] == pytest.approx(2 * 1.96 * error, abs=3e-4)
+    assert once["high"] - once["low"] == pytest.approx(2 * 1.966 * error, rel=0.01)  # Student, 399 degrees of freedom
+
+
+def test_a_unanimous_share_has_an_interval():
+    """Twenty of twenty: the score interval with Student's t, 1 / (1 + t^2 / 20), not a certainty."""
+    table = pd.DataFrame(
+        {
+            "instruction": np.arange(20).astype(str),
+            "output_1": "one",
+            "output_2": "two",
+            "preference": 1.0,
+            "status": "ok",
+            "annotator": "a",
+            **dict.fromkeys(("input_tokens", "output_tokens", "price"), 0.0),
+        }
+    )
+    t = 2.0930  # 97.5 % of Student's distribution with 19 degrees of freedom
+    share = summarise(table)["prefers_first"]
+    assert (share["estimate"], share["high"]) == (1.0, 1.0)
+    assert share["low"] == pytest.approx(1 / (1 + t**2 / 20), abs=1e-4)
+    one = summarise(table.head(1))["prefers_first"]
+    assert (one["low"], one["high"]) == (None, None)
+    assert summarise(table.head(0))["prefers_first"] == {"n": 0, "estimate": None, "low": None, "high": None}
 
 
 def test_orders(farm, pairs, tmp_path):
