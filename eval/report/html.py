@@ -1,7 +1,7 @@
 """The report: one self-contained HTML file made from a run folder alone.
 
-Nothing is loaded from a network: the charts are SVG that this package draws, where the design named plotly, whose
-bundle alone weighs 4.7 MB. The little script sorts tables and searches the examples; without it all is there, unsorted.
+Nothing is loaded from a network: the charts are SVG that this package draws (the bundle of a chart library weighs
+megabytes). The little script sorts tables and searches the examples; without it all is there, unsorted.
 Text of models and users is data: it is escaped, control characters that could rearrange it are spelt out, and the
 page's own content security policy lets no script run but the report's.
 """

@@ -1,7 +1,7 @@
 """A policy that is a transformers causal language model.
 
 Log-probabilities are float32, of the response's tokens alone, at the sampling temperature in every place
-(CORRECTNESS: dividing in one place and not in another is the classic mistake); the end of sequence is a token like any
+(dividing the logits in one place and not in another is a common mistake); the end of sequence is a token like any
 other. Texts become tokens once, in :mod:`farm.policies.conversation`; what was sampled is trained on as it is.
 """
 

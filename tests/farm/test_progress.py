@@ -117,7 +117,7 @@ def test_a_line_of_numbers_behind_the_last_step_is_no_step(monkeypatch, tmp_path
         return SimpleNamespace(save=lambda place: None)
 
     monkeypatch.setattr(making.progress, "task", task)
-    place = SimpleNamespace(told=None, folder=tmp_path, checkpoints=None)
+    place = SimpleNamespace(progress=None, folder=tmp_path, checkpoints=None)
     learning = Learning(seed=0, policy=None, prompts=None)
     facts = making.learn("rm", SimpleNamespace(train=train), learning, place)
     assert shown[-1] == (3, 3) and facts["steps"] == 4

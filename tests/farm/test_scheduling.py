@@ -169,7 +169,8 @@ def test_a_file_in_the_current_folder_takes_no_packages_place_in_workers(tmp_pat
     write(tmp_path / "study", methods={"best_of_n": {"use": "best_of_n", "n": 2}})
     (tmp_path / "numpy.py").write_text("import pathlib\npathlib.Path('was_run').touch()\nraise ImportError('mine')\n")
     code = (
-        "from pathlib import Path\nfrom farm import experiment\nfrom farm.experiments.running import StudyRunner\n"
+        "from pathlib import Path\nfrom farm.experiments import experiment\n"
+        "from farm.experiments.running import StudyRunner\n"
         "StudyRunner(experiment.load('study/table.yaml'), Path('run')).go('local', 1)\n"
     )
     command = [sys.executable, "-P", "-c", code]

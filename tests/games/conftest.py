@@ -1,4 +1,4 @@
-"""The game that METHODS' numbers are about: a cycle of three responses, none as strong as another."""
+"""The game that the documented numbers are about: a cycle of three responses, none as strong as another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of the tabular game (METHODS 0.1 and entries 37 to 42, S10, S17, S18), each to the digits given there."""
+"""The numbers of the tabular game of every method of games, each to the digits given here."""
 
 from __future__ import annotations
 

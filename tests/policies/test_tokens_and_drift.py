@@ -1,8 +1,8 @@
-"""The details that decide whether learning from feedback is right: tokens and ends (T), sampler and trainer (V).
+"""Tokens and ends of responses, and the drift between sampler and trainer: details that decide whether learning works.
 
-What is tested elsewhere: T2 one template, one beginning of sequence (test_language_model); T3 both sides of padding
-(test_sampling, the two decoders; test_scorer); T6 no dropout (test_language_model, test_sampling); V5 and V6 a
-hand-over is checked and changes what is written (tests/engines).
+Tested elsewhere: one template and one beginning of sequence (test_language_model); both sides of padding
+(test_sampling, test_scorer); no dropout (test_language_model, test_sampling); weights that are handed over to an
+engine (tests/engines).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ONLINE: dict[str, Any] = {"steps": 1, "rollouts": 12, "minibatches": 2, "missing
 
 
 @pytest.mark.parametrize("pad", ["<eos>", None])
-def test_t1_what_pads_is_never_asked_for(pad: str | None) -> None:
+def test_what_pads_is_never_asked_for(pad: str | None) -> None:
     """Padding that is the end of sequence, or none at all, gives what a pad token of its own gives."""
     tokenizer = word_tokenizer()
     tokenizer.pad_token = pad
@@ -46,7 +46,7 @@ def test_t1_what_pads_is_never_asked_for(pad: str | None) -> None:
     assert torch.equal(*(numbers(p) for p in learned))
 
 
-def test_t2_what_was_sampled_is_trained_on_though_its_text_reads_otherwise() -> None:
+def test_what_was_sampled_is_trained_on_though_its_text_reads_otherwise() -> None:
     given = everything()
     assert given.preferences is not None
     table = given.preferences.copy()
@@ -57,7 +57,7 @@ def test_t2_what_was_sampled_is_trained_on_though_its_text_reads_otherwise() -> 
     assert pairs.first.response_tokens[0].tolist() == strange.tolist()
 
 
-def test_t4_the_end_is_learned_with_the_rest() -> None:
+def test_the_end_is_learned_with_the_rest() -> None:
     given = everything()
     assert given.demonstrations is not None
     demonstrations = given.demonstrations.assign(instruction="w1", output="w2")
@@ -67,7 +67,7 @@ def test_t4_the_end_is_learned_with_the_rest() -> None:
     assert samples.response_tokens[0].tolist()[-1] == 2 and float(after) > 0.9 > float(before)
 
 
-def test_t5_an_end_in_the_prompt_ends_no_response() -> None:
+def test_an_end_in_the_prompt_ends_no_response() -> None:
     chat = "{% for m in messages %}{{ m.content }} <eos> {% endfor %}{% if add_generation_prompt %}<bot> {% endif %}"
     tokenizer = word_tokenizer()
     tokenizer.chat_template = chat
@@ -78,13 +78,13 @@ def test_t5_an_end_in_the_prompt_ends_no_response() -> None:
     assert [reason == "stop" for reason in samples.finish_reason] == ended and not all(ended)
 
 
-def test_t7_the_share_of_cut_responses_is_always_logged() -> None:
+def test_the_share_of_cut_responses_is_always_logged() -> None:
     lines, log = recorder()
     RLOO(**ONLINE).train(everything(make_policy(max_new_tokens=2), log=log))
     assert 0 < lines[0]["truncated_share"] <= 1
 
 
-def test_v1_v2_the_comparison_by_hand() -> None:
+def test_the_comparison_by_hand() -> None:
     trained, sampled = torch.tensor([[-1.0, -2.0], [-3.0, 9.0]]), torch.tensor([[-1.1, -2.0], [-2.7, 0.0]])
     mask = torch.tensor([[True, True], [True, False]])
     with pytest.warns(UserWarning, match="sampler_error"):
@@ -109,7 +109,7 @@ def test_the_alarm_of_a_difference_knows_the_precision(recwarn: pytest.WarningsR
             compare(trained, trained + gap, mask, limit)
 
 
-def test_v3_the_correction_is_unbiased_until_the_cap_cuts() -> None:
+def test_the_correction_is_unbiased_until_the_cap_cuts() -> None:
     """Over all tokens of a small vocabulary: E_engine[min(w, cap) f] is E_trainer[f] with no cap, and less with one."""
     engine = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
     trainer = torch.tensor([0.2, 0.3, 0.2, 0.3], dtype=torch.float64)
@@ -139,7 +139,7 @@ class Elsewhere:
         return replace(written, log_probabilities=shifted)
 
 
-def test_v3_the_loop_takes_the_trainers_log_probabilities_and_weights_the_tokens() -> None:
+def test_the_loop_takes_the_trainers_log_probabilities_and_weights_the_tokens() -> None:
     policy = make_policy()
     policy.engine = Elsewhere(0.02)
     assert samples_elsewhere(policy) and not samples_elsewhere(make_policy())
@@ -160,7 +160,7 @@ def test_v3_the_loop_takes_the_trainers_log_probabilities_and_weights_the_tokens
         rollout_of(method, given, policy)
 
 
-def test_v3_in_16_bits_the_ratio_is_one_though_the_sampler_rounds_otherwise() -> None:
+def test_in_16_bits_the_ratio_is_one_though_the_sampler_rounds_otherwise() -> None:
     """A sequence's ratio adds the rounding of all its tokens up: SmolLM2 was clipped in 29 % of its first answers."""
     policy = make_policy(compute_dtype="bfloat16")
     given = replace(everything(make_policy()), policy=policy)
@@ -174,7 +174,7 @@ def test_v3_in_16_bits_the_ratio_is_one_though_the_sampler_rounds_otherwise() ->
     assert lines[0]["update_kl"] < 1e-4 and lines[0]["kl"] == pytest.approx(0, abs=1e-2)
 
 
-def test_v4_a_cut_distribution_is_noticed_before_the_first_update() -> None:
+def test_a_cut_distribution_is_noticed_before_the_first_update() -> None:
     given = everything(make_policy(top_k=3))
     with pytest.warns(UserWarning, match="sampler_error"), pytest.raises(RuntimeError, match="before the first update"):
         RLOO(**ONLINE).train(given)
