@@ -4,7 +4,7 @@
     python benchmarks/scale.py --train 9000 --score 30000 --sample 4000   # your own rates, tokens a second and device
 
 The rates of the processor were measured; those of a GPU are assumed from its arithmetic and a utilisation, until
-somebody measures (`benchmarks/train_gpu.py`) and passes them.
+they are measured (`benchmarks/train_gpu.py`) and passed.
 """
 
 from __future__ import annotations

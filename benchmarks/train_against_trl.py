@@ -16,7 +16,7 @@ The rows of a pass are the same and their order is not, so losses agree in the m
 there is ``--equal-curves``, apart from any timing: TRL is given the rows of each of our optimizer steps, in our order,
 and the reward models start with one head; printed is by how much the losses of the steps differ (sft, dpo, reward).
 
-A model that was never trained never ends an answer, so that all are cut at one length and nobody has anything to pad.
+A model that was never trained never ends an answer, so that all are cut at one length and no padding is needed.
 ``--fine-tune 40`` begins with so many steps of supervised fine-tuning on the rows: its answers end, early and late, as
 those of any policy that is worth improving do.
 

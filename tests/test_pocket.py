@@ -91,8 +91,8 @@ def test_killed_twice_at_random_moments_it_comes_to_the_same_end(tmp_path: Path)
     """SIGKILL anywhere: in the training of the world, of a method, or while a table is written."""
     settings = [word for setting in SMALL for word in ("--set", setting)] + ["--only", "ppo,dpo"]
     began = time.monotonic()
-    (tmp_path / "undisturbed").mkdir()
-    run(tmp_path / "undisturbed", *settings)
+    (tmp_path / "uninterrupted").mkdir()
+    run(tmp_path / "uninterrupted", *settings)
     whole = time.monotonic() - began
     place = tmp_path / "killed"
     place.mkdir()
@@ -112,6 +112,6 @@ def test_killed_twice_at_random_moments_it_comes_to_the_same_end(tmp_path: Path)
             kills.append(round(moment, 1))
     assert kills, "no kill came in time"
     run(place, *settings)
-    same(place / "run", tmp_path / "undisturbed" / "run")
+    same(place / "run", tmp_path / "uninterrupted" / "run")
     found = [s["found"] for s in json.loads((place / "run" / "costs.json").read_text())["stages"]]
     print(f"killed after {kills} of {whole:.0f} s; {sum(found)} of {len(found)} stages were found again")

@@ -83,7 +83,7 @@ class Backend(Protocol):
 
 @runtime_checkable
 class Server(Backend, Protocol):
-    """A backend that asks somebody else's program, whose word on tokens is bounded by what was asked for."""
+    """A backend of a foreign program: its count of tokens is bounded by what was requested."""
 
     def most(self, request: Request) -> int:
         """Tokens of an answer that are asked for at most, as the server is known by now."""
@@ -128,7 +128,7 @@ def tokens(value: object) -> int:
 
 
 def unreadable(why: Failure) -> Completion:
-    """What is kept of an unreadable answer: why, and that nobody knows what it cost."""
+    """What is kept of an unreadable answer: the reason, and that its cost is unknown."""
     return Completion(str(why), input_tokens=UNKNOWN, output_tokens=UNKNOWN, finish="unreadable")
 
 

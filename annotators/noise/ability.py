@@ -1,6 +1,6 @@
 """Ability against difficulty (GLAD: Whitehill and others, NeurIPS 2009): P(right) = σ(α β_i).
 
-α is the annotator's ability, below 0 for one who means the opposite; ln β_i ~ N(0, s²) is the easiness of pair i, the
+α is the annotator's ability, below 0 for those who mean the opposite; ln β_i ~ N(0, s²) is the easiness of pair i, the
 same for every annotator. What is right is what the inner annotator says, best a greedy one: GLAD fitted to votes
 (farm/votes/competence.py) finds α and β again.
 """

@@ -1,6 +1,6 @@
 """A crowd as it was calibrated on people's votes (`farm calibrate`): groups that differ in skill, biases and noise.
 
-Everybody in a group z sees the same margin of a pair and answers with the same habits:
+All annotators of a group z see the same margin of a pair and answer with the same habits:
 
     ℓ = σ_z m + υ_z u / s + b_z + γ_z tanh(Δlength / L) + g_z Δlist     then ties (Rao and Kupper) and flips ε_z
 

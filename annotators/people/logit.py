@@ -85,7 +85,7 @@ class LogitAnnotator:
     tie_width: float = 0.0
     """half-width δ of the band, ln θ of Rao and Kupper, or ν of Davidson; 0 is no ties"""
     tie_spread: float = 0.0
-    """standard deviation of the logarithm of the tie width from pair to pair: some pairs invite "equal" from anybody"""
+    """standard deviation of the logarithm of the tie width from pair to pair: some pairs invite "equal" from all"""
     flip: float = 0.0
     lapse: float = 0.0
     greedy: bool = False
@@ -190,7 +190,7 @@ def logit(annotator: LogitAnnotator, seen: PairFeatures, rows: Rows = slice(None
 
 
 def latent_quality(texts: rng.Ids) -> Floats:
-    """The quality, standard normal, that everybody sees in these texts (ids of instruction and output)."""
+    """The quality, standard normal, that every annotator sees in these texts (ids of instruction and output)."""
     return rng.normal(0, "latent quality", texts)
 
 

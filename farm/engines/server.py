@@ -187,8 +187,8 @@ class _Connection:
         return True
 
     def _take_as_they_are(self, weights: str) -> None:
-        """Of a server whose weights nobody can change the first ones asked for are thought to be its own, and looked at
-        as after a hand-over."""
+        """Of a server whose weights cannot be changed the first ones asked for are taken for its own, and checked as
+        after a hand-over."""
         if self._first is None:
             self._first, self._renewed = weights, True
         if self._first != weights:
@@ -211,7 +211,7 @@ class _Connection:
                 time.sleep(0.2 * 4**attempt)
         raise UserError(
             f"engine server: {self._root} is busy with requests of others and cannot empty its cache of prompts, which "
-            "the old weights made; while it is trained with, nobody else should use it"
+            "the old weights made; let no other program use it during training"
         )
 
     def _hand_over_adapter(self, model: Any) -> None:

@@ -109,8 +109,8 @@ def _remove_orphans(root: Path) -> None:
 class Held:
     """Which weights a server holds, as all processes of this user know it, so that runs at one server do not meet.
 
-    Whoever samples has a share in a lock, and whoever hands weights over has it alone: nobody's responses come from the
-    weights of another, and processes that train together hand the same weights over once.
+    A process that samples holds a shared lock, and one that hands weights over an exclusive one: no responses come from
+    the weights of another process, and processes that train together hand the same weights over once.
 
     Args:
         server: what names it, such as its address.
@@ -132,7 +132,7 @@ class Held:
                     break
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if anew or _read(file) != weights:
-                    _write(file, "")  # while it is under way, and where it fails, nobody knows
+                    _write(file, "")  # unknown while the hand-over is under way, and where it fails
                     hand_over()
                     _write(file, weights)
                     anew, handed_over = False, True

@@ -133,7 +133,7 @@ def replaced(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Nobody replaces a run folder inside the block: two runs may end at once in one place."""
+    """No process replaces a run folder inside the block: two runs may end at once in one place."""
     try:
         beside = os.open(folder.parent, os.O_RDONLY)
     except OSError:  # there is no such place

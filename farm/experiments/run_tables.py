@@ -1,6 +1,6 @@
 """The files of a run folder as they are read: looked at once, so that what follows can rely on them.
 
-A run folder may come from anybody, and may have been edited. A column of a known name holds what that name says:
+A run folder may come from anyone, and may have been edited. A column of a known name holds what that name says:
 texts are texts, numbers are finite numbers; values may be missing except in the columns that tell the rows apart.
 Columns of other names (what is swept, a method's metrics) are passed on as they are.
 """

@@ -31,7 +31,7 @@ class ForeseenPrices:
         self._known: dict[bytes, dict[str, Any] | None] = {}
 
     def __call__(self, setting: Setting, asks: Asks) -> dict[str, Any] | None:
-        """``price`` of what a stage asks for, tokens, ``models``, ``unpriced``; None where nobody knows."""
+        """``price`` of what a stage asks for, tokens, ``models``, ``unpriced``; None where it is unknown."""
         spec = setting.annotator_description(asks.role)
         key = address(spec, setting.description["world"], asks.split, setting.seed)
         if key not in self._known:

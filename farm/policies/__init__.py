@@ -59,7 +59,7 @@ def engine_of_loading() -> SamplingEngine | None:
 def load(folder: Path | str, engine: SamplingEngine | None = None) -> Policy | Scorer | PreferenceModel:
     """The policy, scorer or preference model that was saved in ``folder``.
 
-    ``engine`` samples for its language models. A saved policy names none: a file that somebody else made must not say
+    ``engine`` samples for its language models. A saved policy names none: a file from another person must not say
     to which server texts, weights and a key are sent.
 
     The class is one of :data:`KNOWN` or an import path of a class that fulfils one of these roles and has a classmethod

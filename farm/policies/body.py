@@ -152,7 +152,7 @@ class Body:
         return states_at(body, width, samples, first, counts, self.device, in_step, self._trees_of)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits [N, V], float32, of what :meth:`before_head` gave; a tensor that nobody else reads."""
+        """Logits [N, V], float32, of what :meth:`before_head` gave; a tensor that no other code reads."""
         if not self._plain_head:
             return states.to(torch.float32, copy=True)
         with self.autocast():
@@ -208,7 +208,7 @@ class Body:
         }
 
     def copy(self, **changed: Any) -> Body:
-        """A body of its own in all that trains there; frozen parts, which nobody changes, are shared and not copied.
+        """A body of its own in all that trains there; frozen parts, which do not change, are shared and not copied.
 
         With adapters, or with the last layers alone, a policy and the one it was made from thus hold one base between
         them. That one must not be trained any further in place.

@@ -30,7 +30,7 @@ def chosen(logits_of: Callable[[Tensor], Tensor], states: Tensor, targets: Tenso
     """log p(target) of each state, float32 [N].
 
     Args:
-        logits_of: states [n, h] to logits [n, V], float32, a tensor of their own that nobody else reads.
+        logits_of: states [n, h] to logits [n, V], float32, a tensor of their own that no other code reads.
         states: [N, h].
         targets: int64 [N].
     """

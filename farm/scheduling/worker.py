@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _follow(parent: int) -> None:
-    """Go when the parent has gone, even in the middle of a stage: nobody waits for it any more."""
+    """End when the parent has ended, even in the middle of a stage: no process waits for it any more."""
     while os.getppid() == parent:
         time.sleep(0.3)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Old artifacts: what there is to remove, and removing it. Nothing is removed by itself, and nobody's folder but ours.
+"""Old artifacts: what there is to remove, and removing it. Nothing is removed automatically, nor any foreign folder.
 
 That is stages, and what a kill left: of stages, of models and worlds, of processes that followed another, and of run
 folders in ``runs`` here. A run folder keeps copies, so it stays whole. The store of answers stays: they may have been

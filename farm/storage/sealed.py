@@ -74,7 +74,7 @@ def abandoned(folder: Path) -> bool:
         if os.fstat(hold).st_uid != os.getuid():
             return False
         fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or nobody can tell
+    except OSError:  # held, or unknown
         return False
     finally:
         os.close(hold)

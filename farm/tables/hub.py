@@ -57,7 +57,7 @@ def data_files(name: str, patterns: Sequence[str]) -> Path:
             return Path(snapshot_download(name, **how))
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"the data set {name} is not in the hub's cache, and the hub cannot be reached; name a file instead"
+            f"the data set {name} is not in the hub's cache and the hub cannot be reached; name a file instead"
         ) from error
     except Exception as error:  # the client raises many kinds
         raise UserError(f"the data set {name} could not be downloaded from the hub: {_reason(error)}") from error

@@ -150,7 +150,7 @@ class PairIds:
 def unanswered(annotations: pd.DataFrame) -> tuple[int, dict[str, int]]:
     """How many rows there are whose outputs differ, and the statuses of those without a verdict, by number.
 
-    Identical outputs are ties that nobody is asked about: they say nothing of who was asked.
+    Identical outputs are ties without a question: they say nothing of the annotator.
     """
     asked = annotations[annotations["output_1"] != annotations["output_2"]]
     gone = asked.loc[(asked["status"] != "ok") | asked["preference"].isna(), "status"]

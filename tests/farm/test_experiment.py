@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_to_the_same_result(place: Path, stages: int) -> No
     found = [stage["found"] for stage in json.loads((place / "run-1" / "costs.json").read_text())["stages"]]
     assert sum(found) >= stages
     assert not all(found)
-    run(place, "undisturbed", "--out", "run-2")
+    run(place, "uninterrupted", "--out", "run-2")
     same(place / "run-1", place / "run-2")
 
 

@@ -1,4 +1,4 @@
-"""`farm run --dry-run`: what verdicts cost that nobody was ever asked for, and GPU time that nobody measured."""
+"""`farm run --dry-run`: the price of verdicts that were never asked for, and GPU time that was never measured."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -275,7 +275,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(tmp_path: Path) -> No
             assert process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130), errors
     (tmp_path / "go").touch()
     finish(start(tmp_path, "home", "--out", "run"))
-    finish(start(tmp_path, "undisturbed", "--out", "other"))
+    finish(start(tmp_path, "uninterrupted", "--out", "other"))
     same(tmp_path / "run", tmp_path / "other")
 
 

@@ -194,14 +194,14 @@ def adam(policy: TabularPolicy) -> Optimizer:
 def test_an_optimizer_comes_back_with_what_it_remembers() -> None:
     """As if the steps since had never been: Adam forgets them too."""
     policy, plain = (TabularPolicy(["x"], ["a", "b", "c"], torch.zeros(1, 3)) for _ in range(2))
-    optimizer, undisturbed = adam(policy), adam(plain)
+    optimizer, uninterrupted = adam(policy), adam(plain)
     for k in range(3):
         here = optimizer.snapshot()
         for scale in (5.0, 7.0):
             (policy.log_table()[0, 1] * scale).backward()
             optimizer.step(0.0)
         optimizer.restore(here)
-        for each, step in ((policy, optimizer), (plain, undisturbed)):
+        for each, step in ((policy, optimizer), (plain, uninterrupted)):
             (each.log_table()[0, 0] * -(k + 1.0)).backward()
             step.step(0.0)
     assert optimizer.steps_taken == 3 and torch.equal(plain.logits, policy.logits)

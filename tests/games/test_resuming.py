@@ -1,4 +1,4 @@
-"""A game that is killed and started again ends where an undisturbed one ends, to the bit."""
+"""A game that is killed and started again ends where an uninterrupted one ends, to the bit."""
 
 from __future__ import annotations
 

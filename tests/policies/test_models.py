@@ -68,7 +68,7 @@ def test_smollm2_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_code_of_a_model_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even where somebody at the terminal would say yes."""
+    """Not even where a person at the terminal could confirm."""
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     save_causal_lm(small_model(), word_tokenizer(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

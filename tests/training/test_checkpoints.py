@@ -1,4 +1,4 @@
-"""A training that is stopped and started again ends where an undisturbed one ends, to the bit."""
+"""A training that is stopped and started again ends where an uninterrupted one ends, to the bit."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_each_process_holds_half(folder: Path, kind: str) -> None:
 
 
 def test_a_checkpoint_is_whole(folder: Path, given: Any) -> None:
-    """Stopped and resumed, by two processes or by one, a spread training ends where an undisturbed one ends."""
+    """Stopped and resumed, by two processes or by one, a spread training ends where an uninterrupted one ends."""
     expected = numbers(spread.RESUMED.train(given)).numpy()
     for rank in (0, 1):
         found = load_file(folder / f"rank{rank}" / "resumed.safetensors")["parameters"]

@@ -128,11 +128,11 @@ def test_what_is_restored_forgets_updates_and_their_metrics_but_not_what_was_log
             assert torch.equal(numbers(simple.policy), before)
             right = trainer.update(batch, simple.loss)
             assert right == wrong
-    undisturbed = Simple()
-    with undisturbed.trainer(given) as trainer:
-        for batch in trainer.batches(undisturbed.rows):
-            trainer.update(batch, undisturbed.loss)
-    assert torch.equal(numbers(simple.policy), numbers(undisturbed.policy))
+    uninterrupted = Simple()
+    with uninterrupted.trainer(given) as trainer:
+        for batch in trainer.batches(uninterrupted.rows):
+            trainer.update(batch, uninterrupted.loss)
+    assert torch.equal(numbers(simple.policy), numbers(uninterrupted.policy))
     assert [line["kept"] for line in lines] == [0, 1, 2]
 
 

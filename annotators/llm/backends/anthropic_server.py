@@ -161,7 +161,7 @@ class AnthropicServer:
 
 
 def _lines(content: bytes, who: str) -> Iterator[tuple[str, Completion | Lost]]:
-    """Whose each line of the results is, and what it says. Lines that nobody can read are left out."""
+    """The question and the outcome of each line of the results. Unreadable lines are left out."""
     for line in content.splitlines():
         try:
             entry = decoded(line, who)

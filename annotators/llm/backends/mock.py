@@ -1,4 +1,4 @@
-"""A scripted model: for tests, dry rehearsals and examples. Free, instant, and open to new scripts.
+"""A scripted model: for tests, trial runs and examples. Free, instant, and open to new scripts.
 
 ``mock/longer`` prefers the longer output, ``mock/first`` the one shown first, and so on; a script is a function from a
 request to a completion, entered with :func:`script`. A script sees what a model would see: the finished prompt.

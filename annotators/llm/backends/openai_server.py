@@ -221,8 +221,7 @@ def of_filter(refusal: object, input_tokens: int) -> Completion:
 
 
 def _lines(content: bytes, who: str) -> Iterator[tuple[str, Completion | Lost]]:
-    """Whose each line of a result file is, and the completion or why there is none. Lines nobody can read are left
-    out."""
+    """The question of each line of a result file, and its completion or the failure. Unreadable lines are left out."""
     for line in content.splitlines():
         try:
             data = decoded(line, who)
@@ -249,7 +248,7 @@ def _of_line(data: dict[str, Any], who: str) -> Completion | Lost:
 
 
 def ended(out: dict[str, Completion | Lost], status: str, errors: Sequence[Any]) -> Ended:
-    """The end of a batch, with the reason for what is missing. A full queue is nobody's failure."""
+    """The end of a batch, with the reason for what is missing. A full queue counts as no failure of a question."""
     said = redacted("; ".join(f"{e.code}: {e.message}" for e in errors))
     why = f"the batch ended as {status} without an answer" + (f" ({said})" if said else "")
     if "token_limit_exceeded" not in said and "enqueued token limit" not in said.lower():

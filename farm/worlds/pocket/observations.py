@@ -32,7 +32,7 @@ from farm.worlds.pocket.words import CONSTRAINTS, FORMS, STYLES, TOPICS
 SHORT_WORDS = 35
 """what "keep it short" asks for, in words"""
 BRIEF_WORDS, LONG_WORDS = 25, 90
-"""below and above, a text is too short or too long for anybody"""
+"""below and above, a text is too short or too long for every annotator"""
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,8 @@ def duels_against(group: Group, rivals: Samples, decide: Decide) -> Play:
     own = group.samples.select(np.repeat(np.arange(s * n), duels))
     verdicts = torch.from_numpy(decide(own, rivals).reshape(s, n, duels))
     count = (~verdicts.isnan()).sum(2)
-    nobody = torch.zeros(s, n, n, dtype=torch.float64)
-    return _play(group, verdicts.nansum(2) / count.clamp(min=1), count, nobody, nobody)
+    zeros = torch.zeros(s, n, n, dtype=torch.float64)
+    return _play(group, verdicts.nansum(2) / count.clamp(min=1), count, zeros, zeros)
 
 
 def _play(group: Group, wins: Tensor, count: Tensor, preferences: Tensor, asked: Tensor) -> Play:
