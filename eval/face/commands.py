@@ -11,8 +11,8 @@ from eval.face.report_commands import register as register_report
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 _OUT = Annotated[Path | None, typer.Option(help="Also write the table here (.csv, .json, .jsonl or .parquet).")]
-_CONFIDENCE = Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of every interval.")]
-_SEED = Annotated[int, typer.Option(help="Of every bootstrap.")]
+_CONFIDENCE = Annotated[float, typer.Option(min=0.5, max=0.9999, help="Confidence level of every interval.")]
+_SEED = Annotated[int, typer.Option(help="The seed of every bootstrap.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def evaluate(
     store: Annotated[
         Path | None, typer.Option(help="Where verdicts are kept, so that none is paid twice; default: FARM_HOME.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Ask for every verdict, and keep none.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask for every verdict anew, and store none.")] = False,
     human: Annotated[
         Path | None,
         typer.Option(help="Human annotations of some of the pairs: PPI++, and biases as judge minus human."),
@@ -200,19 +200,21 @@ def power(
         float | None,
         typer.Option(help="Difference of win rates to find, in percent points (against 50, or of two methods)."),
     ] = None,
-    annotations: Annotated[int | None, typer.Option(help="Given number: what difference can it show?")] = None,
+    annotations: Annotated[
+        int | None, typer.Option(help="Number of annotations: print the smallest difference that it shows.")
+    ] = None,
     flip_rate: Annotated[float, typer.Option(help="Share of labels that are flipped.")] = 0.0,
-    design_effect: Annotated[float, typer.Option(help="What clustering multiplies the variance by.")] = 1.0,
+    design_effect: Annotated[float, typer.Option(help="Factor by which clustering multiplies the variance.")] = 1.0,
     per_cluster: Annotated[
         float | None, typer.Option(help="Rows a cluster (with --icc, instead of --design-effect).")
     ] = None,
     icc: Annotated[float, typer.Option(help="Correlation of the rows of a cluster.")] = 0.0,
-    paired: Annotated[bool, typer.Option("--paired", help="Two methods on the same instructions.")] = False,
+    paired: Annotated[bool, typer.Option("--paired", help="Compare two methods on the same instructions.")] = False,
     variance: Annotated[
-        float | None, typer.Option(help="Of one score (paired: of one difference), where known.")
+        float | None, typer.Option(help="Variance of one score (paired: of one difference), where known.")
     ] = None,
     power: Annotated[float, typer.Option(help="Chance of finding the difference.")] = 0.8,
-    significance: Annotated[float, typer.Option(help="Of the two-sided test.")] = 0.05,
+    significance: Annotated[float, typer.Option(help="Significance level of the two-sided test.")] = 0.05,
     as_json: _JSON = False,
 ) -> None:
     """How many annotations find a difference, or what difference a given number can show.

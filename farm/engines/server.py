@@ -202,7 +202,7 @@ class _Connection:
             )
 
     def _reset_prefix_cache(self) -> None:
-        """Have what the old weights made of prompts forgotten; a server that is busy with some says that it cannot."""
+        """Empty the prompt cache of the old weights; a server that is busy with requests refuses."""
         for attempt in range(ATTEMPTS):
             answer = self._ask(f"{self._root}/reset_prefix_cache", {})
             if answer is None or answer.get("success", True):
@@ -210,8 +210,8 @@ class _Connection:
             if attempt < ATTEMPTS - 1:
                 time.sleep(0.2 * 4**attempt)
         raise UserError(
-            f"engine server: {self._root} is busy with requests of others and cannot empty its cache of prompts, which "
-            "the old weights made; let no other program use it during training"
+            f"engine server: {self._root} is busy with requests of others and cannot empty its prompt cache of the "
+            "old weights; let no other program use it during training"
         )
 
     def _hand_over_adapter(self, model: Any) -> None:

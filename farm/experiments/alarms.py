@@ -54,8 +54,8 @@ class Alarms:
         divergence = metrics.get("kl", 0.0)
         if divergence > KL_STOPS:
             raise UserError(
-                f"{self.name}: the KL to the SFT policy is {divergence:.0f} nats at step {step:g} and has run away; "
-                "raise beta or lower the learning rate"
+                f"{self.name}: the KL to the SFT policy is {divergence:.0f} nats at step {step:g}; the training "
+                "diverges: raise beta or lower the learning rate"
             )
         if divergence > KL_WARNS:
             self._warn(
@@ -65,7 +65,7 @@ class Alarms:
         if lost > KL_STOPS:
             raise UserError(
                 f"{self.name}: at step {step:g} the preferred responses have become {lost:.0f} nats less likely than "
-                "under the SFT policy, which has run away; raise beta or lower the learning rate"
+                "under the SFT policy; the training diverges: raise beta or lower the learning rate"
             )
         if lost > KL_WARNS:
             self._warn(

@@ -23,13 +23,13 @@ def game(
         float | None, typer.Option(help="Strength of the KL; by default the method's, 0 for one without an anchor.")
     ] = None,
     step_size: Annotated[
-        float | None, typer.Option(help="In units of a preference; by default the method's own.")
+        float | None, typer.Option(help="Step size in units of a preference; default: the method's own.")
     ] = None,
     iterations: Annotated[int, typer.Option(min=1, help="Steps of the learner.")] = 200,
     samples: Annotated[
         str, typer.Option(metavar="exact|N", help="Exact expectations, or N Bernoulli duels behind every number.")
     ] = "exact",
-    seed: Annotated[int, typer.Option(help="Of the duels.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the duels.")] = 0,
     plot: Annotated[Path | None, typer.Option(help="Draw the course: .svg, or .png and .pdf with matplotlib.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

@@ -47,7 +47,7 @@ class BestOfN:
 
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None:
-            raise UserError("best_of_n: choosing the best of n responses needs a reward model")
+            raise UserError("best_of_n needs a reward model: set `reward_model`")
         return BestOfNPolicy(learning.policy, learning.reward_model, self.n, self.micro_batch_tokens)
 
 

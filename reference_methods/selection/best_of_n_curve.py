@@ -46,7 +46,7 @@ class BestOfNCurve(BestOfN):
 
     def train(self, learning: Learning) -> Policy:
         if not len(learning.prompts):
-            raise UserError("best_of_n_curve: there are no prompts to sample for")
+            raise UserError("best_of_n_curve needs prompts to sample for: raise `sizes.prompts`")
         policy = super().train(learning)
         instructions = learning.prompts["instruction"].tolist()
         (prompts,) = prompt_stream(instructions, self.prompts, 1, learning.seed, "best_of_n_curve")

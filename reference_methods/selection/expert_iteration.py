@@ -39,7 +39,7 @@ class ExpertIteration(SFT):
 
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None or not len(learning.prompts):
-            raise UserError("expert_iteration: it needs a reward model, and prompts to sample for")
+            raise UserError("expert_iteration needs prompts and a reward model: set `reward_model`")
         instructions = learning.prompts["instruction"].tolist()
         count = self.prompts or len(instructions)
         asked = list(prompt_stream(instructions, count, self.rounds, learning.seed, "expert_iteration/prompts"))

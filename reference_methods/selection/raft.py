@@ -57,7 +57,7 @@ class RAFT(SFT):
 
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None or not len(learning.prompts):
-            raise UserError("raft: it needs a reward model, and prompts to sample for")
+            raise UserError("raft needs prompts and a reward model: set `reward_model`")
         instructions, reward_model = learning.prompts["instruction"].tolist(), learning.reward_model
         asked = list(prompt_stream(instructions, self.prompts, self.stages, learning.seed, "raft"))
         lines = self.stages * (1 + self.epochs * -(-self.prompts // self.batch_size))  # sampling is a line too
