@@ -59,7 +59,7 @@ class Loopback:
         self.development = True
         self.broken = 0  # so many answers break off
         self.cut = 0  # so many tokens are missing from each answer
-        self.held = False  # the cache of prompts cannot be emptied
+        self.held = False  # the prompt cache cannot be emptied
         self.models: list[dict[str, Any]] = [{"id": "tiny", "parent": None}]
         outer = self
 

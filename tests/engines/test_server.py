@@ -129,7 +129,7 @@ def test_weights_are_not_kept_once_the_server_has_them(loopback: Loopback, tmp_p
 def test_a_cache_of_prompts_that_cannot_be_emptied_is_said(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
     loopback.held = True
-    with pytest.raises(UserError, match="cache of prompts"):
+    with pytest.raises(UserError, match="prompt cache"):
         served(loopback).sample(PROMPTS, seed=0, purpose="t")
 
 
