@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from farm.asking.limits import Limits
 from farm.base.errors import UserError, nearest, shadowed
 from farm.experiments import experiment
 from farm.experiments.running import Run, StudyRunner
@@ -34,19 +35,26 @@ def run(
     force: Sequence[str] = (),
     engine: str = "here",
     workers: int | None = None,
+    budget: float | None = None,
+    concurrency: int | None = None,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
 ) -> Run:
     """Run an experiment, or go on with it, as `farm run` does.
 
     Args:
         plan: an experiment by name or path, or a mapping of what its YAML would say.
         settings: changes, ``{"sizes.pairs": 100}`` or ``["sizes.pairs=100"]``.
+        budget: US dollars for all questions to language models, never exceeded; those of earlier runs count.
+        concurrency, requests_per_minute, tokens_per_minute: how fast language models are asked, as the command's.
 
     Returns:
         the run: ``folder``, ``leaderboard`` and other tables, ``failures``, ``report``.
     """
     study = _study(plan, settings, seed, [only] if isinstance(only, str) else only)
     again = [force] if isinstance(force, str) else force
-    return StudyRunner(study, None if out is None else Path(out), again).go(engine, workers)
+    limits = Limits(budget, concurrency, requests_per_minute, tokens_per_minute)
+    return StudyRunner(study, None if out is None else Path(out), again).go(engine, workers, limits)
 
 
 def dry_run(plan: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | Sequence[str] = ()) -> dict[str, Any]:

@@ -149,12 +149,19 @@ def run(
     ] = False,
     engine: Annotated[str, typer.Option(help="Where stages are made: here, local (processes) or ray.")] = "here",
     workers: Annotated[int | None, typer.Option(help="Stages at a time, with --engine local or ray.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="US dollars for all questions to language models, never exceeded.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Questions to language models in flight.")] = None,
+    requests_per_minute: Annotated[float | None, typer.Option(min=1, help="To each model.")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(min=1, help="Of questions, to each model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run an experiment, or go on with one that was interrupted.
 
     Example: farm run pocket --seed 2 --set sizes.pairs=1000 --set methods.ppo.beta=0.1
     """
+    from farm.asking.limits import Limits
     from farm.experiments import experiment as experiments
     from farm.experiments.running import StudyRunner
 
@@ -168,7 +175,7 @@ def run(
         foreseen = foresee(runner, workers or 1)
         print(json.dumps(foreseen, indent=1) if as_json else _foreseen(foreseen))
         return
-    finished = runner.go(engine, workers)
+    finished = runner.go(engine, workers, Limits(budget, concurrency, requests_per_minute, tokens_per_minute))
     if as_json:
         rows = json.loads(finished.text("leaderboard"))
         report = str(finished.report) if finished.report else None

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pandas as pd
 
 from annotators.feedback.roles import ROLES
-from annotators.llm.limits import Limits
 from annotators.noise.both_orders import BothOrders
 from annotators.noise.wrapping import keeps_answers, unannotated
 from annotators.runs import feedback_run as feedback_run
 from annotators.runs.annotation_run import AnnotationRun, Order, check, chooser_of, context_for
 from annotators.runs.cached import Cached
 from farm.api import spec_of
+from farm.asking.limits import Limits
 from farm.base.errors import UserError, nearest
 from farm.feedback import designs
 from farm.roles import config

@@ -73,9 +73,9 @@ def annotate(
     """
     import json
 
-    from annotators.llm.limits import Limits
     from annotators.runs import annotation_run, annotation_summary
     from annotators.runs import feedback_run as feedback_run
+    from farm.asking.limits import Limits
     from farm.base.errors import UserError
 
     limits = Limits(

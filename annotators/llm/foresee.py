@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from annotators.llm.limits import Limits
 from annotators.llm.session import session
+from farm.asking.limits import Limits
 from farm.base import progress
 from farm.roles.protocols import Annotator
 

@@ -1,42 +1,14 @@
-"""What holds a run back: rates, pauses, and a budget that is never exceeded."""
+"""What holds questions to one server back: rates, and pauses that the server asks for."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 
 from annotators.llm.completion import TryAgain
+from farm.asking.limits import Limits
 from farm.base.errors import UserError
 from farm.base.progress import note
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The user's limits on a run."""
-
-    budget: float | None = None
-    """US dollars for all questions of a run, those included that earlier runs paid for; the run never asks for what
-    might exceed it"""
-    concurrency: int | None = None
-    """questions in flight; default: what the backend takes with profit"""
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    timeout: float = 120.0
-    """seconds for one answer, however slowly its bytes come"""
-    attempts: int = 6
-    """tries of one question before its row becomes an error"""
-    quota_patience: float = 24 * 3600.0
-    """seconds to wait for a spent quota before the run stops"""
-    longest_wait: float = 60.0
-    """seconds between two tries, unless the server asks for more"""
-    shortest_wait: float = 0.5
-    batches: bool = False
-    """hand questions in as the provider's batches: half the price, answers within a day, the same command collects"""
-    batch_patience: float = 0.0
-    """seconds to wait for batches to end, before their rows are left for later"""
-    dry_run: bool = False
-    """count and price the questions, ask none"""
 
 
 class Rate:
@@ -123,45 +95,3 @@ class Gate:
     def answered(self) -> None:
         """The server answers: a quota pause is over."""
         self._quota_since = None
-
-
-class Ledger:
-    """Money spent and promised. Before a question is sent its worst case is reserved, so that the budget holds."""
-
-    def __init__(self, budget: float | None) -> None:
-        self.budget = budget
-        self.spent = 0.0
-        """for the questions of this run, whenever it was paid"""
-        self.counted: set[bytes] = set()
-        """the questions that are in it"""
-        self.uncertain = 0.0
-        """of questions that were lost on the way, and may have been charged"""
-        self._reserved = 0.0
-        self._waiting: list[asyncio.Future[None]] = []
-
-    def known(self, key: bytes, price: float) -> None:
-        """An answer was in the store, and cost so much when it was asked for."""
-        if key not in self.counted:
-            self.counted.add(key)
-            self.spent += price
-
-    async def reserve(self, worst: float) -> bool:
-        """Set aside the worst case of one question; False when the budget has no room for it."""
-        while self.budget is not None and self.spent + self.uncertain + self._reserved + worst > self.budget + 1e-12:
-            if self._reserved <= 0:
-                return False
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)  # what is in flight may turn out cheaper than its worst case
-            await waiter
-        self._reserved += worst
-        return True
-
-    def settle(self, worst: float, spent: float, uncertain: float = 0.0) -> None:
-        """The question that had ``worst`` reserved cost ``spent``."""
-        self._reserved = max(0.0, self._reserved - worst) if self._reserved - worst > 1e-9 else 0.0
-        self.spent += spent
-        self.uncertain += uncertain
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)

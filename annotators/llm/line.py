@@ -12,10 +12,11 @@ import asyncio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from annotators.llm.completion import Backend, Completion, Failure, QuotaSpent, TryAgain
-from annotators.llm.limits import Gate, Limits, Rate
+from annotators.llm.limits import Gate, Rate
 from annotators.llm.prices import Price
 from annotators.llm.question import Question, expected_tokens
 from annotators.llm.tally import Tally
+from farm.asking.limits import Limits
 from farm.base.errors import UserError
 
 

@@ -72,17 +72,20 @@ class _Table(BaseModel):
 @lru_cache(maxsize=8)
 def table(path: str | None) -> dict[str, Price]:
     """The prices that ship with the program, with those of the file at ``path`` over them."""
-    out: dict[str, Price] = {}
-    for file in [config.config_root() / "prices.yaml", *([Path(path)] if path else [])]:
-        found = config.validate(_Table, config.load_mapping(file), str(file))
-        out |= {name: Price(**entry.model_dump()) for name, entry in found.models.items()}
-    return out
+    return _read(str(config.config_root() / "prices.yaml")) | (_read(path) if path else {})
+
+
+@lru_cache(maxsize=8)
+def _read(path: str) -> dict[str, Price]:
+    found = config.validate(_Table, config.load_mapping(Path(path)), path)
+    return {name: Price(**entry.model_dump()) for name, entry in found.models.items()}
 
 
 def price(provider: str, name: str, url: str = "") -> Price | None:
     """The price of a model; None where it is not known."""
-    if provider in FREE_PROVIDERS or (url and local(url)):
+    if provider in FREE_PROVIDERS:
         return Price(0.0, 0.0)
-    wanted = f"{provider}/{name}"
-    known = table(os.environ.get("FARM_PRICES"))
-    return known.get(wanted) or known.get(_DATE.sub("", wanted))
+    wanted, own = f"{provider}/{name}", os.environ.get("FARM_PRICES")
+    at_home = bool(url) and local(url)  # a server of one's own is free, unless one's own file says what it charges
+    known = _read(own) if at_home and own else {} if at_home else table(own)
+    return known.get(wanted) or known.get(_DATE.sub("", wanted)) or (Price(0.0, 0.0) if at_home else None)

@@ -31,12 +31,14 @@ from annotators.llm.backends.batches import BatchBackend
 from annotators.llm.batch import DISCOUNT, Batches
 from annotators.llm.claims import Claims
 from annotators.llm.completion import Adapted, Failure, Server
-from annotators.llm.limits import Ledger, Limits
 from annotators.llm.line import Line
 from annotators.llm.prices import Price, price
 from annotators.llm.question import Answer, Question, bounded, expected_tokens, most_input, stored
 from annotators.llm.tally import Tally
 from annotators.llm.writer import Writer
+from farm.asking import purse as purses
+from farm.asking.limits import Limits, OverBudget
+from farm.asking.purse import Purse, limited
 from farm.base import progress
 from farm.base.errors import UserError, cause
 from farm.storage.store import Entry, Store, home
@@ -45,10 +47,10 @@ from farm.storage.store import Entry, Store, home
 class Session:
     """A run of questions with its limits. Use it through :func:`session`; without one, there is a default."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, purse: Purse) -> None:
+        self.purse = purse
+        self.limits, self.ledger = purse.limits, purse.ledger
         self.tally = Tally()
-        self.ledger = Ledger(self.limits.budget)
         self._lines: dict[tuple[str, str, str, str | None], Line] = {}
         self._batches: dict[tuple[Any, Path], Batches] = {}
         self._loop = asyncio.new_event_loop()
@@ -59,6 +61,7 @@ class Session:
         """The answers, in order. Equal questions are asked once.
 
         Raises:
+            OverBudget: when the budget has no room for all of them, and the limits want all or none.
             UserError: when no further question can succeed: a wrong key, an unknown model, nothing at the address.
         """
         task = asyncio.run_coroutine_threadsafe(self._run(questions, store or default_store()), self._loop)
@@ -87,7 +90,7 @@ class Session:
         answers: dict[bytes, Answer] = {}
         for key, value in store.get(list(todo)).items():
             answers[key] = self._known(key, value)
-        before = progress.active()
+        before = None if self.limits.dry_run else progress.active()
         for key, answer in answers.items():
             self._count(todo[key], answer, before)
         missing = [(key, question) for key, question in todo.items() if key not in answers]
@@ -98,6 +101,8 @@ class Session:
             await self._batch_all(missing, answers, store, before)
         elif missing:
             await self._ask_all(missing, answers, store, before)
+        if self.limits.whole and (unasked := [question for key, question in missing if not answers[key].asked]):
+            raise OverBudget(sum(self._likely(question)[1] for question in unasked))
         return [answers[key] for key in keys]
 
     async def _ask_all(
@@ -197,7 +202,7 @@ class Session:
                 continue
             finally:
                 self.ledger.settle(worst, spent, lost)
-        self.ledger.counted.add(key)
+        self.ledger.counted[key] = spent
         seconds = time.monotonic() - started
         value = {**vars(completion), "seconds": round(seconds, 4), "price": spent}
         await writer.write(Entry(key, value, completion.input_tokens, completion.output_tokens, spent))
@@ -227,11 +232,16 @@ class Session:
             progress.note(f"no price is known for {provider}/{name}, its cost is counted as 0: {how}")
         return cost
 
-    def _estimate(self, question: Question) -> Answer:
+    def _likely(self, question: Question) -> tuple[int, float]:
+        """Input tokens and US dollars that a question will take, about."""
         place = where(question.provider, question.base_url)
         cost = self._price(question.provider, question.request.model, place) or Price(0, 0)
         tokens = expected_tokens(question.request)
-        dollars = cost.likely(tokens, question.request.max_tokens)
+        return tokens, cost.likely(tokens, question.request.max_tokens)
+
+    def _estimate(self, question: Question) -> Answer:
+        tokens, dollars = self._likely(question)
+        self.purse.estimate += dollars
         self.tally.questions += 1
         self.tally.unasked += 1
         self.tally.input_tokens += tokens
@@ -254,8 +264,7 @@ def _place(question: Question) -> tuple[str, str, str, str | None]:
 
 
 _stores: dict[str, Store] = {}
-_active: list[Session] = []
-_default: Session | None = None
+_default: Purse | None = None
 
 
 def default_store() -> Store:
@@ -273,28 +282,18 @@ def session(limits: Limits | None = None, rehearsal: Callable[[], object] | None
     With a budget, ``rehearsal`` asks what the run will ask, so that what is in the store already is counted before
     anything is paid for; it runs in a session that asks nobody.
     """
-    known: Ledger | None = None
-    if rehearsal is not None and limits is not None and limits.budget is not None:
-        with session(Limits(dry_run=True)) as dry, progress.quiet():
-            rehearsal()
-        known = dry.ledger
-    run = Session(limits)
-    if known is not None:
-        run.ledger.spent, run.ledger.counted = known.spent, known.counted
-    _active.append(run)
-    try:
-        yield run
-    finally:
-        _active.remove(run)
-        run.close()
+    with limited(limits) as purse:
+        if rehearsal is not None and purse.limits.budget is not None:
+            purse.rehearse(rehearsal)
+        yield purse.kept(Session)
 
 
 def current() -> Session:
     """The run under way, or a default one without limits."""
     global _default
-    if _active:
-        return _active[-1]
+    if (purse := purses.current()) is not None:
+        return purse.kept(Session)
     if _default is None:
-        _default = Session()
+        _default = Purse()
         atexit.register(_default.close)
-    return _default
+    return _default.kept(Session)

@@ -20,13 +20,13 @@ import pandas as pd
 
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.feedback import LLMRater
-from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.noise.both_orders import BothOrders
 from annotators.noise.wrapping import keeps_answers, parts_of, unannotated
 from annotators.runs import active, aggregation
 from annotators.runs.annotation_summary import failures, of_aggregate, questions, spent, summarise
 from annotators.runs.cached import Cached
+from farm.asking.limits import Limits
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
 from farm.feedback import designs

@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.noise.wrapping import description, merged, name_of, unannotated
+from farm.asking.purse import current
 from farm.base import rng
 from farm.roles.protocols import Annotator
 from farm.storage.store import Entry, Store, address
@@ -26,6 +27,8 @@ from farm.tables.records import USAGE_COLUMNS, PairIds
 _BESIDE = ("generator_1", "generator_2", "agreement_1", "agreement_2")
 """What a verdict may depend on beside the texts."""
 _KEPT = ("annotator", "preference", "p_first", "status", *USAGE_COLUMNS)
+_OF_A_RUN = ("seed", "replicate", "cached")
+"""what a row says of the run, and not of the verdict"""
 _NUMBERS = ("preference", "p_first", *USAGE_COLUMNS)
 
 
@@ -50,10 +53,15 @@ class Cached:
         there = np.fromiter((key in known for key in keys), dtype=bool, count=len(keys))
         missing = np.flatnonzero(~there)
         found = np.flatnonzero(there)
+        purse = current()
+        if purse is not None:
+            for i in found:  # a budget is for all that was paid for a run's verdicts, whenever it was
+                purse.ledger.known(keys[i], float(known[keys[i]]["price"] or 0.0))
         parts = [(found, _table(pairs.iloc[found], [known[keys[i]] for i in found], seed, replicate))]
         if missing.size:
             asked = self.annotator.annotate(pairs.iloc[missing], seed=seed, replicate=replicate)
-            self.store.put("annotation", _entries([keys[i] for i in missing], asked, set(pairs.columns)))
+            if purse is None or not purse.limits.dry_run:
+                self.store.put("annotation", _entries([keys[i] for i in missing], asked, set(pairs.columns)))
             parts.append((missing, asked.assign(cached=False)))
         return merged(pairs, [part for part in parts if part[0].size] or parts)
 
@@ -70,9 +78,7 @@ class Cached:
 
 
 def _entries(keys: list[bytes], table: pd.DataFrame, given: set[str]) -> list[Entry]:
-    columns = {
-        c: _plain(table[c]) for c in table.columns if c in _KEPT or (c not in given and c not in ("seed", "replicate"))
-    }
+    columns = {c: _plain(table[c]) for c in table.columns if c in _KEPT or (c not in given and c not in _OF_A_RUN)}
     entries = []
     for i, key in enumerate(keys):
         value = {name: values[i] for name, values in columns.items()}
@@ -92,6 +98,6 @@ def _table(pairs: pd.DataFrame, values: list[dict[str, Any]], seed: int, replica
     verdict: dict[str, pd.Series | NDArray[np.float64]] = {
         c: stored[c].to_numpy(dtype=np.float64) if c in _NUMBERS else stored[c] for c in _KEPT
     }
-    further = {c: stored[c] for c in stored.columns if c not in _KEPT}
+    further = {c: stored[c] for c in stored.columns if c not in (*_KEPT, *_OF_A_RUN)}
     usage = {c: verdict.pop(c) for c in USAGE_COLUMNS}
     return pairs.assign(**verdict, seed=seed, replicate=replicate, **usage, **further, cached=True)

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from annotators.feedback.roles import ROLES, both_sides
-from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.runs.annotation_run import context_for
 from annotators.runs.annotation_summary import questions, reason
+from farm.asking.limits import Limits
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
 from farm.roles import config

@@ -14,6 +14,7 @@ import pandas as pd
 
 from eval.evaluators.evaluation import Evaluation, evaluate_table, read_files, together
 from eval.judges import judging
+from farm.asking.limits import Limits
 from farm.base import files
 from farm.base.errors import UserError
 from farm.statistics.result import Result
@@ -35,6 +36,8 @@ def evaluate(
     judge_settings: Sequence[str] = (),
     store: str | Path | None = None,
     fresh: bool = False,
+    budget: float | None = None,
+    concurrency: int | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> Evaluation | dict[str, pd.DataFrame]:
@@ -46,8 +49,10 @@ def evaluate(
         human: people's annotations of some of the pairs: PPI++, and biases as judge minus human.
         judge_settings, store, fresh: changes to the judge (``["temperature=0"]``), and where its verdicts are kept, as
             the command's ``--set``, ``--store`` and ``--fresh``.
+        budget, concurrency: US dollars for all questions to the judge, and how many are in flight.
         settings: as in :func:`eval.evaluators.evaluation.evaluate_table`: ``confidence``, ``by``, ``flip_rate``, ...
     """
+    limits = Limits(budget, concurrency)
     if isinstance(rows, (str, Path)) and Path(rows).is_dir():
         from eval.face.run_evaluation import evaluate_run
 
@@ -57,9 +62,9 @@ def evaluate(
             _read(human, "the human annotations"), _named(human, "the human annotations")
         )
     if judge is None and baseline is None:
-        if judge_settings or store is not None or fresh:
+        if judge_settings or store is not None or fresh or limits != Limits():
             raise UserError(
-                "`judge_settings`, `store` and `fresh` belong to a judge; annotations are taken as they are"
+                "`judge_settings`, `store`, `fresh` and limits belong to a judge; annotations are taken as they are"
             )
         if isinstance(rows, (str, Path)):
             return evaluate_table(read_files([Path(rows)]), seed=seed, **settings)
@@ -71,7 +76,9 @@ def evaluate(
         named = ((rows, "own", "the outputs"), (baseline, "base", "the baseline's outputs"))
         own, base = (_written(table, Path(place) / f"{name}.json", origin) for table, name, origin in named)
         pairs = judging.pairs([own], base)
-    judged = judging.judge(pairs, judge, settings=judge_settings, seed=seed, store=_path(store), fresh=fresh)
+    judged = judging.judge(
+        pairs, judge, settings=judge_settings, seed=seed, store=_path(store), fresh=fresh, limits=limits
+    )
     return evaluate_table(judged.rows, seed=seed, **settings)
 
 

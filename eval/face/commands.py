@@ -48,6 +48,12 @@ def evaluate(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the judge.")
     ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="US dollars for all questions to the judge, never exceeded.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Questions to the judge in flight.")] = None,
+    requests_per_minute: Annotated[float | None, typer.Option(min=1, help="To the judge.")] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option(min=1, help="Of questions, to the judge.")] = None,
     seed: _SEED = 0,
     confidence: _CONFIDENCE = 0.95,
     out: _OUT = None,
@@ -59,6 +65,7 @@ def evaluate(
     """
     from eval.face import evaluate_command
     from eval.published import show
+    from farm.asking.limits import Limits
     from farm.base.files import exists
 
     show.check_out(out, *files)
@@ -81,6 +88,7 @@ def evaluate(
         settings=settings or [],
         seed=seed,
         confidence=confidence,
+        limits=Limits(budget, concurrency, requests_per_minute, tokens_per_minute),
     )
     show.result(report, out, as_json)
 

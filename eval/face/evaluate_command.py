@@ -9,8 +9,12 @@ import typer
 
 from eval.evaluators.evaluation import Evaluation, evaluate_table, read_files
 from eval.judges import judging
+from farm.asking.limits import Limits
 from farm.base.errors import UserError
 from farm.tables.formats import check_table, read_annotations, write_annotations
+
+NONE = Limits()
+"""no limits"""
 
 
 def run(
@@ -28,6 +32,7 @@ def run(
     settings: Sequence[str],
     seed: int,
     confidence: float,
+    limits: Limits = NONE,
 ) -> Evaluation:
     """The evaluation of annotation files, or of output files after a judge has compared them with the baseline."""
     if annotations is not None:
@@ -37,9 +42,9 @@ def run(
         outputs = [p for p in files if judging.holds_outputs(p)]
         if outputs:
             raise UserError(f"{outputs[0]}: holds outputs, not annotations; say --judge NAME and --baseline FILE")
-        if annotations is not None or settings or store is not None or fresh:
+        if annotations is not None or settings or store is not None or fresh or limits != Limits():
             raise UserError(
-                "--annotations, --store, --fresh and --set belong to a judge; annotations are taken as they are"
+                "--annotations, --store, --fresh, --set and limits belong to a judge; annotations are taken as they are"
             )
         rows = read_files(files)
     else:
@@ -50,7 +55,7 @@ def run(
             raise UserError(f"{files[0]}: is the baseline itself; there is nothing to compare")
         if store is not None and fresh:
             raise UserError("--store keeps verdicts and --fresh keeps none; give one of them")
-        judged = judging.judge(table, judge, settings=settings, seed=seed, store=store, fresh=fresh)
+        judged = judging.judge(table, judge, settings=settings, seed=seed, store=store, fresh=fresh, limits=limits)
         rows = judged.rows
         asked = len(rows) - judged.reused
         typer.echo(f"{judge}: {asked} verdicts asked, {judged.reused} from the store, ${judged.paid:.2f}", err=True)

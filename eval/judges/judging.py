@@ -7,19 +7,22 @@ baseline. The order in which the two outputs are shown is drawn for each pair.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from farm.asking.ask import ask
+from farm.asking.limits import Limits
+from farm.asking.purse import limited
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context, Features
 from farm.storage.store import Store, home
 from farm.tables.formats import read_outputs, read_table
-from farm.tables.records import in_random_order
 
 CHUNK = 2000
 
@@ -94,11 +97,15 @@ def judge(
     seed: int = 0,
     store: Path | None = None,
     fresh: bool = False,
+    limits: Limits | None = None,
 ) -> Judged:
     """The annotations of a judge (a named config or a YAML file) on these pairs.
 
     Every verdict is kept in ``store`` (default: that of FARM_HOME) as soon as its chunk is judged, and looked up there
     first: a second run asks for nothing, and one that broke off goes on. ``fresh`` asks for all and keeps none.
+
+    Raises:
+        OverBudget: where the budget of ``limits`` ends before the last verdict; the answers so far are kept.
     """
     from farm.worlds.text_features import TextFeatures
 
@@ -112,13 +119,13 @@ def judge(
     annotator = config.build(Annotator, spec, context, str(path))
     parts: list[pd.DataFrame] = []
     paid = 0.0
-    with progress.task(f"judging ({name})", len(table)) as work:
-        for start in range(0, len(table), CHUNK):
-            chunk = table.iloc[start : start + CHUNK].reset_index(drop=True)
-            parts.append(in_random_order(lambda rows: annotator.annotate(rows, seed=seed), chunk, seed))
-            cost = _paid(parts[-1])
-            paid += cost
-            work.advance(len(chunk), cost=cost)
+    whole = replace(limits or Limits(), whole=True)
+    with limited(whole), progress.task(f"judging ({name})", len(table)) as work:
+        for part in ask(annotator, table, seed=seed, chunk=CHUNK):
+            parts.append(part)
+            paid += _paid(part)
+            # Questions to a language model have shown their progress already.
+            work.advance(max(sum(map(len, parts)) - work.done, 0), max(paid - work.cost, 0.0))
     rows = pd.concat(parts, ignore_index=True)
     reused = int(rows["cached"].sum()) if "cached" in rows else 0
     return Judged(rows.drop(columns="cached", errors="ignore"), reused, paid)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from farm.asking import ask as asking
 from farm.base import progress, rng
 from farm.base.errors import Fruitless
 from farm.experiments import trackers
@@ -74,7 +75,7 @@ def ask(setting: Setting, role: str, pairs: pd.DataFrame) -> pd.DataFrame:
     # A seed of its own for each role: the same annotator as teacher and as judge draws independently.
     seed = rng.torch_seed(setting.seed, role) % 2**31
     annotator = setting.annotator(role)
-    return records.in_random_order(lambda shown: annotator.annotate(shown, seed=seed), pairs, seed)
+    return next(asking.ask(annotator, pairs, seed=seed))
 
 
 def check_answered(table: pd.DataFrame, who: str, least: float = 0.0) -> None:

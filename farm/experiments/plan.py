@@ -113,6 +113,7 @@ class Plan:
             method=stage.method,
             units=size.units,
             trains=stage.trains,
+            pays=size.asks is not None or size.asks_while_learning,
             cpus=resources.cpus,
             gpus=resources.gpus,
         )

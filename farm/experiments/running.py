@@ -13,9 +13,11 @@ from typing import Any
 
 import pandas as pd
 
+from farm.asking.limits import Limits, OverBudget
+from farm.asking.purse import limited
 from farm.base import progress, rng
 from farm.base.errors import Fruitless, UserError, nearest
-from farm.base.launched import follows
+from farm.base.launched import follows, several
 from farm.base.progress import printable
 from farm.experiments import run_folder, trackers
 from farm.experiments.experiment import BASELINE, Study, folder_name
@@ -29,10 +31,11 @@ from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Stage
 from farm.roles import config
 from farm.roles.protocols import Aggregator, Comparison, Replication, Reporter
+from farm.scheduling import account as accounts
 from farm.scheduling import in_step
 from farm.scheduling.engines import engine
 from farm.scheduling.graph import Graph, Node, descendants, merge
-from farm.scheduling.scheduler import Failure, Results, schedule
+from farm.scheduling.scheduler import Failure, Results, check_budget, schedule
 from farm.storage.artifacts import Made
 from farm.storage.store import canonical
 from farm.tables.records import unanswered
@@ -123,8 +126,14 @@ class StudyRunner:
             chosen += keys
         return descendants(graph, chosen)
 
-    def go(self, engine_name: str = "here", workers: int | None = None) -> Run:
-        """Run, or go on with it."""
+    def go(self, engine_name: str = "here", workers: int | None = None, limits: Limits | None = None) -> Run:
+        """Run, or go on with it; ``limits`` are on what annotators are asked.
+
+        Raises:
+            Fruitless: where the budget ends; the answers so far are kept.
+        """
+        limits = limits or Limits()
+        self._check_processes(limits)
         if follows():
             in_step.follow(self.graph(), self.plans[0].artifacts, self._force)
         run_folder.check(self.folder)
@@ -137,19 +146,29 @@ class StudyRunner:
         artifacts = self.plans[0].artifacts
         done = in_step.agreed(graph, artifacts, self._force)
         made_by = engine(engine_name, artifacts.root, workers)
+        account = accounts.opened(limits, graph, artifacts, again)
         status = StatusFile(self.folder, self.study.whole.name, graph, artifacts, made_by.slots)
         ended = "interrupted"
         try:
             try:
-                results = schedule(graph, done, made_by, again, _Watch(status, graph, engine_name != "here"))
+                results = schedule(graph, done, made_by, again, _Watch(status, graph, engine_name != "here"), account)
             finally:
                 made_by.close()
             ended = "failed"
-            run = self._finish(graph, results, aggregator, reporter)
+            check_budget(results, account)
+            with limited(account.left()):  # an evaluator may ask a judge, too
+                run = self._finish(graph, results, aggregator, reporter)
             ended = "finished"
         finally:
             status.end(ended)
         return run
+
+    def _check_processes(self, limits: Limits) -> None:
+        """Refuse limits that several processes would exceed together: in each of them a method asks as it learns."""
+        if several() and limits.taking_turns:
+            stages = [stage for plan in self.plans for stage in plan.stages.values()]
+            if asking := [stage.label() for stage in stages if stage.size().asks_while_learning]:
+                raise UserError(f"{asking[0]} asks while it learns, and limits hold in one process: start it in one")
 
     def _parts(self) -> tuple[Aggregator | None, Reporter | None]:
         if not self.study.plural:
@@ -173,6 +192,8 @@ class StudyRunner:
                         with progress.quiet():
                             finished = _finished(plan, results)
                         _tell_missing(finished.comparison, variant.name)
+                    except OverBudget:
+                        raise
                     except UserError as error:
                         failures.append({"variant": variant.name, "method": "", "stage": "", "reason": str(error)})
                         continue
@@ -208,7 +229,7 @@ class _Watch:
         if state == "started":
             return
         self.count += 1
-        if failure is not None and failure.because is None:
+        if failure is not None and failure.because is None and failure.lacks is None:
             print(f"{node.name} failed: {failure.reason}", file=sys.stderr, flush=True)
         elif self.told and state == "done":
             print(f"{node.name} done ({self.count} of {self.total})", file=sys.stderr, flush=True)

@@ -35,6 +35,8 @@ class Node:
     """how many responses, pairs or verdicts it makes or reads"""
     trains: bool = False
     """whether several processes take part, where a launcher has started them"""
+    pays: bool = False
+    """whether it may ask annotators that cost money"""
     cpus: float = 1
     gpus: float = 0
 

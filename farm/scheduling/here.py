@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from farm.asking.limits import Limits
 from farm.scheduling.graph import Node
 from farm.scheduling.perform import Outcome, perform
 
@@ -17,8 +18,8 @@ class Here:
         self.root = root
         self._outcomes: list[Outcome] = []
 
-    def start(self, node: Node, again: bool) -> None:
-        self._outcomes.append(perform(self.root, node, again))
+    def start(self, node: Node, again: bool, limits: Limits) -> None:
+        self._outcomes.append(perform(self.root, node, again, limits))
 
     def finished(self) -> list[Outcome]:
         out, self._outcomes = self._outcomes, []

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
+from farm.asking.limits import Limits
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.base.launched import follows, several
@@ -53,18 +55,17 @@ class InStep:
         self.root = root
         self._outcomes: list[Outcome] = []
 
-    def start(self, node: Node, again: bool) -> None:
+    def start(self, node: Node, again: bool, limits: Limits) -> None:
         from farm.hardware import processes
 
         if not follows():
-            outcome = perform(self.root, node, again)
-            sent = {"error": outcome.error, "trace": outcome.trace, "found": outcome.found}
+            sent = asdict(perform(self.root, node, again, limits))
         else:
             sent = {}
             if node.trains:
                 self._take_part(node)
         received = json.loads(processes.from_first(json.dumps(sent).encode()))
-        self._outcomes.append(Outcome(node.key, received["error"], received["trace"], received["found"]))
+        self._outcomes.append(Outcome(**received))
 
     def _take_part(self, node: Node) -> None:
         """Make the stage and discard it. A user's mistake is raised in every process; the first one reports it."""

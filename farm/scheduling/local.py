@@ -11,10 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
+from farm.asking.limits import Limits
 from farm.scheduling.environment import search_path
 from farm.scheduling.graph import Node
 from farm.scheduling.perform import Outcome
@@ -30,6 +31,7 @@ class _Worker:
     link: Connection
     node: Node | None = None
     again: bool = False
+    limits: Limits = field(default_factory=Limits)
     attempt: int = 0
 
 
@@ -50,8 +52,8 @@ class Local:
         self.gpus = _gpus()
         self._workers: list[_Worker] = []
 
-    def start(self, node: Node, again: bool) -> None:
-        self._give(self._idle(), node, again, attempt=1)
+    def start(self, node: Node, again: bool, limits: Limits) -> None:
+        self._give(self._idle(), node, again, limits, attempt=1)
 
     def finished(self) -> list[Outcome]:
         while True:
@@ -74,7 +76,7 @@ class Local:
 
     def _received(self, worker: _Worker) -> Outcome | None:
         """What a worker says; None where its stage is tried once more."""
-        node, again, attempt = worker.node, worker.again, worker.attempt
+        node, again, limits, attempt = worker.node, worker.again, worker.limits, worker.attempt
         assert node is not None
         try:
             outcome: Outcome = worker.link.recv()
@@ -83,7 +85,7 @@ class Local:
             worker.link.close()
             status = worker.process.wait()
             if attempt < ATTEMPTS:
-                self._give(self._begin(worker.number), node, again, attempt + 1)
+                self._give(self._begin(worker.number), node, again, limits, attempt + 1)
                 return None
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
             memory = "; was there enough memory?" if status == -signal.SIGKILL else ""
@@ -98,10 +100,10 @@ class Local:
         taken = {worker.number for worker in self._workers}
         return self._begin(min(set(range(self.slots)) - taken))
 
-    def _give(self, worker: _Worker, node: Node, again: bool, attempt: int) -> None:
-        worker.node, worker.again, worker.attempt = node, again, attempt
+    def _give(self, worker: _Worker, node: Node, again: bool, limits: Limits, attempt: int) -> None:
+        worker.node, worker.again, worker.limits, worker.attempt = node, again, limits, attempt
         with contextlib.suppress(OSError):  # it is dead already, which is found out when it is listened to
-            worker.link.send((self.root, node, again))
+            worker.link.send((self.root, node, again, limits))
 
     def _begin(self, number: int) -> _Worker:
         ours, theirs = Pipe()

@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from farm.asking.limits import Limits
 from farm.base.errors import need
 from farm.scheduling.environment import search_path, settings
 from farm.scheduling.graph import Node
@@ -52,7 +53,7 @@ class OnRay:
         self._task = ray.remote(_made)
         self._running: dict[Any, Node] = {}
 
-    def start(self, node: Node, again: bool) -> None:
+    def start(self, node: Node, again: bool, limits: Limits) -> None:
         options = {
             "num_cpus": node.cpus,
             "num_gpus": node.gpus,
@@ -60,7 +61,7 @@ class OnRay:
             "name": node.name,
             "runtime_env": {"env_vars": _environment(self.root, node)},
         }
-        reference = self._task.options(**options).remote(str(self.root), node, again, os.getcwd())
+        reference = self._task.options(**options).remote(str(self.root), node, again, limits, os.getcwd())
         self._running[reference] = node
 
     def finished(self) -> list[Outcome]:
@@ -97,7 +98,7 @@ def _environment(root: Path, node: Node) -> dict[str, str]:
     }
 
 
-def _made(root: str, node: Node, again: bool, folder: str) -> Outcome:
+def _made(root: str, node: Node, again: bool, limits: Limits, folder: str) -> Outcome:
     """One stage, in a process of the cluster."""
     import platform
 
@@ -107,4 +108,4 @@ def _made(root: str, node: Node, again: bool, folder: str) -> Outcome:
     os.chdir(folder)  # paths in the YAML are relative to where the run was started
     os.environ.setdefault("FARM_STORE", str(Path(root).parent / f"store-{platform.node()}.sqlite"))
     with progress.quiet():
-        return perform(Path(root), node, again)
+        return perform(Path(root), node, again, limits)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from farm.asking.limits import Limits
+from farm.base.errors import Fruitless
+from farm.scheduling.account import Account
 from farm.scheduling.graph import Graph, Node, dependents
 from farm.scheduling.perform import Outcome
 
@@ -17,8 +20,8 @@ class StageEngine(Protocol):
     slots: int
     """how many may be under way at once"""
 
-    def start(self, node: Node, again: bool) -> None:
-        """Begin a stage; may return when it is done already."""
+    def start(self, node: Node, again: bool, limits: Limits) -> None:
+        """Begin a stage, which may ask within these limits; may return when it is done already."""
 
     def finished(self) -> list[Outcome]:
         """Those that came to an end since; waits for one if there is none."""
@@ -36,6 +39,8 @@ class Failure:
     trace: str = ""
     because: str | None = None
     """the key of the stage that failed, where this one was never tried"""
+    lacks: float | None = None
+    """US dollars that the budget lacks for it, about; None where that is not what stopped it"""
 
 
 @dataclass
@@ -67,11 +72,15 @@ def schedule(
     engine: StageEngine,
     again: Collection[str] = (),
     watch: Watch = _silent,
+    account: Account | None = None,
 ) -> Results:
     """Make every stage of a graph that is not done; the keys in ``again`` even if they are.
 
     Of the stages that are ready, the one that stands first in the graph goes first. Each stage is looked at a number
     of times that depends on its needs alone, so a graph of many thousands costs seconds.
+
+    Where limits on questions are shared, stages that may pay are made one at a time, each with what is left of the
+    budget; once one has failed for want of it, no other is begun.
     """
     below = dependents(graph)
     place = {key: number for number, key in enumerate(graph)}
@@ -80,6 +89,9 @@ def schedule(
     keys = list(graph)
     results = Results()
     running: set[str] = set()
+    account = account or Account()
+    held: list[int] = []
+    short: Failure | None = None
 
     def complete(key: str) -> None:
         for other in below[key]:
@@ -110,18 +122,45 @@ def schedule(
                 watch("found", node, None)
                 complete(node.key)
                 continue
+            if node.pays and short is not None:
+                fail(Failure(node, f"{short.node.name} failed: {short.reason}", because=short.node.key))
+                continue
+            if node.pays and account.limits.taking_turns and any(graph[key].pays for key in running):
+                held.append(place[node.key])
+                continue
             running.add(node.key)
             watch("started", node, None)
-            engine.start(node, node.key in again)
+            engine.start(node, node.key in again, account.left(node.key))
         if not running:
             continue
         for outcome in engine.finished():
             running.discard(outcome.key)
             node = graph[outcome.key]
+            if outcome.paid:
+                account.paid[node.key] = outcome.paid
             if outcome.error is not None:
-                fail(Failure(node, outcome.error, outcome.trace))
+                failure = Failure(node, outcome.error, outcome.trace, lacks=outcome.lacks)
+                short = failure if outcome.lacks is not None else short
+                fail(failure)
                 continue
             (results.found if outcome.found else results.made).add(outcome.key)
             watch("done", node, None)
             complete(outcome.key)
+        for number in held:
+            heapq.heappush(ready, number)
+        held.clear()
     return results
+
+
+def check_budget(results: Results, account: Account) -> None:
+    """Stop where a stage failed for want of budget, so that no table leaves a method out for that.
+
+    Raises:
+        Fruitless: with what is spent, and what the stage needs.
+    """
+    for failure in results.failures.values():
+        if failure.lacks is not None:
+            spent, budget = sum(account.paid.values()), account.limits.budget or 0.0
+            ends = f"the budget of ${budget:,.2f} ends in the stage {failure.node.name}: ${spent:,.2f} is spent"
+            goes_on = "all answers are kept, and the same command with a larger budget goes on"
+            raise Fruitless(f"{ends}, and about ${failure.lacks:,.2f} more is needed for it; {goes_on}")

@@ -23,10 +23,10 @@ def main() -> None:
     with progress.quiet():
         while True:
             try:
-                root, node, again = link.recv()
+                root, node, again, limits = link.recv()
             except EOFError:
                 return
-            link.send(perform(root, node, again))
+            link.send(perform(root, node, again, limits))
 
 
 def _follow(parent: int) -> None:

@@ -27,6 +27,8 @@ from farm.storage.store import address
 __all__ = ["Artifacts", "Made", "Place", "Work", "alone", "code_digest", "with_code"]
 
 TIMINGS = "timings.jsonl"
+PAID = "paid.json"
+"""in a partial folder: what an unfinished stage has paid"""
 
 
 @contextlib.contextmanager
@@ -98,6 +100,13 @@ class Artifacts:
             os.utime(note)
         return Made(name, folder, key, seconds, found)
 
+    def paid(self, name: str, key: str) -> float:
+        """US dollars that a stage, finished or not, has paid for answers; 0 where nothing is noted."""
+        for note in (self.folder(name, key) / "stage.json", self.partial(name, key) / PAID):
+            with contextlib.suppress(OSError, ValueError):
+                return float(json.loads(note.read_text()).get("paid", 0.0))
+        return 0.0
+
     def partial(self, name: str, key: str) -> Path:
         """The folder beside a stage that is being made."""
         folder = self.folder(name, key)
@@ -156,8 +165,8 @@ class Artifacts:
             yield partial
             done = True
         finally:
-            # Kept after a failure where it holds a checkpoint: the next attempt goes on from there.
-            if done or not any((partial / "checkpoints").glob("*")):
+            # Kept after a failure where it holds a checkpoint, which the next attempt goes on from, or was paid for.
+            if done or not (any((partial / "checkpoints").glob("*")) or (partial / PAID).exists()):
                 shutil.rmtree(partial, ignore_errors=True)
             lock.close()
 

@@ -22,6 +22,7 @@ from typing import Any
 from farm.base.errors import UserError
 
 _GROUND = (
+    "asking/ask.py",
     "base/rng.py",
     "tables",
     "roles/protocols.py",

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from farm.asking.limits import Limits
 from farm.base.errors import UserError
 from farm.experiments import experiment
 from farm.experiments import run_status as status
@@ -48,7 +49,7 @@ class Instant:
         self.order: list[str] = []
         self._done: list[Outcome] = []
 
-    def start(self, node: Node, again: bool) -> None:
+    def start(self, node: Node, again: bool, limits: Limits) -> None:
         self.order.append(node.key)
         self._done.append(Outcome(node.key))
 
@@ -223,11 +224,11 @@ def test_rays_workers_ask_the_servers_that_are_meant_and_get_no_key(
         monkeypatch.setenv(name, value)
     from farm.scheduling.on_ray import OnRay
 
-    OnRay(tmp_path / "home" / "artifacts").start(Node("a", "a", "sft", Nothing()), False)
+    OnRay(tmp_path / "home" / "artifacts").start(Node("a", "a", "sft", Nothing()), False, Limits())
     sent = ray.options[0]["runtime_env"]["env_vars"]
     assert {name: sent[name] for name in meant} == {**meant, "FARM_PRICES": str(tmp_path / "prices.yaml")}
     assert not any(key in str(ray.options) for key in keys.values())
     monkeypatch.setenv("OPENAI_BASE_URL", "https://me:secret@gateway.example/v1")
     with pytest.raises(UserError, match="`OPENAI_BASE_URL` must not hold a user or a password") as caught:
-        OnRay(tmp_path / "home" / "artifacts").start(Node("a", "a", "sft", Nothing()), False)
+        OnRay(tmp_path / "home" / "artifacts").start(Node("a", "a", "sft", Nothing()), False, Limits())
     assert "secret" not in str(caught.value)

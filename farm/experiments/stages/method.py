@@ -63,7 +63,8 @@ class MethodStage:
 
     def size(self) -> Size:
         spec = self.setting.description["methods"][self.method]
-        return Size(like=[spec, self.setting.experiment.sizes.model_dump()], texts=self._texts(spec))
+        like, asks_while_learning = [spec, self.setting.experiment.sizes.model_dump()], "annotator" in self.needs
+        return Size(like=like, texts=self._texts(spec), asks_while_learning=asks_while_learning)
 
     def make(self, at: StageContext) -> Facts | None:
         method = self.setting.method(self.method)

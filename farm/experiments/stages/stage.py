@@ -51,6 +51,8 @@ class Size:
     texts: Texts | None = None
     """None where the work is not known from the settings"""
     asks: Asks | None = None
+    asks_while_learning: bool = False
+    """whether it also asks the annotator while it learns, nobody knows beforehand how much"""
 
 
 @dataclass(frozen=True)

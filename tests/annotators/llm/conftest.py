@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from annotators.llm.limits import Limits
+from farm.asking.limits import Limits
 from farm.base import progress
 from farm.storage.store import Store
 from tests.annotators.llm.cases import make_pairs

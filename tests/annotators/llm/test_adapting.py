@@ -16,9 +16,9 @@ from annotators.llm.backends import wire
 from annotators.llm.backends.anthropic_server import ROOM
 from annotators.llm.backends.openai_server import OpenAIServer
 from annotators.llm.completion import Completion, Request
-from annotators.llm.limits import Limits
 from annotators.llm.question import FLOOR, bounded, most_input
 from annotators.llm.session import session
+from farm.asking.limits import Limits
 from farm.base.errors import UserError
 from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs

@@ -12,8 +12,8 @@ import pytest
 
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import wire
-from annotators.llm.limits import Limits
 from annotators.llm.session import session
+from farm.asking.limits import Limits
 from farm.base.errors import UserError
 from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs

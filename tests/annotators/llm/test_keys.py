@@ -10,9 +10,9 @@ from annotators.llm import backends
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import wire
 from annotators.llm.feedback import LLMRater
-from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.noise.wrapping import description
+from farm.asking.limits import Limits
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context

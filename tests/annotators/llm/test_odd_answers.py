@@ -13,8 +13,8 @@ from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import lean_http, wire
 from annotators.llm.backends.http_failures import retry_after
 from annotators.llm.completion import redacted
-from annotators.llm.limits import Limits
 from annotators.llm.session import session
+from farm.asking.limits import Limits
 from farm.base.errors import UserError
 from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from annotators.llm.annotator import LLMAnnotator
-from annotators.llm.limits import Limits
 from annotators.llm.pool import LLMPool
 from annotators.llm.prices import Price, price
 from annotators.llm.session import session
+from farm.asking.limits import Limits
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context

@@ -22,9 +22,9 @@ from annotators.llm import session as sessions
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import mock
 from annotators.llm.completion import Completion, Request
-from annotators.llm.limits import Limits
 from annotators.llm.session import session
 from annotators.noise.coins import Flip
+from farm.asking.limits import Limits
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.storage.store import Store
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import sys
 from annotators.llm.annotator import LLMAnnotator
-from annotators.llm.limits import Limits
+from farm.asking.limits import Limits
 from annotators.llm.session import session
 from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
