@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; its tensors here are too small to share
+
+settings.register_profile("farm", deadline=None)  # a machine that is busy with others is no failure
+settings.load_profile("farm")
 
 
 @pytest.fixture(scope="session")
