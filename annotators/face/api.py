@@ -154,7 +154,7 @@ def calibrate(
     from annotators.calibration import calibrate as calibration
 
     if groups is not None and not 1 <= groups <= 4:
-        raise UserError(f"groups = {groups}: 1 to 4 of them can be told apart")
+        raise UserError(f"groups = {groups}: give a number from 1 to 4")
     if out is not None:
         given = (Path(rows) for rows in (votes, pairs) if isinstance(rows, (str, Path)))
         calibration.check_out(Path(out), tuple(given))

@@ -27,7 +27,7 @@ def annotate(
     store: Annotated[
         Path | None, typer.Option(help="Keep every verdict here: nothing is asked twice, and a run can go on.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,
     both_orders: Annotated[
         bool, typer.Option("--both-orders", help="Ask in both orders, a tie where the answers contradict each other.")
     ] = False,
@@ -45,7 +45,7 @@ def annotate(
     tokens_per_minute: Annotated[float | None, typer.Option(min=1, help="Of questions, to each model.")] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one answer of a language model.")] = 120.0,
     batches: Annotated[
-        bool, typer.Option("--batches", help="Hand questions in as the provider's batches; run again to collect.")
+        bool, typer.Option("--batches", help="Submit questions as the provider's batches; run again to collect.")
     ] = False,
     against: Annotated[Path | None, typer.Option(help="Outputs of the baseline: compare head to head.")] = None,
     design: Annotated[
@@ -130,9 +130,9 @@ def calibrate(
     annotator: Annotated[
         str, typer.Option(help="Only annotators whose name contains this; of a leaderboard, the row (humans).")
     ] = "",
-    pairs: Annotated[Path | None, typer.Option(help="Of a leaderboard: the pairs that were judged.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="The judged pairs, for a leaderboard.")] = None,
     groups: Annotated[
-        int | None, typer.Option(min=1, max=4, help="Groups of people; by default as many as the votes tell apart.")
+        int | None, typer.Option(min=1, max=4, help="Groups of people; by default chosen by BIC.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as JSON.")] = False,
 ) -> None:

@@ -159,7 +159,7 @@ class Session:
                 try:
                     said, failed, waiting = await batches.step({k: q.request for k, q in left.items()}, room)
                 except Failure as error:
-                    raise UserError(f"{error}; what is handed in is kept, and the same command goes on") from None
+                    raise UserError(f"{error}; what is submitted is kept, and the same command goes on") from None
                 for key, completion in said.items():
                     half = DISCOUNT * line.price.of(completion) if line.price else 0.0
                     self.ledger.spent += half
