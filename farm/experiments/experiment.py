@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm.base.errors import UserError, nearest
-from farm.experiments import sweeps
+from farm.experiments import presets, sweeps
 from farm.experiments.sweeps import Label
 from farm.roles import config
 from farm.roles.config import Spec
@@ -164,7 +164,7 @@ def from_mapping(
         data.pop("seeds", None)
     if only is not None:
         data["methods"] = _chosen(data.get("methods"), only, origin)
-    whole = config.validate(Experiment, data, origin)
+    whole = config.validate(Experiment, _filled(data, origin), origin)
     if not _is_file_name(whole.name):
         raise UserError(
             f"{origin}: the experiment's name {whole.name[:40]!r} cannot be that of a folder; take a plain word "
@@ -204,8 +204,19 @@ def _is_file_name(name: str) -> bool:
     return whole and name.isprintable() and len(name.encode()) <= _LONGEST
 
 
+def _filled(data: dict[str, Any], origin: str) -> dict[str, Any]:
+    """What an experiment says, with the defaults of its world's preset."""
+    preset = presets.of(data.get("world"), origin)
+    for key in preset.experiment if preset else ():
+        if preset and key not in Experiment.model_fields:
+            hint = nearest(key, Experiment.model_fields)
+            raise UserError(f"{preset.settings.origin}: unknown key `experiment.{key}`; {hint}")
+    return presets.filled(data, preset)
+
+
 def _single(data: dict[str, Any], origin: str) -> Experiment:
-    """One experiment, its methods written out as specs."""
+    """One experiment with its world's defaults, its methods written out as specs."""
+    data = _filled(data, origin)
     methods = data.get("methods")
     if isinstance(methods, dict):
         for name, spec in methods.items():

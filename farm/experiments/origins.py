@@ -12,10 +12,11 @@ from typing import Any, Union
 
 import yaml
 
+from farm.experiments import presets
 from farm.experiments.experiment import Experiment, Resources, Sizes, Study, load
 from farm.experiments.setting import describe
 from farm.roles import config
-from farm.roles.config import ROOM
+from farm.roles.config import ROOM, Preset, Resolved
 from farm.roles.protocols import Aggregator, Annotator, Evaluator, Method, Reporter, World
 
 ROLES: dict[str, Any] = {
@@ -44,6 +45,7 @@ class Value:
 Tree = Value | dict[str, Any] | list[Any]
 Said = Callable[[str], str]
 """the origin of the value at a path of the experiment, ``methods.ppo.beta``"""
+DEFAULT = "default of the experiment"
 
 
 def resolved(name: str, settings: Sequence[str] = (), seed: int | None = None) -> dict[str, Tree]:
@@ -52,7 +54,9 @@ def resolved(name: str, settings: Sequence[str] = (), seed: int | None = None) -
     path = config.find("experiments", name)
     written = config.load_mapping(path)
     raw = config.override({"name": path.stem, **written}, settings)
-    return tree(study, raw, config.load_mapping(path), [s.partition("=")[0] for s in settings], _shown(path), seed)
+    return tree(
+        study, raw, config.load_mapping(path), [s.partition("=")[0] for s in settings], config.shown_path(path), seed
+    )
 
 
 def tree(
@@ -74,16 +78,23 @@ def tree(
         raw = {**raw, "seed": seed}
         raw.pop("seeds", None)
 
+    preset = presets.of(study.whole.world, study.origin)
+    fitting = preset.settings if preset else None
+    given = raw.get("sizes") or {}
+    raw = presets.filled(raw, preset)
+
+    def unsaid(place: str) -> str:
+        return preset.settings.origin if preset and _there(preset.experiment, place) else DEFAULT
+
     def said(place: str) -> str:
         for key in changed:
             if place == key or place.startswith(key + ".") or key == place:
                 return f"--set {key}"
         if place == "seed" and seed is not None:
             return "--seed"
-        top: Any = written
-        for part in place.split("."):
-            top = top.get(part, ...) if isinstance(top, dict) else ...
-        return file if top is not ... else "default of the experiment"
+        if _there(written, place):
+            return file
+        return unsaid(place)
 
     filled = study.whole.model_dump(mode="json")
     out: dict[str, Tree] = {}
@@ -93,17 +104,15 @@ def tree(
             default = Experiment.model_fields[field].default
             if isinstance(value, dict) and "use" not in value and "class" not in value and isinstance(default, str):
                 value = {"use": default, **value}
-            out[field] = _spec(ROLES[field], value, study.origin, field, said)
+            out[field] = _spec(ROLES[field], value, study.origin, field, said, fitting)
         elif field in MAPPINGS and isinstance(value, Mapping):
             out[field] = {
-                n: _spec(MAPPINGS[field], _named(n, spec), study.origin, f"{field}.{n}", said)
+                n: _spec(MAPPINGS[field], _named(n, spec), study.origin, f"{field}.{n}", said, fitting)
                 for n, spec in value.items()
             }
         elif field == "sizes":
-            given = raw.get("sizes") or {}
             out[field] = {
-                k: Value(filled["sizes"][k], said(f"sizes.{k}") if k in given else "default of the experiment")
-                for k in Sizes.model_fields
+                k: Value(filled["sizes"][k], (said if k in given else unsaid)(f"sizes.{k}")) for k in Sizes.model_fields
             }
         elif field == "resources":
             if value:
@@ -118,10 +127,12 @@ def tree(
     return out
 
 
-def _shown(path: Path) -> str:
-    """A file of ours by its place below ``configs``."""
-    root = config.config_root().parent
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+def _there(data: Mapping[str, Any], place: str) -> bool:
+    """Whether nested mappings have a value at a path."""
+    top: Any = data
+    for part in place.split("."):
+        top = top.get(part, ...) if isinstance(top, Mapping) else ...
+    return top is not ...
 
 
 def _named(name: str, spec: Any) -> Any:
@@ -132,47 +143,48 @@ def _named(name: str, spec: Any) -> Any:
     return spec
 
 
-def _spec(role: Any, spec: Any, origin: str, place: str, said: Said) -> Tree:
+def _spec(role: Any, spec: Any, origin: str, place: str, said: Said, preset: Preset | None) -> Tree:
     """A spec in the experiment itself: its own keys were said there."""
     own = {k: said(f"{place}.{k}") for k in spec} if isinstance(spec, dict) else {}
-    own = {k: v if v != "default of the experiment" else said(place) for k, v in own.items()}
-    return _followed(role, spec, origin, own, said(place), None)
+    own = {k: v if v != DEFAULT else said(place) for k, v in own.items()}
+    return _followed(role, spec, origin, own, said(place), None, preset)
 
 
-def _followed(role: Any, spec: Any, origin: str, own: Mapping[str, str], whole: str, folder: Path | None) -> Tree:
-    said: dict[str, str] = {}
-    arguments, where, beside = config.resolve(role, spec, origin, folder)
-    current, here, from_file = spec, own, whole
-    while True:  # from the outside in: the outermost that names a key has said it
-        given = current if isinstance(current, dict) else {"use": current}
-        for key in given:
-            said.setdefault(key, here.get(key, from_file))
-        if "use" not in given:
-            break
-        path = config.find(ROOM[role], str(given["use"]))
-        current, here, from_file = config.load_mapping(path), {}, _shown(path)
-    cls = config.import_class(str(arguments["class"]), role, where, beside)
+def _followed(
+    role: Any, spec: Any, origin: str, own: Mapping[str, str], whole: str, folder: Path | None, preset: Preset | None
+) -> Tree:
+    found = config.resolve(role, spec, origin, folder, preset)
+    arguments = found.arguments
+    cls = config.import_class(str(arguments["class"]), role, found.origin, found.folder)
     parameters, hints = config.signature(cls)
-    out: dict[str, Tree] = {"class": Value(arguments["class"], said["class"])}
+
+    def said(key: str) -> str:
+        return found.said.get(key, own.get(key, whole))
+
+    out: dict[str, Tree] = {"class": Value(arguments["class"], said("class"))}
+    if role is World and "preset" in arguments:
+        out["preset"] = Value(arguments["preset"], said("preset"))
     for name, parameter in parameters.items():
         if name in arguments:
-            out[name] = _argument(hints.get(name, Any), arguments[name], where, said.get(name, from_file), beside)
+            out[name] = _argument(hints.get(name, Any), arguments[name], found, said(name), preset)
         elif parameter.default is not inspect.Parameter.empty and config.is_plain(parameter.default):
             out[name] = Value(parameter.default, f"default of {cls.__name__}")
     return out
 
 
-def _argument(hint: Any, value: Any, origin: str, said: str, folder: Path | None) -> Tree:
+def _argument(hint: Any, value: Any, found: Resolved, said: str, preset: Preset | None) -> Tree:
+    nothing: dict[str, str] = {}
+    inside = (found.origin, nothing, said, found.folder, preset)
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     for option in options:
         role = option if isinstance(option, type) and option in ROOM else None
         if role and value is not None:
-            return _followed(role, value, origin, {}, said, folder)
+            return _followed(role, value, *inside)
         inner = typing.get_args(option)
         if isinstance(value, list) and inner and inner[0] in ROOM:
-            return [_followed(inner[0], item, origin, {}, said, folder) for item in value]
+            return [_followed(inner[0], item, *inside) for item in value]
         if isinstance(value, dict) and len(inner) == 2 and inner[1] in ROOM:
-            return {n: _followed(inner[1], item, origin, {}, said, folder) for n, item in value.items()}
+            return {n: _followed(inner[1], item, *inside) for n, item in value.items()}
     return Value(value, said)
 
 

@@ -20,6 +20,7 @@ from farm.experiments.experiment import Experiment
 from farm.experiments.origins import MAPPINGS, ROLES
 from farm.roles import config
 from farm.roles.config import ROOM
+from farm.roles.protocols import World
 
 JSON = dict[str, Any]
 
@@ -55,19 +56,21 @@ def _spec(role: Any, definitions: JSON, bare: bool = False) -> JSON:
 
 
 def _of_role(role: Any, definitions: JSON, bare: bool) -> JSON:
-    room = config.named(ROOM[role])
+    room = config.names(ROOM[role])
     known: dict[str, list[str]] = {}
     for name in room:
         try:
-            arguments, origin, folder = config.resolve(role, name)
-            path = str(arguments["class"])
-            cls = config.import_class(path, role, origin, folder)
+            found = config.resolve(role, name)
+            path = str(found.arguments["class"])
+            cls = config.import_class(path, role, found.origin, found.folder)
         except UserError:  # its package is not installed here
             continue
         known.setdefault(path, []).append(name)
         if path not in definitions:
             definitions[path] = {}
             definitions[path] = _of_class(cls, definitions)
+        if role is World:
+            definitions[path]["properties"]["preset"] = {"anyOf": [*_names(config.names("presets")), {"type": "null"}]}
     choices = [
         {
             "if": {"properties": {"use": {"enum": names}}, "required": ["use"]},

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.base.errors import Alarm, UserError
+from farm.experiments import presets
 from farm.experiments.experiment import PLURAL, Experiment
 from farm.roles import config
 from farm.roles.protocols import (
@@ -56,11 +57,19 @@ class Setting:
         return config.build(World, self.experiment.world, Context(store=self.store), self.origin)
 
     @cached_property
+    def preset(self) -> config.Preset | None:
+        """What fits the world."""
+        return _preset(self.experiment, self.origin)
+
+    @cached_property
     def context(self) -> Context:
         return Context(world=self.world, features=self.world.features, store=self.store)
 
     def method(self, name: str) -> Method:
-        return config.build(Method, self.experiment.methods[name] or name, self.context, self.origin)
+        return self._method(self.experiment.methods[name] or name)
+
+    def _method(self, spec: config.Spec) -> Method:
+        return config.build(Method, spec, self.context, self.origin, preset=self.preset)
 
     @cached_property
     def needs(self) -> dict[str, frozenset[str]]:
@@ -70,7 +79,7 @@ class Setting:
     def fitting(self, role: str) -> Method | None:
         """The method that makes the SFT policy or a fitted model: "sft" or one of FITTED; None where it is null."""
         spec = getattr(self.experiment, role)
-        return None if spec is None else config.build(Method, spec, self.context, self.origin)
+        return None if spec is None else self._method(spec)
 
     def annotator(self, role: str) -> Annotator:
         """The annotator of a role: "annotator" gives the training feedback, the others judge."""
@@ -178,17 +187,26 @@ class Setting:
         return loaded
 
 
+def _preset(experiment: Experiment, origin: str) -> config.Preset | None:
+    found = presets.of(experiment.world, origin)
+    return found.settings if found else None
+
+
 def describe(experiment: Experiment, origin: str) -> dict[str, Any]:
     """The experiment with every name, class and default written out, as plain data."""
-    e = experiment
+    e, preset = experiment, _preset(experiment, origin)
+
+    def method(spec: config.Spec) -> dict[str, Any]:
+        return config.described(Method, spec, origin, preset=preset)
+
     plain = e.model_dump(mode="json", exclude={*PLURAL, "resources"})
     plain["world"] = config.described(World, e.world, origin)
-    plain["sft"] = e.sft and config.described(Method, e.sft, origin)
-    plain["reward_model"] = e.reward_model and config.described(Method, e.reward_model, origin)
-    plain["preference_model"] = e.preference_model and config.described(Method, e.preference_model, origin)
+    plain["sft"] = e.sft and method(e.sft)
+    plain["reward_model"] = e.reward_model and method(e.reward_model)
+    plain["preference_model"] = e.preference_model and method(e.preference_model)
     plain["annotator"] = config.described(Annotator, e.annotator, origin)
     plain["judges"] = {role: config.described(Annotator, spec, origin) for role, spec in e.judges.items()}
-    plain["methods"] = {n: config.described(Method, spec or n, origin) for n, spec in e.methods.items()}
+    plain["methods"] = {n: method(spec or n) for n, spec in e.methods.items()}
     plain["evaluator"] = config.described(Evaluator, e.evaluator, origin)
     plain["reporter"] = e.reporter and config.described(Reporter, e.reporter, origin)
     return plain

@@ -18,8 +18,8 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, is_dataclass
 from dataclasses import fields as dataclass_fields
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
@@ -28,6 +28,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from farm.base import files
 from farm.base.errors import UserError, brief, nearest, shown
+from farm.roles import named_classes
 from farm.roles.classes import import_class
 from farm.roles.protocols import (
     Aggregator,
@@ -58,6 +59,38 @@ ROOM: dict[Any, str] = {
     SamplingEngine: "engines",
 }
 """The folder of named configs of each role."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What fits a world: settings of its methods, between a class's own defaults and what an experiment says."""
+
+    origin: str
+    """its file"""
+    fields: Mapping[str, Any]
+    """applied to every method whose class has the field"""
+    methods: Mapping[str, Mapping[str, Any]]
+    """name of a method -> changes of what is found under that name"""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec with its names followed."""
+
+    arguments: dict[str, Any]
+    """with ``class``"""
+    origin: str
+    """where it was said, for errors"""
+    folder: Path | None
+    """in which a module beside it may lie"""
+    said: dict[str, str]
+    """argument -> the file that said it, of all that the spec itself does not say"""
+    preset: str | None = None
+    """the file among them that is a preset"""
+
+    def place(self, key: str) -> str:
+        """Where an argument was said, for errors."""
+        return self.preset if self.preset is not None and self.said.get(key) == self.preset else self.origin
 
 
 class _Loader(yaml.SafeLoader):
@@ -167,12 +200,21 @@ def named(room: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((config_root() / room).glob("*.yaml"))}
 
 
+def names(room: str) -> list[str]:
+    """Every name that a spec of one room may say: those of files, and of classes that packages bring."""
+    return sorted({*named(room), *named_classes.every(room)})
+
+
 def listed(room: str | None = None) -> dict[str, dict[str, str]]:
     """What there is to use by name, of one kind or of all: kind -> name -> what it is about."""
     rooms = sorted(p.name for p in config_root().iterdir() if p.is_dir())
     if room is not None and room not in rooms:
         raise UserError(f"there is no kind `{room}`; {nearest(room, rooms)}")
-    return {r: {name: about(path) for name, path in named(r).items()} for r in ([room] if room else rooms)}
+    out = {}
+    for r in [room] if room else rooms:
+        found = {name: one.about() for name, one in named_classes.every(r).items()}
+        out[r] = dict(sorted({**found, **{name: about(path) for name, path in named(r).items()}}.items()))
+    return out
 
 
 def find(room: str, name: str) -> Path:
@@ -185,8 +227,16 @@ def find(room: str, name: str) -> Path:
         return path
     known = named(room)
     if name not in known:
-        raise UserError(f"{name}: no such config in configs/{room}; {nearest(name, known)}")
+        raise UserError(
+            f"{name}: no such config in configs/{room}; {nearest(name, names(room))}" + named_classes.lacking(room)
+        )
     return known[name]
+
+
+def shown_path(path: Path) -> str:
+    """A file of ours by its place below ``configs``."""
+    root = config_root().parent
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
 def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
@@ -273,31 +323,55 @@ def _first_error(error: ValidationError, origin: str, model: type[BaseModel]) ->
 
 
 def resolve(
-    role: type, spec: Spec, origin: str = "", folder: Path | None = None, within: tuple[Path, ...] = ()
-) -> tuple[dict[str, Any], str, Path | None]:
-    """A spec as (arguments with ``class``, where it was said, the folder in which a module beside it may lie)."""
+    role: type,
+    spec: Spec,
+    origin: str = "",
+    folder: Path | None = None,
+    preset: Preset | None = None,
+    within: tuple[Path, ...] = (),
+) -> Resolved:
+    """A spec with its names followed, later ones over earlier ones: the preset's fields, then for each name along
+    ``use`` its file and the preset's entry, then the spec itself. A preset is for methods; other roles have none."""
     room = ROOM[role]
+    preset = preset if role is Method else None
     if folder is None and origin and files.exists(Path(origin)):
         folder = Path(origin).parent
     if isinstance(spec, str):
         spec = {"use": spec}
     if not isinstance(spec, dict):
         raise UserError(f"{origin}: expected a name or a mapping for {role.__name__}, found {shown(spec)}")
+    _refuse_nan({k: v for k, v in spec.items() if k != "use"}, origin)
+    source = preset.origin if preset else None
     if "use" in spec:
-        path = find(room, str(spec["use"]))
-        if path in within:
-            raise UserError(f"{path}: uses itself")
-        inner, _, beside = resolve(role, load_mapping(path), str(path), path.parent, (*within, path))
+        name = str(spec["use"])
         changes = {k: v for k, v in spec.items() if k != "use"}
-        _refuse_nan(changes, origin)
-        return _changed(inner, changes), f"{origin} ({path.name})" if origin and changes else str(path), beside
-    _refuse_nan(spec, origin)
+        named_class = None if name in named(room) else named_classes.find(room, name)
+        if named_class is not None:
+            inner = resolve(role, {"class": named_class.path}, origin, folder, preset)
+            label, here = named_class.label, f"{origin} ({name})" if origin else name
+            inside = {"class"}
+        else:
+            path = find(room, name)
+            if path in within:
+                raise UserError(f"{path}: uses itself")
+            written = load_mapping(path)
+            inner = resolve(role, written, str(path), path.parent, preset, (*within, path))
+            label, here = shown_path(path), f"{origin} ({path.name})" if origin and changes else str(path)
+            inside = set(written)
+        entry = preset.methods.get(name, {}) if preset else {}
+        said = {**inner.said, **dict.fromkeys(inside - {"use"}, label), **dict.fromkeys(entry, source or "")}
+        arguments = _changed(_changed(inner.arguments, entry), changes)
+        return Resolved(arguments, here, inner.folder, {k: v for k, v in said.items() if k not in changes}, source)
     if "class" not in spec:
         raise UserError(f"{origin}: `class` (an import path) or `use` (a named config of {room}) is missing")
-    return dict(spec), origin, folder
+    fitting: dict[str, Any] = {}
+    if preset is not None:
+        known, _ = signature(import_class(str(spec["class"]), role, origin, folder))
+        fitting = {k: v for k, v in preset.fields.items() if k in known and k not in spec}
+    return Resolved({**fitting, **spec}, origin, folder, dict.fromkeys(fitting, source or ""), source)
 
 
-def _changed(arguments: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _changed(arguments: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments with some changed; a change inside a nested spec leaves the rest of that spec as it is."""
     out = dict(arguments)
     for key, value in changes.items():
@@ -313,26 +387,33 @@ def _changed(arguments: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
 
 
 def build(
-    role: type[Role], spec: Spec, context: Context | None = None, origin: str = "", folder: Path | None = None
+    role: type[Role],
+    spec: Spec,
+    context: Context | None = None,
+    origin: str = "",
+    folder: Path | None = None,
+    preset: Preset | None = None,
 ) -> Role:
-    """The object a spec describes.
+    """The object a spec describes; a ``preset`` changes the methods in it.
 
     Raises:
         UserError: naming the file and key, for anything wrong in the spec.
     """
-    arguments, origin, folder = resolve(role, spec, origin, folder)
-    cls = import_class(str(arguments.pop("class")), role, origin, folder)
-    arguments.pop("about", None)
+    found = resolve(role, spec, origin, folder, preset)
+    origin, folder = found.origin, found.folder
+    cls = import_class(str(found.arguments["class"]), role, origin, folder)
+    arguments = _own(role, found)
     parameters, hints = signature(cls)
     context = context or Context()
     handed = {f.name: getattr(context, f.name) for f in dataclass_fields(context)}
     values: dict[str, Any] = {}
     for key, value in arguments.items():
+        place = found.place(key)
         if key not in parameters:
-            raise UserError(f"{origin}: unknown key `{key}` of {cls.__name__}; {nearest(key, parameters)}")
+            raise UserError(f"{place}: unknown key `{key}` of {cls.__name__}; {nearest(key, parameters)}")
         if key in handed and _role_of(hints.get(key)) is None:
-            raise UserError(f"{origin}: `{key}` of {cls.__name__} is handed over by the program and cannot be set")
-        values[key] = _value(hints.get(key, Any), value, context, origin, key, folder)
+            raise UserError(f"{place}: `{key}` of {cls.__name__} is handed over by the program and cannot be set")
+        values[key] = _value(hints.get(key, Any), value, context, place, key, folder, preset)
     for name, parameter in parameters.items():
         if name in values:
             continue
@@ -362,24 +443,28 @@ def _role_of(hint: Any) -> type | None:
     return hint if isinstance(hint, type) and hint in ROOM else None
 
 
-def _value(hint: Any, value: Any, context: Context, origin: str, key: str, folder: Path | None) -> Any:
+def _value(
+    hint: Any, value: Any, context: Context, origin: str, key: str, folder: Path | None, preset: Preset | None
+) -> Any:
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     for option in options:
         role = _role_of(option)
         if role and value is not None:
-            return build(role, value, context, f"{origin}: `{key}`" if isinstance(value, dict) else origin, folder)
+            where = f"{origin}: `{key}`" if isinstance(value, dict) else origin
+            return build(role, value, context, where, folder, preset)
         arguments = typing.get_args(option)
         if typing.get_origin(option) in (list, tuple) and arguments and (role := _role_of(arguments[0])):
             if not isinstance(value, list):
                 raise UserError(f"{origin}: `{key}` must be a list")
             items: list[Any] = [
-                build(role, item, context, f"{origin}: `{key}`[{i}]", folder) for i, item in enumerate(value)
+                build(role, item, context, f"{origin}: `{key}`[{i}]", folder, preset) for i, item in enumerate(value)
             ]
             return items if typing.get_origin(option) is list else tuple(items)
         if typing.get_origin(option) is dict and len(arguments) == 2 and (role := _role_of(arguments[1])):
             if not isinstance(value, dict):
                 raise UserError(f"{origin}: `{key}` must be a mapping")
-            return {n: build(role, item, context, f"{origin}: `{key}.{n}`", folder) for n, item in value.items()}
+            where = f"{origin}: `{key}"
+            return {n: build(role, item, context, f"{where}.{n}`", folder, preset) for n, item in value.items()}
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
@@ -408,25 +493,34 @@ def _keys_at(hint: Any, place: Iterable[Any]) -> list[str]:
     return [f.name for f in dataclass_fields(hint)] if is_dataclass(hint) else []
 
 
-def described(role: type, spec: Spec, origin: str = "", folder: Path | None = None) -> dict[str, Any]:
+def _own(role: type, found: Resolved) -> dict[str, Any]:
+    """The arguments of the class alone."""
+    remarks = {"class", "about"} | ({"preset"} if role is World else set())
+    return {k: v for k, v in found.arguments.items() if k not in remarks}
+
+
+def described(
+    role: type, spec: Spec, origin: str = "", folder: Path | None = None, preset: Preset | None = None
+) -> dict[str, Any]:
     """A spec with every name, class and default written out, as plain data: what determined a result.
 
     Two specs that describe the same object give the same description, so it serves as a content address.
     """
-    arguments, origin, folder = resolve(role, spec, origin, folder)
-    cls = import_class(str(arguments["class"]), role, origin, folder)
+    found = resolve(role, spec, origin, folder, preset)
+    origin, folder = found.origin, found.folder
+    cls = import_class(str(found.arguments["class"]), role, origin, folder)
     parameters, hints = signature(cls)
-    out: dict[str, Any] = {"class": arguments.pop("class")}
-    arguments.pop("about", None)
+    out: dict[str, Any] = {"class": found.arguments["class"]}
+    arguments = _own(role, found)
     for name, parameter in parameters.items():
         if name in arguments:
-            out[name] = _described_value(hints.get(name, Any), arguments[name], origin, folder)
+            out[name] = _described_value(hints.get(name, Any), arguments[name], found.place(name), folder, preset)
         elif parameter.default is not inspect.Parameter.empty and is_plain(parameter.default):
             out[name] = parameter.default
     unknown = set(arguments) - set(parameters)
     if unknown:
         key = sorted(unknown)[0]
-        raise UserError(f"{origin}: unknown key `{key}` of {cls.__name__}; {nearest(key, parameters)}")
+        raise UserError(f"{found.place(key)}: unknown key `{key}` of {cls.__name__}; {nearest(key, parameters)}")
     return out
 
 
@@ -435,17 +529,17 @@ def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float, bool, list, dict, tuple))
 
 
-def _described_value(hint: Any, value: Any, origin: str, folder: Path | None) -> Any:
+def _described_value(hint: Any, value: Any, origin: str, folder: Path | None, preset: Preset | None) -> Any:
     options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     for option in options:
         role = _role_of(option)
         if role and value is not None:
-            return described(role, value, origin, folder)
+            return described(role, value, origin, folder, preset)
         arguments = typing.get_args(option)
         if isinstance(value, list) and arguments and (role := _role_of(arguments[0])):
-            return [described(role, item, origin, folder) for item in value]
+            return [described(role, item, origin, folder, preset) for item in value]
         if isinstance(value, dict) and len(arguments) == 2 and (role := _role_of(arguments[1])):
-            return {n: described(role, item, origin, folder) for n, item in value.items()}
+            return {n: described(role, item, origin, folder, preset) for n, item in value.items()}
     return value
 
 

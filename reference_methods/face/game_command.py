@@ -192,7 +192,7 @@ def one(
 
 
 def _method(name: str, beta: float | None, step_size: float | None) -> Game:
-    if name not in config.named("methods") and not name.endswith((".yaml", ".yml")):
+    if name not in config.names("methods") and not name.endswith((".yaml", ".yml")):
         raise UserError(f"--method {name}: {nearest(name, [*METHODS, *BASELINES, 'all'])}")
     method = config.build(Method, name, origin="--method")
     if not isinstance(method, Game):

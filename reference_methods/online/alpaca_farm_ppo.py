@@ -7,7 +7,7 @@
 
 The rest is as in ``ppo``. The clamped KL credits no token that became less likely, and so has another optimum.
 
-Paper: AlpacaFarm (arXiv 2305.14387) and its code; the method files ``alpaca_farm_ppo`` and ``alpaca_farm_ppo_human``
+Paper: AlpacaFarm (arXiv 2305.14387) and its code; the preset ``alpaca_farm`` and the variant ``alpaca_farm_ppo_human``
 have its numbers. The defaults are those of ``ppo``.
 Deviations: the pads are seen by later pads, and each network's gradient is clipped by itself; no importance weights.
 """

@@ -7,7 +7,7 @@
 That is online filtered fine-tuning with a KL; with beta 0 it is SuperHF (arXiv 2310.16763). See
 :mod:`reference_methods.online.quark` for Quark itself.
 
-Paper: AlpacaFarm (arXiv 2305.14387) and its code; the method file ``alpaca_farm_quark`` has its numbers (K 4, 390 steps
+Paper: AlpacaFarm (arXiv 2305.14387) and its code; the preset ``alpaca_farm`` has its numbers (K 4, 390 steps
 of 512 samples, learning rate 3e-6). The defaults are those of ``quark``.
 Deviations: it divides the sum over tokens by all places, padding included, which scales the whole loss.
 """

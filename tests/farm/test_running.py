@@ -304,7 +304,7 @@ def test_the_resolved_config_is_an_experiment_with_the_same_stages(here: Path) -
     assert lines["learning_rate: 0.1"] == "table.yaml"
     assert lines["pairs: 300"] == "table.yaml"
     assert lines["demonstrations: 2000"] == "default of the experiment"
-    assert lines["class: reference_methods.pairs.dpo.DPO"] == "configs/methods/dpo.yaml"
+    assert lines["class: reference_methods.pairs.dpo.DPO"] == "entry point farm.methods (reference_methods.pairs)"
     assert lines["temperature: 2.0"] == "table.yaml"
     plain = yaml.safe_load(shown)
     (here / "resolved.yaml").write_text(yaml.safe_dump(plain))
@@ -326,7 +326,7 @@ def test_the_schema_of_editors_agrees_with_the_program(here: Path) -> None:
     pocket = yaml.safe_load(named("experiments")["pocket"].read_text())
     for wrong in (
         {"metods": {}},
-        {"methods": {"ppo": {"use": "pocket_ppo", "betta": 1}}},
+        {"methods": {"ppo": {"use": "ppo", "betta": 1}}},
         {"annotator": {"use": "training", "rate": "x"}},
         {"annotator": "trainig"},
         {"sizes": {"pars": 1}},
