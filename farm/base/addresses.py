@@ -114,4 +114,17 @@ def key_of(variable: str, url: str) -> str:
         raise UserError(f"{url}: {error}") from None
     if not os.environ.get(variable):
         raise UserError(f"{url}: the environment variable {variable}, which its `key` names, is not set")
-    return os.environ[variable]
+    return sendable(variable)
+
+
+def sendable(variable: str) -> str:
+    """The key in an environment variable that is set. Raises UserError where no header can hold it.
+
+    A line end in it (of a file from Windows) would end the header, and libraries repeat the key when they refuse it.
+    """
+    key = os.environ[variable]
+    if not re.fullmatch(r"[!-~]+", key):
+        raise UserError(
+            f"the key in {variable} holds a space, a line end or a character that is not ASCII: set it without"
+        )
+    return key

@@ -49,7 +49,7 @@ class Provider:
         if named:
             return addresses.key_of(named, url), named
         known = [variable for variable in self.keys if os.environ.get(variable)] if self.owns(url) else []
-        return (os.environ[known[0]], known[0]) if known else ("", "")
+        return (addresses.sendable(known[0]), known[0]) if known else ("", "")
 
 
 OPENAI = Provider("https://api.openai.com/v1", "OPENAI_BASE_URL", ("OPENAI_API_KEY",))

@@ -145,3 +145,15 @@ def test_regions_of_a_provider_are_the_provider() -> None:
     assert backends.keys.OPENAI.key("https://eu.api.openai.com/v1", None)[1] == "OPENAI_API_KEY"
     assert backends.keys.OPENAI.key("https://api.openai.com.example/v1", None) == ("", "")
     assert backends.keys.ANTHROPIC.key("https://api.anthropic.com.example", None) == ("", "")
+
+
+@pytest.mark.parametrize("variable", ["MY_GATEWAY_KEY", "OPENAI_API_KEY"])
+@pytest.mark.parametrize("wrong", ["\r", "\n", " x", "é"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, variable: str, wrong: str
+) -> None:
+    monkeypatch.setenv(variable, f"value-of-mine{wrong}")
+    named = variable if variable == "MY_GATEWAY_KEY" else None
+    with pytest.raises(UserError, match=f"the key in {variable} holds") as said:
+        backends.connect("openai", "judge", "https://api.openai.com/v1", named)
+    assert "value-of-mine" not in str(said.value)
