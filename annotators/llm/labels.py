@@ -41,7 +41,7 @@ def of_listed(listed: Mapping[str, float], labels: Sequence[str]) -> Labels | No
     for label in labels:  # "1" and " 1" are two tokens that say the same
         same = [p for token, p in listed.items() if token.strip() == label]
         if same:
-            found[label] = math.log(sum(map(math.exp, same))) if max(same) > -700 else max(same)
+            found[label] = min(0.0, math.log(sum(map(math.exp, same)))) if max(same) > -700 else max(same)
     if not found:
         return None
     left = 1 - sum(map(math.exp, listed.values()))

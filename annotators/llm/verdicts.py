@@ -31,6 +31,8 @@ def _behind(key: str, value: str) -> re.Pattern[str]:
 _LINE = _behind("verdict", r"(tie\b|[12](?:\.\d+)?(?![\d.]*\d))")
 _RATING = _behind("rating", r"(\d+(?:\.\d+)?)")
 _RANKING = _behind("ranking", r"(\d+(?: *> *\d+)*)")
+_DIGITS = 9
+"""of the number of a pair or an output; Python reads no number of thousands of digits"""
 
 
 def pairwise(text: str, form: Form, count: int) -> list[float | None]:
@@ -49,7 +51,7 @@ def _line_verdicts(text: str, count: int) -> list[float | None]:
     numbered = False
     for number, value in _LINE.findall(text):
         verdict = _verdict(value)
-        if verdict is not None:
+        if verdict is not None and len(number) <= _DIGITS:
             found[int(number or 1)] = verdict
             numbered |= bool(number)
     if count > 1 and not numbered:  # one verdict for several pairs is no verdict on any of them
@@ -110,7 +112,8 @@ def ratings(text: str, aspects: Sequence[str], low: int, high: int) -> dict[str,
 def ranking(text: str, count: int) -> list[int] | None:
     """The last complete ranking, as output numbers from best to worst."""
     for _, found in reversed(_RANKING.findall(text)):
-        order = [int(x) for x in found.split(">")]
+        places = [x.strip() for x in found.split(">")]
+        order = [int(x) if len(x) <= _DIGITS else 0 for x in places]
         if sorted(order) == list(range(1, count + 1)):
             return order
     return None
@@ -123,9 +126,11 @@ def json_objects(text: str) -> list[dict[str, Any]]:
     while (at := text.find("{", at)) >= 0:
         try:
             data, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
+        except ValueError:
             at += 1
             continue
+        except RecursionError:  # nested too deep; every start inside it would be tried to that depth
+            break
         if isinstance(data, dict):
             out.append(data)
         at = end

@@ -138,3 +138,8 @@ def test_answers_stored_before_there_were_masses_are_read_by_the_same_rules(stor
 def test_a_temperature_is_a_number(temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature"):
         LLMAnnotator("mock/longer", temperature=temperature)
+
+
+def test_two_spellings_of_a_label_that_add_up_to_more_than_one_by_rounding_are_still_read() -> None:
+    first = of_listed({"1": -0.0001, " 1": -5.5, "x": -9.0}, LABELS)
+    assert first is not None and of_stored(first.logs, first.mass) == first

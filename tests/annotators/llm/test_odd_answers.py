@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from annotators.llm import verdicts
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import lean_http, wire
 from annotators.llm.backends.http_failures import retry_after
@@ -171,3 +172,17 @@ def test_odd_log_probabilities_do_not_stop_a_run(value: Any, store: Store, quick
         server.plan = once(server, "openai/judge", change)
         table = judge("openai/judge", server, store, "plain").annotate(make_pairs(3), seed=0)
     assert (table["status"] == "ok").all()
+
+
+def test_numbers_of_thousands_of_digits_are_no_verdict() -> None:
+    many = "1" * 5000
+    assert verdicts.pairwise(f"Verdict {many}: 1", "line", 1) == [None]
+    assert verdicts.ranking(f"Ranking: {many} > 1 > 2", 2) is None
+
+
+def test_what_is_nested_too_deep_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    decode = json.JSONDecoder.raw_decode
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", lambda *a: tried.append(1) or decode(*a))
+    assert verdicts.json_objects('{"a": 1} ' + '{"":' * 100_000) == [{"a": 1}]
+    assert len(tried) == 2
