@@ -326,7 +326,9 @@ def _read(answer: Any, url: str, greedy: bool) -> tuple[np.ndarray[Any, Any], np
         chosen = np.asarray(choice["logprobs"]["token_logprobs"], np.float32)
         if tokens.ndim != 1 or chosen.shape != tokens.shape:
             raise ValueError("as many log-probabilities as tokens are needed")
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        if not np.isfinite(chosen).all():  # null among them
+            raise ValueError("a log-probability is no number")
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"engine server: {url} does not return token ids with their log-probabilities ({error}); vLLM's server does"
         ) from error

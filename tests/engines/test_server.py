@@ -276,3 +276,10 @@ def test_one_key_of_the_world_chooses_the_engine(loopback: Loopback, saved: Path
     assert described["engine"]["class"] == "farm.engines.vllm.VLLM" and described["engine"]["memory"] == 0.4
     with pytest.raises(UserError, match="did you mean `vllm`"):
         config.build(World, {**spec, "engine": "vlm"})
+
+
+@pytest.mark.parametrize("token, chosen", [(10**30, -1.0), (1, None), (1, float("nan")), (1, float("-inf"))])
+def test_numbers_that_are_none_are_refused(token: int, chosen: float | None) -> None:
+    answer = {"choices": [{"token_ids": [token], "logprobs": {"token_logprobs": [chosen]}, "finish_reason": "length"}]}
+    with pytest.raises(UserError, match="does not return token ids with their log-probabilities"):
+        module._read(answer, "http://127.0.0.1", greedy=False)
