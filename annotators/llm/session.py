@@ -162,7 +162,7 @@ class Session:
                     raise UserError(f"{error}; what is submitted is kept, and the same command goes on") from None
                 for key, completion in said.items():
                     half = DISCOUNT * line.price.of(completion) if line.price else 0.0
-                    self.ledger.spent += half
+                    self.ledger.known(key, half)
                     answers[key] = Answer(completion, price=half)
                 answers.update({key: Answer(failure=reason) for key, reason in failed.items()})
                 for key in said.keys() | failed.keys():

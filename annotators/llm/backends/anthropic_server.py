@@ -113,7 +113,7 @@ class AnthropicServer:
         # Not at ``results_url``, which may be anywhere: the key goes along.
         place = f"/v1/messages/batches/{quote(batch, safe='')}/results"
         try:
-            answer = await self.wire.batch(client.get(place, cast_to=self.wire.response))
+            answer = await self.wire.batch(client.get(place, cast_to=self.wire.response), results=True)
         except Gone:
             return expired
         return Ended(dict(_lines(answer.content, self.who)))

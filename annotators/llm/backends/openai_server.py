@@ -123,7 +123,7 @@ class OpenAIServer:
         try:
             for file in (state.output_file_id, state.error_file_id):
                 if file:
-                    content = (await self.wire.batch(client.files.content(file))).content
+                    content = (await self.wire.batch(client.files.content(file), results=True)).content
                     out |= dict(_lines(content, self.who))
         except Gone:
             return Ended(out, f"the results of batch {batch} have expired at {self.who}", again=True)

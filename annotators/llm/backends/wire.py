@@ -15,6 +15,7 @@ from annotators.llm.backends.http_failures import decoded, failure
 from annotators.llm.backends.lean_http import LARGEST, Broken, LeanHTTP, TooLarge, Unreached
 from annotators.llm.completion import TryAgain, Unreadable, redacted
 from farm.base.addresses import local
+from farm.base.errors import UserError
 
 TIMEOUT = 600.0
 """seconds; the session's own limit is shorter"""
@@ -97,10 +98,17 @@ class Wire:
         content: bytes = answer.content
         return content
 
-    async def batch(self, call: Awaitable[Any]) -> Any:
-        """The result of a call about batches. Raises Gone for status 404, failures for all others."""
+    async def batch(self, call: Awaitable[Any], results: bool = False) -> Any:
+        """The result of a call about batches. Raises Gone for ``results`` of status 404, failures for all others."""
         try:
             return await self.sdk(call, by_id=True)
+        except Gone:
+            if results:
+                raise
+            raise UserError(
+                f"{self._who}: takes no batches, or no longer knows one that was submitted (status 404); "
+                "leave out the batches"
+            ) from None
         except Unacceptable as refusal:
             raise self.mean(refusal) from None
 

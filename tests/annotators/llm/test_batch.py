@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from annotators.llm import batch, prices
 from annotators.llm import session as sessions
 from annotators.llm.annotator import LLMAnnotator
+from annotators.llm.backends import connect
 from annotators.llm.session import session
 from farm.asking.limits import Limits
 from farm.base.errors import UserError
@@ -374,3 +376,26 @@ def test_batches_are_split_by_size_and_number(provider: Any, store: Store, monke
 def test_a_mock_takes_no_batches(store: Store) -> None:
     with session(STEP), pytest.raises(UserError, match="takes no batches"):
         LLMAnnotator("mock/longer", store=store).annotate(make_pairs(2), seed=0)
+
+
+def test_an_answer_of_a_batch_is_counted_once_in_the_budget(provider: Any, store: Store) -> None:
+    provider.ended = True
+    with session(STEP):
+        judge(provider, store).annotate(make_pairs(5), seed=0)
+    with session(Limits(batches=True, budget=1.0)) as run:
+        first, again = (judge(provider, store).annotate(make_pairs(5), seed=0) for _ in range(2))
+    assert again["cached"].all()
+    assert run.ledger.spent == pytest.approx(first["price"].sum()) and run.ledger.spent > 0
+
+
+@pytest.mark.parametrize("call", ["submit", "find", "collect"])
+def test_a_server_that_has_no_batches_is_one_sentence(provider: Any, call: str) -> None:
+    provider.server.handler = lambda *_: (404, "{}")
+
+    async def ask() -> None:
+        backend: Any = connect(provider.kind, "judge", provider.server.url)
+        given = {"submit": ({}, "mark"), "find": ("mark", 0.0, 1), "collect": ("batch",)}[call]
+        await getattr(backend, call)(*given)
+
+    with pytest.raises(UserError, match="takes no batches"):
+        asyncio.run(ask())
