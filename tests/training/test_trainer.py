@@ -241,11 +241,18 @@ def test_what_rounding_allows_is_what_it_does() -> None:
 # --- what is made again when code changes -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sft", "dpo", "reward_model", "preference_model"])
+@pytest.mark.parametrize("name", ["imitation.sft", "pairs.dpo", "models.reward_model", "models.preference_model"])
 def test_an_edit_of_what_samples_online_makes_no_offline_method_again(name: str) -> None:
     """The address of what is trained follows imports, so the trainer knows no rollouts and no games."""
     module = importlib.import_module(f"reference_methods.{name}")
     assert module.__file__ is not None
-    files = {Path(label).stem for label, _ in _followed(Path(module.__file__), module.__name__)}
-    assert "trainer" in files
-    assert not files & {"online", "rollouts", "sampler", "kl", "games_trainer", "games_duels", "games_training"}
+    parts = Path(module.__file__).parents[1] / "parts"
+    files = {
+        file.relative_to(parts).as_posix()
+        for _, file in _followed(Path(module.__file__), module.__name__)
+        if file.is_relative_to(parts)
+    }
+    online = {"online.py", "rollouts.py", "sampler.py", "kl.py"}
+    games = {"games/trainer.py", "games/duels.py", "games/training.py"}
+    assert "trainer.py" in files and all((parts / name).is_file() for name in online | games)
+    assert not files & (online | games)
