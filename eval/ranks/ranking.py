@@ -220,28 +220,3 @@ class SplitHalf(Result):
 def spearman_brown(half: float) -> float:
     """What the whole reaches where a half reaches ``half``: 2 r / (1 + r); missing where halves disagree (r < 0)."""
     return 2 * half / (1 + half) if half >= 0 else float("nan")
-
-
-def split_half(
-    sums: Floats, counts: Floats, *, statistic: str = "spearman", rounds: int = 500, seed: int = 0
-) -> SplitHalf:
-    """Split the clusters in two at random, rank the methods in each half, correlate; ``sums``, ``counts`` are [C, M].
-
-    ``low`` and ``high`` are the 2.5 and 97.5 % points over splits: the spread of the split, not a confidence interval.
-    """
-    clusters = len(sums)
-    generator = rng.generator(seed, "split-half", clusters)
-    half = np.argsort(generator.random((rounds, clusters)), axis=1) < clusters // 2
-    pick = half.astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        first = (pick @ sums) / (pick @ counts)
-        second = ((1 - pick) @ sums) / ((1 - pick) @ counts)
-    drawn = np.array(
-        [
-            float(_STATISTICS[statistic](a[k], b[k])) if (k := ~(np.isnan(a) | np.isnan(b))).sum() > 1 else np.nan
-            for a, b in zip(first, second, strict=True)
-        ]
-    )
-    value = float(np.nanmean(drawn)) if np.isfinite(drawn).any() else float("nan")
-    low, high = percentile_interval(drawn)
-    return SplitHalf(statistic, value, spearman_brown(value), low, high, clusters, rounds, seed)

@@ -196,12 +196,3 @@ def design_effect(per_cluster: float, intraclass_correlation: float) -> float:
     if not 0 <= intraclass_correlation <= 1:
         raise UserError(f"a correlation of {intraclass_correlation:g} within clusters is outside [0, 1]")
     return 1 + (per_cluster - 1) * intraclass_correlation
-
-
-def power_of(
-    difference: float, annotations: int, *, significance: float = 0.05, flip_rate: float = 0.0, design: float = 1.0
-) -> float:
-    """The power that ``annotations`` have for a difference."""
-    o = (1 - 2 * flip_rate) * (0.5 + difference) + flip_rate
-    z = (1 - 2 * flip_rate) * difference / np.sqrt(design * o * (1 - o) / annotations)
-    return float(stats.norm.cdf(z - stats.norm.ppf(1 - significance / 2)))

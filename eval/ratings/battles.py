@@ -129,8 +129,3 @@ def _winner(winner: pd.Series, origin: str) -> Floats:
             row = int(np.flatnonzero(codes == k)[0])
             raise UserError(f"{origin}: row {row + 1}: `winner` = {shown(name)} is neither model_a, model_b nor tie")
     return values[codes]
-
-
-def orderings(battles: Battles) -> float:
-    """Share of the win that goes to the side shown first: one half where the place does not matter."""
-    return float(battles.score.mean())

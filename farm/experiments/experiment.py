@@ -1,8 +1,8 @@
 """What an experiment's YAML may say, and how it is read: names, changed settings, sweeps and replicates.
 
 One YAML is one experiment or many: ``sweep`` (farm.experiments.sweeps) and ``seeds`` make variants of it, each an
-experiment of its own. What happens then is told in farm.experiments.plan (which stages), farm.stages (how each is
-made) and farm.experiments.running (in order).
+experiment of its own. What happens then is in farm.experiments.plan (which stages), farm.experiments.stages (how each
+is made) and farm.experiments.running (in order).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     L = -[p log P(y_1 > y_2) + (1 - p) log P(y_2 > y_1)],   mean over pairs
 
-for any model that gives the log-odds of a pair (``games_feedback.PreferenceModel``).
+for any model that gives the log-odds of a pair (``farm.roles.protocols.PreferenceModel``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Whom a policy plays against: itself, the reference, its own past, or a mixture. An opponent is a sampler.
+"""Whom a policy plays against: itself, its own past, or a mixture with the reference. An opponent is a sampler.
 
     live         the policy as it is
-    reference    the SFT policy
     average      exponential moving average of the parameters (Nash-EMA)
     mixture      ~ pi^(1 - share) ref^share (Nash-MD): exact in the table, in the logits of each next token on a model
     half point   where a first step would lead (the extragradient family)
@@ -40,19 +39,6 @@ class Live:
 
     def policy(self) -> Policy:
         return self.learner
-
-    def update(self) -> None:
-        pass
-
-
-class Fixed:
-    """A policy that stays as it is, such as the reference."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-
-    def policy(self) -> Policy:
-        return self._policy
 
     def update(self) -> None:
         pass

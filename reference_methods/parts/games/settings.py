@@ -47,7 +47,7 @@ class GameSettings(OnPolicy):
     cut_responses_lose: bool = False
     """whether a response that did not end by itself loses its duels with those that did, without being asked for"""
     gap_every: int = 0
-    """steps between two measurements of the gap to the best answer (``games_gap``), on the annotator; 0 for none"""
+    """steps between two measurements of the gap to the best answer (``games.gap``), on the annotator; 0 for none"""
     gap_prompts: int = 32
     """prompts of one such measurement"""
     warm_up: float = 0.05

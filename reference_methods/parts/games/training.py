@@ -4,7 +4,7 @@ A step is: sample n responses to each of some prompts, let them duel (one anothe
 the verdicts into a loss of their log-probabilities, and take gradient steps. The methods differ in the loss and in the
 opponent; those that take an extragradient have a loop of their own (``egpo``).
 
-The same losses are proven in the table with exact expectations (``games_table``).
+The same losses are proven in the table with exact expectations (``games.table``).
 """
 
 from __future__ import annotations
