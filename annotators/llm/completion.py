@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from farm.base.addresses import KEY_VARIABLES
+
 Finish = Literal["stop", "length", "refusal", "unreadable"]
 """unreadable: the server answered what no answer can be; it is kept, so that it is not asked for again"""
 UNKNOWN = 2**40
@@ -144,7 +146,8 @@ _SECRET = re.compile(r"\b(sk|pk|key|Bearer|Basic|xai|gsk|hf)[-_ ][A-Za-z0-9_\-*.
 def redacted(text: str, limit: int = 300) -> str:
     """A server's message without anything that is, or looks like, a key; one line of at most ``limit`` characters."""
     for name, value in os.environ.items():
-        if len(value) >= 6 and any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD")):
+        secret = name in KEY_VARIABLES or any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD"))
+        if secret and len(value) >= 6:
             text = text.replace(value, "[key]")
     text = printable(_SECRET.sub("[key]", " ".join(_CONTROLS.sub(" ", text).split())))
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -31,6 +31,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from farm.base import progress
+from farm.base.addresses import sendable
 from farm.base.errors import UserError
 from farm.storage.old_artifacts import megabytes
 from farm.storage.store import home
@@ -229,8 +230,10 @@ def _write(path: Path, data: bytes) -> None:
 
 def _headers(url: str) -> dict[str, str]:
     """What goes with a request to this very address, and not with one that it redirects to."""
-    parts, token = urlsplit(url), os.environ.get("GITHUB_TOKEN")
-    return {"Authorization": f"Bearer {token}"} if token and parts.scheme == "https" and parts.netloc in _GITHUB else {}
+    parts = urlsplit(url)
+    if not os.environ.get("GITHUB_TOKEN") or parts.scheme != "https" or parts.netloc not in _GITHUB:
+        return {}
+    return {"Authorization": f"Bearer {sendable('GITHUB_TOKEN')}"}
 
 
 def _open(url: str, start: int = 0) -> Any:

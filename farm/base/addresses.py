@@ -117,11 +117,16 @@ def key_of(variable: str, url: str) -> str:
     return sendable(variable)
 
 
+KEY_VARIABLES: set[str] = set()
+"""the environment variables whose keys this process has sent: what they hold is taken out of every message"""
+
+
 def sendable(variable: str) -> str:
     """The key in an environment variable that is set. Raises UserError where no header can hold it.
 
     A line end in it (of a file from Windows) would end the header, and libraries repeat the key when they refuse it.
     """
+    KEY_VARIABLES.add(variable)
     key = os.environ[variable]
     if not re.fullmatch(r"[!-~]+", key):
         raise UserError(

@@ -390,3 +390,10 @@ def test_published_lengths_may_be_off_by_two_and_not_by_184():
     published = pd.DataFrame({"avg_length": [100, 100], "n_total": [805, 805]}, index=["a", "b"])
     found = compare(ours, published)
     assert found.beyond[["method", "column"]].values.tolist() == [["b", "avg_length"]]
+
+
+def test_a_token_with_a_line_end_is_refused_and_not_repeated(monkeypatch):
+    monkeypatch.setenv("GITHUB_TOKEN", "ghp_secret1234567890\n")
+    with pytest.raises(UserError, match="GITHUB_TOKEN") as caught:
+        fetch._headers("https://api.github.com/repos/x/y")
+    assert "ghp_" not in str(caught.value)

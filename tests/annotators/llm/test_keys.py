@@ -9,10 +9,12 @@ import pytest
 from annotators.llm import backends
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import wire
+from annotators.llm.completion import redacted
 from annotators.llm.feedback import LLMRater
 from annotators.llm.session import session
 from annotators.noise.wrapping import description
 from farm.asking.limits import Limits
+from farm.base import addresses
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context
@@ -157,3 +159,10 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(
     with pytest.raises(UserError, match=f"the key in {variable} holds") as said:
         backends.connect("openai", "judge", "https://api.openai.com/v1", named)
     assert "value-of-mine" not in str(said.value)
+
+
+def test_a_key_of_any_name_is_taken_out_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server repeats is printed and stored: the variable that a judge names need not be called a key."""
+    monkeypatch.setenv("MY_GATEWAY_AUTH", "correct-horse-battery")
+    assert addresses.key_of("MY_GATEWAY_AUTH", "https://gateway.example/v1") == "correct-horse-battery"
+    assert redacted("401: correct-horse-battery is unknown here") == "401: [key] is unknown here"
