@@ -160,10 +160,11 @@ def _listing(source: Published, folder: Path, offline: bool) -> dict[str, Any]:
     if path.is_file():
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            whole = all({"sha", "size"} <= set(entry) for entry in found["files"].values())
             # Earlier versions noted the branch, which moves.
-            if offline or _COMMIT.fullmatch(found["commit"]):
+            if whole and (offline or _COMMIT.fullmatch(found["commit"])):
                 return found
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             path.unlink()
     if offline:
         raise UserError(f"{source.name}: not in the cache {folder}; run the command once without --offline")
@@ -192,8 +193,10 @@ def _json(source: Published, url: str, key: str) -> Any:
         if data.get("truncated"):
             raise UserError(f"{source.name}: {url} answers with a truncated listing")
         return data[key]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{source.name}: {url} does not answer with a {key}") from error
+    except (OSError, http.client.HTTPException) as error:  # the transfer broke while it was read
+        raise UserError(f"{source.name}: {url} broke off ({type(error).__name__}); run the command again") from error
 
 
 def _hub_file(source: Published, folder: Path, name: str, offline: bool) -> Path:

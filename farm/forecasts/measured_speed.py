@@ -114,7 +114,7 @@ def _measured(setting: Setting) -> _Speed | None:
     samples = policy.encode(texts["instruction"].tolist(), texts["output"].tolist())
     prompt = sum(map(len, samples.prompt_tokens)) / len(samples)
     response = float(samples.lengths().mean())
-    few = samples.select(range(TRAINED))
+    few = samples.select(range(min(TRAINED, len(samples))))
     parameters = [p for p in policy.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=0.0)
 
@@ -137,7 +137,7 @@ def _measured(setting: Setting) -> _Speed | None:
 
     read_tokens = len(samples) * (prompt + response)
     return _Speed(
-        trained=_timed(train) / (TRAINED * (prompt + response)),
+        trained=_timed(train) / (len(few) * (prompt + response)),
         read=_timed(read) / read_tokens,
         written=_timed(write) / max(written),
         prompt=prompt,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import email.utils
 import hashlib
+import http.client
 import http.server
 import json
 import threading
@@ -397,3 +398,27 @@ def test_a_token_with_a_line_end_is_refused_and_not_repeated(monkeypatch):
     with pytest.raises(UserError, match="GITHUB_TOKEN") as caught:
         fetch._headers("https://api.github.com/repos/x/y")
     assert "ghp_" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (http.client.IncompleteRead(b"{"), "broke off"),
+        (TimeoutError(), "broke off"),
+        (RecursionError(), "does not answer with a sha"),
+    ],
+)
+def test_a_listing_that_breaks_while_it_is_read_is_one_sentence(monkeypatch, answer, said):
+    class Broken:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def read(self, *_):
+            raise answer
+
+    monkeypatch.setattr(fetch, "_open", lambda url: Broken())
+    with pytest.raises(UserError, match=said):
+        fetch._json(fetch.PUBLISHED["alpaca_eval_1"], "https://api.github.com/x", "sha")
