@@ -171,7 +171,7 @@ def test_runs_that_end_at_once_in_one_place(place: Path, run: Run) -> None:
     assert run("--out", "run", "--only", "dpo")[0] == 0
     code = (
         "import sys, shutil, time; from pathlib import Path\n"
-        "from farm import run_folder; from farm.experiments.running import Run\n"
+        "from farm.experiments import run_folder; from farm.experiments.running import Run\n"
         "Path(sys.argv[1]).touch()\n"
         "while not Path('go').exists(): time.sleep(0.005)\n"
         "for turn in range(60):\n"

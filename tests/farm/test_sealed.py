@@ -151,7 +151,7 @@ def test_what_a_kill_left_is_listed_wherever_it_lies_and_what_is_under_way_is_no
     home = tmp_path / "home"
     code = (
         "import sys, time\nfrom contextlib import ExitStack\nfrom pathlib import Path\n"
-        "from farm import run_folder, sealed\n"
+        "from farm.experiments import run_folder\nfrom farm.storage import sealed\n"
         "with ExitStack() as held:\n"
         "    for place in map(Path, sys.argv[1:]):\n"
         "        how = run_folder.replaced if 'runs' in place.parts else sealed.unfinished\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def sometimes(fault: Fault, every: int = 3) -> Plan:
 def test_passing_failures_are_tried_again(
     model: str, fault: Fault, pairs: pd.DataFrame, store: Store, quick: Limits
 ) -> None:
-    with FaultServer(sometimes(fault)) as server, session(quick) as run:
+    patient = replace(quick, attempts=30)  # a third of all tries fails, so that six in a row are not rare enough
+    with FaultServer(sometimes(fault)) as server, session(patient) as run:
         table = judge(model, server, store).annotate(pairs, seed=0)
         assert (table["status"] == "ok").all()
         assert (table["preference"] == longer(pairs)).all()
