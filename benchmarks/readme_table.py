@@ -43,7 +43,7 @@ def record(run: Path) -> dict[str, object]:
     made = json.loads((run / "environment.json").read_text())
     return {
         **{key: made[key] for key in ("date", "feedback-farm", "platform", "cores")},
-        "leaderboard": json.loads(board[columns].to_json(orient="records", double_precision=6)),
+        "leaderboard": json.loads(board[columns].to_json(orient="records", double_precision=15)),
     }
 
 
