@@ -32,11 +32,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval.ranks import ranking, true_ranks
-from eval.ranks.two_ways import Crossed, crossed, error_covariance, interval, p_values
 from eval.rates.multiple import all_differences, benjamini_hochberg, holm
 from eval.rates.winrate import scores
 from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Comparison, Replication
+from farm.statistics.two_ways import Crossed, crossed, error_covariance, interval, p_values
 from farm.statistics.uncertainty import SHARE, difference_limits, limits
 
 Floats = NDArray[np.float64]
@@ -77,7 +77,11 @@ class Replicates:
         identity = np.eye(len(found.columns))
         measured = {role: (*c.contrasts(identity), c) for role, c in found.measures.items()}
         judge = found.measures["judge"]
-        drawn = judge.resampled(self.rounds, found.seed)
+        seeds, instructions, _ = judge.sums.shape
+        drawn = judge.resampled(
+            ranking.cluster_weights(seeds, self.rounds, found.seed, "seeds"),
+            ranking.cluster_weights(instructions, self.rounds, found.seed),
+        )
         tables = []
         for setting, labels in enumerate(found.settings):
             own = found.columns_of(setting)

@@ -36,13 +36,13 @@ from numpy.typing import NDArray
 
 from eval.evaluators.replicates import Replicated, correlations
 from eval.ranks import ranking
-from eval.ranks.two_ways import p_values
 from eval.rates.multiple import all_differences, holm
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.experiments import run_tables
 from farm.experiments.run_folder import HUMAN_PRICE
 from farm.roles.protocols import Aggregator, Replication
+from farm.statistics.two_ways import p_values
 from farm.statistics.uncertainty import SHARE, limits
 
 Floats = NDArray[np.float64]

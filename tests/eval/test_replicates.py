@@ -8,10 +8,10 @@ import pytest
 
 from eval.evaluators.replicates import Replicated, Replicates, correlations
 from eval.evaluators.validation_study import ValidationStudy, expected_spearman
-from eval.ranks.two_ways import Crossed, interval
 from farm.base.errors import UserError
 from farm.experiments import run_folder
 from farm.roles.protocols import Comparison, Replication
+from farm.statistics.two_ways import Crossed, interval
 from farm.statistics.uncertainty import mean
 
 METHODS = {"sft": 0.0, "a": 0.4, "b": 0.8, "c": 1.2, "d": 1.6, "e": 2.0}

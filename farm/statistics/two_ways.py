@@ -20,7 +20,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from eval.ranks import ranking
 from farm.statistics.uncertainty import student
 
 Floats = NDArray[np.float64]
@@ -78,11 +77,10 @@ class Crossed:
         nan = empty | (instructions < 2)
         return np.where(empty, np.nan, values), np.where(nan, np.nan, np.sqrt(variance)), np.where(nan, np.nan, degrees)
 
-    def resampled(self, rounds: int, seed: int) -> Floats:
-        """Means [rounds, K] with seeds and instructions both drawn again (the pigeonhole bootstrap)."""
-        seeds, instructions, _ = self.sums.shape
-        of_instructions = ranking.cluster_weights(instructions, rounds, seed)
-        of_seeds = ranking.cluster_weights(seeds, rounds, seed, "seeds")
+    def resampled(self, of_seeds: Floats, of_instructions: Floats) -> Floats:
+        """Means [rounds, K] with seeds and instructions both drawn again (the pigeonhole bootstrap), each as often as
+        its weights [rounds, S] and [rounds, I] say."""
+        seeds = len(self.sums)
         out = []
         for values in (self.sums, self.counts):
             by_seed = np.stack([of_instructions @ values[s] for s in range(seeds)], axis=1)  # [rounds, S, K]
