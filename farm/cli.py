@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from farm.asking.limits import Limits
+    from farm.experiments.claims.paper import Planned
     from farm.experiments.experiment import Study
     from farm.experiments.running import Run
 
@@ -155,16 +157,29 @@ def run(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Questions to language models in flight.")] = None,
     requests_per_minute: Annotated[float | None, typer.Option(min=1, help="To each model.")] = None,
     tokens_per_minute: Annotated[float | None, typer.Option(min=1, help="Of questions, to each model.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Of a paper: keep the result beside its file, for `farm papers`.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Run an experiment, or go on with one that was interrupted.
+    """Run an experiment or a paper (papers/NAME), or go on with one that was interrupted.
 
     Example: farm run pocket --seed 2 --set sizes.pairs=1000 --set methods.ppo.beta=0.1
     """
     from farm.asking.limits import Limits
     from farm.experiments import experiment as experiments
+    from farm.experiments.claims import paper as papers
     from farm.experiments.running import StudyRunner
 
+    limits = Limits(budget, concurrency, requests_per_minute, tokens_per_minute)
+    if papers.is_paper(experiment):
+        if only is not None:
+            raise UserError("--only: a paper needs all of its methods; change them in a copy of its file")
+        planned = papers.load(experiment, settings or [], seed)
+        _run_paper(planned, out, force or [], dry_run, engine, workers, limits, record, as_json)
+        return
+    if record:
+        raise UserError("--record: only the result of a paper (papers/NAME) is recorded")
     study = experiments.load(
         experiment, settings or [], seed, [name.strip() for name in only.split(",")] if only is not None else None
     )
@@ -175,7 +190,7 @@ def run(
         foreseen = foresee(runner, workers or 1)
         print(json.dumps(foreseen, indent=1) if as_json else _foreseen(foreseen))
         return
-    finished = runner.go(engine, workers, Limits(budget, concurrency, requests_per_minute, tokens_per_minute))
+    finished = runner.go(engine, workers, limits)
     if as_json:
         rows = json.loads(finished.text("leaderboard"))
         report = str(finished.report) if finished.report else None
@@ -187,6 +202,46 @@ def run(
     if finished.failures:
         _complain(_said(finished.failures, finished.folder))
         raise typer.Exit(1)
+
+
+def _run_paper(
+    planned: Planned,
+    out: Path | None,
+    force: Sequence[str],
+    dry_run: bool,
+    engine: str,
+    workers: int | None,
+    limits: Limits,
+    record: bool,
+    as_json: bool,
+) -> None:
+    """The experiments of a paper, then its claims."""
+    import pandas as pd
+
+    from farm.experiments.claims import recorded, table
+    from farm.experiments.claims.running import PaperRunner
+
+    runner = PaperRunner(planned, out, force)
+    if dry_run:
+        from farm.forecasts.forecast import foresee
+
+        foreseen = {run: foresee(one, workers or 1) for run, one in runner.runners.items()}
+        said = (f"{run}\n{_foreseen(what)}" for run, what in foreseen.items())
+        print(json.dumps(foreseen, indent=1) if as_json else "\n\n".join(said))
+        return
+    finished = runner.go(engine, workers, limits)
+    if as_json:
+        print(json.dumps({"run": str(finished.folder), **finished.result.model_dump()}, indent=1))
+    else:
+        print_table(pd.DataFrame(table.seen(finished.result)), planned.paper.title)
+        print(f"\nrun folder  {finished.folder}")
+        if finished.report:
+            print(f"report      {finished.report}")
+    if finished.failures:
+        _complain(_said(finished.failures, finished.folder / "runs" / finished.failures[0]["run"]))
+        raise typer.Exit(1)
+    if record:
+        print(f"recorded    {recorded.record(planned, finished.result)}", file=sys.stderr)
 
 
 def _show(finished: Run, study: Study) -> None:

@@ -1,4 +1,4 @@
-"""The commands of the ground beside `farm run`: status, config, clean. The work is imported inside them."""
+"""The commands of the ground beside `farm run`: status, config, papers, clean. The work is imported inside them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the ``farm`` command line."""
     app.command()(status)
     app.command("config")(show_config)
+    app.command()(papers)
     app.command()(clean)
 
 
@@ -54,6 +55,28 @@ def show_config(
 
     tree = origins.resolved(experiment, settings or [], seed)
     print(json.dumps(origins.plain(tree), indent=1, ensure_ascii=False) if as_json else origins.text(tree))
+
+
+def papers(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/papers.md, which is made of this.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List what papers claim, and what was seen of it here when they were last run (`farm run papers/NAME`).
+
+    Example: farm papers
+    """
+    from farm.experiments.claims import recorded, table
+
+    if as_json:
+        print(json.dumps(recorded.table(), indent=1))
+    elif markdown:
+        print(table.markdown(), end="")
+    else:
+        import pandas as pd
+
+        from farm.cli import print_table
+
+        print_table(pd.DataFrame(table.rows(), columns=["paper", "claim", "seen here", "verdict", "minutes"]))
 
 
 def clean(

@@ -36,6 +36,7 @@ from farm.roles.protocols import (
     Context,
     Evaluator,
     Features,
+    Measure,
     Method,
     Policy,
     Reporter,
@@ -57,6 +58,7 @@ ROOM: dict[Any, str] = {
     Features: "features",
     Policy: "policies",
     SamplingEngine: "engines",
+    Measure: "measures",
 }
 """The folder of named configs of each role."""
 
@@ -207,7 +209,7 @@ def names(room: str) -> list[str]:
 
 def listed(room: str | None = None) -> dict[str, dict[str, str]]:
     """What there is to use by name, of one kind or of all: kind -> name -> what it is about."""
-    rooms = sorted(p.name for p in config_root().iterdir() if p.is_dir())
+    rooms = sorted({*(p.name for p in config_root().iterdir() if p.is_dir()), *named_classes.GROUPS})
     if room is not None and room not in rooms:
         raise UserError(f"there is no kind `{room}`; {nearest(room, rooms)}")
     out = {}
@@ -544,9 +546,9 @@ def _described_value(hint: Any, value: Any, origin: str, folder: Path | None, pr
 
 
 def about(path: Path) -> str:
-    """One line on a named config: its ``about`` key."""
+    """One line on a named config: its ``about`` key, or what a paper claims."""
     data = load_mapping(path)
-    return str(data.get("about", "")).strip().split("\n")[0]
+    return str(data.get("about", data.get("claim", ""))).strip().split("\n")[0]
 
 
 __all__ = [

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from farm.base.errors import UserError
 
-GROUPS = {"methods": "farm.methods"}
+GROUPS = {"methods": "farm.methods", "measures": "farm.measures"}
 """kind of named config -> the entry point under which packages of such classes are named"""
 
 

@@ -11,7 +11,7 @@ is said in YAML (``class: reference_methods.pairs.dpo.DPO``) and bound by :func:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -370,6 +370,22 @@ class Reporter(Protocol):
 
     def write(self, run: Path) -> Path:
         """Write the report from the files of the run folder alone, and return its path."""
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """A number of one method in one run, made of the run's tables alone: what the claims of a paper compare."""
+
+    @property
+    def tables(self) -> Sequence[str]:
+        """The tables that it reads: ``outputs``, ``metrics``, ``judge_<role>``, ..., or what a run computes."""
+
+    def values(self, tables: Mapping[str, pd.DataFrame], method: str) -> pd.DataFrame:
+        """``value``, of one seed, and ``instruction`` where a row is of one; a row without a value is left out.
+
+        Raises:
+            ValueError: where the tables do not have the numbers.
+        """
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""The mean of a column of a table: gold utility, proxy reward, KL, length, or what a run computed; by group or scope.
+
+value = the column, in the rows of the method in which other columns have the values of ``where``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from farm.base.errors import nearest
+
+
+@dataclass(frozen=True)
+class Column:
+    column: str = "gold"
+    table: str = "outputs"
+    where: dict[str, Any] = field(default_factory=dict)
+    """column -> the value that a row must have: a group of users, a scope of instructions"""
+
+    @property
+    def tables(self) -> Sequence[str]:
+        return (self.table,)
+
+    def values(self, tables: Mapping[str, pd.DataFrame], method: str) -> pd.DataFrame:
+        return of_method(tables[self.table], method, self.column, self.where)
+
+
+def of_method(table: pd.DataFrame, method: str, column: str, where: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """``value`` and, where the table has it, ``instruction`` of the rows of a method.
+
+    Raises:
+        ValueError: for a column that is not there, or a method or group without a row.
+    """
+    chosen = {"method": method, **(where or {})}
+    for name in (column, *chosen):
+        if name not in table:
+            raise ValueError(f"the table has no column `{name}`; {nearest(name, table.columns)}")
+    kept = np.ones(len(table), dtype=bool)
+    for name, wanted in chosen.items():
+        here = (table[name] == wanted).to_numpy()
+        if not here.any():
+            raise ValueError(f"no row has {name} {wanted}; {nearest(str(wanted), table[name].unique())}")
+        kept &= here
+    rows = table[kept]
+    found = pd.DataFrame({"value": pd.to_numeric(rows[column]).to_numpy(np.float64)})
+    return found.assign(instruction=rows["instruction"].to_numpy()) if "instruction" in rows else found

@@ -1,0 +1,53 @@
+"""What a method logs while it learns, as one number a training: regret and queries in sum, a loss at its end.
+
+The rows are those of a table with a line a step (``metrics``, or one that a run computed), in the order of ``step``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from eval.measures.column import of_method
+
+
+@dataclass(frozen=True)
+class Logged:
+    name: str
+    how: Literal["sum", "mean", "last", "max"] = "last"
+    since: float = 0.0
+    """the share of the steps that is left out at the beginning"""
+    table: str = "metrics"
+
+    @property
+    def tables(self) -> Sequence[str]:
+        return (self.table,)
+
+    def values(self, tables: Mapping[str, pd.DataFrame], method: str) -> pd.DataFrame:
+        found = series(tables[self.table], method, self.name)
+        found = found[int(self.since * len(found)) :]
+        value = {"sum": np.sum, "mean": np.mean, "last": _last, "max": np.max}[self.how](found)
+        return pd.DataFrame({"value": [float(value)]})
+
+
+def series(table: pd.DataFrame, method: str, name: str) -> NDArray[np.float64]:
+    """The numbers of one name in the order of the steps, without the lines that have none, [K].
+
+    Raises:
+        ValueError: where there is none.
+    """
+    ordered = table.sort_values("step", kind="stable") if "step" in table else table
+    found = of_method(ordered, method, name)["value"].to_numpy(np.float64)
+    kept = found[~np.isnan(found)]
+    if not kept.size:
+        raise ValueError(f"{method} logs no `{name}`")
+    return kept
+
+
+def _last(found: NDArray[np.float64]) -> float:
+    return float(found[-1])

@@ -1,0 +1,52 @@
+"""How alike a method's answers to different instructions are: a policy that has collapsed says the same to everyone.
+
+    F(a, b) = 2 |a and b| / (|a| + |b|),    |a and b| = the words that both have, each as often as in both
+    value of an instruction = mean of F(its answer, the answer to each other instruction)
+
+SuperHF (arXiv 2310.16763) measures METEOR, which is a weighted F of unigrams with stems and an order penalty; this is
+the plain F of words. The first answer to each instruction counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Similarity:
+    tables: ClassVar[Sequence[str]] = ("outputs",)
+
+    def values(self, tables: Mapping[str, pd.DataFrame], method: str) -> pd.DataFrame:
+        table = tables["outputs"]
+        first = table[table["method"] == method].drop_duplicates("instruction")
+        value = mean_overlap([str(text).split() for text in first["output"]])
+        return pd.DataFrame({"instruction": first["instruction"].to_numpy(), "value": value})
+
+
+def mean_overlap(texts: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """The mean F of each text with all others, [n]; two texts without a word are alike.
+
+    Raises:
+        ValueError: with fewer than two texts.
+    """
+    if len(texts) < 2:
+        raise ValueError("similarity is between answers to different instructions, of which there are fewer than two")
+    columns = {word: k for k, word in enumerate(dict.fromkeys(word for text in texts for word in text))}
+    counts = np.zeros((len(texts), len(columns)))
+    for row, text in enumerate(texts):
+        for word, count in Counter(text).items():
+            counts[row, columns[word]] = count
+    lengths = counts.sum(1)
+    out = np.empty(len(texts))
+    for row in range(len(texts)):
+        both, total = np.minimum(counts[row], counts).sum(1), lengths[row] + lengths
+        overlap = np.divide(2 * both, total, out=np.ones_like(total), where=total > 0)
+        out[row] = (overlap.sum() - overlap[row]) / (len(texts) - 1)
+    return out

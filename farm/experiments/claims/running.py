@@ -1,0 +1,120 @@
+"""A paper from start to end: its experiments one after the other, then the claims and the controls.
+
+The run folder has ``claims.json`` (what was seen), ``runs/<run>`` (the folder of each experiment) and the report's
+page. Its stages are those of any run: the same command goes on where it was interrupted, and finds what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import farm
+from farm.asking.limits import Limits
+from farm.base import files, progress
+from farm.experiments import run_folder
+from farm.experiments.claims import measuring
+from farm.experiments.claims.effects import Effect, effect, inside, verdict
+from farm.experiments.claims.paper import Claim, Control, Planned
+from farm.experiments.claims.recorded import FILE, Result, Seen
+from farm.experiments.running import StudyRunner
+from farm.storage.artifacts import Artifacts
+
+
+@dataclass(frozen=True)
+class PaperRun:
+    """What the run of a paper came to."""
+
+    folder: Path
+    result: Result
+    failures: Sequence[dict[str, Any]] = ()
+
+    @property
+    def claims(self) -> pd.DataFrame:
+        """One row a claim: ``name, title, arxiv, claim, verdict, effect, low, high, n, seeds, minutes``."""
+        return pd.DataFrame(self.result.rows())
+
+    @property
+    def report(self) -> Path | None:
+        path = self.folder / "report.html"
+        return path if path.is_file() else None
+
+
+class PaperRunner:
+    """Runs a paper: a folder with that of each experiment in it."""
+
+    def __init__(self, planned: Planned, out: Path | None = None, force: Sequence[str] = ()) -> None:
+        self.planned = planned
+        self.folder = out or Path("runs") / f"{planned.name}-{planned.digest:016x}"
+        self.runners = {
+            run: StudyRunner(study, self.folder / "runs" / run, force) for run, study in planned.studies.items()
+        }
+
+    def go(self, engine: str = "here", workers: int | None = None, limits: Limits | None = None) -> PaperRun:
+        """Run, or go on with it; a budget is for all experiments together."""
+        run_folder.check(self.folder)
+        for runner in self.runners.values():  # a mistake in the last must not cost the training of the first
+            for plan in runner.plans:
+                plan.setting.check()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        run_folder.write_config(self.folder, self.planned.paper.model_dump(mode="json", exclude_defaults=True))
+        failures: list[dict[str, Any]] = []
+        for run, runner in self.runners.items():
+            progress.note(f"{self.planned.name}: {run}")
+            done = runner.go(engine, workers, limits)
+            failures += [{"run": run, **failure} for failure in done.failures]
+        with progress.task("measuring"):
+            result = self._result()
+        files.write_text(self.folder / FILE, result.model_dump_json(indent=1))
+        run_folder.report(self.folder, next(iter(self.runners.values())).plans[0].setting.reporter())
+        return PaperRun(self.folder, result, failures)
+
+    def _result(self) -> Result:
+        paper = self.planned.paper
+        tables = {run: measuring.tables_of(study, self.folder / "runs" / run) for run, study in self._studies.items()}
+        controls = []
+        for control in paper.controls:
+            seen = self._effect(control, tables)
+            held = verdict(seen, control.expect) == "shown" if control.expect else inside(seen, control.within or 0.0)
+            controls.append(Seen.of(control.text, "held" if held else "failed", seen))
+        void = any(control.verdict == "failed" for control in controls)
+        claims = []
+        for claim in paper.claims:
+            seen = self._effect(claim, tables)
+            claims.append(Seen.of(claim.text, "void" if void else verdict(seen, claim.expect), seen))
+        return Result(
+            name=self.planned.name,
+            title=paper.title,
+            arxiv=paper.arxiv,
+            digest=f"{self.planned.digest:016x}",
+            version=farm.__version__,
+            date=datetime.now(UTC).date().isoformat(),
+            seeds=self.planned.seeds,
+            minutes=round(self._seconds() / 60, 2),
+            claims=[*claims, *(Seen(text=said.text, verdict="stated") for said in paper.stated)],
+            controls=controls,
+        )
+
+    @property
+    def _studies(self) -> Mapping[str, Any]:
+        return self.planned.studies
+
+    def _effect(self, what: Claim | Control, tables: Mapping[str, dict[str, measuring.RunTables]]) -> Effect:
+        cells, signs = zip(*what.cells, strict=True)
+        found = [measuring.values(self._studies[c.run], tables[c.run], what.measure, c) for c in cells]
+        return effect(found, signs)
+
+    def _seconds(self) -> float:
+        """What all stages took when they were made, each once."""
+        seconds: dict[str, float] = {}
+        for runner in self.runners.values():
+            artifacts: Artifacts = runner.plans[0].artifacts
+            for key, node in runner.graph().items():
+                if artifacts.there(node.name, key):
+                    seconds[key] = artifacts.find(node.name, key).seconds
+        return sum(seconds.values())

@@ -1,0 +1,91 @@
+"""The papers as a table: on the terminal, and as docs/papers.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from farm.experiments.claims import paper as papers
+from farm.experiments.claims import recorded
+from farm.experiments.claims.paper import PREFIX
+from farm.experiments.claims.recorded import Result, Seen
+
+HEAD = """# Papers: what they claim, and what is seen here
+
+Each paper below is one file in `configs/papers/`: its claims, its controls and the experiments that test them,
+written before the run. `farm run papers/NAME` runs it (other seeds by `--set seeds=[4,5,6]`), `farm papers` prints
+this table. A claim compares two cells of a run; the interval is at 95 % over seeds and instructions. **shown**: the
+interval lies on the claimed side of 0; **not shown**: it holds 0; **contradicted**: it lies on the other side;
+**void**: a control failed, so that the experiment says nothing; **stated**: repeated from the paper, not tested.
+These are small worlds: what is shown here is that the mechanism does what the paper says of it, not the paper's
+numbers. This file is generated (`farm papers --markdown`).
+"""
+
+
+def rows(names: Iterable[str] | None = None) -> list[dict[str, str]]:
+    """What `farm papers` prints: a row a claim."""
+    return [
+        {
+            "paper": row["name"],
+            "claim": row["claim"],
+            "seen here": _seen(row),
+            "verdict": row["verdict"] or "not run",
+            "minutes": "" if row["minutes"] is None else f"{row['minutes']:.1f}",
+        }
+        for row in recorded.table(names)
+    ]
+
+
+def seen(result: Result) -> list[dict[str, str]]:
+    """What a run of a paper prints: a row a claim, then the controls."""
+    return [
+        {"what": f"{kind}{one.text}", "seen here": _seen(one.model_dump()), "verdict": one.verdict}
+        for kind, many in (("", result.claims), ("control: ", result.controls))
+        for one in many
+    ]
+
+
+def markdown() -> str:
+    """docs/papers.md."""
+    parts = [HEAD, "| paper | claim | seen here | verdict | minutes |", "|---|---|---|---|---|"]
+    parts += [f"| {' | '.join(_escaped(cell) for cell in row.values())} |" for row in rows()]
+    for name, path in papers.names().items():
+        planned, found = papers.load(PREFIX + name), recorded.recorded(path)
+        paper = planned.paper
+        arxiv = f" (arXiv {paper.arxiv})" if paper.arxiv else ""
+        parts += [
+            "",
+            f"## {paper.title}{arxiv}",
+            "",
+            f"{paper.claim.rstrip('.')}. File: `configs/papers/{name}.yaml`.",
+            "",
+        ]
+        numbers = {claim.text: claim.paper for claim in [*paper.claims, *paper.stated] if claim.paper}
+        if found is not None:
+            parts += [*map(_line, found.claims), *(_line(control, "control: ") for control in found.controls), ""]
+            parts.append(_run(found))
+        parts += [f"In the paper ({text}): {said}." for text, said in numbers.items()]
+        parts += ["", paper.notes.strip()] if paper.notes else []
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _line(seen: Seen, kind: str = "") -> str:
+    number = _seen(seen.model_dump())
+    return f"- {kind}{seen.text}: {number + ', ' if number else ''}**{seen.verdict}**"
+
+
+def _run(found: Result) -> str:
+    seeds = ", ".join(map(str, found.seeds))
+    return f"Seeds {seeds}; {found.minutes:.1f} minutes of stages; version {found.version}, {found.date}."
+
+
+def _seen(row: dict[str, Any]) -> str:
+    """An effect with its interval, and what it is made of."""
+    if row["effect"] is None:
+        return ""
+    interval = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    return f"{row['effect']:+.3f}{interval}, n {row['n']:,}, {row['seeds']} seeds"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")

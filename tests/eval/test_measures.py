@@ -1,0 +1,92 @@
+"""Measures: known answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eval.measures.column import Column
+from eval.measures.frontier import Frontier, first_crossing
+from eval.measures.logged import Logged
+from eval.measures.similarity import Similarity, mean_overlap
+from eval.measures.win import Win
+from farm.roles import config
+from farm.roles.protocols import Measure
+
+OUTPUTS = pd.DataFrame(
+    {
+        "method": ["a", "a", "a", "b"],
+        "instruction": ["x", "x", "y", "x"],
+        "gold": [1.0, 3.0, 5.0, 9.0],
+        "persona": ["p", "q", "p", "p"],
+        "output": ["one two", "three", "one two two", "four"],
+    }
+)
+METRICS = pd.DataFrame(
+    {
+        "method": ["a"] * 4 + ["b"],
+        "step": [2, 0, 1, 3, 0],  # in any order
+        "kl": [2.0, 0.0, 1.0, np.nan, 5.0],
+        "gold": [4.0, 0.0, 2.0, np.nan, 1.0],
+        "regret": [1.0, 8.0, 2.0, 1.0, 0.0],
+    }
+)
+
+
+def test_a_column_is_of_a_method_and_of_a_group() -> None:
+    assert Column().values({"outputs": OUTPUTS}, "a")["value"].tolist() == [1, 3, 5]
+    found = Column(where={"persona": "p"}).values({"outputs": OUTPUTS}, "a")
+    assert found["value"].tolist() == [1, 5] and found["instruction"].tolist() == ["x", "y"]
+    with pytest.raises(ValueError, match="no column `golden`; did you mean `gold`"):
+        Column("golden").values({"outputs": OUTPUTS}, "a")
+    with pytest.raises(ValueError, match="no row has persona r"):
+        Column(where={"persona": "r"}).values({"outputs": OUTPUTS}, "a")
+
+
+def test_a_win_is_of_the_method_and_a_missing_verdict_has_no_value() -> None:
+    table = pd.DataFrame({"method": "a", "instruction": list("wxyz"), "preference": [1.0, 1.5, 2.0, np.nan]})
+    found = Win("humans").values({"judge_humans": table}, "a")["value"]
+    assert found[:3].tolist() == [0, 0.5, 1] and np.isnan(found[3])
+    assert Win("humans").tables == ("judge_humans",)
+
+
+def test_gold_at_equal_kl_is_where_the_curve_first_reaches_it() -> None:
+    assert Frontier(at=1.5).values({"metrics": METRICS}, "a")["value"].tolist() == [3.0]
+    x = np.array([0.0, 1.0, 0.5, 2.0])  # it falls back, and the first time counts
+    assert first_crossing(x, x**2, 0.75) == pytest.approx(0.75)
+    assert first_crossing(x, x**2, 2.0) == 4.0
+    assert np.isnan(first_crossing(x, x, 2.1)) and np.isnan(first_crossing(x + 1, x, 0.5))
+
+
+def test_two_methods_on_one_curve_have_equal_gold_at_equal_kl_however_far_they_go() -> None:
+    x = np.linspace(0, 3, 31)
+    short, long = first_crossing(x[:21], np.sqrt(x[:21]), 1.2), first_crossing(x[::2], np.sqrt(x[::2]), 1.2)
+    assert short == pytest.approx(long, abs=0.01) and short == pytest.approx(np.sqrt(1.2), abs=0.01)
+
+
+def test_regret_is_summed_and_its_second_half_alone_where_asked() -> None:
+    def of(**settings: object) -> float:
+        return float(Logged("regret", **settings).values({"metrics": METRICS}, "a")["value"].item())  # type: ignore[arg-type]
+
+    assert (of(how="sum"), of(how="sum", since=0.5), of(how="last"), of(how="max"), of(how="mean")) == (12, 2, 1, 8, 3)
+    with pytest.raises(ValueError, match="no column `queries`"):
+        Logged("queries").values({"metrics": METRICS}, "a")
+
+
+def test_similarity_is_the_f_of_words_with_the_answers_to_other_instructions() -> None:
+    assert mean_overlap([["a", "b"], ["a", "b"], ["c"]]).tolist() == [0.5, 0.5, 0.0]
+    # "one two" against "one two two": 2 words of 2 and 3
+    found = Similarity().values({"outputs": OUTPUTS}, "a")
+    assert found["value"].tolist() == pytest.approx([0.8, 0.8])
+    collapsed = OUTPUTS.assign(output="the same words")
+    assert Similarity().values({"outputs": collapsed}, "a")["value"].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="fewer than two"):
+        mean_overlap([["a"]])
+
+
+def test_every_measure_is_found_by_its_name() -> None:
+    known = config.names("measures")
+    assert {"column", "frontier", "logged", "similarity", "win"} <= set(known)
+    settings = {"frontier": {"at": 1.0}, "logged": {"name": "regret"}}
+    for name in known:
+        found = config.build(Measure, {"use": name, **settings.get(name, {})})
+        assert isinstance(found, Measure) and len(found.tables)

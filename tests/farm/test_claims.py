@@ -1,0 +1,243 @@
+"""Papers: intervals and verdicts with known answers, what a file may not say, and a paper that is run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+from farm.base.errors import UserError
+from farm.experiments.claims import paper as papers
+from farm.experiments.claims import recorded, table
+from farm.experiments.claims.effects import Effect, effect, inside, verdict
+from farm.experiments.claims.paper import Cell, Claim, variants
+from farm.experiments.claims.running import PaperRunner
+from tests.farm.table_world import EXPERIMENT, write
+
+
+def cell(values: Any, instructions: bool = True) -> pd.DataFrame:
+    """Numbers [seeds, instructions] or [seeds] as a measure gives them."""
+    z = np.asarray(values, dtype=np.float64)
+    if not instructions:
+        return pd.DataFrame({"seed": np.arange(len(z)), "value": z})
+    seed, instruction = (axis.ravel() for axis in np.indices(z.shape))
+    return pd.DataFrame({"seed": seed, "instruction": [f"i{k}" for k in instruction], "value": z.ravel()})
+
+
+def test_the_effect_of_numbers_that_are_one_a_seed_is_the_paired_t_interval() -> None:
+    one, other = np.array([1.0, 2.0, 4.0]), np.array([0.5, 1.0, 3.5])
+    seen = effect([cell(one, False), cell(other, False)], [1, -1])
+    low, high = stats.t.interval(0.95, 2, loc=2 / 3, scale=stats.sem(one - other))
+    assert (seen.effect, seen.low, seen.high) == pytest.approx((2 / 3, low, high))
+    assert (seen.n, seen.seeds) == (3, 3)
+
+
+def test_what_seeds_and_instructions_share_cancels_in_a_difference_and_a_difference_in_an_interaction() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(3, 1)) + 5 * rng.normal(size=(1, 40))
+    seen = effect([cell(shared + 0.25), cell(shared)], [1, -1])
+    assert (seen.effect, seen.low, seen.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert (seen.n, seen.seeds) == (120, 3)
+    noise = rng.normal(size=(3, 40))
+    crossed = [shared + noise + 1.0, shared, shared + noise + 0.4, shared]
+    seen = effect(list(map(cell, crossed)), [1, -1, -1, 1])
+    assert (seen.effect, seen.low, seen.high) == pytest.approx((0.6, 0.6, 0.6))
+
+
+def test_an_interval_of_one_seed_is_clustered_by_instruction_and_of_seeds_that_differ_is_wide() -> None:
+    values = np.random.default_rng(1).normal(size=(1, 50))
+    seen = effect([cell(values)], [1])
+    low, high = stats.t.interval(0.95, 49, loc=values.mean(), scale=stats.sem(values[0]))
+    assert (seen.low, seen.high) == pytest.approx((low, high))
+    moved = effect([cell(values[0] + np.array([[0.0], [3.0], [6.0]]))], [1])
+    assert moved.high - moved.low > 10  # three seeds: t of about two degrees
+
+
+def test_a_seed_that_one_cell_lacks_is_left_out_and_rows_without_a_value_are() -> None:
+    one, other = cell([[1.0, 2.0], [3.0, 5.0], [7.0, 9.0]]), cell([[0.0, 0.0], [0.0, np.nan]])
+    seen = effect([one, other], [1, -1])
+    assert (seen.effect, seen.seeds, seen.n) == (pytest.approx(11 / 4), 2, 4)
+    nothing = effect([one, other[:0]], [1, -1])
+    assert np.isnan(nothing.effect) and nothing.seeds == 0 and verdict(nothing, "above") == "not shown"
+
+
+def test_the_order_of_rows_changes_nothing() -> None:
+    a, b = cell(np.random.default_rng(2).normal(size=(3, 9))), cell(np.random.default_rng(3).normal(size=(3, 9)))
+    mixed = effect([a.sample(frac=1, random_state=1), b.sample(frac=1, random_state=2)], [1, -1])
+    assert (mixed.effect, mixed.low) == pytest.approx((effect([a, b], [1, -1]).effect, effect([a, b], [1, -1]).low))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "above", "below"),
+    [
+        (0.1, 0.3, "shown", "contradicted"),
+        (-0.3, -0.1, "contradicted", "shown"),
+        (-0.1, 0.3, "not shown", "not shown"),
+        (0.0, 0.3, "not shown", "not shown"),
+        (np.nan, np.nan, "not shown", "not shown"),
+    ],
+)
+def test_a_verdict_is_where_the_interval_lies(low: float, high: float, above: str, below: str) -> None:
+    seen = Effect((low + high) / 2, low, high, 10, 3)
+    assert (verdict(seen, "above"), verdict(seen, "below")) == (above, below)
+
+
+def test_an_equality_needs_a_narrow_interval() -> None:
+    assert inside(Effect(0.0, -0.02, 0.02, 9, 3), 0.02)
+    assert not inside(Effect(0.0, -0.5, 0.5, 9, 3), 0.02)  # low power does not pass
+    assert not inside(Effect(0.0, np.nan, np.nan, 1, 1), 0.02)
+
+
+# --- a file -----------------------------------------------------------------------------------------------------------
+
+SHARED = {k: v for k, v in EXPERIMENT.items() if k != "methods"}
+MORE = {"run": "main", "method": "best_of_8"}
+LESS = {"run": "main", "method": "best_of_2"}
+PAPER: dict[str, Any] = {
+    "title": "Best of more",
+    "claim": "the best of more samples is better",
+    "runs": {
+        "shared": {**SHARED, "seeds": [1, 2, 3]},
+        "main": {"methods": {"best_of_8": {"use": "best_of_n", "n": 8}, "best_of_2": {"use": "best_of_n", "n": 2}}},
+    },
+    "claims": [
+        {"text": "8 beat 2", "measure": "column", "of": MORE, "against": LESS, "expect": "above"},
+        {"text": "8 are judged worse", "measure": "win", "of": MORE, "against": LESS, "expect": "below"},
+    ],
+    "controls": [{"text": "a method is itself", "measure": "column", "of": LESS, "against": LESS, "within": 0.01}],
+    "stated": [{"text": "samples are cheap", "paper": "cheap"}],
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "home"))
+    return write(tmp_path)
+
+
+def written(**changes: Any) -> str:
+    Path("best.yaml").write_text(yaml.safe_dump({**PAPER, **changes}, sort_keys=False))
+    return "best.yaml"
+
+
+@pytest.mark.parametrize(
+    ("claim", "complaint"),
+    [
+        ({"of": {**MORE, "run": "mian"}}, r"claims\[0\]: there is no run `mian`; did you mean `main`"),
+        ({"of": {**MORE, "method": "best_of_9"}}, "no method `best_of_9`; did you mean `best_of_8`"),
+        ({"measure": "colum"}, "there is no measure `colum`; did you mean `column`"),
+        ({"of": {**MORE, "args": {"colum": "gold"}}}, "unknown key `colum` of Column; did you mean `column`"),
+        ({"measure": "win", "of": {**MORE, "args": {"judge": "gould"}}}, "`judge_gould`, which main does not make"),
+        ({"of": {**MORE, "variant": {"annotator.rate": 0}}}, "the run main does not sweep `annotator.rate`"),
+        ({"expect": "more"}, "`claims.0.expect` = 'more' is wrong"),
+        ({"against": None, "minus": [MORE, LESS]}, "so `against` must be given"),
+    ],
+)
+def test_a_claim_that_names_what_is_not_there_is_refused_before_anything_runs(
+    here: Path, claim: dict[str, Any], complaint: str
+) -> None:
+    first = {**PAPER["claims"][0], **claim}
+    with pytest.raises(UserError, match=complaint) as said:
+        papers.load(written(claims=[first]))
+    assert "best.yaml" in str(said.value) and len(str(said.value)) < 300
+
+
+@pytest.mark.parametrize("both", [{}, {"within": 0.1, "expect": "above"}])
+def test_a_control_is_an_equality_or_has_a_sign(here: Path, both: dict[str, Any]) -> None:
+    control = {"text": "x", "measure": "column", "of": LESS, "against": LESS, **both}
+    with pytest.raises(UserError, match="a control is an equality, with `within`, or has a sign, with `expect`"):
+        papers.load(written(controls=[control]))
+
+
+def test_cells_of_runs_with_other_seeds_are_not_compared(here: Path) -> None:
+    runs = {**PAPER["runs"], "other": {**PAPER["runs"]["main"], "seeds": [4, 5]}}
+    claim = {**PAPER["claims"][0], "against": {**LESS, "run": "other"}}
+    with pytest.raises(UserError, match="the runs main and other have other seeds"):
+        papers.load(written(runs=runs, claims=[claim]))
+
+
+def test_a_cell_means_all_variants_that_agree_with_it(here: Path) -> None:
+    runs = {
+        **PAPER["runs"],
+        "main": {**PAPER["runs"]["main"], "sweep": {"annotator.rate": [0, 0.25], "sizes.pairs": [50, 99]}},
+    }
+    study = papers.load(written(runs=runs)).studies["main"]
+    assert len(variants(study, Cell(run="main", method="dpo"))) == 12
+    chosen = variants(study, Cell(run="main", method="dpo", variant={"annotator.rate": 0.25}))
+    assert {v.labels["sizes.pairs"] for v in chosen} == {50, 99} and len(chosen) == 6
+
+
+def test_a_factor_that_is_crossed_keeps_its_effect_and_one_that_cannot_act_halves_it() -> None:
+    """Planted effects 4 > 2 > 1 > 0 come out of a full factorial; over cells in which data cannot act, half of it."""
+    rng = np.random.default_rng(4)
+    planted = {"data": 4.0, "algorithm": 2.0, "model": 1.0, "dummy": 0.0}
+    levels = np.array(np.meshgrid(*[[0, 1]] * 4)).reshape(4, -1).T
+    noise = rng.normal(size=(3, 30))
+
+    def factor(k: int, acts: bool = True) -> float:
+        parts: list[list[pd.DataFrame]] = [[], []]
+        for row in levels:
+            moved = sum(
+                size * (on if acts or k != j or row[1] else 0)
+                for j, (size, on) in enumerate(zip(planted.values(), row, strict=True))
+            )
+            parts[row[k]].append(cell(noise + moved + 0.1 * rng.normal(size=noise.shape)))
+        return effect([pd.concat(parts[1]), pd.concat(parts[0])], [1, -1]).effect
+
+    assert [factor(k) for k in range(4)] == pytest.approx(list(planted.values()), abs=0.05)
+    assert factor(0, acts=False) == pytest.approx(2.0, abs=0.05)
+
+
+def test_a_paper_runs_resumes_and_records_what_was_seen(here: Path) -> None:
+    planned = papers.load(written())
+    run = PaperRunner(planned, Path("out")).go()
+    said = json.loads((here / "out" / "claims.json").read_text())
+    assert [c["verdict"] for c in said["claims"]] == ["shown", "contradicted", "stated"]
+    assert [c["verdict"] for c in said["controls"]] == ["held"]
+    assert list(run.claims.columns) == list(recorded.COLUMNS) and len(run.claims) == 3
+    first = said["claims"][0]
+    assert first["low"] <= first["effect"] <= first["high"] and (first["n"], first["seeds"]) == (30, 3)
+    outputs = [pd.read_parquet(p) for p in sorted((here / "out/runs/main/runs").glob("*/tables/outputs.parquet"))]
+    gold = [o.groupby("method")["gold"].mean() for o in outputs]
+    assert first["effect"] == pytest.approx(np.mean([g["best_of_8"] - g["best_of_2"] for g in gold]))
+    again = PaperRunner(planned, Path("out")).go()  # the same folder, nothing made anew
+    assert again.result == run.result
+    path = recorded.record(planned, run.result)
+    assert recorded.recorded(planned.path) == run.result and path.parent.name == "results"
+    with pytest.raises(UserError, match="only what the file itself says is recorded"):
+        recorded.record(papers.load("best.yaml", ["seeds=[4, 5]"]), run.result)
+
+
+def test_a_control_that_fails_voids_every_claim(here: Path) -> None:
+    failing = {"text": "they are equal", "measure": "column", "of": MORE, "against": LESS, "within": 1e-6}
+    result = PaperRunner(papers.load(written(controls=[failing]), ["seeds=[1, 2]"]), Path("out")).go().result
+    assert [c.verdict for c in result.claims] == ["void", "void", "stated"]
+    assert result.controls[0].verdict == "failed" and result.seeds == [1, 2]
+
+
+def test_what_an_interaction_is_made_of() -> None:
+    a, b, c, d = (Cell(run="main", method=m) for m in "abcd")
+    claim = Claim(text="", measure="column", of=a, against=b, minus=(c, d), expect="above")
+    assert claim.cells == [(a, 1), (b, -1), (c, -1), (d, 1)]
+
+
+# --- the papers that there are ----------------------------------------------------------------------------------------
+
+
+def test_docs_papers_is_made_of_the_files_and_the_recorded_results() -> None:
+    document = Path(__file__).parents[2] / "docs" / "papers.md"
+    assert document.read_text() == table.markdown(), "farm papers --markdown > docs/papers.md"
+
+
+@pytest.mark.parametrize("name", papers.names())
+def test_every_paper_has_a_recorded_result_of_this_version_of_its_file(name: str) -> None:
+    planned = papers.load(papers.PREFIX + name)
+    found = recorded.recorded(planned.path)
+    assert found is not None and found.digest == f"{planned.digest:016x}", f"farm run papers/{name} --record"
+    assert len(found.seeds) >= 3 and found.minutes < 15
+    assert all(row["verdict"] for row in recorded.table([name]))
