@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from farm import cli
 from farm.experiments.run_folder import compact, read_comparison
 from farm.experiments.running import Run
+from farm.face import tables
 
 ROOT = Path(__file__).parents[1]
 README, RECORD = ROOT / "README.md", ROOT / "docs" / "demo.json"
@@ -30,7 +30,7 @@ SHOWN = ["win_rate", "win_rate_humans", "win_rate_gold", "gold"]
 def table(board: pd.DataFrame) -> str:
     """The leaderboard as `farm run` prints it where there is no terminal."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        cli.print_table(compact(board), "pocket, seed 1")
+        tables.print_table(compact(board), "pocket, seed 1")
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 

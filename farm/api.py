@@ -17,12 +17,27 @@ from typing import TYPE_CHECKING, Any
 from farm.asking.limits import Limits
 from farm.base.errors import UserError, nearest, shadowed
 from farm.experiments import experiment
+from farm.experiments.claims import paper as paper_files
+from farm.experiments.claims.running import PaperRun, PaperRunner
 from farm.experiments.running import Run, StudyRunner
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Run", "clean", "configs", "configuration", "doctor", "dry_run", "named", "run", "spec_of", "status"]
+__all__ = [
+    "PaperRun",
+    "Run",
+    "clean",
+    "configs",
+    "configuration",
+    "doctor",
+    "dry_run",
+    "named",
+    "papers",
+    "run",
+    "spec_of",
+    "status",
+]
 
 
 def run(
@@ -39,21 +54,25 @@ def run(
     concurrency: int | None = None,
     requests_per_minute: float | None = None,
     tokens_per_minute: float | None = None,
-) -> Run:
-    """Run an experiment, or go on with it, as `farm run` does.
+) -> Run | PaperRun:
+    """Run an experiment or a paper, or go on with it, as `farm run` does.
 
     Args:
-        plan: an experiment by name or path, or a mapping of what its YAML would say.
+        plan: an experiment or a paper (papers/NAME) by name or path, or a mapping of what an experiment's YAML would
+            say.
         settings: changes, ``{"sizes.pairs": 100}`` or ``["sizes.pairs=100"]``.
         budget: US dollars for all questions to language models, never exceeded; those of earlier runs count.
         concurrency, requests_per_minute, tokens_per_minute: how fast language models are asked, as the command's.
 
     Returns:
-        the run: ``folder``, ``leaderboard`` and other tables, ``failures``, ``report``.
+        the run: ``folder``, ``leaderboard`` and other tables, ``failures``, ``report``; of a paper its ``claims``.
     """
+    limits = Limits(budget, concurrency, requests_per_minute, tokens_per_minute)
+    if isinstance(plan, (str, Path)) and paper_files.is_paper(str(plan)):
+        planned = paper_files.load(str(plan), _as_texts(settings), seed)
+        return PaperRunner(planned, None if out is None else Path(out), force).go(engine, workers, limits)
     study = _study(plan, settings, seed, [only] if isinstance(only, str) else only)
     again = [force] if isinstance(force, str) else force
-    limits = Limits(budget, concurrency, requests_per_minute, tokens_per_minute)
     return StudyRunner(study, None if out is None else Path(out), again).go(engine, workers, limits)
 
 
@@ -89,6 +108,15 @@ def configs(kind: str | None = None) -> pd.DataFrame:
 
     rows = [(room, name, about) for room, found in config.listed(kind).items() for name, about in found.items()]
     return pd.DataFrame(rows, columns=["kind", "name", "about"])
+
+
+def papers() -> pd.DataFrame:
+    """What papers claim, and what was seen of it here when they were last run, as `farm papers --json`."""
+    import pandas as pd
+
+    from farm.experiments.claims import recorded
+
+    return pd.DataFrame(recorded.table(), columns=list(recorded.COLUMNS))
 
 
 def doctor() -> dict[str, Any]:
@@ -150,6 +178,17 @@ def _data(
     for key, value in settings.items():
         config.put(data, key, with_paths(value), "settings")
     return data, origin
+
+
+def _as_texts(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Settings as `--set` takes them."""
+    import json
+
+    if isinstance(settings, str):
+        return [settings]
+    if isinstance(settings, Mapping):
+        return [f"{key}={json.dumps(with_paths(value))}" for key, value in settings.items()]
+    return list(settings)
 
 
 def with_paths(value: Any) -> Any:

@@ -7,7 +7,6 @@ anywhere on the line shows the traceback instead.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import signal
 import sys
@@ -22,13 +21,11 @@ import typer
 import farm
 from farm.base import progress
 from farm.base.errors import LONGEST, REFUSED, UserError, brief, cause, installing, shadowed, show_alarms_plainly
-from farm.base.progress import printable
 from farm.face import commands
+from farm.face.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import pandas as pd
 
     from farm.asking.limits import Limits
     from farm.experiments.claims.paper import Planned
@@ -192,7 +189,7 @@ def run(
         return
     finished = runner.go(engine, workers, limits)
     if as_json:
-        rows = json.loads(finished.text("leaderboard"))
+        rows = [] if study.whole.compute is not None else json.loads(finished.text("leaderboard"))
         report = str(finished.report) if finished.report else None
         shown: dict[str, Any] = {"run": str(finished.folder), "report": report}
         shown |= {"leaderboard": rows, "headlines": finished.headlines, "failures": list(finished.failures)}
@@ -248,6 +245,10 @@ def _show(finished: Run, study: Study) -> None:
     """The result on the terminal."""
     from farm.experiments.run_folder import compact
 
+    if study.whole.compute is not None:
+        tables = sorted({path.stem for path in finished.folder.glob("**/tables/*.parquet")})
+        print(f"tables      {', '.join(tables)}\nrun folder  {finished.folder}")
+        return
     seed = f", {len(study.variants)} variants" if study.plural else f", seed {study.variants[0].experiment.seed}"
     board = compact(finished.leaderboard, [k for k in study.variants[0].labels if k != "seed"])
     print_table(board, f"{study.whole.name}{seed}")
@@ -285,45 +286,6 @@ def _foreseen(foreseen: dict[str, Any]) -> str:
     from farm.forecasts.forecast import text
 
     return folded(text(foreseen))
-
-
-def print_table(table: pd.DataFrame, title: str = "") -> None:
-    """A table on the terminal: numbers whole and right-aligned, names folded where all would not fit into its width."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    cells = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    names = [str(column).replace("_", " ") for column in table.columns]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    label = [not any(re.match(r"[-+]?(\d|nan|$)", row[i]) for row in cells) for i in range(len(names))]
-    # Where there is no terminal a line is as long as that of a narrow one, and longer only to keep numbers whole.
-    console = Console(width=None if sys.stdout.isatty() else 80)
-    least = sum(min(w, _FOLDED) if name else w for w, name in zip(widths, label, strict=True)) + 2 * len(names) - 2
-    shown = Table(
-        title=printable(title) or None, title_justify="left", header_style="bold",
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True,
-    )  # fmt: skip
-    for name, folded in zip(names, label, strict=True):
-        if folded:
-            shown.add_column(escape(name), overflow="fold")
-        else:
-            shown.add_column(escape(name), justify="right", no_wrap=True)
-    for row in cells:
-        shown.add_row(*map(escape, row))
-    console.width = max(console.width, least)
-    console.print(shown)
-
-
-_FOLDED = 10
-"""columns that a name keeps"""
-
-
-def _cell(value: Any) -> str:
-    if value is None or value != value:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else printable(str(value)).replace("\n", " ")
 
 
 # --- farm list --------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Logged:
     def values(self, tables: Mapping[str, pd.DataFrame], method: str) -> pd.DataFrame:
         found = series(tables[self.table], method, self.name)
         found = found[int(self.since * len(found)) :]
-        value = {"sum": np.sum, "mean": np.mean, "last": _last, "max": np.max}[self.how](found)
+        value = {"sum": found.sum(), "mean": found.mean(), "last": found[-1], "max": found.max()}[self.how]
         return pd.DataFrame({"value": [float(value)]})
 
 
@@ -47,7 +47,3 @@ def series(table: pd.DataFrame, method: str, name: str) -> NDArray[np.float64]:
     if not kept.size:
         raise ValueError(f"{method} logs no `{name}`")
     return kept
-
-
-def _last(found: NDArray[np.float64]) -> float:
-    return float(found[-1])

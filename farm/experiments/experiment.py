@@ -79,6 +79,8 @@ class Experiment(BaseModel):
     """the method that fits a reward model to the training feedback, for methods that need one and as their proxy"""
     preference_model: Spec | None = None
     """the method that fits a preference model to the training feedback, for methods that say ``shared_preference``"""
+    compute: Spec | None = None
+    """a class that makes tables itself, in the place of methods; then the world serves only a class that asks for it"""
     methods: dict[str, Spec | None]
     """name in the table -> method; a name alone means the named config"""
     judges: dict[str, Spec] = {"judge": "evaluation"}
@@ -206,6 +208,10 @@ def _is_file_name(name: str) -> bool:
 
 def _filled(data: dict[str, Any], origin: str) -> dict[str, Any]:
     """What an experiment says, with the defaults of its world's preset."""
+    if data.get("compute") is not None:
+        if data.get("methods"):
+            raise UserError(f"{origin}: `compute` takes the place of `methods`: take one of them away")
+        data = {"world": "matrix", **data, "methods": {}}
     preset = presets.of(data.get("world"), origin)
     for key in preset.experiment if preset else ():
         if preset and key not in Experiment.model_fields:

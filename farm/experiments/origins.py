@@ -17,7 +17,7 @@ from farm.experiments.experiment import Experiment, Resources, Sizes, Study, loa
 from farm.experiments.setting import describe
 from farm.roles import config
 from farm.roles.config import ROOM, Preset, Resolved
-from farm.roles.protocols import Aggregator, Annotator, Evaluator, Method, Reporter, World
+from farm.roles.protocols import Aggregator, Annotator, Computation, Evaluator, Method, Reporter, World
 
 ROLES: dict[str, Any] = {
     "world": World,
@@ -25,6 +25,7 @@ ROLES: dict[str, Any] = {
     "annotator": Annotator,
     "reward_model": Method,
     "preference_model": Method,
+    "compute": Computation,
     "evaluator": Evaluator,
     "aggregator": Aggregator,
     "reporter": Reporter,

@@ -20,6 +20,7 @@ from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages import kinds
 from farm.experiments.stages.annotation import Annotation
 from farm.experiments.stages.answers import Answers
+from farm.experiments.stages.computed import Computed
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Size, Stage, StageContext
 from farm.scheduling.graph import Graph, Node
@@ -50,6 +51,8 @@ class Plan:
     @cached_property
     def wanted(self) -> Sequence[Stage]:
         """What the tables are made of."""
+        if self.experiment.compute is not None:
+            return [Computed(self.setting)]
         answers = [Answers(self.setting, name) for name in self.names]
         return [*answers, *(Judgement(self.setting, r, name) for r in self.experiment.judges for name in self.names)]
 

@@ -19,7 +19,7 @@ from farm.base import progress, rng
 from farm.base.errors import Fruitless, UserError, nearest
 from farm.base.launched import follows, several
 from farm.base.progress import printable
-from farm.experiments import run_folder, trackers
+from farm.experiments import computing, run_folder, trackers
 from farm.experiments.experiment import BASELINE, Study, folder_name
 from farm.experiments.plan import Plan
 from farm.experiments.run_folder import Finished
@@ -178,6 +178,8 @@ class StudyRunner:
         return config.build(Aggregator, whole.aggregator, setting.context, self.study.origin), setting.reporter()
 
     def _finish(self, graph: Graph, results: Results, aggregator: Aggregator | None, reporter: Reporter | None) -> Run:
+        if self.study.whole.compute is not None:
+            return Run(self.folder, computing.finish(self.study, self.plans, results, self.folder))
         if aggregator is None:
             finished = _finished(self.plans[0], results)
             _tell_missing(finished.comparison)

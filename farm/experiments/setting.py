@@ -21,6 +21,7 @@ from farm.roles import config
 from farm.roles.protocols import (
     Aggregator,
     Annotator,
+    Computation,
     Context,
     Evaluator,
     Method,
@@ -93,6 +94,11 @@ class Setting:
         """The same annotator's spec with every default written out."""
         return self.description["annotator"] if role == "annotator" else self.description["judges"][role]
 
+    def computation(self) -> Computation:
+        """What ``compute`` describes."""
+        assert self.experiment.compute is not None
+        return config.build(Computation, self.experiment.compute, self.context, self.origin)
+
     def evaluator(self) -> Evaluator:
         return config.build(Evaluator, self.experiment.evaluator, self.context, self.origin)
 
@@ -102,6 +108,9 @@ class Setting:
 
     def check(self) -> None:
         """Build every role once, so that a mistake in the last judge does not cost the whole training."""
+        if self.experiment.compute is not None:
+            self.computation()
+            return
         for name in self.experiment.methods:
             self.method(name)
         for role in ("annotator", *self.experiment.judges):
@@ -206,6 +215,7 @@ def describe(experiment: Experiment, origin: str) -> dict[str, Any]:
     plain["preference_model"] = e.preference_model and method(e.preference_model)
     plain["annotator"] = config.described(Annotator, e.annotator, origin)
     plain["judges"] = {role: config.described(Annotator, spec, origin) for role, spec in e.judges.items()}
+    plain["compute"] = e.compute and config.described(Computation, e.compute, origin)
     plain["methods"] = {n: method(spec or n) for n, spec in e.methods.items()}
     plain["evaluator"] = config.described(Evaluator, e.evaluator, origin)
     plain["reporter"] = e.reporter and config.described(Reporter, e.reporter, origin)
@@ -216,6 +226,7 @@ def describe_study(whole: Experiment, origin: str) -> dict[str, Any]:
     """The same of an experiment with a sweep or replicates, whose parts may be given by the sweep alone."""
     plain = whole.model_dump(mode="json", exclude={"resources"})
     plain["aggregator"] = config.described(Aggregator, whole.aggregator, origin)
+    plain["compute"] = whole.compute and config.described(Computation, whole.compute, origin)
     plain["evaluator"] = config.described(Evaluator, whole.evaluator, origin)
     plain["reporter"] = whole.reporter and config.described(Reporter, whole.reporter, origin)
     return plain

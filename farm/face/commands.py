@@ -74,7 +74,7 @@ def papers(
     else:
         import pandas as pd
 
-        from farm.cli import print_table
+        from farm.face.tables import print_table
 
         print_table(pd.DataFrame(table.rows(), columns=["paper", "claim", "seen here", "verdict", "minutes"]))
 

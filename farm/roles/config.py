@@ -33,6 +33,7 @@ from farm.roles.classes import import_class
 from farm.roles.protocols import (
     Aggregator,
     Annotator,
+    Computation,
     Context,
     Evaluator,
     Features,
@@ -59,6 +60,7 @@ ROOM: dict[Any, str] = {
     Policy: "policies",
     SamplingEngine: "engines",
     Measure: "measures",
+    Computation: "computations",
 }
 """The folder of named configs of each role."""
 

@@ -388,6 +388,15 @@ class Measure(Protocol):
         """
 
 
+@runtime_checkable
+class Computation(Protocol):
+    """What makes tables itself, in place of methods that are trained: for claims that are exact, or about no policy."""
+
+    def tables(self, seed: int) -> dict[str, pd.DataFrame]:
+        """Tables by name; one that measures read has a column ``method``, which says whose a row is. All that is
+        random in them follows from the seed and the settings."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What the builder hands to a class that asks for it by parameter name."""

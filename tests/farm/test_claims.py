@@ -241,3 +241,50 @@ def test_every_paper_has_a_recorded_result_of_this_version_of_its_file(name: str
     assert found is not None and found.digest == f"{planned.digest:016x}", f"farm run papers/{name} --record"
     assert len(found.seeds) >= 3 and found.minutes < 15
     assert all(row["verdict"] for row in recorded.table([name]))
+
+
+# --- computed tables --------------------------------------------------------------------------------------------------
+
+COINS = '''
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+@dataclass(frozen=True)
+class Coins:
+    """Tosses with a known mean: ``toss`` says for whom."""
+    p: float = 0.5
+
+    def tables(self, seed):
+        u = np.random.default_rng(seed).random(400)
+        both = {"fair": u < 0.5, "bent": u < self.p}
+        ids = np.arange(400).astype(str)
+        rows = [pd.DataFrame({"method": m, "instruction": ids, "head": h * 1.0}) for m, h in both.items()]
+        return {"tosses": pd.concat(rows)}
+'''
+
+
+def test_a_run_computes_its_tables_and_claims_are_measured_on_them(here: Path) -> None:
+    Path("coins_for_test.py").write_text(COINS)
+    args = {"table": "tosses", "column": "head"}
+    bent, fair = ({"run": "toss", "method": m, "args": args} for m in ("bent", "fair"))
+    claim = {"text": "bent", "measure": "column", "of": bent, "against": fair, "expect": "above"}
+    runs = {"shared": {"seeds": [1, 2, 3]}, "toss": {"compute": {"class": "coins_for_test.Coins", "p": 0.6}}}
+    result = PaperRunner(papers.load(written(runs=runs, claims=[claim], controls=[])), Path("out")).go().result
+    tosses = [np.random.default_rng(seed).random(400) for seed in (1, 2, 3)]
+    assert result.claims[0].effect == pytest.approx(np.mean([(u < 0.6).mean() - (u < 0.5).mean() for u in tosses]))
+    assert result.claims[0].verdict == "shown"
+    assert sorted(p.name for p in Path("out/runs/toss/runs").iterdir()) == ["s1", "s2", "s3"]
+
+
+def test_what_computes_its_tables_has_no_methods_and_says_what_it_cannot(here: Path) -> None:
+    Path("coins_for_test.py").write_text(COINS)
+    claim = {"text": "", "measure": "column", "of": {"run": "toss", "method": "bent"}, "expect": "above"}
+    for compute, methods, complaint in (
+        ({"class": "coins_for_test.Coins"}, {"dpo": None}, "`compute` takes the place of `methods`"),
+        ({"class": "coins_for_test.Coins", "q": 1}, {}, "unknown key `q` of Coins"),
+    ):
+        runs = {"toss": {"compute": compute, "methods": methods}}
+        with pytest.raises(UserError, match=complaint):
+            PaperRunner(papers.load(written(runs=runs, claims=[claim], controls=[])), Path("out")).go()

@@ -18,6 +18,7 @@ from farm import cli
 from farm.base import progress
 from farm.base.errors import UserError, cause
 from farm.experiments import run_folder
+from farm.face import tables
 
 FARM = Path(sys.executable).parent / "farm"
 EVIL = "\x1b]0;owned\x07evil\x1b[2J\x9b31m\u202e\r"
@@ -58,7 +59,7 @@ def test_messages_in_the_middle_of_a_run(capsys: pytest.CaptureFixture[str]) -> 
     progress.note(f"the server says {EVIL}")
     with progress.task(f"asking {EVIL}") as work:
         work.advance(1, note=EVIL)
-    cli.print_table(pd.DataFrame({"method": [EVIL, "[red]b"], "win_rate": [1.0, 2.0]}), EVIL)
+    tables.print_table(pd.DataFrame({"method": [EVIL, "[red]b"], "win_rate": [1.0, 2.0]}), EVIL)
     said = capsys.readouterr()
     assert not STEERING.search(said.out + said.err)
     assert said.err.count("owned") == 3
@@ -72,7 +73,7 @@ def test_a_table_of_eighty_columns_keeps_its_numbers(capsys: pytest.CaptureFixtu
     for column, value in (("win_rate", 81.44), ("win_rate_humans", 100.0), ("win_rate_gold", 7.31), ("gold", -12.345)):
         board[[column, f"{column}_low", f"{column}_high"]] = value, value - 2.7, value + 2.7
     board["kl"] = [13.31, 0.0]
-    cli.print_table(run_folder.compact(board), "pocket, seed 1")
+    tables.print_table(run_folder.compact(board), "pocket, seed 1")
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.count("-12.35 ±2.70") == 2

@@ -60,7 +60,8 @@ def markdown() -> str:
             f"{paper.claim.rstrip('.')}. File: `configs/papers/{name}.yaml`.",
             "",
         ]
-        numbers = {claim.text: claim.paper for claim in [*paper.claims, *paper.stated] if claim.paper}
+        numbers = {claim.text: claim.paper for claim in paper.claims if claim.paper}
+        numbers |= {claim.text: claim.paper for claim in paper.stated if claim.paper}
         if found is not None:
             parts += [*map(_line, found.claims), *(_line(control, "control: ") for control in found.controls), ""]
             parts.append(_run(found))

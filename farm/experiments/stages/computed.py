@@ -1,0 +1,44 @@
+"""Tables that a class makes itself, in the place of methods (`compute` of an experiment)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from farm.base import progress
+from farm.base.errors import UserError
+from farm.experiments.setting import Setting
+from farm.experiments.stages.stage import Facts, Size, StageContext
+from farm.tables import formats
+
+
+@dataclass(frozen=True)
+class Computed:
+    """``<name>.parquet``, one for each table."""
+
+    setting: Setting
+    kind: ClassVar[str] = "computed"
+    trains: ClassVar[bool] = False
+    method: ClassVar[str | None] = None
+
+    def label(self) -> str:
+        return "computed"
+
+    def reads(self) -> tuple[()]:
+        return ()
+
+    def describe(self) -> dict[str, Any]:
+        described = self.setting.description
+        return {"compute": described["compute"], "world": described["world"], "seed": self.setting.seed}
+
+    def size(self) -> Size:
+        return Size(like=self.setting.description["compute"])
+
+    def make(self, at: StageContext) -> Facts | None:
+        with progress.task("computing"):
+            made = self.setting.computation().tables(self.setting.seed)
+        for name, table in made.items():
+            if not name.isidentifier():
+                raise UserError(f"{self.setting.origin}: compute: {name[:40]!r} cannot be the name of a table")
+            formats.write_table(table, at.place.folder / f"{name}.parquet")
+        return {"tables": len(made)}
