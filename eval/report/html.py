@@ -26,6 +26,7 @@ from eval.report import (
     expenses,
     leaderboard,
     learning,
+    paper,
     study,
     summary,
     validation,
@@ -58,7 +59,10 @@ class Html:
         Raises:
             UserError: for a folder that is not a run folder, or has a file that cannot be read.
         """
-        if (run / study.MARK).is_file():
+        if (run / paper.FILE).is_file():
+            shown = paper.sections(run)
+            page = page_environment().get_template("paper.html.j2").render(**shown, **page_files())
+        elif (run / study.MARK).is_file():
             page = self.render_study(study.StudyFolder.read(run))
         else:
             page = self.render(RunFolder.read(run))

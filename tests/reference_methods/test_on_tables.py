@@ -20,6 +20,7 @@ from reference_methods.online.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.online.grpo import GRPO
 from reference_methods.online.ppo import PPO
 from reference_methods.online.rloo import RLOO
+from reference_methods.online.superhf import SuperHF
 from reference_methods.pairs.dpo import DPO
 from reference_methods.pairs.ipo import IPO
 from reference_methods.pairs.kto import KTO
@@ -306,6 +307,7 @@ METHODS = {
     "ppo": PPO(steps=3, rollouts=16, learning_rate=0.01),
     "rloo": RLOO(steps=3, rollouts=16, learning_rate=0.01),
     "grpo": GRPO(steps=3, rollouts=16, samples_per_prompt=4, learning_rate=0.01),
+    "superhf": SuperHF(steps=3, rollouts=16, samples_per_prompt=4, learning_rate=0.01),
     "raft": RAFT(n=4, stages=2, prompts=8, batch_size=4, learning_rate=0.01),
     "best_quantile": AlpacaFarmQuark(steps=3, rollouts=16, learning_rate=0.01),
 }

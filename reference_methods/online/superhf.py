@@ -1,0 +1,75 @@
+"""SuperHF: imitate the best of one's own samples, held to the SFT policy by a forward KL in the loss.
+
+    y*(x) = argmax over i <= n of r(x, y_i),  y_i ~ pi,  for each prompt of a small batch
+    L     = mean over tokens of  -log pi(y*_t)  +  beta KL(pi_ref || pi)(. | x, y*_<t)
+
+one optimizer step a minibatch of what was kept. Fitted perfectly, a batch moves the policy to the mixture (pi_best-of-n
++ beta pi_ref) / (1 + beta); again and again, it ends near (delta_best + beta pi_ref) / (1 + beta), so that it never
+collapses, and beta says how much of the SFT policy is left (exact for responses of one token).
+
+Paper: Mukobi et al. (arXiv 2310.16763) and its code: the best of 16 completions of each prompt is kept, two prompts a
+step, learning rate 2e-5 with cosine decay, beta 0.35 of a KL that is *summed* over the minibatch beside a likelihood
+that is *averaged*: 0.7 of the average, the default here.
+Deviations: samples are of the whole distribution (the paper's are cut at top-p 0.95); the KL is not clamped at 0, which
+it cannot fall below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farm.roles.protocols import Learning, Policy, Samples
+from reference_methods.parts import kl
+from reference_methods.parts.batches import Batch
+from reference_methods.parts.online import Online, OnlineTrainer
+from reference_methods.parts.optimization import Schedule
+from reference_methods.parts.rollouts import Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperHF(Online):
+    """Trains the policy on the best of its own samples, by the reward model."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
+
+    steps: int = 80
+    rollouts: int = 32
+    samples_per_prompt: int = 16
+    """of which the best is imitated"""
+    beta: float = 0.7
+    """of the KL from the SFT policy, in the loss"""
+    epochs: int = 1
+    minibatches: int = 1
+    learning_rate: float = 2e-5
+    schedule: Schedule = "cosine"
+
+    def train(self, learning: Learning) -> Policy:
+        policy = self.start(learning)
+        with OnlineTrainer(self, learning, "superhf", [(policy, self.learning_rate)]) as trainer:
+            for rollout in trainer.rollouts(policy):
+                best = self.best(rollout)
+                for batch in trainer.minibatches(best):
+                    trainer.update(batch, partial(self.loss, policy, learning.policy, best))
+        return policy
+
+    def best(self, rollout: Rollout) -> Samples:
+        """The response of each prompt with the highest score."""
+        place = rollout.scores.view(-1, self.samples_per_prompt).argmax(1).cpu().numpy()
+        return rollout.samples.select(np.arange(len(place)) * self.samples_per_prompt + place)
+
+    def loss(self, policy: Policy, reference: Policy, best: Samples, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        samples = best.select(batch.rows)
+        ours, mask = policy.distributions(samples, self.temperature)
+        with torch.no_grad():
+            theirs, _ = reference.distributions(samples, self.temperature)
+        tokens = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
+        tokens[mask] = torch.from_numpy(np.concatenate(samples.response_tokens)).to(tokens)
+        likelihood = batch.mean(-ours.gather(-1, tokens[..., None])[..., 0], mask)
+        forward = batch.mean(kl.full(theirs, ours), mask)
+        return likelihood + self.beta * forward, {"nll": likelihood, "token_kl": forward}
