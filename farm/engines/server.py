@@ -33,13 +33,15 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from farm.base import addresses
-from farm.base.errors import UserError
+from farm.base.errors import UserError, shown
 from farm.engines.vllm import check_whole, seeds
 from farm.engines.weights import Folder, Held, Stamp, base_parameters, fingerprint, write_model
 from farm.hardware import adapters
 from farm.roles.protocols import Request, Writer, Written
 
 ATTEMPTS = 4
+LARGEST = 16 * 2**20
+"""bytes of one answer: several times what 32,000 tokens with all that is said of them have"""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,11 @@ class _Connection:
         self._folder: Folder | None = None
 
     def _only_model(self) -> str:
-        listed = self._ask(f"{self._api}/models") or {"data": []}
-        names = [str(model["id"]) for model in listed["data"] if not model.get("parent")]  # adapters have one
+        listed = self._ask(f"{self._api}/models")
+        try:
+            names = [str(model["id"]) for model in listed["data"] if not model.get("parent")]  # adapters have one
+        except (TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{self._api}/models does not answer with a list of models; name one as `model`") from error
         if len(names) != 1:
             raise UserError(
                 f"{self._api} serves {len(names)} models ({_line(', '.join(names)[:200])}); name one as `model`"
@@ -205,8 +210,14 @@ class _Connection:
         """Empty the prompt cache of the old weights; a server that is busy with requests refuses."""
         for attempt in range(ATTEMPTS):
             answer = self._ask(f"{self._root}/reset_prefix_cache", {})
-            if answer is None or answer.get("success", True):
+            emptied = answer.get("success", True) if isinstance(answer, dict) else True if answer is None else answer
+            if emptied is True:
                 return
+            if emptied is not False:
+                raise UserError(
+                    f"engine server: {self._root}/reset_prefix_cache does not say whether the prompt cache of the old "
+                    f"weights was emptied ({shown(emptied)}); vLLM's server does"
+                )
             if attempt < ATTEMPTS - 1:
                 time.sleep(0.2 * 4**attempt)
         raise UserError(
@@ -300,7 +311,11 @@ class _Connection:
             try:
                 asked = urllib.request.Request(url, data, headers)  # noqa: S310 (http or https, checked above)
                 with _OPENER.open(asked, timeout=timeout) as answer:
-                    text = answer.read()
+                    text = answer.read(LARGEST + 1)
+                    if len(text) > LARGEST:
+                        raise _Refused(f"engine server: {url} answers with more than {LARGEST:,} bytes", 200)
+                    if answer.length:
+                        raise http.client.IncompleteRead(text, answer.length)
                 return json.loads(text) if read and text else None
             except urllib.error.HTTPError as error:
                 code = error.code
@@ -322,6 +337,8 @@ def _read(answer: Any, url: str, greedy: bool) -> tuple[np.ndarray[Any, Any], np
     """Tokens, their log-probabilities and the reason for the end, from one answer."""
     try:
         choice = answer["choices"][0]
+        if any(type(token) is not int for token in choice["token_ids"]):
+            raise ValueError("a token id is no whole number")
         tokens = np.asarray(choice["token_ids"], np.int32)
         chosen = np.asarray(choice["logprobs"]["token_logprobs"], np.float32)
         if tokens.ndim != 1 or chosen.shape != tokens.shape:

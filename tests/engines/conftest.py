@@ -61,6 +61,7 @@ class Loopback:
         self.cut = 0  # so many tokens are missing from each answer
         self.held = False  # the prompt cache cannot be emptied
         self.models: list[dict[str, Any]] = [{"id": "tiny", "parent": None}]
+        self.odd: dict[str, Any] = {}  # what is answered at these paths instead
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -68,7 +69,7 @@ class Loopback:
                 pass
 
             def do_GET(self) -> None:
-                self._answer({"data": outer.models})
+                self._answer(outer.odd.get(self.path, {"data": outer.models}))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -77,7 +78,9 @@ class Loopback:
                     outer.busy -= 1
                     self.send_error(503)
                     return
-                if not (self.path.startswith("/v1/") or outer.development):
+                if self.path in outer.odd:
+                    self._answer(outer.odd[self.path])
+                elif not (self.path.startswith("/v1/") or outer.development):
                     self.send_error(404)
                 elif self.path == "/v1/completions":
                     self._answer(outer.complete(body))

@@ -234,6 +234,28 @@ def test_keys_and_addresses_are_checked_before_anything_is_sent(settings: dict[s
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("odd", [[], "data", 1, {}, {"data": None}, {"data": 1}, {"data": ["m"]}, {"data": [{"a": 1}]}])
+def test_a_list_of_models_that_is_none_is_one_sentence(loopback: Loopback, odd: Any) -> None:
+    loopback.odd["/v1/models"] = odd
+    with pytest.raises(UserError, match="does not answer with a list of models; name one as `model`"):
+        served(loopback).sample(PROMPTS[:1], seed=0, purpose="t")
+
+
+@pytest.mark.parametrize("odd", [[], "done", 0, {"success": "no"}, {"success": None}])
+def test_an_answer_that_says_nothing_of_the_prompt_cache_is_one_sentence(loopback: Loopback, odd: Any) -> None:
+    loopback.odd["/reset_prefix_cache"] = odd
+    with pytest.raises(UserError, match="does not say whether the prompt cache"):
+        served(loopback).sample(PROMPTS[:1], seed=0, purpose="t")
+
+
+def test_an_answer_without_end_is_not_read_to_it(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGEST", 2_000)
+    loopback.odd["/v1/completions"] = "x" * 3_000
+    with pytest.raises(UserError, match="answers with more than 2,000 bytes"):
+        served(loopback).sample(PROMPTS[:1], seed=0, purpose="t")
+    assert len(loopback.asked) == 3, "weights, prompt cache and one question, which is not asked again"
+
+
 def test_a_redirect_takes_the_key_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FARM_TEST_KEY", "sk-hunter2")
     heard: list[str | None] = []
@@ -278,8 +300,10 @@ def test_one_key_of_the_world_chooses_the_engine(loopback: Loopback, saved: Path
         config.build(World, {**spec, "engine": "vlm"})
 
 
-@pytest.mark.parametrize("token, chosen", [(10**30, -1.0), (1, None), (1, float("nan")), (1, float("-inf"))])
-def test_numbers_that_are_none_are_refused(token: int, chosen: float | None) -> None:
+@pytest.mark.parametrize(
+    "token, chosen", [(10**30, -1.0), (1.5, -1.0), (True, -1.0), (1, None), (1, float("nan")), (1, float("-inf"))]
+)
+def test_numbers_that_are_none_are_refused(token: float, chosen: float | None) -> None:
     answer = {"choices": [{"token_ids": [token], "logprobs": {"token_logprobs": [chosen]}, "finish_reason": "length"}]}
     with pytest.raises(UserError, match="does not return token ids with their log-probabilities"):
         module._read(answer, "http://127.0.0.1", greedy=False)
