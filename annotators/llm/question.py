@@ -74,8 +74,11 @@ def bounded(completion: Completion, request: Request, most_output: int) -> Compl
 
 
 def stored(value: dict[str, Any]) -> Answer:
-    """The answer that a row of the store holds."""
+    """The answer that a row of the store holds. Raises ValueError, TypeError for a row of another version."""
     known = dict(value)
     cost, seconds = float(known.pop("price", 0.0)), float(known.pop("seconds", 0.0))
     cost = cost if 0 <= cost < math.inf else 0.0  # an old store may hold what a server claimed
-    return Answer(Completion(**known), cached=True, price=cost, seconds=seconds)
+    completion = Completion(**known)
+    if not isinstance(completion.text, str):
+        raise TypeError("an answer has a text")
+    return Answer(completion, cached=True, price=cost, seconds=seconds)

@@ -88,8 +88,8 @@ class Session:
         keys = [q.key() for q in questions]
         todo = dict(zip(keys, questions, strict=True))
         answers: dict[bytes, Answer] = {}
-        for key, value in store.get(list(todo)).items():
-            answers[key] = self._known(key, value)
+        for key, answer in store.get(list(todo), stored).items():
+            answers[key] = self._known(key, answer)
         before = None if self.limits.dry_run else progress.active()
         for key, answer in answers.items():
             self._count(todo[key], answer, before)
@@ -179,7 +179,7 @@ class Session:
 
     async def _one(self, key: bytes, question: Question, store: Store, writer: Writer) -> Answer:
         line, request = self._line(question), question.request
-        if (found := store.get([key])) and key in found:  # another process was quicker
+        if key in (found := store.get([key], stored)):  # another process was quicker
             return self._known(key, found[key])
         started = time.monotonic()
         while True:
@@ -208,9 +208,8 @@ class Session:
         await writer.write(Entry(key, value, completion.input_tokens, completion.output_tokens, spent))
         return Answer(completion, price=spent, seconds=seconds)
 
-    def _known(self, key: bytes, value: dict[str, Any]) -> Answer:
+    def _known(self, key: bytes, answer: Answer) -> Answer:
         """A stored answer. The budget is for all that a run's questions cost, whenever it was paid."""
-        answer = stored(value)
         self.ledger.known(key, answer.price)
         return answer
 

@@ -19,7 +19,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,8 +116,8 @@ class Store:
         try:
             connection = self._connection()
             connection.execute(_SCHEMA)
-            if all(column[1] != "digest" for column in connection.execute("PRAGMA table_info(rows)")):
-                connection.execute("ALTER TABLE rows ADD COLUMN digest BLOB")  # a store of an earlier version
+            if not _has_digests(connection):  # a store of an earlier version
+                _add_digests(connection)
         except sqlite3.OperationalError as error:
             raise UserError(f"{self.path}: cannot be opened ({error})") from error
         except sqlite3.DatabaseError as error:
@@ -141,8 +141,12 @@ class Store:
             self._opened_spare = Store(path)
         return self._opened_spare
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
+    def get(self, keys: Sequence[bytes], read: Callable[[Any], Any] = lambda value: value) -> dict[bytes, Any]:
         """The values of those keys that are stored and readable.
+
+        Args:
+            read: makes of a stored value what is returned; where it raises ValueError or TypeError, as for what another
+                version of the program stored, the row counts as missing.
 
         Raises:
             UserError: when the file cannot be read at all.
@@ -152,16 +156,19 @@ class Store:
         for start in range(0, len(keys), _LOOKUP):
             for key, *row in self._rows(keys[start : start + _LOOKUP], damaged):
                 try:
-                    found[key] = _checked(key, *row)
+                    found[key] = read(_checked(key, *row))
                 except (ValueError, TypeError):
                     damaged.add(key)
         if damaged:
-            progress.note(f"{self.path}: is damaged; what cannot be read counts as missing and is asked for again")
+            progress.note(
+                f"{self.path}: is damaged or of another version; what cannot be read counts as missing and is asked "
+                "for again"
+            )
         with self._lock:
             self._damaged |= damaged
-            found |= {key: json.loads(self._unwritten[key].value) for key in keys if key in self._unwritten}
+            found |= {key: read(json.loads(self._unwritten[key].value)) for key in keys if key in self._unwritten}
         if len(found) < len(keys) and (spare := self._spare()) is not None:
-            found |= spare.get([key for key in keys if key not in found])
+            found |= spare.get([key for key in keys if key not in found], read)
         return found
 
     def _rows(self, keys: Sequence[bytes], damaged: set[bytes]) -> list[Any]:
@@ -218,15 +225,9 @@ class Store:
     def _write(self, rows: Sequence[Row]) -> int:
         damaged = [(row.key,) for row in rows if row.key in self._damaged]
         connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(connection):
             connection.executemany("DELETE FROM rows WHERE key = ?", damaged)
             new = connection.executemany(_INSERT, rows).rowcount
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back itself
-                connection.execute("ROLLBACK")
-            raise
         self._damaged -= {key for (key,) in damaged}
         return new
 
@@ -259,6 +260,30 @@ class Store:
         if getattr(self._local, "process", None) == os.getpid():
             self._local.connection.close()
             self._local.process = None
+
+
+def _has_digests(connection: sqlite3.Connection) -> bool:
+    return any(column[1] == "digest" for column in connection.execute("PRAGMA table_info(rows)"))
+
+
+def _add_digests(connection: sqlite3.Connection) -> None:
+    """Add the column; several processes that open one store at once take turns, and the first does it."""
+    with _transaction(connection):
+        if not _has_digests(connection):
+            connection.execute("ALTER TABLE rows ADD COLUMN digest BLOB")
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """The block alone writes to the file, and what it wrote is kept where it ends without an error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back itself
+            connection.execute("ROLLBACK")
+        raise
 
 
 class Row(NamedTuple):

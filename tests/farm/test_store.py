@@ -4,6 +4,8 @@ import multiprocessing
 import random
 import shutil
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,32 @@ def test_a_store_of_an_earlier_version_keeps_its_answers(tmp_path: Path) -> None
     assert store.get(list(values)) == values
     store.put("answer", [Entry(address("new"), 1)])
     assert store.get([address("new")]) == {address("new"): 1}
+
+
+def test_two_that_open_a_store_of_an_earlier_version_at_once_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has seen that the column is missing when the first adds it."""
+    path = tmp_path / "s.sqlite"
+    values = _filled(path, 5)
+    first = sqlite3.connect(path, isolation_level=None)
+    first.execute("ALTER TABLE rows DROP COLUMN digest")
+    first.execute("BEGIN IMMEDIATE")
+    first.execute("ALTER TABLE rows ADD COLUMN digest BLOB")
+    waiting = threading.Event()
+
+    class Watched(sqlite3.Connection):
+        def __init__(self, *given: object, **named: object) -> None:
+            super().__init__(*given, **named)  # type: ignore[arg-type]
+            self.set_trace_callback(lambda said: waiting.set() if said.startswith(("ALTER", "BEGIN")) else None)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr("farm.storage.store.sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Watched))
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(lambda: Store(path).get(list(values)))
+        assert waiting.wait(60)
+        first.execute("COMMIT")
+        assert second.result() == values
 
 
 def test_a_full_disk_loses_no_answer_and_the_run_goes_on(
