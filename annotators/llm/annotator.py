@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.llm import backends, prompt, verdicts
-from annotators.llm.completion import Completion, Request
+from annotators.llm.completion import Completion, Request, check_sampling
 from annotators.llm.labels import of_stored
 from annotators.llm.prompt import Form
 from annotators.llm.question import Answer, Question
@@ -79,8 +79,7 @@ class LLMAnnotator:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"batch = {self.batch} must be at least 1")
-        if self.temperature is not None and not 0 <= self.temperature < np.inf:
-            raise ValueError(f"temperature = {self.temperature} must be a number and not negative")
+        check_sampling(self.temperature, self.max_tokens, self.thinking)
         provider, _ = backends.split(self.model)
         backends.check(provider, self.base_url, self.key)
         template = prompt.load(self.prompt)

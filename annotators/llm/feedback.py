@@ -16,7 +16,7 @@ import pandas as pd
 
 from annotators.feedback.roles import both_sides, implied
 from annotators.llm import backends, verdicts
-from annotators.llm.completion import Request
+from annotators.llm.completion import Request, check_sampling
 from annotators.llm.prompt import Item, Task, load
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
@@ -46,6 +46,7 @@ class _Asker:
     task: Task = field(default="rating", init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_sampling(self.temperature, self.max_tokens)
         provider, _ = backends.split(self.model)
         backends.check(provider, self.base_url, self.key)
         template = load(self.prompt)

@@ -91,10 +91,12 @@ def decoded(content: bytes, who: str) -> dict[str, Any]:
     """The JSON object of an answer. Raises TryAgain for anything else, Unreadable where asking again is of no use."""
     try:
         data = json.loads(content)
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise TryAgain(f"{who}: the answer is not JSON ({error})", charged=True) from None
     except RecursionError:
         raise Unreadable(f"{who}: the answer is JSON nested too deep to be read") from None
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        raise Unreadable(f"{who}: the answer holds a number of thousands of digits") from None
     if not isinstance(data, dict):
         raise TryAgain(f"{who}: the answer is not a JSON object", charged=True)
     return data

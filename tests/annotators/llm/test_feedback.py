@@ -96,6 +96,14 @@ def test_refusals_are_a_status(store: Store) -> None:
     assert table["score"].isna().all()
 
 
+@pytest.mark.parametrize("kind", [LLMRater, LLMRanker, LLMCritic])
+@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"temperature": np.inf}, {"temperature": np.nan},
+                                   {"max_tokens": 0}])  # fmt: skip
+def test_settings_that_no_model_has_are_refused(kind: type, wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        kind("mock/longer", **wrong)
+
+
 def test_a_prompt_for_another_task_is_refused() -> None:
     with pytest.raises(ValueError, match="is for pairwise, not for rating"):
         LLMRater("mock/longer", "plain")

@@ -14,10 +14,11 @@ from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import lean_http, wire
 from annotators.llm.backends.http_failures import retry_after
 from annotators.llm.completion import redacted
+from annotators.llm.question import KIND
 from annotators.llm.session import session
 from farm.asking.limits import Limits
 from farm.base.errors import UserError
-from farm.storage.store import Store
+from farm.storage.store import Entry, Store
 from tests.annotators.llm.cases import longer, make_pairs
 from tests.annotators.llm.fault_server import Fault, FaultServer
 
@@ -65,7 +66,7 @@ def surrogate(reply: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("model", ENDPOINTS)
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e30, 10**30, -5, "many", None])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e30, 10**30, 10**400, -5, "many", None])
 def test_odd_usage_neither_stops_a_run_nor_is_believed(model: str, value: Any, store: Store, quick: Limits) -> None:
     with FaultServer() as server, session(quick):
         server.plan = once(server, model, usage("output", value))
@@ -88,18 +89,23 @@ def test_half_a_character_is_kept_as_a_sign_for_it(model: str, store: Store, qui
 
 
 @pytest.mark.parametrize("model", ENDPOINTS)
-@pytest.mark.parametrize("what", ["deep", "large"])
+@pytest.mark.parametrize("what", ["deep", "large", "digits"])
 def test_what_is_no_answer_is_kept_as_unreadable_and_the_run_goes_on(
     model: str, what: str, store: Store, quick: Limits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lean_http, "LARGEST", 500_000)
     monkeypatch.setattr(wire, "LARGEST", 500_000)
-    raw = b'{"choices":' + b"[" * 200_000 if what == "deep" else b'{"choices": "' + b"x" * 600_000 + b'"}'
+    raw = {
+        "deep": b'{"choices":' + b"[" * 200_000,
+        "large": b'{"choices": "' + b"x" * 600_000 + b'"}',
+        "digits": b'{"created": ' + b"9" * 5_000 + b"}",
+    }[what]
+    why = {"deep": "nested", "large": "bytes", "digits": "thousands of digits"}[what]
     with FaultServer() as server, session(quick):
         server.plan = once(server, model, lambda reply: raw)
         table = judge(model, server, store).annotate(make_pairs(4), seed=0)
         assert table["status"].value_counts().to_dict() == {"ok": 3, "unparseable": 1}
-        assert table["answer"].str.contains("nested" if what == "deep" else "bytes").sum() == 1
+        assert table["answer"].str.contains(why).sum() == 1
         judge(model, server, store).annotate(make_pairs(4), seed=0)
         assert len(server.seen) == 4, "it is kept, and not asked for again"
 
@@ -123,6 +129,22 @@ def test_a_large_answer_is_not_read_to_its_end(store: Store, quick: Limits) -> N
         tracemalloc.stop()
     assert (table["status"] == "unparseable").all()
     assert peak < 40_000_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"text": "Verdict: 1", "tone": "kind"}, {"txt": "Verdict: 1"}, {"text": ["Verdict: 1"]}, ["Verdict: 1"], 1],
+)
+def test_an_answer_that_another_version_stored_counts_as_missing_once(value: Any, store: Store, quick: Limits) -> None:
+    with FaultServer() as server, session(quick):
+        pairs, asked = make_pairs(2), judge("openai/judge", server, store)
+        before = asked.annotate(pairs, seed=0)
+        rows = store._connection().execute("SELECT key FROM rows").fetchall()
+        store._connection().execute("DELETE FROM rows")
+        store.put(KIND, [Entry(key, value) for (key,) in rows])
+        again = asked.annotate(pairs, seed=0)
+        assert len(server.seen) == 4 and (again["answer"] == before["answer"]).all()
+        assert asked.annotate(pairs, seed=0)["cached"].all() and len(server.seen) == 4
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "nan", "inf", "NaN", "soon", "", "Thu, 01 Jan 1970 00:00:00 GMT"])
