@@ -1,10 +1,11 @@
 """Published annotation sets by name, brought from their public home: cached, checked, resumed, and refused offline.
 
 AlpacaEval's results live in the git repository tatsu-lab/alpaca_eval and its difficulties on the Hugging Face hub. The
-first fetch notes the commit that the branch is at, and all files are that commit's from then on. Its listing gives the
-git blob id of every file, which is a checksum: each file is verified when it arrives and again when it is read from the
-cache. A transfer that breaks goes on where it stopped, and a server that asks to wait is waited for. Everything lies
-below FARM_HOME/sources/<name>; with ``--offline`` (or HF_HUB_OFFLINE=1) only what is there is used.
+first fetch notes the commits that the two branches are at, and all files are theirs from then on. The repository's
+listing gives the git blob id of every file, which is a checksum: each file is verified when it arrives and again when
+it is read from the cache. A transfer that breaks goes on where it stopped, and a server that asks to wait is waited
+for. Everything lies below FARM_HOME/sources/<name>; with ``--offline`` (or HF_HUB_OFFLINE=1) only what is there is
+used.
 
 GITHUB_TOKEN, where it is set, goes to GitHub's own addresses alone; HF_ENDPOINT names another hub.
 """
@@ -35,6 +36,7 @@ from farm.base.addresses import sendable
 from farm.base.errors import UserError
 from farm.storage.old_artifacts import megabytes
 from farm.storage.store import home
+from farm.tables.hub import endpoint
 
 _CHUNK = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -69,9 +71,11 @@ class Published:
     def file_url(self, path: str, commit: str) -> str:
         return f"{self.files}/{self.repository}/{commit}/{quote(path)}"
 
-    def hub_url(self, path: str) -> str:
-        hub = self.hub or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-        return f"{hub.rstrip('/')}/datasets/{self.repository}/resolve/main/{quote(path)}"
+    def hub_commit_url(self) -> str:
+        return f"{self.hub or endpoint()}/api/datasets/{self.repository}/revision/{self.revision}"
+
+    def hub_url(self, path: str, commit: str) -> str:
+        return f"{self.hub or endpoint()}/datasets/{self.repository}/resolve/{commit}/{quote(path)}"
 
 
 PUBLISHED = {
@@ -140,9 +144,7 @@ def fetch(source: Published, *, offline: bool = False, root: Path | None = None)
             task.advance(note=path.split("/")[1] if "/" in path else path)
     difficulty = regulariser = None
     if source.length_control:
-        difficulty, regulariser = (
-            _hub_file(source, folder, name, offline) for name in ("instruction_difficulty.csv", "df_gamed.csv")
-        )
+        difficulty, regulariser = _hub_files(source, folder / "hub", offline)
     return Fetched(folder / "results", source.annotator, folder / source.leaderboard, difficulty, regulariser)
 
 
@@ -168,9 +170,7 @@ def _listing(source: Published, folder: Path, offline: bool) -> dict[str, Any]:
             path.unlink()
     if offline:
         raise UserError(f"{source.name}: not in the cache {folder}; run the command once without --offline")
-    commit = str(_json(source, source.commit_url(), "sha"))
-    if not _COMMIT.fullmatch(commit):
-        raise UserError(f"{source.name}: {source.commit_url()} does not answer with a commit")
+    commit = _commit(source, source.commit_url())
     url = source.listing_url(commit)
     try:
         files = {
@@ -183,6 +183,14 @@ def _listing(source: Published, folder: Path, offline: bool) -> dict[str, Any]:
     out = {"commit": commit, "files": files}
     _write(path, json.dumps(out).encode())
     return out
+
+
+def _commit(source: Published, url: str) -> str:
+    """The commit that a branch is at."""
+    commit = str(_json(source, url, "sha"))
+    if not _COMMIT.fullmatch(commit):
+        raise UserError(f"{source.name}: {url} does not answer with a commit")
+    return commit
 
 
 def _json(source: Published, url: str, key: str) -> Any:
@@ -199,17 +207,34 @@ def _json(source: Published, url: str, key: str) -> Any:
         raise UserError(f"{source.name}: {url} broke off ({type(error).__name__}); run the command again") from error
 
 
-def _hub_file(source: Published, folder: Path, name: str, offline: bool) -> Path:
-    path, note = folder / "hub" / name, folder / "hub" / f"{name}.sha256"
-    if path.is_file() and note.is_file() and _sha256(path) == note.read_text().strip():
-        return path
-    if offline:
-        raise UserError(f"{source.name}: {name} is not in the cache {folder}; run once without --offline")
-    path.unlink(missing_ok=True)
-    with progress.task(f"fetching {name}", 1):
-        _download(source.hub_url(name), path, lambda p: p.stat().st_size > 0)
-    _write(note, _sha256(path).encode())  # the hub names no checksum for plain files: what arrived first is kept to
-    return path
+def _hub_files(source: Published, folder: Path, offline: bool) -> tuple[Path, Path]:
+    """Difficulties and regulariser, both of the commit that the hub's branch was at when they were first fetched."""
+    paths = folder / "instruction_difficulty.csv", folder / "df_gamed.csv"
+    missing = [path for path in paths if not _as_noted(path)]
+    if missing and offline:
+        raise UserError(f"{source.name}: {missing[0].name} is not in the cache {folder}; run once without --offline")
+    if missing:
+        note = folder / "commit"
+        commit = note.read_text(errors="replace").strip() if note.is_file() else ""
+        if not _COMMIT.fullmatch(commit):  # earlier versions fetched from the branch, which moves
+            commit, missing = _commit(source, source.hub_commit_url()), list(paths)
+            _write(note, commit.encode())
+        for path in missing:
+            path.unlink(missing_ok=True)
+            with progress.task(f"fetching {path.name}", 1):
+                _download(source.hub_url(path.name, commit), path, lambda p: p.stat().st_size > 0)
+            # The hub names no checksum for plain files: what arrived first is kept to.
+            _write(_note(path), _sha256(path).encode())
+    return paths
+
+
+def _as_noted(path: Path) -> bool:
+    note = _note(path)
+    return path.is_file() and note.is_file() and _sha256(path) == note.read_text(errors="replace").strip()
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _sha256(path: Path) -> str:

@@ -83,11 +83,14 @@ def load_causal_lm(name: str, dtype: str = "float32") -> tuple[Any, Any]:
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} of model {name} is unknown; known: {', '.join(DTYPES)}")
+    local = Path(name).expanduser().is_dir()
+    if not local:
+        hub.endpoint()
     try:
         import transformers  # noqa: F401
     except ImportError as error:
         raise need("models", "transformers", f"model {name}") from error
-    if Path(name).expanduser().is_dir():
+    if local:
         try:
             return _open(str(Path(name).expanduser()), dtype)
         except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ No code of a repository is run. Files go through the hub's client, with its cach
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,16 +15,30 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from farm.base import progress
+from farm.base import addresses, progress
 from farm.base.errors import UserError, nearest, need
 from farm.tables import formats
 
 
+def endpoint() -> str:
+    """The address of the hub: HF_ENDPOINT, or the one that all know. Raises UserError where it is none."""
+    try:
+        return addresses.checked(os.environ.get("HF_ENDPOINT") or "https://huggingface.co", "HF_ENDPOINT")
+    except ValueError as error:
+        raise UserError(f"the hub's address is no good: {error}") from error
+
+
 def answers() -> bool:
-    """Whether the hub answers within seconds; asking it for a file would take a minute of retries to find out."""
+    """Whether the hub answers within seconds; asking it for a file would take a minute of retries to find out.
+
+    Raises:
+        UserError: its address (HF_ENDPOINT) is none.
+    """
+    import http.client
     import urllib.error
     import urllib.request
 
+    endpoint()  # the client takes it as it is, some of it as soon as it is imported
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or not constants.ENDPOINT.startswith("https://"):
@@ -33,7 +48,7 @@ def answers() -> bool:
         urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
     except urllib.error.HTTPError:
         return True
-    except OSError:
+    except (OSError, http.client.HTTPException, ValueError):  # the last for a host that no name can be
         return False
     return True
 
@@ -44,6 +59,7 @@ def data_files(name: str, patterns: Sequence[str]) -> Path:
     Raises:
         UserError: they could not be downloaded, with the reason.
     """
+    endpoint()
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError

@@ -156,6 +156,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
     lie = False
     ranges = True
     commit = "1" * 40
+    hub_commit = "3" * 40
     busy: list[tuple[int, dict[str, str]]]
     """status and headers of the next answers"""
     authorizations: list[str | None]
@@ -176,7 +177,9 @@ class _Server(http.server.BaseHTTPRequestHandler):
                 for p, d in kind.files.items()
             ]
             return self._send(json.dumps({"sha": "abc", "tree": tree, "truncated": False}).encode())
-        name = path.split("/main/" if path.startswith("/datasets/") else f"/{kind.commit}/", 1)[-1]
+        if path == "/api/datasets/o/r/revision/main":
+            return self._send(json.dumps({"sha": kind.hub_commit}).encode())
+        name = path.split(f"/{kind.hub_commit if path.startswith('/datasets/') else kind.commit}/", 1)[-1]
         data = kind.files.get(name)
         if data is None:
             return self.send_error(404)
@@ -344,7 +347,8 @@ def test_githubs_token_goes_to_github_alone(home_of_data, tmp_path, monkeypatch)
     for url in (real.commit_url(), real.listing_url("1" * 40), real.file_url("a", "1" * 40)):
         assert fetch._headers(url) == with_token
     for url in (
-        real.hub_url("a"),
+        real.hub_commit_url(),
+        real.hub_url("a", "3" * 40),
         "http://api.github.com/a",
         "https://api.github.com.evil.org/a",
         "https://api.github.com@evil.org/a",
@@ -369,7 +373,28 @@ def test_another_hub_is_asked_where_hf_endpoint_names_it(home_of_data, tmp_path,
     found = fetch.fetch(dataclasses.replace(source, hub=None), root=tmp_path)
     assert found.difficulty is not None and found.difficulty.read_bytes() == handler.files["instruction_difficulty.csv"]
     monkeypatch.delenv("HF_ENDPOINT")
-    assert dataclasses.replace(source, hub=None).hub_url("a").startswith("https://huggingface.co/datasets/o/r/")
+    there = dataclasses.replace(source, hub=None)
+    assert there.hub_url("a", "3" * 40) == f"https://huggingface.co/datasets/o/r/resolve/{'3' * 40}/a"
+    monkeypatch.setenv("HF_ENDPOINT", "hub.example")
+    with pytest.raises(UserError, match="`HF_ENDPOINT` must be like https://host"):
+        fetch.fetch(there, root=tmp_path / "other")
+
+
+def test_a_hub_whose_branch_moves_changes_nothing_that_was_fetched(home_of_data, tmp_path):
+    handler, source = home_of_data
+    found = fetch.fetch(source, root=tmp_path)
+    assert [p for p, _ in handler.seen if "/resolve/" in p] == [
+        f"/datasets/o/r/resolve/{'3' * 40}/{name}" for name in ("instruction_difficulty.csv", "df_gamed.csv")
+    ]
+    handler.hub_commit = "4" * 40  # a hub keeps a commit's files; this one gives 404 for them now
+    assert fetch.fetch(source, root=tmp_path) == found
+    found.regulariser.unlink()
+    with pytest.raises(UserError, match=f"resolve/{'3' * 40}/df_gamed.csv: the server answers 404"):
+        fetch.fetch(source, root=tmp_path)
+    (tmp_path / "set" / "hub" / "commit").unlink()  # as earlier versions left it
+    handler.files = handler.files | {"instruction_difficulty.csv": b"index,instruction_difficulty\n0,0.7\n"}
+    again = fetch.fetch(source, root=tmp_path)
+    assert again == found and b"0.7" in again.difficulty.read_bytes(), "both are of one commit"
 
 
 def test_how_much_is_fetched_is_said_before_and_must_have_room(home_of_data, tmp_path, monkeypatch, capsys):

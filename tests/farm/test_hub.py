@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import subprocess
@@ -64,6 +65,33 @@ def test_alpaca_farm_comes_from_the_hub_though_a_script_lies_there(hub: Hub) -> 
     check_the_papers_splits(build(World, "alpaca_farm"))
     fetched = {path.rpartition("/")[2] for _, path in hub.seen if "/resolve/" in path}
     assert fetched == {"sft.json", "preference.json", "unlabeled.json", "val.json", "alpaca_farm_evaluation.json"}
+
+
+@pytest.mark.parametrize(
+    "address", ["huggingface.co", "ftp://hub.example", "https://", "https://[", "https://a b", "https://hub.example:x",
+                "https://me:secret@hub.example", "http://hub.example"]
+)  # fmt: skip
+def test_an_address_of_the_hub_that_is_none_is_one_sentence(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    for ask in (farm_hub.answers, lambda: farm_hub.read_data_set("owner/name")):
+        with pytest.raises(UserError, match="`HF_ENDPOINT`") as said:
+            ask()
+        assert "secret" not in str(said.value)
+
+
+@pytest.mark.parametrize("error", [http.client.BadStatusLine("x"), UnicodeError("label too long"), OSError()])
+def test_a_hub_that_speaks_no_http_does_not_answer(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://hub.example")
+    monkeypatch.setattr("urllib.request.urlopen", fails)
+    assert not farm_hub.answers()
 
 
 def test_alpaca_farm_from_a_copy_of_the_hubs_folder(tmp_path: Path) -> None:
