@@ -95,12 +95,17 @@ def check_out(path: Path, inputs: Sequence[Path | None] = ()) -> None:
     with refusals(path, "written"):
         if os.path.islink(path) and not exists(path):
             raise UserError(f"{path}: is a link that leads nowhere; name another file")
-        with _tried(path.parent):
+        with _tried(_place(path).parent):
             if exists(path):
                 os.close(os.open(path, os.O_WRONLY))
             else:  # the name itself may be what is refused
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
                 path.unlink()
+
+
+def _place(path: Path) -> Path:
+    """The file that a link leads to; any other is its own place."""
+    return Path(os.path.realpath(path, strict=True)) if path.is_symlink() else path
 
 
 def check_folder(path: Path) -> None:
@@ -129,13 +134,24 @@ def _tried(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file to write; when the block ends without an error it takes the place of ``path``, and is on the disk."""
+    """A new file to write; when the block ends without an error it takes the place of ``path``, and is on the disk.
+
+    A file that was there leaves its permissions to the new one. A link stays, and what it leads to is replaced.
+    """
     with refusals(path, "written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(path) as new:
+        place = _place(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        before = place.stat() if exists(place) else None
+        if before is not None and not stat.S_ISREG(before.st_mode):
+            raise UserError(f"{path}: is not a plain file, and cannot be replaced by one")
+        with _beside(place) as new:
+            if before is not None:
+                new.touch(0o600)  # no more than the owner's until it has the old one's
             yield new
+            if before is not None:
+                new.chmod(stat.S_IMODE(before.st_mode))
             _sync(new)
-            os.replace(new, path)
+            os.replace(new, place)
 
 
 def write_text(path: Path, text: str, errors: str = "strict") -> None:

@@ -112,6 +112,26 @@ def test_an_input_is_never_overwritten(farm: Farm, tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == ROWS
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_what_is_written_again_keeps_its_permissions_and_its_link(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "far").mkdir()
+    (there := tmp_path / "far" / "table.csv").write_text("old")
+    there.chmod(mode)
+    (link := tmp_path / "table.csv").symlink_to(there)
+    tables.write_table(pd.DataFrame({"a": [1]}), link)
+    assert link.is_symlink() and there.read_text() == "a\n1\n"
+    assert there.stat().st_mode & 0o777 == mode
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["far", "table.csv", "table.csv"]
+
+
+def test_a_link_that_leads_to_no_file_is_not_replaced(tmp_path: Path) -> None:
+    for name, target in (("loop", tmp_path / "loop"), ("nowhere", tmp_path / "absent"), ("device", Path("/dev/null"))):
+        (link := tmp_path / name).symlink_to(target)
+        with pytest.raises(UserError, match=name):
+            files.write_text(link, "x")
+        assert link.is_symlink()
+
+
 def test_trying_a_place_leaves_nothing(tmp_path: Path) -> None:
     files.check_out(tmp_path / "a" / "b" / "c.csv")
     files.check_folder(tmp_path / "d" / "e")
