@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from annotators.calibration.calibrate import ENOUGH, Calibration
 from annotators.calibration.check import check_lines
 from annotators.people.crowd import Group
@@ -35,6 +37,8 @@ def sentences(found: Calibration) -> str:
 def _split(fit: SplitFit) -> str:
     models = {"flip": f"constant flip {fit.flip:.3f}", "difficulty": f"difficulty {fit.sigma:.2f}"}
     said = models.get(fit.model, f"difficulty {fit.sigma:.2f} and flip {fit.flip:.3f}")
+    if math.isinf(fit.sigma):
+        said = f"no pair is hard, flip {fit.flip:.3f}"
     verdict = f"p {fit.p_value:.2g}: {'rejected' if fit.p_value < _LEVEL else 'not rejected'} at {100 * _LEVEL:g} %"
     if fit.degrees < 1:
         verdict = "too few kinds of splits to test it"

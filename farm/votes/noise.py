@@ -11,6 +11,7 @@ model favours an output, so which of the two is called first is arbitrary, and 4
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,25 +52,25 @@ def flip_from_agreement(agreement: float, others: int = 1) -> float:
     return float(optimize.brentq(lambda p: agreement_from_flip(p, others) - agreement, 0.0, 0.5))
 
 
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(81)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
+_CERTAIN = 40.0
+"""a margin at which a vote is right but for rounding"""
+_FARTHEST = 9.0
+"""standard deviations beyond which the normal has nothing but rounding"""
 
 
-def agreement_from_difficulty(sigma: float, others: int = 1) -> float:
-    """The agreement of one annotator with the majority of ``others`` when margins are N(0, sigma^2)."""
-    p = expit(sigma * _NODES)
-    k = np.arange(others + 1)[:, None]
-    chance = stats.binom.pmf(k, others, p[None, :])
-    majority = np.where(2 * k > others, 1.0, np.where(2 * k == others, 0.5, 0.0))
-    m = (chance * majority).sum(axis=0)
-    return float(_WEIGHTS @ (p * m + (1 - p) * (1 - m)))
+def _over_margins(of: Callable[[Floats], Floats], sigma: float) -> Floats:
+    """The mean of of(p) [..., N] over p = sigmoid(|t|), t ~ N(0, sigma^2), from 0 to an infinite sigma.
 
-
-def difficulty_from_agreement(agreement: float, others: int = 1) -> float:
-    """The sigma of the margins that gives this agreement: .6566 as one against three is 1.31."""
-    if agreement <= 0.5:
-        return 0.0
-    return float(optimize.brentq(lambda s: agreement_from_difficulty(s, others) - agreement, 0.0, 50.0))
+    What differs from of(1) lies at margins below :data:`_CERTAIN`, and is integrated there alone: an integral over the
+    whole normal would miss it where sigma is large.
+    """
+    margin = min(_CERTAIN, _FARTHEST * sigma)
+    deviation = min(_FARTHEST, _CERTAIN / sigma) if sigma else _FARTHEST
+    places = (_NODES + 1) / 2
+    weights = deviation * _WEIGHTS * stats.norm.pdf(deviation * places)
+    certain = of(np.ones(1))
+    return np.asarray(certain[..., 0] + (of(expit(margin * places)) - certain) @ weights)
 
 
 def split_chances(votes: int, *, sigma: float | None = None, flip: float = 0.0) -> Floats:
@@ -81,9 +82,12 @@ def split_chances(votes: int, *, sigma: float | None = None, flip: float = 0.0) 
     k = np.arange(votes + 1)
     if sigma is None:
         return np.asarray((stats.binom.pmf(k, votes, flip) + stats.binom.pmf(k, votes, 1 - flip)) / 2)
-    p = expit(sigma * _NODES)
-    p = p * (1 - flip) + (1 - p) * flip
-    return np.asarray(_WEIGHTS @ stats.binom.pmf(k[None, :], votes, p[:, None]))
+
+    def of(p: Floats) -> Floats:
+        one_way = stats.binom.pmf(k[:, None], votes, p * (1 - flip) + (1 - p) * flip)
+        return np.asarray(one_way + one_way[::-1]) / 2
+
+    return np.maximum(_over_margins(of, sigma), 0)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class SplitFit(Result):
 
     model: str
     sigma: float
+    """of the margins; infinite where no item is hard"""
     flip: float
     chi_square: float
     degrees: int
@@ -127,36 +132,52 @@ def fit_splits(histogram: ArrayLike, model: str, *, folded: bool = False) -> Spl
         sigma, flip, parameters = float("nan"), float(found.x), 1
         chances = split_chances(votes, flip=flip)
     elif model == "difficulty":
-        found = optimize.minimize_scalar(
-            lambda s: loss(split_chances(votes, sigma=s)), bounds=(1e-3, 30), method="bounded"
-        )
-        sigma, flip, parameters = float(found.x), 0.0, 1
+        sigma, flip, parameters = _sigma(_least(lambda r: loss(split_chances(votes, sigma=_sigma(r))), 0, 1)), 0.0, 1
         chances = split_chances(votes, sigma=sigma)
     elif model == "difficulty and flip":
-        start = max(float(fit_splits(counts, "difficulty").sigma), 0.1)  # either of the simpler models may be nearer
-        starts = ((np.log(start), -6.0), (np.log(start), -3.0), (np.log(20.0), 0.0), (np.log(20.0), -3.0))
+
+        def of(x: Floats) -> float:
+            return loss(split_chances(votes, sigma=_sigma(float(x[0])), flip=float(x[1]))) / n
+
+        hard, wrong = fit_splits(counts, "difficulty").sigma, fit_splits(counts, "flip").flip
+        place = 1.0 if np.isinf(hard) else hard / (1 + hard)
+        # Each of the simpler models is an edge of this one, so that it fits no worse than the better of the two.
+        starts = [np.array(x) for x in ((place, 0.0), (1.0, wrong), (place, 0.02), (0.95, wrong), (0.9, wrong / 2))]
         tries = [
-            optimize.minimize(
-                lambda x: loss(split_chances(votes, sigma=float(np.exp(x[0])), flip=float(expit(x[1])) / 2)),
-                x0=x0, method="L-BFGS-B", bounds=((np.log(1e-3), np.log(30)), (-14, 10)),
-                options={"ftol": 1e-14, "gtol": 1e-8},
-            )
-            for x0 in starts
-        ]  # fmt: skip
-        best = min(tries, key=lambda found: float(found.fun))
-        sigma, flip, parameters = float(np.exp(best.x[0])), float(expit(best.x[1])) / 2, 2
+            optimize.minimize(of, x, method="L-BFGS-B", bounds=((0, 1), (0, 0.5)), options=_CLOSE).x for x in starts
+        ]
+        best = min([*starts[:2], *tries], key=of)
+        sigma, flip, parameters = _sigma(float(best[0])), float(best[1]), 2
         chances = split_chances(votes, sigma=sigma, flip=flip)
     else:
         raise ValueError(f"unknown noise model {model!r}")
     if folded:
         counts, chances = _folded(counts), _folded(chances)
     expected = n * chances
-    chi = float((np.square(counts - expected) / expected).sum())
+    possible = expected > 0
+    chi = float((np.square(counts - expected)[possible] / expected[possible]).sum())
     degrees = len(counts) - 1 - parameters
     return SplitFit(
         model, sigma, flip, chi, degrees, float(stats.chi2.sf(chi, degrees)) if degrees > 0 else float("nan"),
         int(n), votes, tuple(counts / n), tuple(chances),
     )  # fmt: skip
+
+
+_CLOSE = {"ftol": 1e-14, "gtol": 1e-9}
+
+
+def _sigma(place: float) -> float:
+    """A sigma by its place between 0 and 1, which is infinite."""
+    return place / (1 - place) if place < 1 else float("inf")
+
+
+def _least(loss: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function of one number is least: near the best of a grid, or at an end."""
+    grid = np.linspace(low, high, 33)
+    best = int(np.argmin([loss(float(x)) for x in grid]))
+    around = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, 32)])
+    found = optimize.minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-9})
+    return min(float(grid[best]), float(found.x), key=loss)
 
 
 def _folded(splits: Floats) -> Floats:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, stats
+from scipy.special import expit
 
 from farm.votes import noise
 from farm.votes.competence import Votes, dawid_skene
@@ -15,7 +19,42 @@ def test_flip_rates():
     assert noise.flip_from_agreement(0.6566, 3) == pytest.approx(0.262, abs=5e-4)
     assert noise.flip_from_agreement(0.6566, 1) == pytest.approx(0.220, abs=5e-4)
     assert noise.agreement_from_flip(0.25, 3) == pytest.approx(0.672, abs=5e-4)
-    assert noise.difficulty_from_agreement(0.6566, 3) == pytest.approx(1.31, abs=5e-3)
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.03])
+@pytest.mark.parametrize("sigma", [0.5, 2.98, 30.0, 1000.0])
+def test_chances_of_splits_are_the_integral_over_all_margins(sigma, flip):
+    def density(margin, k):
+        p = expit(margin) * (1 - flip) + expit(-margin) * flip
+        return 2 * stats.binom.pmf(k, 5, [p, 1 - p]).mean() * stats.norm.pdf(margin, scale=sigma)
+
+    clear = 60.0  # beyond it, sigmoid(-60) is below all rounding
+    for k, chance in enumerate(noise.split_chances(5, sigma=sigma, flip=flip)):
+        near = integrate.quad(density, 0, min(clear, 9 * sigma), args=(k,), epsabs=1e-12, limit=200)[0]
+        far = 2 * stats.norm.sf(clear, scale=sigma) * stats.binom.pmf(k, 5, [flip, 1 - flip]).mean()
+        assert chance == pytest.approx(near + far, abs=1e-10)
+    np.testing.assert_allclose(noise.split_chances(5, sigma=np.inf, flip=0.1), noise.split_chances(5, flip=0.1))
+    np.testing.assert_allclose(noise.split_chances(5, sigma=0.0), stats.binom.pmf(range(6), 5, 0.5))
+
+
+def likelihood(histogram, fit):
+    return float(np.asarray(histogram) @ np.log(np.maximum(fit.expected, 1e-300)))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.integers(0, 400), min_size=5, max_size=8).filter(any))
+def test_two_parameters_fit_no_worse_than_one_of_them(histogram):
+    """Failed where constant flips fit best: the spread of the margins stopped at 30."""
+    flip, difficulty, both = (noise.fit_splits(histogram, m) for m in ("flip", "difficulty", "difficulty and flip"))
+    most = max(likelihood(histogram, flip), likelihood(histogram, difficulty))
+    assert likelihood(histogram, both) >= most - 1e-9 * sum(histogram)
+    assert np.isfinite(both.chi_square) and np.isfinite(difficulty.chi_square)
+
+
+def test_constant_flips_are_found_among_both():
+    histogram = np.round(3000 * noise.split_chances(5, flip=0.14))
+    both = noise.fit_splits(histogram, "difficulty and flip")
+    assert both.flip == pytest.approx(0.14, abs=1e-3) and both.sigma > 1000 and both.chi_square < 0.01
 
 
 def test_ukp_splits(shared_data):
