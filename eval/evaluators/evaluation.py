@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from eval.published.orientation import baseline_first, check_judges, like
 from eval.rates.categories import by_category
@@ -27,7 +26,7 @@ from eval.rates.winrate import WinRate, scores, win_rate
 from farm.base.errors import UserError, nearest
 from farm.statistics import terminal
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import difference_limits, joint_means
+from farm.statistics.uncertainty import difference_limits, joint_means, p_values
 from farm.tables.formats import read_annotations
 from farm.votes.analysis import prefer_lists, prefer_longer
 from farm.votes.table import from_table as votes_from
@@ -286,8 +285,7 @@ def _differences(annotations: pd.DataFrame, cluster: str, confidence: float, see
     value = contrasts @ means
     error = np.sqrt(np.maximum(np.einsum("km,mn,kn->k", contrasts, covariance, contrasts), 0))
     degrees = int(joint.units[known].min()) - 1
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = np.where(error > 0, 2 * stats.t.sf(np.abs(value) / error, degrees), np.nan)
+    p = p_values(value, error, degrees)
     _, together = max_t(covariance, contrasts, estimates=means, degrees=degrees, confidence=confidence, seed=seed)
     low, high = difference_limits(value, error, degrees + 1, confidence)
     first, second = np.triu_indices(len(known), 1)

@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from eval.published.orientation import turned_to
 from eval.ranks import ranking
@@ -33,7 +32,7 @@ from eval.rates.multiple import all_differences, holm, max_t
 from eval.rates.winrate import discrete, missing_by_status, scores
 from farm.base.errors import UserError
 from farm.roles.protocols import Comparison
-from farm.statistics.uncertainty import SHARE, JointMeans, difference_limits, joint_means
+from farm.statistics.uncertainty import SHARE, JointMeans, difference_limits, joint_means, p_values
 
 
 @dataclass(frozen=True)
@@ -151,8 +150,7 @@ class Leaderboard:
             is_baseline = np.array([names[s] == baseline for s in side], dtype=bool)
             shared = np.where(is_baseline, present.any(axis=1).sum(), shared)
         degrees = np.maximum(judge.units[known].min(initial=len(judge.sums)) - 1, 1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p = np.where(error > 0, 2 * stats.t.sf(np.abs(difference) / error, degrees), np.nan)
+        p = p_values(difference, error, degrees)
         _, p_max_t = max_t(
             covariance, contrasts, estimates=means, degrees=degrees, confidence=self.confidence, seed=seed
         )

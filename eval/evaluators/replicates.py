@@ -36,8 +36,8 @@ from eval.rates.multiple import all_differences, benjamini_hochberg, holm
 from eval.rates.winrate import scores
 from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Comparison, Replication
-from farm.statistics.two_ways import Crossed, crossed, error_covariance, interval, p_values
-from farm.statistics.uncertainty import SHARE, difference_limits, limits
+from farm.statistics.two_ways import Crossed, crossed, error_covariance, interval
+from farm.statistics.uncertainty import SHARE, difference_limits, limits, p_values
 
 Floats = NDArray[np.float64]
 FIRST = "judge in the first setting"

@@ -42,8 +42,7 @@ from farm.base.errors import UserError
 from farm.experiments import run_tables
 from farm.experiments.run_folder import HUMAN_PRICE
 from farm.roles.protocols import Aggregator, Replication
-from farm.statistics.two_ways import p_values
-from farm.statistics.uncertainty import SHARE, limits
+from farm.statistics.uncertainty import SHARE, limits, p_values
 
 Floats = NDArray[np.float64]
 

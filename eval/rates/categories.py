@@ -21,7 +21,7 @@ from scipy import stats
 
 from eval.rates.multiple import benjamini_hochberg
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import SHARE, mean
+from farm.statistics.uncertainty import SHARE, mean, p_values
 
 Floats = NDArray[np.float64]
 
@@ -128,8 +128,7 @@ def by_category(
         members = np.concatenate([order[bounds[k] : bounds[k + 1]] for k in below])
         own = [] if cluster is None else [cluster[members]]
         e = mean(s[members], *own, confidence=confidence, bounds=SHARE)
-        t = (e.value - target) / e.standard_error if e.standard_error > 0 else np.nan
-        p = 2 * float(stats.t.sf(abs(t), max(e.clusters - 1, 1))) if t == t else np.nan
+        p = float(p_values(e.value - target, e.standard_error, max(e.clusters - 1, 1)))
         rows.append(
             {
                 "category": node,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farm.base import rng
+from farm.statistics.uncertainty import ROUNDING
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +77,7 @@ def max_t(
     v = np.asarray(covariance, dtype=np.float64)
     a = np.asarray(contrasts, dtype=np.float64)
     error = np.sqrt(np.maximum(np.einsum("km,mn,kn->k", a, v, a), 0))
-    usable = error > 1e-12
+    usable = error > ROUNDING
     p = np.full(len(a), np.nan)
     if not usable.any():
         return float("nan"), p

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from scipy import stats
 
 from eval.rates.multiple import holm
 from eval.rates.winrate import scores
@@ -26,7 +25,7 @@ from farm.base import files
 from farm.base.errors import UserError
 from farm.statistics import terminal
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import difference_limits, joint_means
+from farm.statistics.uncertainty import difference_limits, joint_means, p_values
 
 _ABSENT = "not set"
 
@@ -119,7 +118,7 @@ def _difference(sides: list[tuple[Any, Any]], confidence: float) -> dict[str, An
     value = float(joint.means[1] - joint.means[0])
     degrees = max(int(joint.units.min()) - 1, 1)
     low, high = difference_limits(value, error, joint.units.min(), confidence)
-    p = 2 * float(stats.t.sf(abs(value) / error, degrees)) if error > 0 else float("nan")
+    p = float(p_values(value, error, degrees))
     return {
         "first": 100 * float(joint.means[0]),
         "second": 100 * float(joint.means[1]),

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from farm.statistics.uncertainty import student
 
@@ -128,12 +127,6 @@ def interval(value: Floats, error: Floats, degrees: Floats, confidence: float) -
     """Low and high of each value, of values without bounds."""
     half = student(degrees, confidence) * error
     return value - half, value + half
-
-
-def p_values(value: Floats, error: Floats, degrees: Floats) -> Floats:
-    """Two-sided p-values of the hypothesis that the value is 0; missing where the error is 0 or missing."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(error > 0, 2 * stats.t.sf(np.abs(value) / error, degrees), np.nan)
 
 
 def crossed(tables: Sequence[tuple[int, pd.DataFrame]], seeds: Sequence[int], columns: Sequence[str]) -> Crossed:

@@ -36,6 +36,10 @@ Bounds = tuple[float, float]
 SHARE: Bounds = (0.0, 1.0)
 DIFFERENCE: Bounds = (-1.0, 1.0)
 """of two shares"""
+ROUNDING = float(np.sqrt(np.finfo(np.float64).eps))
+"""A standard error of shares, or of their differences, up to this one is rounding. A variance is a sum over C clusters
+of terms of about 1 / C^2 at most, so that the sum may be off by about C eps / C = eps; that of a paired difference is
+what two such variances and a covariance leave of each other."""
 
 
 @dataclass(frozen=True)
@@ -190,15 +194,26 @@ def difference_limits(
 ) -> tuple[Floats, Floats]:
     """Low and high of differences [M] of shares: Student's, as the p-values beside them, cut at -1 and 1.
 
-    Where every difference is the same there is no standard error to go by, and :func:`limits` holds.
+    Where every difference is the same (but for :data:`ROUNDING`) there is no standard error to go by, and
+    :func:`limits` holds.
     """
     value, error = (np.asarray(v, dtype=np.float64) for v in (difference, standard_error))
     given = np.asarray(degrees, dtype=np.float64)
     half = student(given if given.size else np.asarray(units, dtype=np.float64) - 1, confidence) * error
     ends = limits(value, error, units, DIFFERENCE, confidence)
     cut = np.clip([value - half, value + half], -1, 1)
-    low, high = np.where(error > 0, cut, ends)
+    low, high = np.where(error > ROUNDING, cut, ends)
     return low, high
+
+
+def p_values(difference: ArrayLike, standard_error: ArrayLike, degrees: ArrayLike) -> Floats:
+    """Two-sided p-values [M] of the hypothesis that a difference of shares is 0, by Student's t.
+
+    Missing where the standard error is missing, or nothing but :data:`ROUNDING`.
+    """
+    value, error = (np.asarray(v, dtype=np.float64) for v in (difference, standard_error))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(error > ROUNDING, 2 * stats.t.sf(np.abs(value) / error, degrees), np.nan)
 
 
 def student(degrees: ArrayLike, confidence: float = 0.95) -> Floats:

@@ -10,7 +10,7 @@ from scipy import stats
 from eval.evaluators.evaluation import evaluate_table
 from eval.rates.prediction_powered import gain, ppi
 from eval.rates.winrate import paired_difference, win_rate
-from farm.statistics.uncertainty import DIFFERENCE, SHARE, difference_limits, joint_means, limits, mean
+from farm.statistics.uncertainty import DIFFERENCE, SHARE, difference_limits, joint_means, limits, mean, p_values
 from farm.votes.agreement import leave_one_out
 
 
@@ -87,6 +87,20 @@ def test_differences_end_at_all_or_nothing_and_agree_with_their_p_value():
     low, high = difference_limits([0.9, 0.2], [0.2, 0.1], 12)
     assert high[0] == 1.0 and low[0] == pytest.approx(0.9 - stats.t.ppf(0.975, 11) * 0.2)
     assert (low[1] > 0) == (2 * stats.t.sf(2.0, 11) < 0.05)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_difference_that_is_always_the_same_has_no_standard_error_to_go_by(seed):
+    """Failed where rounding left one of 1e-9: an interval of no width, and a p-value of 0."""
+    first = 0.8 * np.random.default_rng(seed).random(30)
+    joint = joint_means(np.concatenate([first, first + 0.1]), np.repeat(["a", "b"], 30), np.tile(np.arange(30), 2))
+    v = joint.covariance
+    error = np.sqrt(max(v[0, 0] + v[1, 1] - 2 * v[0, 1], 0))
+    for error in (error, mean(first + 0.1 - first).standard_error, 0.0):
+        low, high = difference_limits(0.1, error, 30)
+        assert (low, high) == pytest.approx(tuple(difference_limits(0.1, 0.0, 30)))
+        assert high - low > 0.1 and np.isnan(p_values(0.1, error, 29))
+    assert p_values(0.1, 1e-6, 29) < 1e-6
 
 
 def test_boards_and_single_win_rates_have_one_interval():
