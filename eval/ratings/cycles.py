@@ -33,12 +33,6 @@ class Cycles(Result):
     seed: int
 
 
-def cyclic_triads(wins_by_model: Floats) -> float:
-    """The number of cyclic triads of a complete tournament from the pairs won by each model [M] (a tie is 1/2)."""
-    n = len(wins_by_model)
-    return float(n * (n - 1) * (2 * n - 1) / 12 - np.square(wins_by_model).sum() / 2)
-
-
 def _count(beats: Floats) -> tuple[float, float]:
     """Cyclic and all triples of a partial tournament [M, M]: 1 where the row beats the column, 0 elsewhere."""
     met = beats + beats.T
