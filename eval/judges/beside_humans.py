@@ -33,7 +33,7 @@ def pairwise_kappas(votes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["first", "second", "kappa", "n"])
 
 
-def told_alike(judge: pd.DataFrame, humans: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def of_the_same_output(judge: pd.DataFrame, humans: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables of votes with ``first`` of the same output of every pair.
 
     This is the canonical one where both files say which output is which, by the same columns or by the models' names;

@@ -19,8 +19,8 @@ from eval.judges.beside_humans import (
     against_others,
     largest_majority,
     majorities,
+    of_the_same_output,
     pairwise_kappas,
-    told_alike,
     votes_of_large_items,
 )
 from eval.ranks import ranking
@@ -202,7 +202,7 @@ def validate(
             "the judge's pairs and the humans' have no key in common; give both files the same ids or the same texts "
             f"(judge: {judge['item'].iloc[0]!r}, humans: {humans['item'].iloc[0]!r})"
         )
-    judge_seen, humans_seen = told_alike(judge_seen.reset_index(drop=True), humans_seen)
+    judge_seen, humans_seen = of_the_same_output(judge_seen.reset_index(drop=True), humans_seen)
     votes = humans_seen[humans_seen["first"].notna()].reset_index(drop=True)
     # the judge's verdict of an item: the mean over its orders and repetitions
     verdict = judge_seen.groupby("item")["first"].mean()

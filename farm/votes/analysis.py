@@ -167,9 +167,9 @@ def analyze_annotator(
     elif humans is not None:
         their_items, theirs = _alike(humans[humans["item"].isin(items)])
         _, a, b = np.intersect1d(items.astype(str), their_items.astype(str), return_indices=True)
-        agreement, compared = _told(set_agreement(own[a], theirs[b], 1, theirs.shape[1]))
+        agreement, compared = _if_enough(set_agreement(own[a], theirs[b], 1, theirs.shape[1]))
         if own.shape[1] > 1:
-            bias, several = _told(set_agreement(own[a], theirs[b], own.shape[1], theirs.shape[1]))
+            bias, several = _if_enough(set_agreement(own[a], theirs[b], own.shape[1], theirs.shape[1]))
             bias = 1 - bias
     longer, lists = prefer_longer(judge), prefer_lists(judge)
     labelled = judge["first"].notna()
@@ -210,11 +210,12 @@ def _alike(votes: pd.DataFrame, minimum: int = 1) -> tuple[NDArray[np.object_], 
 def _among(votes: pd.DataFrame) -> tuple[float, int]:
     """The error of one label against the mode of the item's others, and over how many items."""
     _, own = _alike(votes, 2)
-    agreement, items = _told(set_agreement(own, None, 1, own.shape[1] - 1))
+    agreement, items = _if_enough(set_agreement(own, None, 1, own.shape[1] - 1))
     return 1 - agreement, items
 
 
-def _told(found: SetAgreement) -> tuple[float, int]:
+def _if_enough(found: SetAgreement) -> tuple[float, int]:
+    """The agreement, missing where it is of too few items; and their number."""
     return found.score if found.items >= FEW else float("nan"), found.items
 
 
