@@ -12,9 +12,13 @@ import socket
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, Field
+
+from farm.base import files
 from farm.base.errors import UserError
+from farm.experiments import run_tables
 from farm.scheduling.estimate import Estimator, duration
 from farm.scheduling.graph import Graph, Node
 from farm.scheduling.scheduler import Failure
@@ -83,19 +87,51 @@ class StatusFile:
             new.unlink(missing_ok=True)
 
 
+_Time = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+_Word = Annotated[str, Field(max_length=10_000)]
+
+
+class _Stage(BaseModel):
+    name: _Word
+    kind: _Word
+    folder: Annotated[str, Field(pattern=r"^[^/\x00]*[^/\x00.][^/\x00]*$", max_length=255)]
+    state: Literal["to do", "running", "done", "found", "failed", "blocked"]
+    estimate: _Time | None
+    time: _Time | None = None
+    reason: str = ""
+
+
+class _Status(BaseModel):
+    """What is read of the file; whoever edited it may have written anything."""
+
+    name: _Word
+    state: Literal["running", "finished", "failed", "interrupted"]
+    started: _Time
+    ended: _Time | None = None
+    process: Annotated[int, Field(ge=1, lt=2**31)]
+    host: _Word
+    artifacts: Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=4_000)]
+    at_once: Annotated[int, Field(ge=1, le=1_000_000)]
+    stages: list[_Stage]
+
+
+class _Progress(BaseModel):
+    done: Annotated[int, Field(ge=0, le=10**15)] | _Time
+    total: Annotated[int, Field(ge=0, le=10**15)] | _Time | None = None
+    note: str = ""
+
+
 def read(folder: Path) -> dict[str, Any]:
     """The state of a run, with what the artifacts say now.
 
     Raises:
-        UserError: where no run is or was under way.
+        UserError: where no run is or was under way, or the file is not what a run writes.
     """
     path = folder / FILE
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: no run is or was under way here (it has no {FILE})") from error
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+    if not files.exists(path):
+        raise UserError(f"{folder}: no run is or was under way here (it has no {FILE})")
+    found = run_tables.mapping(path)
+    run_tables.conforming(_Status, found, path, strict=True)
     root = Path(found["artifacts"])
     for stage in found["stages"]:
         place = root / stage["folder"]
@@ -112,7 +148,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 def _progress(file: Path) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(file.read_text()))
+        return _Progress.model_validate_json(file.read_bytes(), strict=True).model_dump(exclude_unset=True)
     except (OSError, ValueError):
         return None
 
@@ -145,7 +181,7 @@ def _left(found: dict[str, Any]) -> float | None:
         if stage["state"] == "running":
             progress = stage.get("progress")
             share = progress["done"] / progress["total"] if progress and progress.get("total") else 0.0
-            since = time.time() - stage["time"]
+            since = time.time() - _begun(found, stage)
             whole = max(since / share - since, 0.0) if share > 0.05 else max(whole - since, 0.0)
         left += whole
     return left / min(found["at_once"], len(waiting))
@@ -181,13 +217,17 @@ def lines(found: dict[str, Any]) -> list[str]:
             progress = stage.get("progress") or {}
             of = f" of {progress['total']}" if progress.get("total") else ""
             steps = f"  {progress['done']}{of}" if progress else ""
-            out.append(f"now      {stage['name']}{steps}, for {duration(time.time() - stage['time'])}")
+            out.append(f"now      {stage['name']}{steps}, for {duration(time.time() - _begun(found, stage))}")
             if progress.get("note"):
                 out += _said("", progress["note"])
     for stage in stages:
         if stage["state"] == "failed":
-            out += _said("failed", f"{stage['name']}: {stage['reason']}")
+            out += _said("failed", f"{stage['name']}: {stage.get('reason', '')}")
     return out
+
+
+def _begun(found: dict[str, Any], stage: dict[str, Any]) -> float:
+    return float(stage.get("time") or found["started"])
 
 
 def _said(label: str, text: str) -> list[str]:

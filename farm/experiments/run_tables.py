@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -147,6 +147,9 @@ class _Asked(BaseModel):
     price_of_people: float = Field(default=0, ge=0, le=_LARGEST)
 
 
+_Form = TypeVar("_Form", bound=BaseModel)
+
+
 class _Costs(BaseModel):
     model_config = ConfigDict(extra="allow")
     stages: list[_Stage] = []
@@ -156,9 +159,13 @@ class _Costs(BaseModel):
 
 def costs(path: Path) -> dict[str, Any]:
     """What stands in ``costs.json``; empty where there is none."""
-    found = mapping(path)
+    return conforming(_Costs, mapping(path), path).model_dump()
+
+
+def conforming(form: type[_Form], found: dict[str, Any], path: Path, strict: bool = False) -> _Form:
+    """What was found in a file in its form. Raises UserError naming the first value that does not fit."""
     try:
-        return _Costs.model_validate(found, strict=False).model_dump()
+        return form.model_validate(found, strict=strict)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
