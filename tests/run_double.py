@@ -43,7 +43,7 @@ def made_up(folder: Path) -> Path:
     )
     annotations = {"judge": judged, "gold": judged.assign(preference=draw.choice([1.0, 2.0], n))}
     comparison = Comparison(outputs, annotations, "sft", 0)
-    (folder / "tables").mkdir()
+    (folder / "tables").mkdir(parents=True)
     tables = {"outputs": outputs, "judge_judge": judged, "judge_gold": annotations["gold"], "preferences": judged}
     for name, table in tables.items():
         formats.write_table(table, folder / "tables" / f"{name}.parquet")

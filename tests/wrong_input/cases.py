@@ -1,14 +1,15 @@
 """Wrong inputs by enumeration: each command with good files, and one thing wrong in one of them.
 
-A case is a command line with one file replaced: one cell, one column, or the whole file. What a cell may hold is
-:data:`CELLS`; :func:`cases` makes the product with all commands, columns and formats.
+A case is a command line with one file replaced: one cell, one column, or the whole file; or with one odd word. What a
+cell may hold is :data:`CELLS`; :func:`cases` makes the product with all commands, columns and formats.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,13 +174,18 @@ class Case:
         return line
 
     def content(self) -> bytes:
-        rows = [dict(row) for row in TABLES[self.file]]
-        if self.wrong in SHAPES:
-            return SHAPES[self.wrong](rows, self.column, self.suffix)
-        wrong = self.wrong.removeprefix("whole ")
-        for row in rows if wrong != self.wrong else rows[1:2] or rows:
-            row[self.column] = CELLS[wrong]
-        return written(rows, self.suffix)
+        return spoilt(TABLES[self.file], self.column, self.wrong, self.suffix)
+
+
+def spoilt(table: list[dict[str, Any]], column: str, wrong: str, suffix: str) -> bytes:
+    """A file of these rows with one thing wrong: a cell, a column (``whole ...``), or one of :data:`SHAPES`."""
+    rows = [dict(row) for row in table]
+    if wrong in SHAPES:
+        return SHAPES[wrong](rows, column, suffix)
+    cell = wrong.removeprefix("whole ")
+    for row in rows if cell != wrong else rows[1:2] or rows:
+        row[column] = CELLS[cell]
+    return written(rows, suffix)
 
 
 def _dropped(rows: list[dict[str, Any]], column: str, suffix: str) -> bytes:
@@ -211,6 +217,161 @@ def _bits(rows: list[dict[str, Any]], column: str, suffix: str) -> bytes:
 
 
 SHAPES = {"dropped": _dropped, "no rows": _headed, "key twice": _twice, "cut": _cut, "one bit": _bits}
+
+
+_OF_A_COLUMN = (*CELLS, *(f"whole {name}" for name in CELLS), *SHAPES)
+
+STATUS = {
+    "name": "small",
+    "state": "running",
+    "started": 1e9,
+    "process": 1,
+    "host": "elsewhere",
+    "artifacts": "/nowhere",
+    "at_once": 2,
+    "stages": [
+        {"name": f"stage {k}", "kind": "sft", "folder": f"f{k}", "state": state, "estimate": 3.5, "time": 1e9 + k,
+         "reason": "of no kind"}
+        for k, state in enumerate(("running", "done", "to do", "failed", "found", "blocked"))
+    ],
+}  # fmt: skip
+
+_REPORTED = (
+    "config.yaml", "environment.json", "costs.json", "metrics.jsonl", "leaderboard.json", "pairwise.json",
+    "agreement.json", "tables/outputs.parquet", "tables/preferences.parquet", "tables/judge_judge.parquet",
+    "tables/judge_gold.parquet",
+)  # fmt: skip
+RUN_COMMANDS = {
+    "report <run> --json": _REPORTED,
+    "compare <run> <good> --out out.html": _REPORTED,
+    "compare <good> <run> --out out.html --json": ("config.yaml", "tables/judge_judge.parquet"),
+    "status <run>": ("status.json",),
+    "status <run> --json": ("status.json",),
+}
+"""command line -> files of the run folder that it reads"""
+
+
+@dataclass(frozen=True)
+class RunCase:
+    """One command line on a run folder in which one file is wrong."""
+
+    command: str
+    file: str
+    place: str
+    """a column, or the keys on the way to a value, with dots between them"""
+    wrong: str
+    run: Path
+    """the good one"""
+
+    def __str__(self) -> str:
+        return f"{self.command}: {self.file} {self.place} {self.wrong}"
+
+    def arguments(self, folder: Path) -> list[str]:
+        shutil.copytree(self.run, folder / "run")
+        (path := folder / "run" / self.file).write_bytes(self.content(self.run / self.file))
+        places = {"<run>": folder / "run", "<good>": self.run, "out.html": folder / "out" / "out.html"}
+        assert path.is_file()
+        return [str(places.get(word, word)) for word in self.command.split()]
+
+    def content(self, good: Path) -> bytes:
+        found = _parsed(good)
+        if isinstance(found, list):
+            return spoilt(found, self.place, self.wrong, good.suffix)
+        if self.wrong in ("cut", "one bit"):
+            return SHAPES[self.wrong]([{"file": found}], self.place, ".jsonl")
+        *way, last = self.place.split(".")
+        holder = found
+        for key in way:
+            holder = holder[int(key) if isinstance(holder, list) else key]
+        if self.wrong == "dropped":
+            del holder[last]
+        else:
+            holder[last] = CELLS[self.wrong]
+        return json.dumps(found).encode()
+
+
+def _parsed(path: Path) -> Any:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(path).to_pylist()
+    text = path.read_text()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in text.splitlines()]
+    if path.suffix == ".yaml":
+        import yaml
+
+        return yaml.safe_load(text)
+    return json.loads(text)
+
+
+def _spots(path: Path) -> Iterator[tuple[str, Iterable[str]]]:
+    """What can be wrong in a file of a run folder: a column, or a value of an object and of what is in it."""
+    found = _parsed(path)
+    if isinstance(found, list):
+        for column in dict.fromkeys(name for row in found for name in row):
+            yield column, _OF_A_COLUMN
+        return
+    yield "", ("cut", "one bit")
+    for way in _ways(found):
+        yield way, (*CELLS, "dropped")
+
+
+def _ways(found: dict[str, Any]) -> Iterator[str]:
+    for key, value in found.items():
+        yield key
+        inner = [(key, value)] if isinstance(value, dict) else []
+        if isinstance(value, list):
+            inner = [(f"{key}.{k}", item) for k, item in enumerate(value) if isinstance(item, dict)]
+        for name, item in inner:
+            yield from (f"{name}.{below}" for below in _ways(item))
+
+
+WORDS = (
+    "", " ", "nan", "inf", "-inf", "1e400", "1e-320", "1e308", "-1", "0", "1", "0.5", "2", "5_000", "0x10", "\u0969",
+    "9" * 5_000, "x", LONG, "\udc80", "a\x00b", "\x1b[2Jx", "--", "-", "/", ".", "..", "~", "/dev/null", "absent",
+    "../escape", "methods", "*", "<good>", "<good>/config.yaml", "<good>/tables", "<empty>",
+)  # fmt: skip
+"""what a user may type where a number, a name or a folder is due"""
+_POWER = (
+    "difference", "annotations", "flip-rate", "design-effect", "per-cluster", "icc", "variance", "power", "significance"
+)  # fmt: skip
+WORD_COMMANDS = (
+    "list <word>",
+    "list <word> --json",
+    "status <word>",
+    "report <word>",
+    "report <good> --examples <word>",
+    "compare <good> <word> --out out.html",
+    "compare <word> <good> --out out.html",
+    "config <word>",
+    "run pocket --seed <word> --dry-run",
+    *(f"power --{name} <word>" for name in _POWER),
+    *(f"power --difference 5 --{name} <word>" for name in _POWER[1:]),
+    *(f"power --annotations 100 --per-cluster 5 --paired --{name} <word>" for name in _POWER[2:]),
+)
+
+
+@dataclass(frozen=True)
+class WordCase:
+    """One command line with one odd word."""
+
+    command: str
+    word: int
+    """which of :data:`WORDS`"""
+    run: Path
+    """a good run folder"""
+
+    def __str__(self) -> str:
+        return f"{self.command}: {WORDS[self.word][:20]!r}"
+
+    def arguments(self, folder: Path) -> list[str]:
+        good, empty = folder / "good", folder / "empty"
+        empty.mkdir()
+        shutil.copytree(self.run, good)
+        word = WORDS[self.word].replace("<good>", str(good)).replace("<empty>", str(empty))
+        places = {"<word>": word, "<good>": good, "out.html": folder / "out" / "out.html"}
+        return [str(places.get(part, part)) for part in self.command.split()]
 
 
 def written(rows: list[dict[str, Any]], suffix: str, columns: list[str] | None = None) -> bytes:
@@ -254,8 +415,20 @@ def _parquet(rows: list[dict[str, Any]], names: list[str]) -> bytes:
     return buffer.getvalue()
 
 
-def cases() -> Iterator[Case]:
-    """All cases, thousands."""
+def cases(run: Path) -> Iterator[Case | RunCase | WordCase]:
+    """All cases, thousands; those of run folders are made from a good one."""
+    yield from _of_files()
+    for command, files in RUN_COMMANDS.items():
+        for file in files:
+            for place, wrongs in _spots(run / file):
+                for wrong in wrongs:
+                    yield RunCase(command, file, place, wrong, run)
+    for command in WORD_COMMANDS:
+        for k in range(len(WORDS)):
+            yield WordCase(command, k, run)
+
+
+def _of_files() -> Iterator[Case]:
     for command, line in COMMANDS.items():
         for word in line.split():
             if not word.startswith("<"):
@@ -264,13 +437,10 @@ def cases() -> Iterator[Case]:
             for suffix in FORMATS if name != "row" else (".csv",):
                 columns = list(TABLES[name][0])
                 for column in columns:
-                    for wrong in CELLS:
-                        yield Case(command, name, suffix, column, wrong)
-                        yield Case(command, name, suffix, column, f"whole {wrong}")
-                    for wrong in SHAPES:
+                    for wrong in _OF_A_COLUMN:
                         yield Case(command, name, suffix, column, wrong)
 
 
-def order(case: Case) -> bytes:
+def order(case: Case | RunCase | WordCase) -> bytes:
     """A place in an order that is drawn once and for all."""
     return hashlib.blake2b(str(case).encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from farm import cli
+from tests.run_double import made_up
 
 Farm = Callable[..., tuple[int, str, str]]
 
@@ -47,3 +49,11 @@ def load(name: str) -> ModuleType:
 @pytest.fixture(scope="session")
 def enumerated() -> ModuleType:
     return load("cases")
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, enumerated: ModuleType) -> Path:
+    """A good run folder."""
+    folder = made_up(tmp_path_factory.mktemp("wrong input") / "run")
+    (folder / "status.json").write_text(json.dumps(enumerated.STATUS))
+    return folder

@@ -27,10 +27,10 @@ def one_sentence(said: tuple[int, str, str]) -> str:
     return "" if len(lines[0]) < 300 else f"{len(lines[0])} characters"
 
 
-def found(enumerated: ModuleType, farm: Farm, folder: Path, first: int, last: int) -> list[str]:
+def found(enumerated: ModuleType, run: Path, farm: Farm, folder: Path, first: int, last: int) -> list[str]:
     """What goes wrong in the cases from one place of the drawn order to another."""
     wrong = []
-    quick = [case for case in enumerated.cases() if case.command != SLOW or last > QUICK]
+    quick = [case for case in enumerated.cases(run) if case.command != SLOW or last > QUICK]
     for number, case in enumerate(sorted(quick, key=enumerated.order)[first:last]):
         place = folder / str(number)
         place.mkdir()
@@ -42,20 +42,27 @@ def found(enumerated: ModuleType, farm: Farm, folder: Path, first: int, last: in
     return wrong
 
 
-def test_the_files_are_good_before_they_are_spoilt(enumerated: ModuleType, farm: Farm, tmp_path: Path) -> None:
-    for number, command in enumerate(name for name in enumerated.COMMANDS if name != SLOW):
+def test_the_files_are_good_before_they_are_spoilt(
+    enumerated: ModuleType, run: Path, farm: Farm, tmp_path: Path
+) -> None:
+    lines = [enumerated.Case(name, "", ".json", "", "") for name in enumerated.COMMANDS if name != SLOW]
+    one = enumerated.WORDS.index("1")
+    lines += [enumerated.WordCase(name.replace("<run>", "<good>"), one, run) for name in enumerated.RUN_COMMANDS]
+    for number, case in enumerate(lines):
         (tmp_path / str(number)).mkdir()
-        status, _, error = farm(*enumerated.Case(command, "", ".json", "", "").arguments(tmp_path / str(number)))
-        assert status == 0, (command, error)
+        status, _, error = farm(*case.arguments(tmp_path / str(number)))
+        assert status == 0, (case, error)
 
 
-def test_a_wrong_cell_is_one_sentence(enumerated: ModuleType, farm: Farm, tmp_path: Path) -> None:
-    assert found(enumerated, farm, tmp_path, 0, QUICK) == []
+def test_a_wrong_cell_is_one_sentence(enumerated: ModuleType, run: Path, farm: Farm, tmp_path: Path) -> None:
+    assert found(enumerated, run, farm, tmp_path, 0, QUICK) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("part", range(10))
-def test_a_wrong_cell_is_one_sentence_thousands(enumerated: ModuleType, farm: Farm, tmp_path: Path, part: int) -> None:
+def test_a_wrong_cell_is_one_sentence_thousands(
+    enumerated: ModuleType, run: Path, farm: Farm, tmp_path: Path, part: int
+) -> None:
     size = (ALL - QUICK) // 10
-    assert found(enumerated, farm, tmp_path, QUICK + part * size, QUICK + (part + 1) * size) == []
+    assert found(enumerated, run, farm, tmp_path, QUICK + part * size, QUICK + (part + 1) * size) == []
