@@ -3,47 +3,32 @@
 AlpacaEval's results live in the git repository tatsu-lab/alpaca_eval and its difficulties on the Hugging Face hub. The
 first fetch notes the commits that the two branches are at, and all files are theirs from then on. The repository's
 listing gives the git blob id of every file, which is a checksum: each file is verified when it arrives and again when
-it is read from the cache. A transfer that breaks goes on where it stopped, and a server that asks to wait is waited
-for. Everything lies below FARM_HOME/sources/<name>; with ``--offline`` (or HF_HUB_OFFLINE=1) only what is there is
-used.
-
-GITHUB_TOKEN, where it is set, goes to GitHub's own addresses alone; HF_ENDPOINT names another hub.
+it is read from the cache. Everything lies below FARM_HOME/sources/<name>; with ``--offline`` (or HF_HUB_OFFLINE=1) only
+what is there is used. HF_ENDPOINT names another hub.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import json
-import math
 import os
 import re
 import shutil
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from eval.published.transfer import download, opened
 from farm.base import progress
-from farm.base.addresses import sendable
 from farm.base.errors import UserError
 from farm.storage.old_artifacts import megabytes
 from farm.storage.store import home
 from farm.tables.hub import endpoint
 
-_CHUNK = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_GITHUB = ("api.github.com", "raw.githubusercontent.com")
-_PATIENCE = 300.0
-"""seconds that a server may ask to wait, in all, for one file"""
-_TRIES = 4
 
 
 @dataclass(frozen=True)
@@ -140,7 +125,7 @@ def fetch(source: Published, *, offline: bool = False, root: Path | None = None)
     with progress.task(f"fetching {source.name}", len(missing)) as task:
         for path in missing:
             sha = wanted[path]["sha"]
-            _download(source.file_url(path, listing["commit"]), folder / path, partial(_valid, sha=sha))
+            download(source.file_url(path, listing["commit"]), folder / path, partial(_valid, sha=sha))
             task.advance(note=path.split("/")[1] if "/" in path else path)
     difficulty = regulariser = None
     if source.length_control:
@@ -196,7 +181,7 @@ def _commit(source: Published, url: str) -> str:
 def _json(source: Published, url: str, key: str) -> Any:
     """What an answer has under a key."""
     try:
-        with _open(url) as answer:
+        with opened(url) as answer:
             data = json.load(answer)
         if data.get("truncated"):
             raise UserError(f"{source.name}: {url} answers with a truncated listing")
@@ -222,7 +207,7 @@ def _hub_files(source: Published, folder: Path, offline: bool) -> tuple[Path, Pa
         for path in missing:
             path.unlink(missing_ok=True)
             with progress.task(f"fetching {path.name}", 1):
-                _download(source.hub_url(path.name, commit), path, lambda p: p.stat().st_size > 0)
+                download(source.hub_url(path.name, commit), path, lambda p: p.stat().st_size > 0)
             # The hub names no checksum for plain files: what arrived first is kept to.
             _write(_note(path), _sha256(path).encode())
     return paths
@@ -254,102 +239,3 @@ def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(data)
     os.replace(temporary, path)
-
-
-def _headers(url: str) -> dict[str, str]:
-    """What goes with a request to this very address, and not with one that it redirects to."""
-    parts = urlsplit(url)
-    if not os.environ.get("GITHUB_TOKEN") or parts.scheme != "https" or parts.netloc not in _GITHUB:
-        return {}
-    return {"Authorization": f"Bearer {sendable('GITHUB_TOKEN')}"}
-
-
-def _open(url: str, start: int = 0) -> Any:
-    """The answer to a request, which is repeated where the server asks to wait or is in trouble."""
-    if not url.startswith(("https://", "http://")):
-        raise UserError(f"{url}: only http and https addresses are fetched")
-    request = urllib.request.Request(url, headers={"User-Agent": "feedback-farm"})  # noqa: S310 (see above)
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    for name, value in _headers(url).items():
-        request.add_unredirected_header(name, value)
-    waited = 0.0
-    for attempt in range(_TRIES):
-        last = attempt == _TRIES - 1
-        try:
-            return urllib.request.urlopen(request, timeout=60)  # noqa: S310
-        except urllib.error.HTTPError as error:
-            if error.code == 416 and start:
-                raise
-            pause = _pause(error, attempt)
-            if pause is None or last:
-                raise UserError(f"{url}: the server answers {error.code} {error.reason}") from error
-            waited += pause
-            if waited > _PATIENCE:
-                token = " or set GITHUB_TOKEN" if urlsplit(url).netloc in _GITHUB and not _headers(url) else ""
-                raise UserError(
-                    f"{url}: the server answers {error.code} and asks to wait {pause / 60:.0f} minutes; "
-                    f"run the command again then{token}, and it goes on"
-                ) from error
-            if pause >= 2:
-                progress.note(f"{urlsplit(url).netloc} asks to wait {pause:.0f} seconds")
-            time.sleep(pause)
-        except OSError as error:
-            if last:
-                reason = getattr(error, "reason", error)
-                raise UserError(f"{url}: cannot be reached ({reason}); use files on this machine instead") from error
-            time.sleep(0.2 * 2**attempt)
-    raise AssertionError  # the last attempt returns or raises
-
-
-def _pause(error: urllib.error.HTTPError, attempt: int) -> float | None:
-    """The seconds to wait before the same is asked again; None where that is of no use."""
-    limited = error.code == 429 or (error.code == 403 and error.headers.get("X-RateLimit-Remaining") == "0")
-    if not limited and error.code not in (500, 502, 503, 504):
-        return None
-    said = error.headers.get("Retry-After")
-    try:
-        if said is not None and not re.fullmatch(r"[\d.]+", said.strip()):
-            seconds = parsedate_to_datetime(said).timestamp() - time.time()
-        elif said is None and limited and (reset := error.headers.get("X-RateLimit-Reset")):
-            seconds = float(reset) - time.time()
-        else:
-            seconds = float(said or "nan")
-    except (ValueError, TypeError, OverflowError):
-        seconds = math.nan
-    return max(seconds, 1.0) if math.isfinite(seconds) else 0.5 * 2**attempt
-
-
-def _download(url: str, path: Path, valid: Callable[[Path], bool]) -> None:
-    """Bring a file; go on with a part that is there; the file appears whole and checked, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    wrong = 0
-    for attempt in range(_TRIES):
-        start = part.stat().st_size if part.is_file() else 0
-        try:
-            with _open(url, start) as answer:
-                resumed = start > 0 and answer.status == 206
-                with part.open("ab" if resumed else "wb") as file:
-                    shutil.copyfileobj(answer, file, _CHUNK)
-                expected = answer.headers.get("Content-Length")
-                whole = (start if resumed else 0) + int(expected) if expected is not None else None
-                if whole is not None and part.stat().st_size < whole:
-                    raise ConnectionError("the transfer broke off")
-        except urllib.error.HTTPError:  # nothing is left to resume: the part is the whole, or rubbish
-            pass
-        except (OSError, http.client.HTTPException) as error:
-            if getattr(error, "errno", None) == errno.ENOSPC:
-                raise UserError(f"{part}: the disk is full; make room, and the same command goes on") from error
-            if attempt == _TRIES - 1:
-                raise UserError(f"{url}: the transfer broke off; run the command again to go on") from error
-            time.sleep(0.2 * 2**attempt)
-            continue
-        if valid(part):
-            os.replace(part, path)
-            return
-        part.unlink(missing_ok=True)
-        wrong += 1
-        if wrong == 2:
-            break
-    raise UserError(f"{url}: what arrives does not match its checksum")

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.published import fetch, sources
+from eval.published import fetch, sources, transfer
 from eval.published.board import board
 from eval.published.comparison import compare
 from eval.published.quick_json import Reader
@@ -245,7 +245,7 @@ def _online(monkeypatch):
 @pytest.fixture
 def pauses(monkeypatch) -> list[float]:
     waited: list[float] = []
-    monkeypatch.setattr(fetch.time, "sleep", waited.append)
+    monkeypatch.setattr(transfer.time, "sleep", waited.append)
     return waited
 
 
@@ -313,7 +313,7 @@ def test_a_server_that_asks_to_wait_is_waited_for(home_of_data, tmp_path, pauses
     for odd in ("nan", "-5", "1e400", "soon", ""):
         handler.busy.append((429, {"Retry-After": odd}))
         pauses.clear()
-        fetch._open(source.commit_url()).close()
+        transfer.opened(source.commit_url()).close()
         assert len(pauses) == 1 and 0 < pauses[0] <= 5
 
 
@@ -345,7 +345,7 @@ def test_githubs_token_goes_to_github_alone(home_of_data, tmp_path, monkeypatch)
     with_token = {"Authorization": "Bearer ghp_secret"}
     real = fetch.PUBLISHED["alpaca_eval_2"]
     for url in (real.commit_url(), real.listing_url("1" * 40), real.file_url("a", "1" * 40)):
-        assert fetch._headers(url) == with_token
+        assert transfer.headers(url) == with_token
     for url in (
         real.hub_commit_url(),
         real.hub_url("a", "3" * 40),
@@ -355,15 +355,15 @@ def test_githubs_token_goes_to_github_alone(home_of_data, tmp_path, monkeypatch)
         "https://evil.org/api.github.com",
         "https://api.github.com:444/a",
     ):
-        assert fetch._headers(url) == {}
+        assert transfer.headers(url) == {}
 
 
 def test_a_redirect_gets_no_token(home_of_data, monkeypatch):
     handler, source = home_of_data
     elsewhere = f"{source.listing}/repos/o/r/commits/main"
     handler.busy.append((302, {"Location": elsewhere.replace("127.0.0.1", "localhost")}))
-    monkeypatch.setattr(fetch, "_headers", lambda url: {"Authorization": "Bearer ghp_secret"})
-    fetch._open(source.commit_url()).close()
+    monkeypatch.setattr(transfer, "headers", lambda url: {"Authorization": "Bearer ghp_secret"})
+    transfer.opened(source.commit_url()).close()
     assert handler.authorizations == ["Bearer ghp_secret", None]
 
 
@@ -421,7 +421,7 @@ def test_published_lengths_may_be_off_by_two_and_not_by_184():
 def test_a_token_with_a_line_end_is_refused_and_not_repeated(monkeypatch):
     monkeypatch.setenv("GITHUB_TOKEN", "ghp_secret1234567890\n")
     with pytest.raises(UserError, match="GITHUB_TOKEN") as caught:
-        fetch._headers("https://api.github.com/repos/x/y")
+        transfer.headers("https://api.github.com/repos/x/y")
     assert "ghp_" not in str(caught.value)
 
 
@@ -444,6 +444,6 @@ def test_a_listing_that_breaks_while_it_is_read_is_one_sentence(monkeypatch, ans
         def read(self, *_):
             raise answer
 
-    monkeypatch.setattr(fetch, "_open", lambda url: Broken())
+    monkeypatch.setattr(fetch, "opened", lambda url: Broken())
     with pytest.raises(UserError, match=said):
         fetch._json(fetch.PUBLISHED["alpaca_eval_1"], "https://api.github.com/x", "sha")
