@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from eval.published.transfer import download, opened
-from farm.base import progress
+from farm.base import files, progress
 from farm.base.errors import UserError
 from farm.storage.old_artifacts import megabytes
 from farm.storage.store import home
@@ -158,15 +158,15 @@ def _listing(source: Published, folder: Path, offline: bool) -> dict[str, Any]:
     commit = _commit(source, source.commit_url())
     url = source.listing_url(commit)
     try:
-        files = {
+        listed = {
             e["path"]: {"sha": e["sha"], "size": e.get("size", 0)}
             for e in _json(source, url, "tree")
             if e["type"] == "blob"
         }
     except (KeyError, TypeError) as error:
         raise UserError(f"{source.name}: {url} does not answer with a listing") from error
-    out = {"commit": commit, "files": files}
-    _write(path, json.dumps(out).encode())
+    out = {"commit": commit, "files": listed}
+    files.write_text(path, json.dumps(out))
     return out
 
 
@@ -203,13 +203,13 @@ def _hub_files(source: Published, folder: Path, offline: bool) -> tuple[Path, Pa
         commit = note.read_text(errors="replace").strip() if note.is_file() else ""
         if not _COMMIT.fullmatch(commit):  # earlier versions fetched from the branch, which moves
             commit, missing = _commit(source, source.hub_commit_url()), list(paths)
-            _write(note, commit.encode())
+            files.write_text(note, commit)
         for path in missing:
             path.unlink(missing_ok=True)
             with progress.task(f"fetching {path.name}", 1):
                 download(source.hub_url(path.name, commit), path, lambda p: p.stat().st_size > 0)
             # The hub names no checksum for plain files: what arrived first is kept to.
-            _write(_note(path), _sha256(path).encode())
+            files.write_text(_note(path), _sha256(path))
     return paths
 
 
@@ -232,10 +232,3 @@ def _valid(path: Path, sha: str) -> bool:
         return False
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == sha
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -124,7 +124,7 @@ def _tried(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         with _beside(folder / "tried") as tried:
             tried.write_bytes(bytes(_TRIED))
-            _sync(tried)
+            sync(tried)
         yield
     finally:
         for place in missing:
@@ -150,7 +150,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield new
             if before is not None:
                 new.chmod(stat.S_IMODE(before.st_mode))
-            _sync(new)
+            sync(new)
             os.replace(new, place)
 
 
@@ -170,7 +170,8 @@ def _beside(path: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, on the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from farm.base import progress
+from farm.base import files, progress
 
 NOTE = "files.json"
 _UNFINISHED = re.compile(r"\..+\.farm-[a-z0-9_]{8}")
@@ -43,7 +43,7 @@ def written(folder: Path, again: bool = False) -> Iterator[Path]:
                 os.rename(new, folder)
         else:
             os.rename(new, folder)
-        _sync(folder.parent)
+        files.sync(folder.parent)
 
 
 @contextlib.contextmanager
@@ -87,8 +87,8 @@ def flaw(folder: Path, contents: bool = True) -> str | None:
     Sizes are always compared; ``contents`` says whether files are read, which takes a second or so a gigabyte.
     """
     try:
-        files = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-        noted = [(str(name), int(size), str(digest)) for name, (size, digest) in files.items()]
+        written_down = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        noted = [(str(name), int(size), str(digest)) for name, (size, digest) in written_down.items()]
     except FileNotFoundError:
         return f"{NOTE} is missing"
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
@@ -119,11 +119,11 @@ def whole(folder: Path) -> bool:
 def _seal(folder: Path) -> None:
     """Write down all files of a folder, and see that they are on the disk."""
     paths = sorted(p for p in folder.rglob("*") if not p.is_symlink())
-    files = {str(p.relative_to(folder)): (p.stat().st_size, _digest(p)) for p in paths if p.is_file()}
+    sealed = {str(p.relative_to(folder)): (p.stat().st_size, _digest(p)) for p in paths if p.is_file()}
     note = folder / NOTE
-    note.write_text(json.dumps(files, indent=0), encoding="utf-8")
+    note.write_text(json.dumps(sealed, indent=0), encoding="utf-8")
     for path in (*paths, note, folder):
-        _sync(path)
+        files.sync(path)
 
 
 def _digest(path: Path) -> str:
@@ -133,12 +133,3 @@ def _digest(path: Path) -> str:
         if known not in _known:
             _known[known] = hashlib.file_digest(file, "sha256").hexdigest()
         return _known[known]
-
-
-def _sync(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
