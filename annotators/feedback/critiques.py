@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from annotators.feedback.roles import said_by
 from annotators.feedback.utility import look
 from farm.base import rng
+from farm.base.bounds import Share, check
 from farm.roles.protocols import Features
 
 Floats = NDArray[np.float64]
@@ -70,11 +71,10 @@ class PersonCritic:
     scale: float = 4.0
     threshold: float = 0.1
     intent: Intent = "constructive"
-    deception: float = 0.0
+    deception: Share = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.deception <= 1:
-            raise ValueError(f"deception = {self.deception} must lie between 0 and 1")
+        check(self)
         if self.intent == "constructive" and self.deception:
             raise ValueError("a constructive critic does not deceive: choose another `intent`")
 

@@ -15,6 +15,7 @@ import pandas as pd
 from annotators.feedback.roles import said_by
 from annotators.feedback.utility import look
 from farm.base import rng
+from farm.base.bounds import NotNegative, check
 from farm.roles.protocols import Features
 
 
@@ -26,13 +27,11 @@ class PersonRanker:
     name: str = "ranker"
     weights: dict[str, float] | None = None
     """default: the gold weights"""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     latent: float = 0.0
     """utility of one unit of latent quality, where no feature tells"""
 
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature = {self.temperature} must not be negative")
+    __post_init__ = check
 
     def rank(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         size = groups["outputs"].map(len).to_numpy()

@@ -20,6 +20,7 @@ from annotators.feedback.roles import both_sides, implied, said_by
 from annotators.feedback.utility import look
 from annotators.noise.wrapping import unannotated
 from farm.base import rng
+from farm.base.bounds import NotNegative, Several, check
 from farm.roles.protocols import Features
 from farm.tables.records import annotation_table
 
@@ -40,23 +41,19 @@ class PersonRater:
     """default: the gold weights"""
     aspects: dict[str, dict[str, float]] | None = None
     """aspect -> weights: each is rated by itself, and the score is their mean"""
-    levels: int = 7
+    levels: Several = 7
     middle: float = 4.0
     """μ: the rating of an output of utility ``centre``"""
     centre: float = 0.0
     """u₀"""
     slope: float = 1.0
     """c: levels a unit of utility"""
-    noise: float = 0.7
+    noise: NotNegative = 0.7
     """s_r, in levels"""
     latent: float = 0.0
     """utility of one unit of latent quality, where no feature tells"""
 
-    def __post_init__(self) -> None:
-        if self.levels < 2:
-            raise ValueError(f"levels = {self.levels} must be at least 2")
-        if self.noise < 0:
-            raise ValueError(f"noise = {self.noise} must not be negative")
+    __post_init__ = check
 
     def rate(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         seen = look(self.features, outputs)

@@ -19,6 +19,7 @@ from scipy.special import expit
 from annotators.feedback.roles import said_by
 from annotators.feedback.utility import look
 from farm.base import rng
+from farm.base.bounds import Positive, check
 from farm.roles.protocols import Features
 
 
@@ -32,7 +33,7 @@ class PersonReactor:
     """default: the gold weights"""
     threshold: float = 0.0
     """u₀: the utility of an output that is liked half of the time"""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     base: float = -1.0
     """b: log-odds of a reaction"""
     by_like: float = 0.5
@@ -42,9 +43,7 @@ class PersonReactor:
     latent: float = 0.0
     """utility of one unit of latent quality, where no feature tells"""
 
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature = {self.temperature} must be positive")
+    __post_init__ = check
 
     def react(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         seen = look(self.features, outputs)

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.llm import backends, prompt, verdicts
-from annotators.llm.completion import Completion, Request, check_sampling
+from annotators.llm.completion import Completion, Request
 from annotators.llm.labels import of_stored
 from annotators.llm.prompt import Form
 from annotators.llm.question import Answer, Question
@@ -31,6 +31,7 @@ from annotators.llm.session import current
 from annotators.noise.both_orders import BothOrders
 from annotators.noise.wrapping import unannotated
 from farm.base import rng
+from farm.base.bounds import Count, Natural, NotNegative, check
 from farm.storage.store import Store
 from farm.tables.records import PairIds, annotation_table, in_random_order
 
@@ -54,13 +55,13 @@ class LLMAnnotator:
     """another server that speaks the provider's API"""
     key: str | None = None
     """the environment variable of that server's key; the provider's own key goes to the provider alone"""
-    temperature: float | None = 0.0
+    temperature: NotNegative | None = 0.0
     """None leaves it to the server; with log-probabilities it is applied here, to the verdict alone"""
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     """of the answer; by default what the prompt's form of verdict needs"""
-    thinking: int = 0
+    thinking: Natural = 0
     """tokens of room for a model that thinks before it answers"""
-    batch: int = 1
+    batch: Count = 1
     """pairs in one prompt"""
     order: Literal["given", "random", "both"] = "given"
     """given: the first output of a row is shown first (`farm annotate` and experiments put rows in random order
@@ -77,9 +78,7 @@ class LLMAnnotator:
     """where answers are kept; by default the store in the program's home"""
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch = {self.batch} must be at least 1")
-        check_sampling(self.temperature, self.max_tokens, self.thinking)
+        check(self)
         provider, _ = backends.split(self.model)
         backends.check(provider, self.base_url, self.key)
         template = prompt.load(self.prompt)

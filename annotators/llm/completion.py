@@ -49,16 +49,6 @@ class Request:
         return {k: v for k, v in vars(self).items() if k != "allowed" and (k != "thinking" or v)}
 
 
-def check_sampling(temperature: float | None, max_tokens: int | None, thinking: int = 0) -> None:
-    """Refuse settings of a request that no model has. Raises ValueError."""
-    if temperature is not None and not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature = {temperature} must be a number and not negative")
-    if max_tokens is not None and max_tokens < 1:
-        raise ValueError(f"max_tokens = {max_tokens} must be at least 1")
-    if thinking < 0:
-        raise ValueError(f"thinking = {thinking} must not be negative")
-
-
 @dataclass(frozen=True)
 class Completion:
     """What the model said."""

@@ -16,11 +16,12 @@ import pandas as pd
 
 from annotators.feedback.roles import both_sides, implied
 from annotators.llm import backends, verdicts
-from annotators.llm.completion import Request, check_sampling
+from annotators.llm.completion import Request
 from annotators.llm.prompt import Item, Task, load
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
 from annotators.noise.wrapping import unannotated
+from farm.base.bounds import Count, NotNegative, check
 from farm.storage.store import Store
 from farm.tables.records import annotation_table
 
@@ -37,8 +38,8 @@ class _Asker:
     base_url: str | None = None
     key: str | None = None
     """the environment variable of that server's key"""
-    temperature: float | None = 0.0
-    max_tokens: int = 400
+    temperature: NotNegative | None = 0.0
+    max_tokens: Count = 400
     persona: str = ""
     effort: str | None = None
     store: Store | None = field(default=None, compare=False, repr=False)
@@ -46,7 +47,7 @@ class _Asker:
     task: Task = field(default="rating", init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_sampling(self.temperature, self.max_tokens)
+        check(self)
         provider, _ = backends.split(self.model)
         backends.check(provider, self.base_url, self.key)
         template = load(self.prompt)

@@ -20,6 +20,7 @@ from annotators.llm.annotator import LLMAnnotator
 from annotators.noise.coins import Unit
 from annotators.noise.wrapping import description
 from annotators.people.pool import Pool
+from farm.base.bounds import Count, Natural, NotNegative
 from farm.base.errors import nearest
 from farm.storage.store import Store
 
@@ -32,10 +33,10 @@ class Role:
 
     model: str
     """``provider/name``"""
-    temperature: float | None = 1.0
+    temperature: NotNegative | None = 1.0
     """None where the model accepts none"""
     effort: str | None = None
-    thinking: int = 0
+    thinking: Natural = 0
     """tokens of room to think before the answer"""
     base_url: str | None = None
     key: str | None = None
@@ -51,9 +52,9 @@ class Member:
     model: str
     """a role"""
     prompt: str = "plain"
-    batch: int = 1
+    batch: Count = 1
     persona: str = ""
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class LLMPool:
     """with ``model``: the server it is on"""
     key: str | None = None
     """with ``base_url``: the environment variable of its key"""
-    temperature: float | None = 1.0
+    temperature: NotNegative | None = 1.0
     """with ``model``: its temperature"""
     assign: Unit = "pair"
     name: str = "pool"

@@ -16,6 +16,7 @@ from scipy.special import expit
 from annotators.noise.coins import with_coins
 from annotators.noise.wrapping import name_of
 from farm.base import rng
+from farm.base.bounds import NotNegative, check
 from farm.roles.protocols import Annotator
 from farm.tables.records import PairIds
 
@@ -26,12 +27,11 @@ class Ability:
 
     annotator: Annotator
     ability: float = 1.0
-    easiness_spread: float = 1.0
+    easiness_spread: NotNegative = 1.0
     name: str = ""
 
     def __post_init__(self) -> None:
-        if self.easiness_spread < 0:
-            raise ValueError(f"easiness_spread = {self.easiness_spread} must not be negative")
+        check(self)
         if not self.name:
             object.__setattr__(self, "name", f"ability {self.ability:g} of {name_of(self.annotator)}")
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from annotators.noise.coins import with_coins
 from annotators.noise.wrapping import name_of
+from farm.base.bounds import Share, check
 from farm.roles.protocols import Annotator
 
 
@@ -29,15 +30,12 @@ class Expertise:
     """
 
     annotator: Annotator
-    rates: dict[str, float]
-    other: float = 0.25
+    rates: dict[str, Share]
+    other: Share = 0.25
     column: str = "topic"
     words: dict[str, list[str]] | None = None
 
-    def __post_init__(self) -> None:
-        for topic, rate in {**self.rates, "other": self.other}.items():
-            if not 0 <= rate <= 1:
-                raise ValueError(f"the rate {rate} of {topic} must lie between 0 and 1")
+    __post_init__ = check
 
     @property
     def name(self) -> str:

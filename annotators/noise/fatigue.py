@@ -16,6 +16,7 @@ import pandas as pd
 from annotators.noise.coins import with_coins
 from annotators.noise.wrapping import name_of
 from farm.base import rng
+from farm.base.bounds import Count, Positive, Share, check
 from farm.roles.protocols import Annotator
 from farm.tables.records import PairIds
 
@@ -27,18 +28,12 @@ class Fatigue:
     """Answers at random with a probability that rises through a session of ``session`` pairs."""
 
     annotator: Annotator
-    fresh: float = 0.0
-    tired: float = 0.4
-    patience: float = 40.0
-    session: int = 100
+    fresh: Share = 0.0
+    tired: Share = 0.4
+    patience: Positive = 40.0
+    session: Count = 100
 
-    def __post_init__(self) -> None:
-        for key in ("fresh", "tired"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key} = {getattr(self, key)} must lie between 0 and 1")
-        for key in ("patience", "session"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"{key} = {getattr(self, key)} must be positive")
+    __post_init__ = check
 
     @property
     def name(self) -> str:

@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from annotators.noise.coins import Unit
 from annotators.people.logit import LogitAnnotator
 from annotators.people.pool import Pool
 from farm.base import rng
+from farm.base.bounds import Count, NotNegative, Positive, Share, check
 from farm.roles.protocols import Features, World
 
 _TYPICAL_TEXTS = 500
@@ -38,18 +39,18 @@ class Group(BaseModel):
     """People with the same habits; all but ``share`` and ``flip`` in logits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    share: float = Field(default=1.0, gt=0)
+    share: Positive = 1.0
     """of the votes; shares are scaled to add up to 1"""
-    spread: float = Field(default=1.0, ge=0)
+    spread: NotNegative = 1.0
     """standard deviation of the margins: 0 is a coin, large is sure of itself"""
     utility: float = 0.0
     """weight of the utility by the features, for a difference of the usual size"""
     position_bias: float = 0.0
     length_bias: float = 0.0
     list_bias: float = 0.0
-    tie_width: float = Field(default=0.0, ge=0)
+    tie_width: NotNegative = 0.0
     """η of Rao and Kupper"""
-    flip: float = Field(default=0.0, ge=0, le=1)
+    flip: Share = 0.0
     """above 1/2 an adversary"""
 
 
@@ -64,16 +65,16 @@ class Crowd:
     features: Features
     groups: list[Group]
     name: str = "crowd"
-    size: int = 50
+    size: Count = 50
     seed: int = 0
     """keys who belongs to which group"""
-    length_scale: float = 15.0
+    length_scale: Positive = 15.0
     """words"""
-    utility_scale: float = 1.0
+    utility_scale: Positive = 1.0
     """standard deviation of the utility differences of pairs, where the crowd was calibrated"""
-    opinion_spread: float = 0.0
+    opinion_spread: NotNegative = 0.0
     """each person's own lasting opinion of a pair, in logits (test-retest agreement)"""
-    tie_spread: float = 0.0
+    tie_spread: NotNegative = 0.0
     """how much pairs differ in inviting a tie (annotators/people/logit.py)"""
     truth: bool | None = None
     """whether the utility is the margin; by default where the truth of the world is known"""
@@ -81,13 +82,11 @@ class Crowd:
     assign: Unit = "pair"
 
     def __post_init__(self) -> None:
+        check(self)
         if not self.groups:
             raise ValueError("a crowd needs at least one group")
         if self.size < len(self.groups):
             raise ValueError(f"size = {self.size} is too small for {len(self.groups)} groups")
-        for key in ("size", "length_scale", "utility_scale"):
-            if getattr(self, key) <= 0:
-                raise ValueError(f"{key} = {getattr(self, key)} must be positive")
         _ = self.pool  # a wrong parameter shows here, not at the first pair
 
     def description(self) -> dict[str, Any]:

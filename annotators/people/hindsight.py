@@ -19,6 +19,7 @@ import pandas as pd
 from annotators.noise.wrapping import merged, unannotated
 from annotators.people.logit import LogitAnnotator
 from farm.base import rng
+from farm.base.bounds import Positive, Share, check
 from farm.roles.protocols import Features
 from farm.tables.records import PairIds
 
@@ -35,15 +36,14 @@ class Hindsight:
     foresight_weights: dict[str, float]
     hindsight_weights: dict[str, float] | None = None
     """default: the gold weights"""
-    hindsight: float = 1.0
+    hindsight: Share = 1.0
     """λ: the weight of the outcome, or the share of pairs whose outcome is seen"""
     blend: bool = False
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     name: str = "hindsight"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.hindsight <= 1:
-            raise ValueError(f"hindsight = {self.hindsight} must lie between 0 and 1")
+        check(self)
         _ = self.blended
 
     @cached_property

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from annotators.people.logit import LogitAnnotator
 from farm.base import progress
+from farm.base.bounds import Count, Positive, check
 from farm.roles.protocols import Features
 from farm.storage.store import Entry, Store, address
 
@@ -52,17 +53,17 @@ class LikelihoodAnnotator:
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """hub id or local folder of a causal language model"""
     score: Score = "pmi"
-    temperature: float | None = None
+    temperature: Positive | None = None
     """score that makes one unit of logit; by default 5 nats for pmi, .3 nats a token for mean"""
     greedy: bool = False
     position_bias: float = 0.0
     length_bias: float = 0.0
     """needs ``features``"""
-    length_scale: float = 15.0
+    length_scale: Positive = 15.0
     list_bias: float = 0.0
     """needs ``features``"""
     name: str = "likelihood"
-    response_tokens: int = 512
+    response_tokens: Count = 512
     """tokens of an output that are read"""
     dtype: str = "float32"
     """of the weights; "bfloat16" is faster and coarser"""
@@ -72,9 +73,8 @@ class LikelihoodAnnotator:
     """keeps the likelihoods of each distinct text"""
 
     def __post_init__(self) -> None:
+        check(self)
         _ = self.logit_annotator
-        if self.response_tokens < 1:
-            raise ValueError(f"response_tokens = {self.response_tokens} must be at least 1")
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         return self.logit_annotator.annotate(pairs, seed=seed, replicate=replicate)

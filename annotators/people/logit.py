@@ -38,6 +38,7 @@ from annotators.noise.wrapping import unannotated
 from annotators.people import channel
 from annotators.people.pair_features import Floats, PairFeatures, Rows
 from farm.base import rng
+from farm.base.bounds import NotNegative, Positive, Share, check
 from farm.roles.protocols import Features
 from farm.tables.records import PairIds, annotation_table
 
@@ -56,12 +57,12 @@ class LogitAnnotator:
     """keys the draws, and stands in the column ``annotator``"""
     weights: dict[str, float] | None = None
     """utility weight of each feature; features not named weigh nothing. Default: the gold weights of the features"""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """utility that makes one unit of logit: towards 0 an oracle, towards infinity a coin"""
     position_bias: float = 0.0
     """logit added for the output shown first"""
     length_bias: float = 0.0
-    length_scale: float = 15.0
+    length_scale: Positive = 15.0
     """words at which the length bias begins to saturate (shape "tanh")"""
     length_shape: Literal["tanh", "log"] = "tanh"
     list_bias: float = 0.0
@@ -74,36 +75,25 @@ class LogitAnnotator:
     """the generator that is the annotator's own model; by default the annotator's name"""
     sycophancy: float = 0.0
     """needs the columns ``agreement_1`` and ``agreement_2``, or a feature ``agreement``"""
-    latent_spread: float = 0.0
+    latent_spread: NotNegative = 0.0
     """standard deviation σ of the margin that latent qualities give a pair, in logits; no seed changes a quality"""
-    opinion_spread: float = 0.0
+    opinion_spread: NotNegative = 0.0
     """standard deviation τ of the margin that the annotator's own opinions give a pair, in logits"""
-    opinion_persistence: float = 1.0
+    opinion_persistence: Share = 1.0
     """correlation ρ of the opinions of one replicate and the next"""
     link: channel.Link = "logistic"
     ties: channel.TieModel = "band"
-    tie_width: float = 0.0
+    tie_width: NotNegative = 0.0
     """half-width δ of the band, ln θ of Rao and Kupper, or ν of Davidson; 0 is no ties"""
-    tie_spread: float = 0.0
+    tie_spread: NotNegative = 0.0
     """standard deviation of the logarithm of the tie width from pair to pair: some pairs invite "equal" from all"""
-    flip: float = 0.0
-    lapse: float = 0.0
+    flip: Share = 0.0
+    lapse: Share = 0.0
     greedy: bool = False
     """give the likeliest answer instead of a draw"""
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature = {self.temperature} must be positive; `greedy: true` is the limit of 0")
-        if self.length_scale <= 0:
-            raise ValueError(f"length_scale = {self.length_scale} must be positive")
-        if self.tie_width < 0:
-            raise ValueError(f"tie_width = {self.tie_width} must not be negative")
-        for key in ("latent_spread", "opinion_spread", "tie_spread"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} = {getattr(self, key)} must not be negative")
-        for key in ("flip", "lapse", "opinion_persistence"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key} = {getattr(self, key)} must lie between 0 and 1")
+        check(self)
         if self.greedy and (self.flip or self.lapse):
             raise ValueError("a greedy annotator draws nothing, so `flip` and `lapse` cannot act; wrap it in Flip")
 

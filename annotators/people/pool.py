@@ -18,6 +18,7 @@ from annotators.noise.coins import Unit
 from annotators.noise.wrapping import merged, name_of, unannotated
 from annotators.people.logit import LogitAnnotator, judge
 from farm.base import rng
+from farm.base.bounds import Count, NotNegative, Positive, Share, check
 from farm.roles.protocols import Annotator, Features
 from farm.tables.records import PairIds
 
@@ -80,36 +81,32 @@ class PersonaPool:
     """
 
     features: Features
-    size: int = 13
+    size: Count = 13
     seed: int = 0
     name: str = "persona"
     """people are called after it, the seed and their number, as in persona-0-07"""
     weights: dict[str, float] | None = None
     """the centre of the population; default: the gold weights of the features"""
-    spread: float = 0.35
-    temperature: float = 0.8
-    temperature_spread: float = 0.3
+    spread: NotNegative = 0.35
+    temperature: Positive = 0.8
+    temperature_spread: NotNegative = 0.3
     position_bias: float = 0.0
-    position_bias_spread: float = 0.0
+    position_bias_spread: NotNegative = 0.0
     length_bias: float = 0.0
-    length_bias_spread: float = 0.4
-    length_scale: float = 15.0
+    length_bias_spread: NotNegative = 0.4
+    length_scale: Positive = 15.0
     list_bias: float = 0.0
-    list_bias_spread: float = 0.0
+    list_bias_spread: NotNegative = 0.0
     cycle: float = 0.0
     self_enhancement: float = 0.0
     own_generator: str = ""
     sycophancy: float = 0.0
-    lapse: float = 0.0
-    tie_width: float = 0.0
+    lapse: Share = 0.0
+    tie_width: NotNegative = 0.0
     assign: Unit = "pair"
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size = {self.size} must be at least 1")
-        for key in ("spread", "temperature_spread", "position_bias_spread", "length_bias_spread", "list_bias_spread"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} = {getattr(self, key)} must not be negative")
+        check(self)
         _ = self.pool  # a wrong parameter shows here, not at the first pair
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:

@@ -30,6 +30,7 @@ from eval.ranks import ranking
 from eval.ranks.true_ranks import correlation_intervals, joint_covariance
 from eval.rates.multiple import all_differences, holm, max_t
 from eval.rates.winrate import discrete, missing_by_status, scores
+from farm.base.bounds import Confidence, Count, check
 from farm.base.errors import UserError
 from farm.roles.protocols import Comparison
 from farm.statistics.uncertainty import SHARE, JointMeans, difference_limits, joint_means, p_values
@@ -44,14 +45,10 @@ class Leaderboard:
         rounds: bootstrap rounds for ranks and correlations.
     """
 
-    confidence: float = 0.95
-    rounds: int = 2000
+    confidence: Confidence = 0.95
+    rounds: Count = 2000
 
-    def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence {self.confidence} must lie between 0 and 1")
-        if self.rounds < 1:
-            raise ValueError("rounds must be at least 1")
+    __post_init__ = check
 
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
         """The three tables. Raises UserError when the judge's annotations are absent or name an unknown method."""

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from eval.ranks import ranking, true_ranks
 from eval.rates.multiple import all_differences, benjamini_hochberg, holm
 from eval.rates.winrate import scores
+from farm.base.bounds import Confidence, Count, check
 from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Comparison, Replication
 from farm.statistics.two_ways import Crossed, crossed, error_covariance, interval
@@ -53,14 +54,10 @@ class Replicates:
         rounds: bootstrap rounds for ranks and correlations.
     """
 
-    confidence: float = 0.95
-    rounds: int = 1000
+    confidence: Confidence = 0.95
+    rounds: Count = 1000
 
-    def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence {self.confidence} must lie between 0 and 1")
-        if self.rounds < 1:
-            raise ValueError("rounds must be at least 1")
+    __post_init__ = check
 
     def aggregate(self, replication: Replication) -> dict[str, pd.DataFrame]:
         """The five tables. Raises UserError for a folder without tables."""

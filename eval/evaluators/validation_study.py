@@ -38,6 +38,7 @@ from eval.evaluators.replicates import Replicated, correlations
 from eval.ranks import ranking
 from eval.rates.multiple import all_differences, holm
 from farm.base import rng
+from farm.base.bounds import Confidence, Count, check
 from farm.base.errors import UserError
 from farm.experiments import run_tables
 from farm.experiments.run_folder import HUMAN_PRICE
@@ -87,14 +88,10 @@ class ValidationStudy:
     human: str = "human"
     simulated_judge: str = "judge"
     human_judge: str = "humans"
-    confidence: float = 0.95
-    rounds: int = 1000
+    confidence: Confidence = 0.95
+    rounds: Count = 1000
 
-    def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence {self.confidence} must lie between 0 and 1")
-        if self.rounds < 1:
-            raise ValueError("rounds must be at least 1")
+    __post_init__ = check
 
     def aggregate(self, replication: Replication) -> dict[str, pd.DataFrame]:
         """All tables. Raises UserError where the sweep or the judges are not those of a validation."""

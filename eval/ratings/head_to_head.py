@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.base.bounds import Confidence, check
 from farm.base.errors import UserError
 from farm.roles.protocols import Annotator, Comparison, Evaluator
 from farm.statistics.best_response import best_response, gap
@@ -51,12 +52,10 @@ class HeadToHead:
 
     judge: Annotator
     evaluator: Evaluator
-    confidence: float = 0.95
+    confidence: Confidence = 0.95
     best_responses: bool = True
 
-    def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence {self.confidence} must lie between 0 and 1")
+    __post_init__ = check
 
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
         """All tables. Raises UserError where a method has one answer to an instruction only."""

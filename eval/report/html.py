@@ -35,6 +35,7 @@ from eval.report import (
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
 from farm.base import files
+from farm.base.bounds import Natural, check
 
 HERE = Path(__file__).parent
 
@@ -47,11 +48,9 @@ class Html:
         examples: how many held-out instructions are shown with all their answers, drawn at random.
     """
 
-    examples: int = 20
+    examples: Natural = 20
 
-    def __post_init__(self) -> None:
-        if self.examples < 0:
-            raise ValueError("examples must not be negative")
+    __post_init__ = check
 
     def write(self, run: Path) -> Path:
         """Write the report into the run folder, in the place of an earlier one.

@@ -33,6 +33,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from farm.base import addresses
+from farm.base.bounds import Count, Positive, check
 from farm.base.errors import UserError, shown
 from farm.engines.vllm import check_whole, seeds
 from farm.engines.weights import Folder, Held, Stamp, base_parameters, fingerprint, write_model
@@ -64,15 +65,14 @@ class Server:
     key: str | None = None
     hand_over: Literal["reload", "adapter", "none"] = "reload"
     folder: str | None = None
-    parallel: int = 32
-    timeout: float = 600.0
+    parallel: Count = 32
+    timeout: Positive = 600.0
 
     def __post_init__(self) -> None:
+        check(self)
         addresses.checked(self.url, "url")
         if self.key is not None:
             addresses.check_key(self.key, self.url)
-        if self.parallel < 1:
-            raise ValueError("parallel must be at least 1")
 
     def write(self, writer: Writer, request: Request) -> Written:
         """As :meth:`farm.roles.protocols.SamplingEngine.write`.

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from farm.base.bounds import Count, check
 from farm.engines.sampling import write
 from farm.roles.protocols import Request, Writer, Written
 
@@ -20,11 +21,9 @@ class Transformers:
     """
 
     own: ClassVar[bool] = True
-    rows_at_once: int = 512
+    rows_at_once: Count = 512
 
-    def __post_init__(self) -> None:
-        if self.rows_at_once < 1:
-            raise ValueError("rows_at_once must be at least 1")
+    __post_init__ = check
 
     def write(self, writer: Writer, request: Request) -> Written:
         with torch.inference_mode():

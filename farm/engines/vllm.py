@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.bounds import Count, Natural, Positive, PositiveShare, check
 from farm.base.errors import UserError, need
 from farm.engines import children
 from farm.engines.weights import Folder, Stamp, base_parameters, write_model
@@ -53,14 +54,16 @@ class VLLM:
     """
 
     own: ClassVar[bool] = False
-    memory: float = 0.4
-    cache_gigabytes: float | None = None
-    context: int | None = None
+    memory: PositiveShare = 0.4
+    cache_gigabytes: Positive | None = None
+    context: Count | None = None
     eager: bool = True
-    tensor_parallel: int = 1
-    lora_rank: int = 0
-    rows_at_once: int = 256
+    tensor_parallel: Count = 1
+    lora_rank: Natural = 0
+    rows_at_once: Count = 256
     options: dict[str, Any] | None = None
+
+    __post_init__ = check
 
     def write(self, writer: Writer, request: Request) -> Written:
         """As :meth:`farm.roles.protocols.SamplingEngine.write`.

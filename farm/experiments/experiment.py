@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from farm.base.bounds import Count, Natural, NotNegative, Positive, Share
 from farm.base.errors import UserError, nearest
 from farm.experiments import presets, sweeps
 from farm.experiments.sweeps import Label
@@ -35,15 +36,15 @@ _NOT_ROLES = {"annotator"}
 class Sizes(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    demonstrations: int = Field(default=2000, ge=0)
+    demonstrations: Natural = 2000
     """instructions with a demonstration, for SFT"""
-    pairs: int = Field(default=2000, ge=1)
+    pairs: Count = 2000
     """annotated pairs of SFT responses"""
-    prompts: int = Field(default=1000, ge=1)
+    prompts: Count = 1000
     """unlabelled instructions that methods may sample for"""
-    evaluation: int = Field(default=200, ge=1)
+    evaluation: Count = 200
     """held-out instructions"""
-    samples: int = Field(default=4, ge=1)
+    samples: Count = 4
     """answers to each held-out instruction, of every method"""
 
 
@@ -52,8 +53,8 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0)
+    cpus: Positive = 1
+    gpus: NotNegative = 0
 
 
 class Experiment(BaseModel):
@@ -85,15 +86,15 @@ class Experiment(BaseModel):
     """name in the table -> method; a name alone means the named config"""
     judges: dict[str, Spec] = {"judge": "evaluation"}
     """role -> annotator; `judge` ranks the leaderboard, others (humans, gold) are compared with it"""
-    least_verdicts: float = Field(default=0.8, ge=0, le=1)
+    least_verdicts: Share = 0.8
     """share of the pairs with different outputs on which a judge must give a verdict, or its judgement fails"""
     sizes: Sizes = Field(default_factory=Sizes)
     """how many of everything"""
     split: str = Field(default="test", pattern="^(validation|test)$")
     """which held-out instructions the methods are compared on"""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: Positive = 1.0
     """of the responses in the training pairs"""
-    answer_temperature: float = Field(default=1.0, ge=0)
+    answer_temperature: NotNegative = 1.0
     """of the answers that are judged"""
     evaluator: Spec = "leaderboard"
     """what is made of the annotations of one experiment"""

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm.base import rng
+from farm.base.bounds import Count
 from farm.base.errors import UserError, nearest
 from farm.roles import config
 from farm.storage.store import canonical
@@ -31,7 +32,7 @@ _DISTRIBUTIONS = ("uniform", "log_uniform", "integers", "choice")
 class Random(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    draws: int = Field(ge=1)
+    draws: Count
     over: dict[str, list[Any] | dict[str, list[Any]]] = Field(min_length=1)
     """key -> values to choose from, or {uniform | log_uniform | integers: [low, high]} or {choice: [...]}"""
     seed: int = 0

@@ -26,7 +26,7 @@ from typing import Any, TypeVar, Union
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from farm.base import files
+from farm.base import bounds, files
 from farm.base.errors import UserError, brief, nearest, shown
 from farm.roles import named_classes
 from farm.roles.classes import import_class
@@ -323,7 +323,7 @@ def _first_error(error: ValidationError, origin: str, model: type[BaseModel]) ->
         return f"{origin}: unknown key `{key}`; {nearest(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"{origin}: `{key}` is missing"
-    return f"{origin}: `{key}` = {shown(first.get('input'))} is wrong: {first['msg'].lower()}"
+    return f"{origin}: {bounds.wrong('', first)}"
 
 
 def resolve(
@@ -440,7 +440,7 @@ def signature(cls: type) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
     source = cls if hasattr(cls, "__dataclass_fields__") else vars(cls).get("__init__", cls)
-    return parameters, typing.get_type_hints(source)
+    return parameters, typing.get_type_hints(source, include_extras=True)
 
 
 def _role_of(hint: Any) -> type | None:
@@ -486,7 +486,7 @@ def _wrong_argument(error: ValidationError, hint: Any, origin: str, key: str) ->
         return f"{origin}: unknown key `{place}`; {nearest(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"{origin}: `{place}` is missing"
-    return f"{origin}: `{place}` = {shown(first.get('input'))} is wrong: {first['msg'].lower()}"
+    return f"{origin}: {bounds.wrong(key, first)}"
 
 
 def _keys_at(hint: Any, place: Iterable[Any]) -> list[str]:

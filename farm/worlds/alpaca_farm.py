@@ -14,6 +14,7 @@ from typing import Literal
 
 import pandas as pd
 
+from farm.base.bounds import Count, PositiveShare
 from farm.base.errors import UserError
 from farm.roles.protocols import SamplingEngine
 from farm.tables import formats, hub
@@ -48,9 +49,9 @@ class AlpacaFarmWorld(TextWorld):
         data: str | None = None,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "bfloat16",
         compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None,
-        max_new_tokens: int = 300,
-        top_p: float = 1.0,
-        rows_at_once: int = 512,
+        max_new_tokens: Count = 300,
+        top_p: PositiveShare = 1.0,
+        rows_at_once: Count = 512,
         engine: SamplingEngine | None = None,
     ) -> None:
         super().__init__(

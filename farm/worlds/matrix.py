@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.base.bounds import Count, Share
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
 
@@ -61,9 +62,9 @@ class MatrixWorld:
         self,
         utilities: list[float] | None = None,
         preferences: list[list[float]] | None = None,
-        reference: list[float] | None = None,
+        reference: list[Share] | None = None,
         responses: list[str] | None = None,
-        prompts: int = 1,
+        prompts: Count = 1,
     ) -> None:
         if (utilities is None) == (preferences is None):
             raise ValueError("give either `utilities` or `preferences`")

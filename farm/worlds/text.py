@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
+from farm.base.bounds import Count, PositiveShare, Share
 from farm.base.errors import UserError
 from farm.roles.protocols import Features, Policy, SamplingEngine
 from farm.tables import formats, hub
@@ -52,16 +53,16 @@ class TextWorld:
         instructions: str | None = None,
         hub: str | None = None,
         demonstrations: str | None = None,
-        shares: tuple[float, float, float] = (0.7, 0.1, 0.2),
+        shares: tuple[Share, Share, Share] = (0.7, 0.1, 0.2),
         seed: int = 0,
-        max_instruction_characters: int = 1000,
+        max_instruction_characters: Count = 1000,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32",
         compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None,
-        max_new_tokens: int = 128,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        train_layers: int | None = None,
-        rows_at_once: int = 512,
+        max_new_tokens: Count = 128,
+        top_k: Count | None = None,
+        top_p: PositiveShare = 1.0,
+        train_layers: Count | None = None,
+        rows_at_once: Count = 512,
         engine: SamplingEngine | None = None,
     ) -> None:
         if (instructions is None) == (hub is None):
@@ -69,11 +70,8 @@ class TextWorld:
                 "where are the instructions? --set world.instructions=FILE (JSON, JSONL, CSV or Parquet with a field "
                 "`instruction`), or --set world.hub=tatsu-lab/alpaca_farm:alpaca_instructions from the hub"
             )
-        if min(shares) < 0 or not np.isclose(sum(shares), 1):
+        if not np.isclose(sum(shares), 1):
             raise ValueError(f"shares {shares} must be three numbers that add to 1")
-        for name, number in (("max_new_tokens", max_new_tokens), ("rows_at_once", rows_at_once), ("top_k", top_k)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be at least 1, not {number}")
         self.model, self.file, self.hub, self.demonstration_file = model, instructions, hub, demonstrations
         self.shares, self.seed, self.longest = shares, seed, max_instruction_characters
         self.dtype, self.engine = dtype, engine

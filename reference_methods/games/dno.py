@@ -20,6 +20,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from farm.base.bounds import Positive
 from reference_methods.parts.games.losses import Play, differences, pair_cross_entropy, product
 from reference_methods.parts.games.training import Game
 
@@ -30,7 +31,7 @@ class DNO(Game):
     table_step: ClassVar[float] = 0.1
     table_update: ClassVar[Literal["natural gradient", "argmin"]] = "argmin"
 
-    step_size: float = 2.0
+    step_size: Positive = 2.0
     """how much a win rate of 1 moves a log-ratio in an iteration, 1/eta"""
 
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:

@@ -17,6 +17,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from farm.base.bounds import Positive
 from reference_methods.parts.games.losses import Play, regression
 from reference_methods.parts.games.training import Game
 
@@ -28,7 +29,7 @@ class GPO(Game):
     table_update: ClassVar[Literal["natural gradient", "argmin"]] = "argmin"
     uses_scores: ClassVar[bool] = True
 
-    step_size: float = 0.5
+    step_size: Positive = 0.5
     """how much a score of 1 moves a log-ratio in an iteration"""
 
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:

@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from farm.base.bounds import Positive
 from reference_methods.parts.games.losses import Play, pair_regression
 from reference_methods.parts.games.training import Game
 
@@ -27,7 +28,7 @@ class INPO(Game):
     learns_from_pairs: ClassVar[bool] = True
     table_update: ClassVar[Literal["natural gradient", "argmin"]] = "argmin"
 
-    step_size: float = 2.0
+    step_size: Positive = 2.0
     """how much a preference of 1 moves a log-ratio in an iteration, 1/eta"""
 
     def __post_init__(self) -> None:

@@ -13,9 +13,12 @@ Deviations: as for Nash-MD. The decay default is ours.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from annotated_types import Ge, Lt
 from torch import Tensor
 
+from farm.base.bounds import NotNegative
 from farm.roles.protocols import Policy
 from reference_methods.parts.games.losses import Play, policy_gradient
 from reference_methods.parts.games.opponents import Average, Opponent
@@ -24,15 +27,10 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class NashEMA(Game):
-    decay: float = 0.75
+    decay: Annotated[float, Ge(0), Lt(1)] = 0.75
     """share of the old average that is kept in a step"""
-    clip: float = 0.2
+    clip: NotNegative = 0.2
     """how far the probability ratio of a response counts beyond 1"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay is a share below 1, not {self.decay}")
 
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:
         return policy_gradient(log_probabilities, play, self.beta, self.clip)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from farm.base.bounds import NotNegative, Share
 from farm.roles.protocols import Policy
 from reference_methods.parts.games.losses import Play, policy_gradient
 from reference_methods.parts.games.opponents import Mixture, Opponent
@@ -30,15 +31,10 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class NashMD(Game):
-    mixture: float = 0.125
+    mixture: Share = 0.125
     """weight of the reference in the opponent, alpha in the paper"""
-    clip: float = 0.2
+    clip: NotNegative = 0.2
     """how far the probability ratio of a response counts beyond 1"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.mixture <= 1:
-            raise ValueError(f"mixture is a share between 0 and 1, not {self.mixture}")
 
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:
         return policy_gradient(log_probabilities, play, self.beta, self.clip)

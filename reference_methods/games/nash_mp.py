@@ -20,6 +20,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from farm.base.bounds import Count, Positive
 from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.games.losses import Play, regularised_win_rate
 from reference_methods.parts.games.trainer import GameTrainer
@@ -31,9 +32,9 @@ class NashMP(Game):
     table_update: ClassVar[Literal["natural gradient", "argmin"]] = "argmin"
     is_extragradient: ClassVar[bool] = True
 
-    step_size: float = 2.0
+    step_size: Positive = 2.0
     """how much a preference of 1 would move a log-ratio without the anchors"""
-    epochs: int = 2
+    epochs: Count = 2
 
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:
         anchors = [(self.beta, play.reference), (1 / self.step_size, play.start)]

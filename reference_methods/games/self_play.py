@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from farm.base.bounds import NotNegative
 from reference_methods.parts.games.losses import Play, policy_gradient
 from reference_methods.parts.games.training import Game
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfPlay(Game):
-    clip: float = 0.2
+    clip: NotNegative = 0.2
     """how far the probability ratio of a response counts beyond 1"""
 
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:

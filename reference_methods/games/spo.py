@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from farm.base.bounds import NotNegative
 from reference_methods.parts.games.losses import Play, policy_gradient
 from reference_methods.parts.games.training import Game
 
@@ -26,9 +27,9 @@ class SPO(Game):
     plays_regularised: ClassVar[bool] = False
     table_step: ClassVar[float] = 0.1
 
-    kl: float = 0.0
+    kl: NotNegative = 0.0
     """strength of a KL to the SFT policy in the reward; the paper has none"""
-    clip: float = 0.2
+    clip: NotNegative = 0.2
     """how far the probability ratio of a response counts beyond 1"""
 
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:

@@ -19,6 +19,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from farm.base.bounds import Positive
 from reference_methods.parts.games.losses import Play, regression
 from reference_methods.parts.games.training import Game
 
@@ -29,7 +30,7 @@ class SPPO(Game):
     table_step: ClassVar[float] = 0.1
     table_update: ClassVar[Literal["natural gradient", "argmin"]] = "argmin"
 
-    step_size: float = 2.0
+    step_size: Positive = 2.0
     """how much a win rate of 1 moves a log-ratio in an iteration, eta"""
 
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:

@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from farm.base.bounds import NotNegative
 from reference_methods.games.online_dpo import OnlineDPO
 from reference_methods.parts.games.losses import Play, mean
 
@@ -25,7 +26,7 @@ from reference_methods.parts.games.losses import Play, mean
 class XPO(OnlineDPO):
     reference_samples: ClassVar[bool] = True
 
-    optimism: float = 1e-5
+    optimism: NotNegative = 1e-5
 
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:
         untried = mean(log_probabilities, play.reference_weights)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.base import rng
+from farm.base.bounds import Count, NotNegative
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.aggregation import Aggregation
@@ -36,9 +37,9 @@ class SFT(Offline):
 
     needs: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
 
-    epochs: int = 3
-    batch_size: int = 128
-    learning_rate: float = 2e-5
+    epochs: Count = 3
+    batch_size: Count = 128
+    learning_rate: NotNegative = 2e-5
     aggregation: Aggregation = "token_mean"
     """how the losses of tokens become one number"""
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from farm.base.bounds import Count, Positive
 from farm.policies import read_descriptor, write_descriptor
 from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.games.models import Embedder, PreferenceFit, embedder, load_embedder
@@ -31,17 +32,10 @@ from reference_methods.parts.games.models import Embedder, PreferenceFit, embedd
 class GeneralPreferenceModel(PreferenceFit):
     """Fits one to ``preferences``."""
 
-    planes: int = 4
+    planes: Count = 4
     """k; half the number of dimensions"""
     normalise: bool = False
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.planes < 1:
-            raise ValueError(f"planes must be at least 1, not {self.planes}")
-        if self.temperature <= 0:
-            raise ValueError("the temperature must be positive")
+    temperature: Positive = 1.0
 
     def begin(self, policy: Policy, seed: int) -> Planes:
         return Planes(embedder(policy, 2 * self.planes, seed), self.normalise, self.temperature)

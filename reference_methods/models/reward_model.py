@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from farm.base.bounds import Count, ErrorRate, Natural, NotNegative, Share
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Scorer
 from reference_methods.parts.batches import Batch, in_parts, prompt_stream, sampled
@@ -42,21 +43,21 @@ class RewardModel(Offline):
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
 
-    epochs: int = 1
-    batch_size: int = 16
-    learning_rate: float = 3e-6
+    epochs: Count = 1
+    batch_size: Count = 16
+    learning_rate: NotNegative = 3e-6
     head: Literal["last", "last+sum"] | None = None
     """what a language model's score reads: the last token, or a sum over tokens besides, which learns from fewer labels
     and is easier to over-optimize; as the policy says where omitted"""
-    label_smoothing: float = 0.0
+    label_smoothing: ErrorRate = 0.0
     """the share of labels assumed to be flipped"""
     margin: float = 0.0
     """by how much a preferred response must lead"""
-    centring: float = 0.0
+    centring: NotNegative = 0.0
     """the weight of the squared sum of both scores, which draws them to mean 0"""
-    held_out_share: float = 0.05
+    held_out_share: Share = 0.05
     """share of the pairs that is not trained on, for the accuracy logged at the end; 0 for none"""
-    calibration_samples: int = 512
+    calibration_samples: Natural = 512
     """samples of the SFT policy on which the scores get mean 0 and standard deviation 1; 0 leaves them as they are"""
 
     def train(self, learning: Learning) -> Scorer:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from farm.base.bounds import Positive, check
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning
 from reference_methods.parts.games.feedback import RewardPreference
@@ -22,12 +23,10 @@ class RewardModelPreference:
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """of the Bradley-Terry model, in units of the reward"""
 
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError("the temperature must be above 0")
+    __post_init__ = check
 
     def train(self, learning: Learning) -> RewardPreference:
         if learning.reward_model is None:

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from farm.base.bounds import Count, Natural, NotNegative, Several
 from farm.roles.protocols import Learning, Policy
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import group_relative, same_in_group
@@ -46,12 +47,12 @@ class GRPO(Online):
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
-    samples_per_prompt: int = 8
-    beta: float = 0.04
+    samples_per_prompt: Several = 8
+    beta: NotNegative = 0.04
     """the coefficient of the KL to the SFT policy"""
     kl_place: Literal["loss", "reward"] = "loss"
     """k3 in the loss, as published, or k1 in the reward"""
-    clip_high: float | None = None
+    clip_high: NotNegative | None = None
     """how far the ratio counts above 1; as far as below (``clip``) where omitted"""
     by_deviation: bool = True
     """whether the advantages are divided by the standard deviation of their group"""
@@ -59,28 +60,24 @@ class GRPO(Online):
     """1 divides the variance of n rewards by n - 1, 0 by n"""
     aggregation: Aggregation = "sequence_mean_token_mean"
     """how the losses of tokens become one number"""
-    horizon: int | None = None
+    horizon: Count | None = None
     """the fixed length of ``sequence_mean_token_sum_over_horizon``"""
     drop_equal_groups: bool = False
     """whether groups without a difference leave the batch, and its averages"""
-    refills: int = 0
+    refills: Natural = 0
     """how often in a step, at most, further prompts are sampled in the place of groups without a difference"""
     drop_truncated: bool = False
     """whether responses that did not end by themselves leave the batch, after the advantages were computed"""
-    epochs: int = 1
-    minibatches: int = 1
-    learning_rate: float = 1e-6
+    epochs: Count = 1
+    minibatches: Count = 1
+    learning_rate: NotNegative = 1e-6
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples_per_prompt < 2:
-            raise ValueError("samples_per_prompt must be at least 2: a response is compared with its group")
         if self.aggregation == "sequence_mean_token_sum_over_horizon" and not self.horizon:
             raise ValueError("the aggregation over a horizon needs `horizon`, a number of tokens")
         if self.kl_place not in ("loss", "reward"):
             raise ValueError(f"kl_place is loss or reward, not {self.kl_place!r}")
-        if self.refills < 0:
-            raise ValueError(f"refills cannot be {self.refills}; 0 is for none")
 
     def train(self, learning: Learning) -> Policy:
         policy, instructions = self.start(learning), learning.prompts["instruction"].tolist()

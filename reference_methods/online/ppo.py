@@ -28,6 +28,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from farm.base.bounds import NotNegative, Share
 from farm.roles.protocols import Learning, Policy, Scorer
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
@@ -43,13 +44,13 @@ class PPO(Online):
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
-    gamma: float = 1.0
-    lam: float = 0.95
+    gamma: Share = 1.0
+    lam: Share = 0.95
     """lambda of the generalised advantage: 1 is the plain return, 0 one step of bootstrapping"""
-    value_clip: float | None = 0.2
-    value_coefficient: float = 1.0
+    value_clip: NotNegative | None = 0.2
+    value_coefficient: NotNegative = 1.0
     """of the value loss; it matters where the value network's gradient is long enough to be clipped"""
-    value_learning_rate: float = 1e-5
+    value_learning_rate: NotNegative = 1e-5
 
     def train(self, learning: Learning) -> Policy:
         policy, critic = self.start(learning), self.start_critic(learning)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.base import rng
+from farm.base.bounds import Count, NotNegative, Several
 from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts import kl
 from reference_methods.parts.batches import Batch, TrainingRows
@@ -42,19 +43,19 @@ class Quark(Online):
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
-    quantiles: int = 5
+    quantiles: Several = 5
     quantile_texts: Sequence[str] | None = None
     """what stands before a prompt for each quantile, worst first; words where omitted"""
-    beta: float = 0.05
+    beta: NotNegative = 0.05
     """the coefficient of the KL to the SFT policy, in the loss"""
-    entropy: float = 0.0
+    entropy: NotNegative = 0.0
     """the coefficient of the entropy of each next token"""
-    epochs: int = 1
+    epochs: Count = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 2 <= self.quantiles <= self.rollouts:
-            raise ValueError(f"there must be at least 2 quantiles, and no more than rollouts, not {self.quantiles}")
+        if self.quantiles > self.rollouts:
+            raise ValueError(f"there cannot be more quantiles ({self.quantiles}) than rollouts ({self.rollouts})")
         if self.quantile_texts is not None and len(set(self.quantile_texts)) != self.quantiles:
             raise ValueError(f"quantile_texts must be {self.quantiles} different texts, one a quantile, worst first")
 

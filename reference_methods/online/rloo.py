@@ -20,6 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from farm.base.bounds import Count, NotNegative, Several
 from farm.roles.protocols import Learning, Policy
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import leave_one_out, whiten
@@ -36,16 +37,11 @@ class RLOO(Online):
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
-    samples_per_prompt: int = 4
-    beta: float = 0.05
-    epochs: int = 1
+    samples_per_prompt: Several = 4
+    beta: NotNegative = 0.05
+    epochs: Count = 1
     whiten: bool = True
     """whether the advantages are divided by their standard deviation over the batch"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples_per_prompt < 2:
-            raise ValueError("samples_per_prompt must be at least 2: the baseline of a response is the others' reward")
 
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)

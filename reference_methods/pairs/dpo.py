@@ -20,6 +20,7 @@ from functools import partial
 
 from torch import Tensor
 
+from farm.base.bounds import Count, ErrorRate, NotNegative
 from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.batches import Batch
 from reference_methods.parts.losses import bradley_terry
@@ -33,15 +34,15 @@ from reference_methods.parts.trainer import Trainer
 class DPO(PairMethod):
     """Trains the policy on ``preferences``."""
 
-    beta: float = 0.1
+    beta: NotNegative = 0.1
     """strength of the anchor to the SFT policy"""
-    label_smoothing: float = 0.0
+    label_smoothing: ErrorRate = 0.0
     """the share of labels assumed to be flipped"""
     robust: bool = False
     """whether the assumed flips are corrected for (robust DPO) rather than smoothed over (cDPO)"""
-    epochs: int = 2
-    batch_size: int = 64
-    learning_rate: float = 1e-6
+    epochs: Count = 2
+    batch_size: Count = 64
+    learning_rate: NotNegative = 1e-6
 
     def train(self, learning: Learning) -> Policy:
         pairs, policy = Preferences.read(learning), self.start(learning)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from farm.base.bounds import Count, NotNegative, Positive
 from reference_methods.parts.losses import squared
 from reference_methods.parts.pairs import PairMethod, Pairs
 
@@ -25,17 +26,12 @@ from reference_methods.parts.pairs import PairMethod, Pairs
 class IPO(PairMethod):
     """Trains the policy on ``preferences``."""
 
-    tau: float = 0.1
+    tau: Positive = 0.1
     """strength of the anchor to the SFT policy"""
     per_token: bool = True
     """whether h is the mean over the tokens of a response, or their sum as written in the paper"""
-    epochs: int = 2
-    learning_rate: float = 1e-6
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.tau > 0:
-            raise ValueError(f"tau is the strength of an anchor and must be above 0, not {self.tau}")
+    epochs: Count = 2
+    learning_rate: NotNegative = 1e-6
 
     def pair_loss(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         ratio = pairs.log_ratio / pairs.lengths if self.per_token else pairs.log_ratio

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from farm.base import rng
+from farm.base.bounds import Count, NotNegative
 from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts.batches import Batch, TrainingRows, index, log_likelihoods, total_lengths
 from reference_methods.parts.losses import prospect
@@ -40,14 +41,14 @@ class KTO(Offline):
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
 
-    beta: float = 0.1
+    beta: NotNegative = 0.1
     """strength of the anchor to the SFT policy"""
-    weight_desirable: float = 1.0
-    weight_undesirable: float = 1.0
-    epochs: int = 2
-    batch_size: int = 64
+    weight_desirable: NotNegative = 1.0
+    weight_undesirable: NotNegative = 1.0
+    epochs: Count = 2
+    batch_size: Count = 64
     """responses of one optimizer step; the reference point is their mean"""
-    learning_rate: float = 1e-6
+    learning_rate: NotNegative = 1e-6
 
     def train(self, learning: Learning) -> Policy:
         pairs, policy = Preferences.read(learning), self.start(learning)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from farm.base.bounds import Count, NotNegative
 from reference_methods.parts.losses import bradley_terry, log_odds
 from reference_methods.parts.pairs import PairMethod, Pairs
 
@@ -24,10 +25,10 @@ from reference_methods.parts.pairs import PairMethod, Pairs
 class ORPO(PairMethod):
     """Trains the policy on ``preferences``."""
 
-    odds_weight: float = 0.1
+    odds_weight: NotNegative = 0.1
     """lambda, the weight of the odds ratio beside the likelihood"""
-    epochs: int = 2
-    learning_rate: float = 8e-6
+    epochs: Count = 2
+    learning_rate: NotNegative = 8e-6
 
     def uses_reference(self) -> bool:
         return False

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from farm.base.bounds import Count, ErrorRate, NotNegative
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.pairs import PairMethod, Pairs
 
@@ -23,15 +24,15 @@ from reference_methods.parts.pairs import PairMethod, Pairs
 class SimPO(PairMethod):
     """Trains the policy on ``preferences``."""
 
-    beta: float = 2.0
+    beta: NotNegative = 2.0
     """scale of the mean log-likelihoods"""
     gamma_over_beta: float = 0.5
     """the margin asked for, in nats per token"""
-    label_smoothing: float = 0.0
+    label_smoothing: ErrorRate = 0.0
     """the share of labels assumed to be flipped"""
-    epochs: int = 1
-    batch_size: int = 128
-    learning_rate: float = 1e-6
+    epochs: Count = 1
+    batch_size: Count = 128
+    learning_rate: NotNegative = 1e-6
 
     def uses_reference(self) -> bool:
         return False

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from farm.base.bounds import Count, NotNegative
 from reference_methods.parts.losses import hinge
 from reference_methods.parts.pairs import PairMethod, Pairs
 
@@ -25,14 +26,14 @@ from reference_methods.parts.pairs import PairMethod, Pairs
 class SLiC(PairMethod):
     """Trains the policy on ``preferences``."""
 
-    delta: float = 1.0
+    delta: NotNegative = 1.0
     """the margin asked for, in nats"""
-    regularisation: float = 0.1
+    regularisation: NotNegative = 0.1
     """lambda, the weight of the likelihood of the preferred response"""
     anchored: bool = False
     """whether the margin is between log ratios to the SFT policy instead of log-likelihoods"""
-    epochs: int = 2
-    learning_rate: float = 1e-6
+    epochs: Count = 2
+    learning_rate: NotNegative = 1e-6
 
     def uses_reference(self) -> bool:
         return self.anchored

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from farm.base.bounds import Count, NotNegative, Positive
 from farm.base.errors import UserError
 from farm.roles.protocols import Policy, Samples
 from reference_methods.parts.batches import in_parts, micro_batches, sampled, total_lengths
@@ -38,22 +39,22 @@ COMPARED = 1024
 class Online(OnPolicy):
     """What learning from one's own samples and their rewards adds."""
 
-    rollouts: int = 512
+    rollouts: Count = 512
     """responses of one batch"""
     missing_eos_reward: float | None = -1.0
     """the reward of a response that did not end by itself, instead of its score; ``None`` keeps the score"""
-    beta: float = 0.02
+    beta: NotNegative = 0.02
     """the coefficient of the KL to the SFT policy, in the reward"""
-    clip: float = 0.2
+    clip: NotNegative = 0.2
     """how far the probability ratio counts beyond 1"""
-    epochs: int = 2
-    minibatches: int = 2
-    adam_epsilon: float = 1e-5
-    same: float | None = None
+    epochs: Count = 2
+    minibatches: Count = 2
+    adam_epsilon: Positive = 1e-5
+    same: NotNegative | None = None
     """nats a token, or a share of them, below which sampling and training count as one policy before the first update;
     left out, 1e-3, and 1e-2 in 16 bits, where they round differently. (The mean ratio would not tell: it is 1 for any
     policy.)"""
-    importance_cap: float | None = 2.0
+    importance_cap: Positive | None = 2.0
     """where another engine samples, or in 16 bits, each token's loss is weighted by pi_trainer / pi_sampler, at most
     this (truncated importance sampling); None for no correction"""
 

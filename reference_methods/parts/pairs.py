@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from farm.base.bounds import Count
 from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.batches import Batch, index, log_likelihoods
 from reference_methods.parts.preferences import Preferences, agreement
@@ -88,7 +89,7 @@ class PairMethod(Offline):
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
 
-    batch_size: int = 64
+    batch_size: Count = 64
     """pairs of one optimizer step"""
 
     def uses_reference(self) -> bool:

@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
+from farm.base.bounds import Count, Natural, NotNegative, Positive, Share, check
 from farm.base.errors import UserError
 from farm.hardware import processes
 from farm.roles.protocols import Learning, Policy, Scorer
 from reference_methods.parts.optimization import Schedule
-
-_COUNTS = (
-    "last_layers",
-    "lora_rank",
-    "epochs",
-    "batch_size",
-    "micro_batch_tokens",
-    "minibatches",
-    "rollouts",
-    "samples_per_prompt",
-    "max_new_tokens",
-    "n",
-    "stages",
-    "rounds",
-    "prompts",
-)
-"""settings that must be 1 or more where a method has them"""
-_NOT_NEGATIVE = (
-    "steps",
-    "learning_rate",
-    "value_learning_rate",
-    "beta",
-    "clip",
-    "clip_high",
-    "value_clip",
-    "checkpoint_minutes",
-    "calibration_samples",
-)
-"""settings that must be a finite number from 0 on where a method has them"""
 
 Tune = Literal["full", "lora", "last_layers"]
 
@@ -49,24 +20,25 @@ class Training:
     """What trains, how it is stepped, and how a long training survives. A :class:`~trainer.Trainer` reads them; methods
     inherit them and give their own defaults."""
 
-    epochs: int = 1
+    epochs: Count = 1
     """passes over the data, or over each batch of one's own samples"""
-    learning_rate: float = 1e-5
+    learning_rate: NotNegative = 1e-5
     """the peak"""
     schedule: Schedule = "linear"
-    warm_up: float = 0.0125
+    warm_up: Share = 0.0125
     """share of the optimizer steps over which the learning rate rises"""
-    max_gradient_norm: float = 1.0
-    adam_epsilon: float = 1e-8
-    micro_batch_tokens: int = 4096
+    max_gradient_norm: Positive = 1.0
+    """to which the gradient is clipped; .inf clips nothing"""
+    adam_epsilon: Positive = 1e-8
+    micro_batch_tokens: Count = 4096
     """most tokens of one forward and backward pass, besides padding; changes memory and speed, not the result"""
     tune: Tune | None = None
     """``full``, ``lora`` (adapters on every linear layer; the SFT policy, which is the base without them, is not held
     twice) or ``last_layers`` (the last so many; twice as fast on a processor); left out, as the world's policy is"""
-    last_layers: int = 8
+    last_layers: Count = 8
     """how many, with ``tune: last_layers``"""
-    lora_rank: int = 16
-    lora_alpha: float = 32.0
+    lora_rank: Count = 16
+    lora_alpha: Positive = 32.0
     """the adapters' output is multiplied by this over the rank"""
     gradient_checkpointing: bool = False
     """compute each layer's activations a second time in the backward pass instead of keeping them: less memory, a third
@@ -74,25 +46,12 @@ class Training:
     shard: bool = False
     """of several processes each holds a part of what trains, with its gradients and moments (FSDP), and the whole model
     only to sample and score; a single process holds everything anyway"""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: NotNegative = 10.0
     """how often a long training leaves a checkpoint to go on from; 0 after every step"""
 
     def __post_init__(self) -> None:
-        """Refuse settings that mean nothing, before anything is made. Whoever overrides this calls it first."""
-        for name in (field.name for field in fields(self)):
-            value = getattr(self, name)
-            if not isinstance(value, int | float):
-                continue
-            if name in _COUNTS and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-            if name in _NOT_NEGATIVE and not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number from 0 on, not {value}")
-            if name == "warm_up" and not 0 <= value <= 1:
-                raise ValueError(f"warm_up is a share of the steps, between 0 and 1, not {value}")
-            if name == "max_gradient_norm" and not value > 0:
-                raise ValueError(f"max_gradient_norm must be above 0, not {value}; .inf clips nothing")
-            if name == "label_smoothing" and not 0 <= value < 0.5:
-                raise ValueError(f"label_smoothing is a share from 0 to below one half, not {value}")
+        """Refuse settings out of their bounds, before anything is made. Whoever overrides this calls it first."""
+        check(self)
 
     def start(self, learning: Learning) -> Policy:
         """A copy of the SFT policy in which what is to be trained trains."""
@@ -166,27 +125,22 @@ class Training:
 class Offline(Training):
     """What training on rows that do not change adds."""
 
-    batch_size: int = 64
+    batch_size: Count = 64
     """rows (responses or pairs) of one optimizer step"""
     schedule: Schedule = "cosine"
-    warm_up: float = 0.03
+    warm_up: Share = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnPolicy(Training):
     """What learning from one's own samples adds."""
 
-    steps: int = 80
+    steps: Natural = 80
     """how often to sample a batch and learn from it"""
-    samples_per_prompt: int = 1
-    temperature: float = 1.0
-    """of the samples, and of every log-probability"""
-    max_new_tokens: int | None = None
+    samples_per_prompt: Count = 1
+    temperature: Positive = 1.0
+    """of the samples, and of every log-probability; greedy samples would be all the same"""
+    max_new_tokens: Count | None = None
     """longest response; the policy's own limit where omitted"""
-    minibatches: int = 1
+    minibatches: Count = 1
     """optimizer steps of one pass over a batch"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.temperature <= 0:
-            raise ValueError("the temperature must be above 0: greedy samples are all the same")

@@ -21,6 +21,7 @@ from typing import ClassVar, cast
 import numpy as np
 import torch
 
+from farm.base.bounds import Count, check
 from farm.base.errors import UserError
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Learning, Policy, Samples, Scorer
@@ -36,14 +37,12 @@ class BestOfN:
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
-    n: int = 16
+    n: Count = 16
     """responses drawn for each one returned"""
-    micro_batch_tokens: int = 4096
+    micro_batch_tokens: Count = 4096
     """most tokens, padding included, scored at once"""
 
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n is a number of responses, at least 1, not {self.n}")
+    __post_init__ = check
 
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None:

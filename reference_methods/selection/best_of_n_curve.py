@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from farm.base.bounds import Count, Positive
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.batches import in_parts, prompt_stream
@@ -33,16 +34,11 @@ Floats = NDArray[np.float64]
 class BestOfNCurve(BestOfN):
     """Measures best-of-n for all n, and returns it for one."""
 
-    prompts: int = 200
+    prompts: Count = 200
     """how many prompts are sampled for"""
-    candidates: int = 128
+    candidates: Count = 128
     """M, the samples of each; n is 1, 2, 4, ... up to it"""
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.prompts < 1 or self.candidates < 1:
-            raise ValueError("prompts and candidates must be at least 1")
+    temperature: Positive = 1.0
 
     def train(self, learning: Learning) -> Policy:
         if not len(learning.prompts):

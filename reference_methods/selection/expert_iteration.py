@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from farm.base.bounds import Count, Positive
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
 from reference_methods.imitation.sft import SFT
@@ -30,12 +31,12 @@ class ExpertIteration(SFT):
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
-    n: int = 16
+    n: Count = 16
     """responses drawn for each one learnt from"""
-    rounds: int = 1
-    prompts: int | None = None
+    rounds: Count = 1
+    prompts: Count | None = None
     """how many prompts of each round, drawn anew in each; all there are where omitted"""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
 
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None or not len(learning.prompts):

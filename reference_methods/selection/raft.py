@@ -20,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from farm.base.bounds import Count, NotNegative, Positive, Share
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.imitation.sft import SFT
@@ -36,24 +37,19 @@ class RAFT(SFT):
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
-    n: int = 8
+    n: Count = 8
     """responses drawn for each one learnt from"""
-    stages: int = 8
-    prompts: int = 256
+    stages: Count = 8
+    prompts: Count = 256
     """of each stage"""
-    beta: float = 0.0
+    beta: NotNegative = 0.0
     """the weight of the log ratio to the SFT policy in the ranking"""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """of the samples, and of the log-probabilities in their log ratio; what is imitated is learnt at 1"""
-    epochs: int = 1
-    batch_size: int = 64
+    epochs: Count = 1
+    batch_size: Count = 64
     schedule: Schedule = "constant"
-    warm_up: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.temperature <= 0:
-            raise ValueError("the temperature must be positive: the best are chosen among samples")
+    warm_up: Share = 0.0
 
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None or not len(learning.prompts):

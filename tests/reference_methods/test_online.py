@@ -255,7 +255,7 @@ def test_the_kl_of_raft_is_that_of_the_policy_at_the_temperature_it_samples_at()
 
 @pytest.mark.parametrize("method", [RAFT, ExpertIteration])
 def test_the_best_of_no_samples_is_refused(method):
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="`n` = 0 is wrong"):
         method(n=0)
 
 

@@ -19,35 +19,61 @@ from reference_methods.pairs.simpo import SimPO
 from reference_methods.selection.expert_iteration import ExpertIteration
 from reference_methods.selection.raft import RAFT
 
+LEAST = "is wrong: input should be greater than or equal to"
+
 
 @pytest.mark.parametrize(
     ("method", "settings", "complaint"),
     [
-        (DPO, {"learning_rate": -1.0}, "learning_rate must be a finite number from 0 on, not -1.0"),
-        (DPO, {"learning_rate": float("nan")}, "learning_rate must be a finite number from 0 on, not nan"),
-        (DPO, {"beta": -0.1}, "beta must be a finite number from 0 on, not -0.1"),
-        (DPO, {"label_smoothing": 0.7}, "label_smoothing is a share from 0 to below one half, not 0.7"),
-        (SimPO, {"label_smoothing": -0.1}, "label_smoothing is a share from 0 to below one half, not -0.1"),
-        (KTO, {"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        (IPO, {"epochs": 0}, "epochs must be at least 1, not 0"),
-        (RewardConditioning, {"micro_batch_tokens": 0}, "micro_batch_tokens must be at least 1, not 0"),
-        (RewardModel, {"calibration_samples": -1}, "calibration_samples must be a finite number from 0 on, not -1"),
-        (SFT, {"warm_up": 2.0}, "warm_up is a share of the steps, between 0 and 1, not 2.0"),
-        (SFT, {"max_gradient_norm": 0.0}, "max_gradient_norm must be above 0, not 0.0"),
-        (SFT, {"tune": "lora", "lora_rank": 0}, "lora_rank must be at least 1, not 0"),
-        (SFT, {"tune": "last_layers", "last_layers": 0}, "last_layers must be at least 1, not 0"),
-        (ExpertIteration, {"n": 0}, "n must be at least 1, not 0"),
-        (ExpertIteration, {"prompts": 0}, "prompts must be at least 1, not 0"),
-        (RAFT, {"stages": 0}, "stages must be at least 1, not 0"),
-        (PPO, {"learning_rate": float("nan")}, "learning_rate must be a finite number from 0 on, not nan"),
-        (PPO, {"value_learning_rate": -1.0}, "value_learning_rate must be a finite number from 0 on, not -1.0"),
-        (PPO, {"clip": -1.0}, "clip must be a finite number from 0 on, not -1.0"),
-        (GRPO, {"samples_per_prompt": 0}, "samples_per_prompt must be at least 1, not 0"),
-        (GRPO, {"rollouts": 0}, "rollouts must be at least 1, not 0"),
-        (GRPO, {"epochs": 0}, "epochs must be at least 1, not 0"),
-        (GRPO, {"minibatches": 0}, "minibatches must be at least 1, not 0"),
-        (OnlineDPO, {"minibatches": 0}, "prompts_per_step, minibatches and epochs must be at least 1"),
-        (GRPO, {"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
+        (DPO, {"learning_rate": -1.0}, f"`learning_rate` = -1.0 {LEAST} 0"),
+        (DPO, {"learning_rate": float("nan")}, "`learning_rate` = nan is wrong: input should be a finite number"),
+        (DPO, {"beta": -0.1}, f"`beta` = -0.1 {LEAST} 0"),
+        (DPO, {"label_smoothing": 0.7}, "`label_smoothing` = 0.7 is wrong: input should be less than 0.5"),
+        (
+            SimPO,
+            {"label_smoothing": -0.1},
+            f"`label_smoothing` = -0.1 {LEAST} 0",
+        ),
+        (KTO, {"batch_size": 0}, f"`batch_size` = 0 {LEAST} 1"),
+        (IPO, {"epochs": 0}, f"`epochs` = 0 {LEAST} 1"),
+        (
+            RewardConditioning,
+            {"micro_batch_tokens": 0},
+            f"`micro_batch_tokens` = 0 {LEAST} 1",
+        ),
+        (
+            RewardModel,
+            {"calibration_samples": -1},
+            f"`calibration_samples` = -1 {LEAST} 0",
+        ),
+        (SFT, {"warm_up": 2.0}, "`warm_up` = 2.0 is wrong: input should be less than or equal to 1"),
+        (SFT, {"max_gradient_norm": 0.0}, "`max_gradient_norm` = 0.0 is wrong: input should be greater than 0"),
+        (SFT, {"tune": "lora", "lora_rank": 0}, f"`lora_rank` = 0 {LEAST} 1"),
+        (
+            SFT,
+            {"tune": "last_layers", "last_layers": 0},
+            f"`last_layers` = 0 {LEAST} 1",
+        ),
+        (ExpertIteration, {"n": 0}, f"`n` = 0 {LEAST} 1"),
+        (ExpertIteration, {"prompts": 0}, f"`prompts` = 0 {LEAST} 1"),
+        (RAFT, {"stages": 0}, f"`stages` = 0 {LEAST} 1"),
+        (PPO, {"learning_rate": float("nan")}, "`learning_rate` = nan is wrong: input should be a finite number"),
+        (
+            PPO,
+            {"value_learning_rate": -1.0},
+            f"`value_learning_rate` = -1.0 {LEAST} 0",
+        ),
+        (PPO, {"clip": -1.0}, f"`clip` = -1.0 {LEAST} 0"),
+        (
+            GRPO,
+            {"samples_per_prompt": 0},
+            f"`samples_per_prompt` = 0 {LEAST} 2",
+        ),
+        (GRPO, {"rollouts": 0}, f"`rollouts` = 0 {LEAST} 1"),
+        (GRPO, {"epochs": 0}, f"`epochs` = 0 {LEAST} 1"),
+        (GRPO, {"minibatches": 0}, f"`minibatches` = 0 {LEAST} 1"),
+        (OnlineDPO, {"minibatches": 0}, f"`minibatches` = 0 {LEAST} 1"),
+        (GRPO, {"max_new_tokens": 0}, f"`max_new_tokens` = 0 {LEAST} 1"),
     ],
 )
 def test_a_setting_that_means_nothing_is_refused(method: Any, settings: dict[str, Any], complaint: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
+from farm.base.bounds import Count, Natural
 from farm.roles.protocols import Features, Policy
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.base_model import Training, base_policy, untrained_policy
@@ -40,10 +41,10 @@ class PocketWorld:
     def __init__(
         self,
         seed: int = 0,
-        held_out: int = 200,
+        held_out: Natural = 200,
         weights: dict[str, float] | None = None,
-        documents: int = 14_000,
-        epochs: int = 2,
+        documents: Natural = 14_000,
+        epochs: Count = 2,
     ) -> None:
         self.seed, self.held_out = seed, held_out
         self.training = Training(documents=documents, epochs=epochs)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from farm.base import rng
+from farm.base.bounds import Count, ErrorRate, NotNegative, Share
 from farm.base.errors import UserError
 from farm.hardware import adapters
 from farm.hardware.models import load_causal_lm, save_causal_lm
@@ -48,12 +49,12 @@ class PreferenceFit(Offline):
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
 
-    epochs: int = 2
-    batch_size: int = 32
-    learning_rate: float = 1e-5
-    label_smoothing: float = 0.0
+    epochs: Count = 2
+    batch_size: Count = 32
+    learning_rate: NotNegative = 1e-5
+    label_smoothing: ErrorRate = 0.0
     """the share of labels assumed to be flipped"""
-    held_out_share: float = 0.05
+    held_out_share: Share = 0.05
     """share of the pairs that is not trained on, for the accuracy logged at the end; 0 for none"""
 
     def begin(self, policy: Policy, seed: int) -> Fitted:

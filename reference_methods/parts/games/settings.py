@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from farm.base.bounds import Count, Natural, NotNegative, Several, Share
 from farm.roles.protocols import Method, Policy
 from reference_methods.parts.games.losses import Play
 from reference_methods.parts.games.opponents import Live, Opponent
@@ -32,12 +33,12 @@ class GameSettings(OnPolicy):
     reference_samples: ClassVar[bool] = False
     """whether half of each group are samples of the reference"""
 
-    beta: float = 0.1
+    beta: NotNegative = 0.1
     """strength of the KL to the SFT policy"""
-    steps: int = 40
-    prompts_per_step: int = 48
-    samples_per_prompt: int = 4
-    duels: int = 1
+    steps: Natural = 40
+    prompts_per_step: Count = 48
+    samples_per_prompt: Several = 4
+    duels: Count = 1
     """queries for each response, a step"""
     soft_labels: bool = False
     """whether to learn from the annotator's own probability, where it gives one, instead of its verdict"""
@@ -46,28 +47,22 @@ class GameSettings(OnPolicy):
     annotated pairs, ``shared_preference`` for the experiment's own, or ``reward_preference``"""
     cut_responses_lose: bool = False
     """whether a response that did not end by itself loses its duels with those that did, without being asked for"""
-    gap_every: int = 0
+    gap_every: Natural = 0
     """steps between two measurements of the gap to the best answer (``games.gap``), on the annotator; 0 for none"""
-    gap_prompts: int = 32
+    gap_prompts: Count = 32
     """prompts of one such measurement"""
-    warm_up: float = 0.05
+    warm_up: Share = 0.05
 
     def __post_init__(self) -> None:
-        if self.beta < 0:
-            raise ValueError(f"beta is the strength of a KL and cannot be {self.beta}")
-        if self.samples_per_prompt < 2:
-            raise ValueError("samples_per_prompt must be at least 2: the responses to a prompt are compared")
+        super().__post_init__()
         if self.reference_samples and self.samples_per_prompt % 2:
             raise ValueError("samples_per_prompt must be even: half of them come from the reference")
-        if not 1 <= self.duels < self.samples_per_prompt:
-            raise ValueError(f"duels must be at least 1 and below samples_per_prompt ({self.samples_per_prompt})")
+        if self.duels >= self.samples_per_prompt:
+            raise ValueError(f"duels must be fewer than samples_per_prompt ({self.samples_per_prompt})")
         if self.cut_responses_lose and self.uses_scores:
             raise ValueError("cut_responses_lose is for verdicts; this method trains on scores")
-        if min(self.prompts_per_step, self.minibatches, self.epochs) < 1:
-            raise ValueError("prompts_per_step, minibatches and epochs must be at least 1")
         if self.prompts_per_step % self.minibatches:
             raise ValueError("prompts_per_step must be a multiple of minibatches")
-        super().__post_init__()
 
     # --- what a method says -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,76 @@
+"""Bounds of settings as types, so that a setting says itself what it may be.
+
+    beta: NotNegative = 0.1        rate: Share = 0.25        prompts: Count | None = None
+
+They are read where a class is built from YAML (:func:`farm.roles.config.build`), in the JSON schema of experiments, in
+the options of a command (:mod:`farm.face.options`), and by :func:`check` where Python makes an object directly.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
+
+from farm.base.errors import shown
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+
+class Finite(GroupedMetadata):
+    """Neither infinite nor without a value."""
+
+    def __iter__(self) -> Iterator[object]:
+        from pydantic.types import AllowInfNan  # slow to import, and `farm --help` checks nothing
+
+        yield AllowInfNan(False)
+
+
+Count = Annotated[int, Ge(1)]
+Several = Annotated[int, Ge(2)]
+Natural = Annotated[int, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0), Finite()]
+Share = Annotated[float, Ge(0), Le(1)]
+"""a share or a probability"""
+PositiveShare = Annotated[float, Gt(0), Le(1)]
+ErrorRate = Annotated[float, Ge(0), Lt(0.5)]
+"""the share of labels that are wrong"""
+Confidence = Annotated[float, Gt(0), Lt(1)]
+
+
+def check(settings: Any) -> None:
+    """Refuse an object of a dataclass one of whose fields is outside the bounds of its type.
+
+    A class calls it first in its ``__post_init__``, or says ``__post_init__ = check``.
+
+    Raises:
+        ValueError: naming the field and its bound.
+    """
+    from pydantic import ValidationError
+
+    for name, adapter in _bounded(type(settings)).items():
+        try:
+            adapter.validate_python(getattr(settings, name))
+        except ValidationError as error:
+            raise ValueError(wrong(name, error.errors()[0])) from error
+
+
+def wrong(key: str, found: Mapping[str, Any]) -> str:
+    """A clause on the value of a key, from what pydantic says of it."""
+    place = ".".join([key, *map(str, found["loc"])] if key else map(str, found["loc"]))
+    said = str(found["msg"]).removeprefix("Value error, ")
+    return f"`{place}` = {shown(found.get('input'))} is wrong: {said[:1].lower()}{said[1:]}"
+
+
+@cache
+def _bounded(cls: Any) -> dict[str, TypeAdapter[Any]]:
+    from pydantic import TypeAdapter
+
+    hints, plain = typing.get_type_hints(cls, include_extras=True), typing.get_type_hints(cls)
+    return {f.name: TypeAdapter(hints[f.name]) for f in fields(cls) if hints[f.name] != plain[f.name]}
