@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from farm.asking.limits import Ledger, Limits
+from farm.asking.ledger import Ledger
+from farm.asking.limits import Limits
 from farm.base import progress
 
 
