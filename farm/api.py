@@ -14,12 +14,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farm.asking.limits import Limits
-from farm.base.errors import UserError, nearest, shadowed
+from farm.base.errors import OptionError, UserError, nearest, shadowed
 from farm.experiments import experiment
 from farm.experiments.claims import paper as paper_files
 from farm.experiments.claims.running import PaperRun, PaperRunner
 from farm.experiments.running import Run, StudyRunner
+from farm.face.options import takes
+from farm.face.run_options import RunOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,47 +41,42 @@ __all__ = [
 ]
 
 
-def run(
-    plan: str | Path | Mapping[str, Any],
-    settings: Mapping[str, Any] | Sequence[str] = (),
-    *,
-    seed: int | None = None,
-    out: str | Path | None = None,
-    only: Sequence[str] | None = None,
-    force: Sequence[str] = (),
-    engine: str = "here",
-    workers: int | None = None,
-    budget: float | None = None,
-    concurrency: int | None = None,
-    requests_per_minute: float | None = None,
-    tokens_per_minute: float | None = None,
-) -> Run | PaperRun:
-    """Run an experiment or a paper, or go on with it, as `farm run` does.
+@takes(RunOptions)
+def run(options: RunOptions) -> Run | PaperRun:
+    """Run an experiment or a paper (papers/NAME), or go on with it, as `farm run` does.
 
-    Args:
-        plan: an experiment or a paper (papers/NAME) by name or path, or a mapping of what an experiment's YAML would
-            say.
-        settings: changes, ``{"sizes.pairs": 100}`` or ``["sizes.pairs=100"]``.
-        budget: US dollars for all questions to language models, never exceeded; those of earlier runs count.
-        concurrency, requests_per_minute, tokens_per_minute: how fast language models are asked, as the command's.
-
-    Returns:
-        the run: ``folder``, ``leaderboard`` and other tables, ``failures``, ``report``; of a paper its ``claims``.
+    An experiment may be a mapping of what its YAML would say, and ``settings`` ``{"sizes.pairs": 100}`` as well as
+    ``["sizes.pairs=100"]``. Gives the run: ``folder``, ``leaderboard`` and other tables, ``failures``, ``report``; of a
+    paper its ``claims``.
     """
-    limits = Limits(budget, concurrency, requests_per_minute, tokens_per_minute)
-    if isinstance(plan, (str, Path)) and paper_files.is_paper(str(plan)):
-        planned = paper_files.load(str(plan), _as_texts(settings), seed)
-        return PaperRunner(planned, None if out is None else Path(out), force).go(engine, workers, limits)
-    study = _study(plan, settings, seed, [only] if isinstance(only, str) else only)
-    again = [force] if isinstance(force, str) else force
-    return StudyRunner(study, None if out is None else Path(out), again).go(engine, workers, limits)
+    return runner(options).go(options.engine, options.workers, options.limits)
 
 
-def dry_run(plan: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | Sequence[str] = ()) -> dict[str, Any]:
+@takes(RunOptions)
+def dry_run(options: RunOptions) -> dict[str, Any]:
     """What a run would do, as `farm run --dry-run --json`."""
+    return foreseen(runner(options), options)
+
+
+def runner(options: RunOptions) -> StudyRunner | PaperRunner:
+    """What runs the experiment or the paper that the options name."""
+    if isinstance(options.experiment, (str, Path)) and paper_files.is_paper(str(options.experiment)):
+        if options.only is not None:
+            raise OptionError("`only`: a paper needs all of its methods; change them in a copy of its file")
+        planned = paper_files.load(str(options.experiment), _as_texts(options.settings), options.seed)
+        return PaperRunner(planned, options.out, options.force)
+    data, origin = _data(options.experiment, options.settings)
+    study = experiment.from_mapping(data, origin, options.seed, options.only)
+    return StudyRunner(study, options.out, options.force)
+
+
+def foreseen(planned: StudyRunner | PaperRunner, options: RunOptions) -> dict[str, Any]:
+    """What there is to do, and what it takes; of a paper by experiment."""
     from farm.forecasts.forecast import foresee
 
-    return foresee(StudyRunner(_study(plan, settings, None, None)), 1)
+    if isinstance(planned, PaperRunner):
+        return {name: foresee(one, options.workers or 1) for name, one in planned.runners.items()}
+    return foresee(planned, options.workers or 1)
 
 
 def configuration(
@@ -150,15 +146,6 @@ def clean(days: float = 30.0, *, yes: bool = False) -> pd.DataFrame:
         old_artifacts.remove(found)
     rows = [(str(item.path), item.what, item.size, item.days) for item in found]
     return pd.DataFrame(rows, columns=["path", "what", "bytes", "days"])
-
-
-def _study(
-    plan: str | Path | Mapping[str, Any],
-    settings: Mapping[str, Any] | Sequence[str],
-    seed: int | None,
-    only: Sequence[str] | None,
-) -> experiment.Study:
-    return experiment.from_mapping(*_data(plan, settings), seed, only)
 
 
 def _data(

@@ -22,15 +22,16 @@ import farm
 from farm.base import progress
 from farm.base.errors import LONGEST, REFUSED, UserError, brief, cause, installing, shadowed, show_alarms_plainly
 from farm.face import commands
+from farm.face.options import command
+from farm.face.run_options import RunOptions
 from farm.face.tables import print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from farm.asking.limits import Limits
-    from farm.experiments.claims.paper import Planned
+    from farm.experiments.claims.running import PaperRunner
     from farm.experiments.experiment import Study
-    from farm.experiments.running import Run
+    from farm.experiments.running import Run, StudyRunner
 
 _INTERRUPTED = 130
 _HELP = "Simulate human feedback, learn from it, and measure how far the result would hold with people."
@@ -134,26 +135,12 @@ def _complain(sentence: str) -> None:
 # --- farm run ---------------------------------------------------------------------------------------------------------
 
 
+@command(RunOptions)
 def run(
-    experiment: Annotated[str, typer.Argument(help="An experiment by name (see `farm list`) or by path.")],
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; default runs/<name>-s<seed>-<digest>.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The seed of everything random.")] = None,
-    only: Annotated[str | None, typer.Option(metavar="METHOD,...", help="Only these methods.")] = None,
-    force: Annotated[
-        list[str] | None, typer.Option(metavar="STAGE", help="Rebuild this stage and everything downstream.")
-    ] = None,
+    options: RunOptions,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what there is to do, and what it takes.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="Where stages are made: here, local (processes) or ray.")] = "here",
-    workers: Annotated[int | None, typer.Option(help="Stages at a time, with --engine local or ray.")] = None,
-    budget: Annotated[
-        float | None, typer.Option(min=0, help="US dollars for all questions to language models, never exceeded.")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Questions to language models in flight.")] = None,
-    requests_per_minute: Annotated[float | None, typer.Option(min=1, help="To each model.")] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option(min=1, help="Of questions, to each model.")] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Of a paper: keep the result beside its file, for `farm papers`.")
     ] = False,
@@ -163,31 +150,23 @@ def run(
 
     Example: farm run pocket --seed 2 --set sizes.pairs=1000 --set methods.ppo.beta=0.1
     """
-    from farm.asking.limits import Limits
-    from farm.experiments import experiment as experiments
-    from farm.experiments.claims import paper as papers
+    from farm import api
     from farm.experiments.running import StudyRunner
 
-    limits = Limits(budget, concurrency, requests_per_minute, tokens_per_minute)
-    if papers.is_paper(experiment):
-        if only is not None:
-            raise UserError("--only: a paper needs all of its methods; change them in a copy of its file")
-        planned = papers.load(experiment, settings or [], seed)
-        _run_paper(planned, out, force or [], dry_run, engine, workers, limits, record, as_json)
-        return
-    if record:
+    runner = api.runner(options)
+    if record and isinstance(runner, StudyRunner):
         raise UserError("--record: only the result of a paper (papers/NAME) is recorded")
-    study = experiments.load(
-        experiment, settings or [], seed, [name.strip() for name in only.split(",")] if only is not None else None
-    )
-    runner = StudyRunner(study, out, force or [])
     if dry_run:
-        from farm.forecasts.forecast import foresee
+        foreseen = api.foreseen(runner, options)
+        print(json.dumps(foreseen, indent=1) if as_json else _foreseen(foreseen, isinstance(runner, StudyRunner)))
+    elif isinstance(runner, StudyRunner):
+        _run_study(runner, options, as_json)
+    else:
+        _run_paper(runner, options, record, as_json)
 
-        foreseen = foresee(runner, workers or 1)
-        print(json.dumps(foreseen, indent=1) if as_json else _foreseen(foreseen))
-        return
-    finished = runner.go(engine, workers, limits)
+
+def _run_study(runner: StudyRunner, options: RunOptions, as_json: bool) -> None:
+    study, finished = runner.study, runner.go(options.engine, options.workers, options.limits)
     if as_json:
         rows = [] if study.whole.compute is not None else json.loads(finished.text("leaderboard"))
         report = str(finished.report) if finished.report else None
@@ -201,36 +180,17 @@ def run(
         raise typer.Exit(1)
 
 
-def _run_paper(
-    planned: Planned,
-    out: Path | None,
-    force: Sequence[str],
-    dry_run: bool,
-    engine: str,
-    workers: int | None,
-    limits: Limits,
-    record: bool,
-    as_json: bool,
-) -> None:
+def _run_paper(runner: PaperRunner, options: RunOptions, record: bool, as_json: bool) -> None:
     """The experiments of a paper, then its claims."""
     import pandas as pd
 
     from farm.experiments.claims import recorded, table
-    from farm.experiments.claims.running import PaperRunner
 
-    runner = PaperRunner(planned, out, force)
-    if dry_run:
-        from farm.forecasts.forecast import foresee
-
-        foreseen = {run: foresee(one, workers or 1) for run, one in runner.runners.items()}
-        said = (f"{run}\n{_foreseen(what)}" for run, what in foreseen.items())
-        print(json.dumps(foreseen, indent=1) if as_json else "\n\n".join(said))
-        return
-    finished = runner.go(engine, workers, limits)
+    finished = runner.go(options.engine, options.workers, options.limits)
     if as_json:
         print(json.dumps({"run": str(finished.folder), **finished.result.model_dump()}, indent=1))
     else:
-        print_table(pd.DataFrame(table.seen(finished.result)), planned.paper.title)
+        print_table(pd.DataFrame(table.seen(finished.result)), runner.planned.paper.title)
         print(f"\nrun folder  {finished.folder}")
         if finished.report:
             print(f"report      {finished.report}")
@@ -238,7 +198,7 @@ def _run_paper(
         _complain(_said(finished.failures, finished.folder / "runs" / finished.failures[0]["run"]))
         raise typer.Exit(1)
     if record:
-        print(f"recorded    {recorded.record(planned, finished.result)}", file=sys.stderr)
+        print(f"recorded    {recorded.record(runner.planned, finished.result)}", file=sys.stderr)
 
 
 def _show(finished: Run, study: Study) -> None:
@@ -282,10 +242,10 @@ def _said(failures: Sequence[dict[str, Any]], folder: Path) -> str:
     return f"{what}{more} failed: {first['reason']}; see {folder / 'failures.csv'}, and repeat the command to try again"
 
 
-def _foreseen(foreseen: dict[str, Any]) -> str:
+def _foreseen(foreseen: dict[str, Any], single: bool) -> str:
     from farm.forecasts.forecast import text
 
-    return folded(text(foreseen))
+    return folded(text(foreseen) if single else "\n\n".join(f"{run}\n{text(one)}" for run, one in foreseen.items()))
 
 
 # --- farm list --------------------------------------------------------------------------------------------------------

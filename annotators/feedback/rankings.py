@@ -31,7 +31,8 @@ class PersonRanker:
     latent: float = 0.0
     """utility of one unit of latent quality, where no feature tells"""
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def rank(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         size = groups["outputs"].map(len).to_numpy()

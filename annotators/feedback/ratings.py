@@ -53,7 +53,8 @@ class PersonRater:
     latent: float = 0.0
     """utility of one unit of latent quality, where no feature tells"""
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def rate(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         seen = look(self.features, outputs)

@@ -43,7 +43,8 @@ class PersonReactor:
     latent: float = 0.0
     """utility of one unit of latent quality, where no feature tells"""
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def react(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         seen = look(self.features, outputs)

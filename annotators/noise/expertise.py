@@ -35,7 +35,8 @@ class Expertise:
     column: str = "topic"
     words: dict[str, list[str]] | None = None
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def name(self) -> str:

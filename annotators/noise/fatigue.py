@@ -33,7 +33,8 @@ class Fatigue:
     patience: Positive = 40.0
     session: Count = 100
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def name(self) -> str:

@@ -48,7 +48,8 @@ class Leaderboard:
     confidence: Confidence = 0.95
     rounds: Count = 2000
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
         """The three tables. Raises UserError when the judge's annotations are absent or name an unknown method."""

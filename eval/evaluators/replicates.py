@@ -57,7 +57,8 @@ class Replicates:
     confidence: Confidence = 0.95
     rounds: Count = 1000
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def aggregate(self, replication: Replication) -> dict[str, pd.DataFrame]:
         """The five tables. Raises UserError for a folder without tables."""

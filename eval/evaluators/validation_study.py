@@ -91,7 +91,8 @@ class ValidationStudy:
     confidence: Confidence = 0.95
     rounds: Count = 1000
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def aggregate(self, replication: Replication) -> dict[str, pd.DataFrame]:
         """All tables. Raises UserError where the sweep or the judges are not those of a validation."""

@@ -2,71 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import typer
+import pandas as pd
 
-from eval.evaluators.evaluation import Evaluation, evaluate_table, read_files
+from eval.evaluators.evaluation import Evaluation, evaluate_table, together
+from eval.face.options import EvaluateOptions
 from eval.judges import judging
 from farm.asking.limits import Limits
-from farm.base.errors import UserError
-from farm.tables.formats import check_table, read_annotations, write_annotations
-
-NONE = Limits()
-"""no limits"""
+from farm.base.errors import OptionError
+from farm.tables import formats
 
 
-def run(
-    files: Sequence[Path],
-    *,
-    judge: str | None,
-    baseline: Path | None,
-    annotations: Path | None,
-    store: Path | None,
-    fresh: bool,
-    human: Path | None,
-    flip_rate: float,
-    flip_rate_error: float,
-    by: str,
-    settings: Sequence[str],
-    seed: int,
-    confidence: float,
-    limits: Limits = NONE,
-) -> Evaluation:
-    """The evaluation of annotation files, or of output files after a judge has compared them with the baseline."""
-    if annotations is not None:
-        check_table(annotations, inputs=(*files, baseline, human))
-    humans = read_annotations(human) if human is not None else None
-    if judge is None and baseline is None:
-        outputs = [p for p in files if judging.holds_outputs(p)]
-        if outputs:
-            raise UserError(f"{outputs[0]}: holds outputs, not annotations; say --judge NAME and --baseline FILE")
-        if annotations is not None or settings or store is not None or fresh or limits != Limits():
-            raise UserError(
-                "--annotations, --store, --fresh, --set and limits belong to a judge; annotations are taken as they are"
-            )
-        rows = read_files(files)
-    else:
-        if judge is None or baseline is None:
-            raise UserError("model outputs need both --judge NAME and --baseline FILE")
-        table = judging.pairs(files, baseline)
-        if not len(table):
-            raise UserError(f"{files[0]}: is the baseline itself; there is nothing to compare")
-        if store is not None and fresh:
-            raise UserError("--store keeps verdicts and --fresh keeps none; give one of them")
-        judged = judging.judge(table, judge, settings=settings, seed=seed, store=store, fresh=fresh, limits=limits)
-        rows = judged.rows
-        asked = len(rows) - judged.reused
-        typer.echo(f"{judge}: {asked} verdicts asked, {judged.reused} from the store, ${judged.paid:.2f}", err=True)
-        if annotations is not None:
-            write_annotations(rows, annotations)
+def evaluated(options: EvaluateOptions, judged: Callable[[judging.Judged], None] | None = None) -> Evaluation:
+    """The evaluation of annotations, or of outputs after a judge has compared them with the baseline.
+
+    Args:
+        judged: gets what the judge said, before it is evaluated.
+    """
+    given = files(options.rows)
+    if options.annotations is not None:
+        inputs = [rows for rows in (*(given or ()), options.baseline, options.human) if isinstance(rows, (str, Path))]
+        formats.check_table(options.annotations, inputs=[Path(rows) for rows in inputs])
+    human = None
+    if options.human is not None:
+        origin, _, table = named(options.human, "the human annotations", "")
+        human = formats.as_annotations(table, origin)
+    asks = options.judge is not None or options.baseline is not None
+    tables = [
+        named(rows, "the outputs" if asks else "the annotations", "own")
+        for rows in ([options.rows] if given is None else given)
+    ]
+    rows = _judged(options, tables, judged) if asks else _annotations(options, tables)
     return evaluate_table(
         rows,
-        by=by,
-        confidence=confidence,
-        flip_rate=flip_rate,
-        flip_rate_standard_error=flip_rate_error,
-        humans=humans,
-        seed=seed,
+        by=options.by,
+        confidence=options.confidence,
+        flip_rate=options.flip_rate,
+        flip_rate_standard_error=options.flip_rate_standard_error,
+        humans=human,
+        seed=options.seed,
     )
+
+
+def files(rows: Any) -> list[Path] | None:
+    """The files that were named, or None where the rows themselves were given."""
+    if isinstance(rows, (str, Path)):
+        return [Path(rows)]
+    several = isinstance(rows, (list, tuple)) and len(rows) > 0 and all(isinstance(name, (str, Path)) for name in rows)
+    return [Path(name) for name in rows] if several else None
+
+
+def named(rows: Any, origin: str, name: str) -> tuple[str, str, pd.DataFrame]:
+    """Where a table is from, for errors; the name of what wrote it, where it does not say; and the table."""
+    if isinstance(rows, (str, Path)):
+        return str(rows), Path(rows).stem, formats.read_table(Path(rows))
+    return origin, name, formats.rows(rows, origin)
+
+
+def _annotations(options: EvaluateOptions, tables: list[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
+    for origin, _, table in tables:
+        if "preference" not in table.columns and "output" in table.columns:
+            raise OptionError(f"{origin}: holds outputs, not annotations; give `judge` and `baseline`, too")
+    for_judges = (options.annotations, options.store, options.fresh or None, options.judge_settings or None)
+    if any(said is not None for said in for_judges) or options.limits != Limits():
+        raise OptionError(
+            "`annotations`, `store`, `fresh`, `judge_settings` and limits belong to a judge; annotations are taken as "
+            "they are"
+        )
+    read = [(origin, name, formats.as_annotations(table, origin)) for origin, name, table in tables]
+    of_files = files(options.rows) is not None
+    return together(
+        [(o, t.assign(generator_2=name) if of_files and "generator_2" not in t else t) for o, name, t in read]
+    )
+
+
+def _judged(
+    options: EvaluateOptions,
+    tables: list[tuple[str, str, pd.DataFrame]],
+    judged: Callable[[judging.Judged], None] | None,
+) -> pd.DataFrame:
+    if options.judge is None or options.baseline is None:
+        raise OptionError("model outputs need both `judge` and `baseline`")
+    base = named(options.baseline, "the baseline's outputs", "base")
+    pairs = judging.pairs([judging.outputs(*table) for table in tables], judging.outputs(*base))
+    if not len(pairs):
+        raise OptionError(f"{tables[0][0]}: is the baseline itself; there is nothing to compare")
+    if options.store is not None and options.fresh:
+        raise OptionError("`store` keeps verdicts and `fresh` keeps none; give one of them")
+    found = judging.judge(
+        pairs,
+        options.judge,
+        settings=options.judge_settings,
+        seed=options.seed,
+        store=options.store,
+        fresh=options.fresh,
+        limits=options.limits,
+    )
+    if judged is not None:
+        judged(found)
+    if options.annotations is not None:
+        formats.write_annotations(found.rows, options.annotations)
+    return found.rows

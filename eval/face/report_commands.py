@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from eval.face.options import CompareOptions
+from farm.base.errors import OptionError
+from farm.face.options import command
+
+if TYPE_CHECKING:
+    from eval.report.compare import RunComparison
 
 
 def register(app: typer.Typer) -> None:
@@ -45,21 +53,33 @@ def report(
         webbrowser.open(path.resolve().as_uri())
 
 
+@command(CompareOptions)
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another one.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Where the page goes; default: compare-FIRST-SECOND.html in this folder.")
-    ] = None,
+    options: CompareOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Two runs side by side: settings that differ, differences of win rates, changes of rank.
 
     Example: farm compare runs/pocket-s1-2f0c6b runs/pocket-s2-77ab01
     """
-    from eval.face import api
-
-    path = out or Path(f"compare-{first.resolve().name}-{second.resolve().name}.html")
-    found = api.compare(first, second, out=path)
+    first, second = options.first.resolve().name, options.second.resolve().name
+    path = options.out or Path(f"compare-{first}-{second}.html")
+    found = compared(replace(options, out=path))
     typer.echo(found.to_json() if as_json else str(found))
     typer.echo(f"written: {path}", err=True)
+
+
+def compared(options: CompareOptions) -> RunComparison:
+    """The comparison, and its page where one is asked for."""
+    from eval.report import compare as comparing
+    from farm.base import files
+
+    page = options.out
+    if page is not None:
+        if page.suffix != ".html":
+            raise OptionError(f"`out` {page}: the page is a file that ends in .html")
+        files.check_out(page)
+    found, one, two = comparing.compare(options.first, options.second)
+    if page is not None:
+        comparing.write(found, one, two, page)
+    return found

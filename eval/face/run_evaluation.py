@@ -15,9 +15,17 @@ from eval.evaluators.leaderboard import Leaderboard
 from eval.evaluators.replicates import Replicates
 from eval.evaluators.validation_study import ValidationStudy
 from farm.base.errors import UserError
-from farm.experiments import run_folder, run_tables
+from farm.base.files import exists
+from farm.experiments import run_tables
+from farm.experiments.run_folder import read_comparison
 from farm.roles.protocols import Replication
 from farm.statistics import terminal
+
+
+def run_folder(rows: Any) -> Path | None:
+    """The run folder that was named, if it is one."""
+    named = rows[0] if isinstance(rows, (list, tuple)) and len(rows) == 1 else rows
+    return Path(named) if isinstance(named, (str, Path)) and exists(Path(named) / "config.yaml") else None
 
 
 def evaluate_run(folder: Path) -> dict[str, pd.DataFrame]:
@@ -30,7 +38,7 @@ def evaluate_run(folder: Path) -> dict[str, pd.DataFrame]:
     if (folder / "variants.json").is_file():
         return _study(folder, config)
     own = Leaderboard(**_numbers(config.get("evaluator"), "eval.evaluators.leaderboard.Leaderboard"))
-    return own.evaluate(run_folder.read_comparison(folder))
+    return own.evaluate(read_comparison(folder))
 
 
 def _study(folder: Path, config: dict[str, Any]) -> dict[str, pd.DataFrame]:

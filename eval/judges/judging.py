@@ -22,33 +22,33 @@ from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context, Features
 from farm.storage.store import Store, home
-from farm.tables.formats import read_outputs, read_table
+from farm.tables.formats import as_outputs
 
 CHUNK = 2000
 
 
-def holds_outputs(path: Path) -> bool:
-    """Whether a file holds model outputs (``output``) rather than annotations (``preference``)."""
-    columns = read_table(path).columns
-    return "preference" not in columns and "output" in columns
+class Outputs(NamedTuple):
+    """The outputs of one method, and where they are from."""
+
+    origin: str
+    table: pd.DataFrame
 
 
-def pairs(methods: Sequence[Path], baseline: Path) -> pd.DataFrame:
+def pairs(methods: Sequence[Outputs], baseline: Outputs) -> pd.DataFrame:
     """Pairs of each method's outputs (second) with the baseline's (first).
 
     Raises:
-        UserError: for an instruction that occurs twice in a file, or that the baseline has not answered.
+        UserError: for an instruction that the baseline has not answered.
     """
-    base = _outputs(baseline)
+    base = baseline.table
     reference = base.set_index("instruction")
     parts = []
-    for path in methods:
-        own = _outputs(path)
+    for origin, own in methods:
         lacking = np.flatnonzero(~own["instruction"].isin(reference.index).to_numpy())
         if lacking.size:
             raise UserError(
-                f"{path}: row {int(lacking[0]) + 1}: the baseline {baseline} has not answered this instruction "
-                f"({lacking.size} of {len(own)} are not there)"
+                f"{origin}: row {int(lacking[0]) + 1}: the baseline {baseline.origin} has not answered this "
+                f"instruction ({lacking.size} of {len(own)} are not there)"
             )
         matched = reference.loc[own["instruction"]]
         pair = pd.DataFrame(
@@ -66,15 +66,20 @@ def pairs(methods: Sequence[Path], baseline: Path) -> pd.DataFrame:
     return table[table["generator_2"] != table["generator_1"].iloc[0]].reset_index(drop=True)
 
 
-def _outputs(path: Path) -> pd.DataFrame:
-    table = read_outputs(path)
+def outputs(origin: str, name: str, table: pd.DataFrame) -> Outputs:
+    """The outputs of one method, called ``name`` where they do not say.
+
+    Raises:
+        UserError: for a missing field, an instruction that occurs twice, or several generators.
+    """
+    table = as_outputs(table, origin, name)
     repeated = np.flatnonzero(table["instruction"].duplicated().to_numpy())
     if repeated.size:
-        raise UserError(f"{path}: row {int(repeated[0]) + 1}: this instruction was answered in an earlier row")
+        raise UserError(f"{origin}: row {int(repeated[0]) + 1}: this instruction was answered in an earlier row")
     generators = table["generator"].unique()
     if len(generators) > 1:
-        raise UserError(f"{path}: holds outputs of {len(generators)} generators; give one file a method")
-    return table
+        raise UserError(f"{origin}: holds outputs of {len(generators)} generators; give one file a method")
+    return Outputs(origin, table)
 
 
 class Judged(NamedTuple):

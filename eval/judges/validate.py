@@ -27,7 +27,7 @@ from eval.ranks import ranking
 from eval.ranks.model_ranks import model_ranks
 from eval.rates.habits import PositionAudit, biases, position_audit
 from eval.rates.prediction_powered import gain
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, Estimate, mean
 from farm.votes import agreement as agree
@@ -189,9 +189,9 @@ def validate(
         UserError: when no pair is in both.
     """
     if judge["item"].dtype != humans["item"].dtype:
-        raise UserError(
+        raise OptionError(
             "the judge's pairs and the humans' have no key in common: one file has ids and the other texts; "
-            "give both the same, or the texts of the ids with --pairs"
+            "give both the same, or the texts of the ids with `pairs`"
         )
     known = set(judge["item"])
     judge_items, human_items = judge["item"].nunique(), humans["item"].nunique()

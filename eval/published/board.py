@@ -25,7 +25,7 @@ from eval.ranks import ranking
 from eval.rates.length_column import LARGE, LengthControl, fit_all, length_columns, resample_influence
 from eval.rates.winrate import discrete
 from farm.base import rng
-from farm.base.errors import UserError, nearest
+from farm.base.errors import OptionError, UserError, nearest
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import JointMeans, joint_means
 
@@ -94,7 +94,7 @@ def board(
     """
     for metric in metrics:
         if metric not in METRICS:
-            raise UserError(f"--metrics {metric}: unknown; {nearest(metric, METRICS)}")
+            raise OptionError(f"`metrics` {metric}: unknown; {nearest(metric, METRICS)}")
     table = rows.table
     names = [str(n) for n in table["method"].cat.categories]
     group = table["method"].cat.codes.to_numpy().astype(np.int64)

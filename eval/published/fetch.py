@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from eval.published.transfer import download, opened
 from farm.base import files, progress
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 from farm.storage.old_artifacts import megabytes
 from farm.storage.store import home
 from farm.tables.hub import endpoint
@@ -116,9 +116,9 @@ def fetch(source: Published, *, offline: bool = False, root: Path | None = None)
         raise UserError(f"{source.name}: {where} lists no results of `{source.annotator}`")
     missing = [p for p, e in wanted.items() if not _valid(folder / p, e["sha"])]
     if missing and offline:
-        raise UserError(
+        raise OptionError(
             f"{source.name}: {len(missing)} of {len(wanted)} files are not in the cache {folder}; "
-            "run the command once without --offline"
+            "run once without `offline`"
         )
     if missing:
         _say_how_much(source, folder, len(missing), sum(wanted[path]["size"] for path in missing))
@@ -154,7 +154,7 @@ def _listing(source: Published, folder: Path, offline: bool) -> dict[str, Any]:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             path.unlink()
     if offline:
-        raise UserError(f"{source.name}: not in the cache {folder}; run the command once without --offline")
+        raise OptionError(f"{source.name}: not in the cache {folder}; run once without `offline`")
     commit = _commit(source, source.commit_url())
     url = source.listing_url(commit)
     try:
@@ -197,7 +197,7 @@ def _hub_files(source: Published, folder: Path, offline: bool) -> tuple[Path, Pa
     paths = folder / "instruction_difficulty.csv", folder / "df_gamed.csv"
     missing = [path for path in paths if not _as_noted(path)]
     if missing and offline:
-        raise UserError(f"{source.name}: {missing[0].name} is not in the cache {folder}; run once without --offline")
+        raise OptionError(f"{source.name}: {missing[0].name} is not in the cache {folder}; run once without `offline`")
     if missing:
         note = folder / "commit"
         commit = note.read_text(errors="replace").strip() if note.is_file() else ""

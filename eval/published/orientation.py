@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 from farm.tables.records import PairIds, swapped
 
 _SIDES = ("generator_1", "generator_2")
@@ -109,7 +109,7 @@ def check_judges(
         m, lacked = lacking[0]
         other = int(rows[:, lacked].argmax())
         first, second = judges[int(rows[m].argmax())], judges[int(lacked)]
-    raise UserError(
+    raise OptionError(
         f"`{methods[int(m)]}` was judged by `{first}` and `{methods[int(other)]}` by `{second}`: verdicts of different "
         f"judges do not make one ranking; {remedy}"
     )

@@ -12,10 +12,10 @@ from farm.statistics.result import Result
 from farm.tables.formats import check_table, write_table
 
 
-def check_out(out: Path | None, *inputs: Path | None) -> None:
-    """Refuse a table that could not be written, before the work."""
+def check_out(out: Path | None, *inputs: object) -> None:
+    """Refuse a table that could not be written, before the work. Inputs that are files must not be overwritten."""
     if out is not None:
-        check_table(out, inputs=inputs)
+        check_table(out, inputs=[Path(given) for given in inputs if isinstance(given, (str, Path))])
 
 
 def result(found: Result, out: Path | None, as_json: bool, *, table: pd.DataFrame | None = None) -> None:

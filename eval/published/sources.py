@@ -19,7 +19,7 @@ from eval.published.orientation import check_judges
 from eval.published.quick_json import Reader
 from eval.published.rows import Names, baseline_of, frame, subset, turned_to
 from eval.published.show import working
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def results_files(directory: Path, annotator: str | None) -> tuple[list[tuple[st
     names = sorted({name for judged in found.values() for name in judged})
     if annotator is None:
         if len(names) > 1:
-            raise UserError(
-                f"{directory}: several annotators are there; choose one with --annotator: {', '.join(names)}"
+            raise OptionError(
+                f"{directory}: several annotators are there; choose one with `annotator`: {', '.join(names)}"
             )
         annotator = names[0]
     if annotator not in names:
@@ -123,14 +123,14 @@ def _check(rows: Rows) -> None:
     mixed = np.flatnonzero(baselines != baselines[0])
     if mixed.size:
         first, other = table["baseline"].iloc[0], table["baseline"].iloc[int(mixed[0])]
-        raise UserError(
+        raise OptionError(
             f"{rows.where(int(mixed[0]))}: the baseline is `{other}` but the first row has `{first}`; "
-            "choose one with --baseline"
+            "choose one with `baseline`"
         )
     method, judge = (table[c].cat for c in ("method", "annotator"))
     check_judges(
         [str(m) for m in method.categories], method.codes.to_numpy(np.int64),
-        [str(j) for j in judge.categories], judge.codes.to_numpy(np.int64), "choose one with --annotator",
+        [str(j) for j in judge.categories], judge.codes.to_numpy(np.int64), "choose one with `annotator`",
     )  # fmt: skip
     repeated = np.flatnonzero(table.duplicated(["method", "key"]).to_numpy())
     if repeated.size:
@@ -140,9 +140,9 @@ def _check(rows: Rows) -> None:
         earlier = int(np.flatnonzero(same.to_numpy())[0])
         before = table.iloc[earlier]
         if before["annotator"] != row["annotator"]:
-            raise UserError(
+            raise OptionError(
                 f"{rows.where(at)}: `{row['method']}` is judged by `{row['annotator']}` and `{before['annotator']}`; "
-                "choose one with --annotator"
+                "choose one with `annotator`"
             )
         raise UserError(
             f"{rows.where(at)}: `{row['method']}` is judged twice on this instruction "

@@ -24,7 +24,7 @@ from eval.rates.length_control import (
     too_few,
 )
 from farm.base import rng
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 
 Floats = NDArray[np.float64]
 
@@ -129,7 +129,7 @@ def fit_all(
 def _predicted(control: LengthControl, name: str, n: int) -> LengthControlled:
     """From saved weights: over all difficulties of the file, as the original's own predictions."""
     if control.difficulty is None:
-        raise UserError("saved weights need --difficulty to predict from")
+        raise OptionError("saved weights need `difficulty` to predict from")
     assert control.weights is not None
     nan = float("nan")
     if name not in control.weights.index:

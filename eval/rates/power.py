@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 from farm.statistics.result import Result
 
 LEAST = 1e-12
@@ -160,7 +160,7 @@ def detectable(
     """The smallest difference that ``annotations`` find with this power. Raises UserError where none is found."""
     _check(flip_rate, design_effect, power, significance, variance, paired)
     if abs(annotations) > MOST:
-        raise UserError(f"--annotations: give a number from 2 to {MOST:g}")
+        raise OptionError(f"`annotations`: give a number from 2 to {MOST:g}")
     if annotations < 2:
         raise UserError(f"{annotations} annotations cannot show a difference")
     z = stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power)

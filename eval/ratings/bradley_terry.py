@@ -33,7 +33,7 @@ from eval.ratings.strength_errors import bootstrap as draw_again
 from eval.ratings.strength_errors import sandwich
 from eval.ratings.strengths import fit_davidson, fit_half
 from eval.ratings.win_matrix import count, refuse_unconnected
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import Estimate, codes, critical, interval
 from farm.tables.formats import require_labels
@@ -196,7 +196,7 @@ def bradley_terry(
     if ties == "drop":
         first, second, score = first[kept], second[kept], score[kept]
     if ties == "davidson" and not np.isin(score, (0.0, 0.5, 1.0)).all():
-        raise UserError("Davidson's tie model needs wins and ties, not probabilities; use --ties half")
+        raise OptionError("Davidson's tie model needs wins and ties, not probabilities; use `ties` half")
     if not score.size:
         raise UserError("no battle is left without its ties")
     counts = count(first, second, score, m)
@@ -207,7 +207,7 @@ def bradley_terry(
     if ties == "davidson":
         tied = counts.ties + counts.ties.T
         if not tied.any():
-            raise UserError("there is no tie to fit Davidson's model to; use --ties half")
+            raise OptionError("there is no tie to fit Davidson's model to; use `ties` half")
         decided = wins - tied / 2
         theta, nu = fit_davidson(decided, tied, prior=prior)
     else:

@@ -55,7 +55,8 @@ class HeadToHead:
     confidence: Confidence = 0.95
     best_responses: bool = True
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
         """All tables. Raises UserError where a method has one answer to an instruction only."""

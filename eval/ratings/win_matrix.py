@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from farm.base.errors import UserError
+from farm.base.errors import OptionError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -111,7 +111,7 @@ def refuse_unconnected(wins: Floats, models: Sequence[str]) -> None:
     else:
         smallest = np.flatnonzero(labels == np.bincount(labels).argmin())
         why = f"no win leads from or into the group of `{models[int(smallest[0])]}` ({smallest.size} models)"
-    raise UserError(
-        f"no finite Bradley-Terry ratings: {why}; leave these models out, or ask for a prior (--prior 1 is one virtual "
+    raise OptionError(
+        f"no finite Bradley-Terry ratings: {why}; leave these models out, or ask for a prior (`prior` 1 is one virtual "
         "game of each model against an average opponent)"
     )

@@ -50,7 +50,8 @@ class Html:
 
     examples: Natural = 20
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def write(self, run: Path) -> Path:
         """Write the report into the run folder, in the place of an earlier one.

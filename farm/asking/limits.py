@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Annotated
 
+from annotated_types import Ge
+
+from farm.base.bounds import Count, NotNegative
 from farm.base.errors import Fruitless
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The user's limits on a run."""
+@dataclass(frozen=True, kw_only=True)
+class AskingOptions:
+    """The options of every command that may ask language models."""
 
-    budget: float | None = None
-    """US dollars for all questions of a run, those included that earlier runs paid for; the run never asks for what
-    might exceed it"""
-    concurrency: int | None = None
-    """questions in flight; default: what the backend takes with profit"""
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
+    budget: NotNegative | None = None
+    """US dollars for all questions to language models, never exceeded."""
+    concurrency: Count | None = None
+    """Questions to language models in flight."""
+    requests_per_minute: Annotated[float, Ge(1)] | None = None
+    """To each model."""
+    tokens_per_minute: Annotated[float, Ge(1)] | None = None
+    """Of questions, to each model."""
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(**{field.name: getattr(self, field.name) for field in fields(AskingOptions)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits(AskingOptions):
+    """The limits on a run. Its budget is for those questions too that earlier runs paid for, and nothing is asked that
+    might exceed it; left out, as many questions are in flight as the backend takes with profit."""
+
     timeout: float = 120.0
     """seconds for one answer, however slowly its bytes come"""
     attempts: int = 6

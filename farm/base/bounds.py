@@ -8,6 +8,7 @@ the options of a command (:mod:`farm.face.options`), and by :func:`check` where 
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
-from farm.base.errors import shown
+from farm.base.errors import nearest, shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -47,14 +48,14 @@ Confidence = Annotated[float, Gt(0), Lt(1)]
 def check(settings: Any) -> None:
     """Refuse an object of a dataclass one of whose fields is outside the bounds of its type.
 
-    A class calls it first in its ``__post_init__``, or says ``__post_init__ = check``.
+    A class calls it first in its ``__post_init__``.
 
     Raises:
         ValueError: naming the field and its bound.
     """
     from pydantic import ValidationError
 
-    for name, adapter in _bounded(type(settings)).items():
+    for name, adapter in _bounded(settings.__class__).items():
         try:
             adapter.validate_python(getattr(settings, name))
         except ValidationError as error:
@@ -64,7 +65,9 @@ def check(settings: Any) -> None:
 def wrong(key: str, found: Mapping[str, Any]) -> str:
     """A clause on the value of a key, from what pydantic says of it."""
     place = ".".join([key, *map(str, found["loc"])] if key else map(str, found["loc"]))
-    said = str(found["msg"]).removeprefix("Value error, ")
+    said = str(found["msg"])
+    if found["type"] == "literal_error":
+        said = nearest(str(found["input"]), re.findall("'(.*?)'", found["ctx"]["expected"]))
     return f"`{place}` = {shown(found.get('input'))} is wrong: {said[:1].lower()}{said[1:]}"
 
 

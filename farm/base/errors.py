@@ -27,6 +27,11 @@ class UserError(Exception):
         super().__init__(brief(" ".join(sentence.split("\n")), LONGEST))
 
 
+class OptionError(UserError):
+    """A mistake in the options of a command, with their names in Python in backticks: the command line says its flags
+    in their place."""
+
+
 class Fruitless(UserError):
     """Work that was done and came to nothing; what it left is kept."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 
 _TRIED = 1 << 16
 """bytes that must fit where something is to be written"""
@@ -111,7 +111,7 @@ def _place(path: Path) -> Path:
 def check_folder(path: Path) -> None:
     """Refuse a folder that cannot be made, or not be written into, before the work. Raises UserError."""
     if exists(path) and not path.is_dir():
-        raise UserError(f"{path}: is there already and is not a run folder; give another --out")
+        raise OptionError(f"{path}: is there already and is not a run folder; give another `out`")
     with refusals(path, "written"), _tried(path):
         pass
 

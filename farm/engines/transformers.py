@@ -23,7 +23,8 @@ class Transformers:
     own: ClassVar[bool] = True
     rows_at_once: Count = 512
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def write(self, writer: Writer, request: Request) -> Written:
         with torch.inference_mode():

@@ -63,7 +63,8 @@ class VLLM:
     rows_at_once: Count = 256
     options: dict[str, Any] | None = None
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def write(self, writer: Writer, request: Request) -> Written:
         """As :meth:`farm.roles.protocols.SamplingEngine.write`.

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm.base.bounds import Count, Natural, NotNegative, Positive, Share
-from farm.base.errors import UserError, nearest
+from farm.base.errors import OptionError, UserError, nearest
 from farm.experiments import presets, sweeps
 from farm.experiments.sweeps import Label
 from farm.roles import config
@@ -257,7 +257,7 @@ def _chosen(methods: Any, only: Sequence[str], origin: str) -> Any:
         return methods
     for name in only:
         if name not in methods:
-            raise UserError(f"{origin}: --only {name}: there is no such method; {nearest(name, methods)}")
+            raise OptionError(f"{origin}: `only` {name}: there is no such method; {nearest(name, methods)}")
     return {name: spec for name, spec in methods.items() if name in only}
 
 

@@ -40,7 +40,7 @@ import yaml
 
 import farm
 from farm.base import files, progress
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 from farm.experiments import run_tables
 from farm.experiments.experiment import BASELINE
 from farm.roles.protocols import Comparison, Reporter
@@ -82,7 +82,7 @@ def check(folder: Path) -> None:
     names = {p.name for p in paths}
     empty = names <= {"status.json"}
     if found is None or any(map(_strange, paths)) or not (empty or "environment.json" in names):
-        raise UserError(f"{folder}: is there already and is not a run folder; give another --out")
+        raise OptionError(f"{folder}: is there already and is not a run folder; give another `out`")
 
 
 def _strange(path: Path) -> bool:

@@ -16,7 +16,7 @@ import pandas as pd
 from farm.asking.limits import Limits, OverBudget
 from farm.asking.purse import limited
 from farm.base import progress, rng
-from farm.base.errors import Fruitless, UserError, nearest
+from farm.base.errors import Fruitless, OptionError, UserError, nearest
 from farm.base.launched import follows, several
 from farm.base.progress import printable
 from farm.experiments import computing, run_folder, trackers
@@ -122,7 +122,7 @@ class StudyRunner:
             keys = [key for key, node in graph.items() if name in (node.name, node.kind, node.name.replace(" ", "_"))]
             if not keys:
                 known = {n.name for n in graph.values()} | {n.kind for n in graph.values()}
-                raise UserError(f"--force {name}: there is no such stage; {nearest(name, known)}")
+                raise OptionError(f"`force` {name}: there is no such stage; {nearest(name, known)}")
             chosen += keys
         return descendants(graph, chosen)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from farm.base.errors import UserError, nearest
+from farm.base.errors import OptionError, nearest
 from farm.scheduling.scheduler import StageEngine
 
 NAMES = ("here", "local", "ray")
@@ -20,18 +20,18 @@ def engine(name: str, root: Path, workers: int | None = None) -> StageEngine:
         workers: processes of "local"; stages under way at once on "ray".
     """
     if workers is not None and workers < 1:
-        raise UserError("--workers must be at least 1")
+        raise OptionError("`workers` must be at least 1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # by torchrun or accelerate launch
         from farm.scheduling.in_step import InStep
 
         if name != "here":
-            raise UserError(f"--engine {name}: under torchrun or accelerate launch stages are made here")
+            raise OptionError(f"`engine` {name}: under torchrun or accelerate launch stages are made here")
         return InStep(root)
     if name == "here":
         from farm.scheduling.here import Here
 
         if workers is not None and workers > 1:
-            raise UserError("--workers belongs to --engine local or ray")
+            raise OptionError("`workers` belongs to `engine` local or ray")
         return Here(root)
     if name == "local":
         from farm.scheduling.local import Local
@@ -41,4 +41,4 @@ def engine(name: str, root: Path, workers: int | None = None) -> StageEngine:
         from farm.scheduling.on_ray import OnRay
 
         return OnRay(root, workers)
-    raise UserError(f"--engine {name}: there is no such engine; {nearest(name, NAMES)}")
+    raise OptionError(f"`engine` {name}: there is no such engine; {nearest(name, NAMES)}")

@@ -6,7 +6,7 @@ import os
 import sys
 
 from farm.base.addresses import checked
-from farm.base.errors import UserError
+from farm.base.errors import OptionError
 
 ADDRESSES = ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "HF_ENDPOINT")
 PLACES = ("FARM_PRICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
@@ -33,7 +33,7 @@ def settings() -> dict[str, str]:
         try:
             checked(found.get(name, "https://unset"), name)
         except ValueError as error:
-            raise UserError(f"--engine ray: {error}") from None
+            raise OptionError(f"`engine` ray: {error}") from None
     for name in ("FARM_PRICES", "HF_HOME", "HF_HUB_CACHE"):
         if name in found:
             found[name] = os.path.abspath(os.path.expanduser(found[name]))

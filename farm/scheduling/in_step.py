@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from farm.asking.limits import Limits
 from farm.base import progress
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 from farm.base.launched import follows, several
 from farm.scheduling.graph import Graph, Node
 from farm.scheduling.perform import Outcome, perform
@@ -30,7 +30,7 @@ def agreed(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> Don
     if not several():
         return artifacts
     if force:
-        raise UserError("--force works with one process; make the stages again without torchrun or accelerate launch")
+        raise OptionError("`force` works with one process; make the stages again without torchrun or accelerate launch")
     from farm.hardware import processes
 
     processes.start()

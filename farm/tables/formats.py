@@ -81,10 +81,14 @@ def read_instructions(path: str | Path) -> pd.DataFrame:
 
 def read_outputs(path: str | Path) -> pd.DataFrame:
     """Model outputs: ``instruction, output`` and, if there, ``generator`` (else the file's name)."""
-    table = read_table(path)
-    require(table, ["instruction", "output"], path)
+    return as_outputs(read_table(path), path, Path(path).stem)
+
+
+def as_outputs(table: pd.DataFrame, origin: str | Path, generator: str) -> pd.DataFrame:
+    """A table of model outputs with ``generator``, this one where it does not say."""
+    require(table, ["instruction", "output"], origin)
     if "generator" not in table.columns:
-        table["generator"] = Path(path).stem
+        table["generator"] = generator
     return merge_input(table)
 
 

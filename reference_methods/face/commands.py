@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from farm.face.options import command
+from reference_methods.face.options import GameOptions
 
 
 def register(app: typer.Typer) -> None:
@@ -13,24 +15,9 @@ def register(app: typer.Typer) -> None:
     app.command()(game)
 
 
+@command(GameOptions)
 def game(
-    preferences: Annotated[
-        Path,
-        typer.Argument(help="A JSON file: `preferences` (K x K), and perhaps `reference` (K) and `responses` (K)."),
-    ],
-    method: Annotated[str, typer.Option(help="nash_md, egpo, inpo, ..., a YAML file, or `all` for a comparison.")],
-    beta: Annotated[
-        float | None, typer.Option(help="Strength of the KL; by default the method's, 0 for one without an anchor.")
-    ] = None,
-    step_size: Annotated[
-        float | None, typer.Option(help="Step size in units of a preference; default: the method's own.")
-    ] = None,
-    iterations: Annotated[int, typer.Option(min=1, help="Steps of the learner.")] = 200,
-    samples: Annotated[
-        str, typer.Option(metavar="exact|N", help="Exact expectations, or N Bernoulli duels behind every number.")
-    ] = "exact",
-    seed: Annotated[int, typer.Option(help="The seed of the duels.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="Draw the course: .svg, or .png and .pdf with matplotlib.")] = None,
+    options: GameOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Play a preference game with K responses, and say how near each policy comes to the equilibrium.
@@ -39,4 +26,4 @@ def game(
     """
     from reference_methods.face import game_command
 
-    game_command.run(preferences, method, beta, step_size, iterations, samples, seed, plot, as_json)
+    game_command.run(options, as_json)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table as Shown
 
 from farm.base import files, progress
-from farm.base.errors import UserError, nearest
+from farm.base.errors import OptionError, nearest
 from farm.roles import config
 from farm.roles.protocols import Method
+from reference_methods.face.options import GameOptions
+from reference_methods.parts.games import problem as problems
 from reference_methods.parts.games.matrix_game import (
     Floats,
     best_response,
@@ -27,9 +29,12 @@ from reference_methods.parts.games.matrix_game import (
     softmax,
 )
 from reference_methods.parts.games.picture import SUFFIXES, Course, draw
-from reference_methods.parts.games.problem import Problem, read
+from reference_methods.parts.games.problem import Problem
 from reference_methods.parts.games.table import Table, play
 from reference_methods.parts.games.training import Game
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METHODS = (
     "nash_md",
@@ -59,62 +64,71 @@ MOST_HISTORY = 1000
 STRENGTHS = (1e-6, 1e6)
 """the smallest and the largest beta and step size that 64 bits can compute with"""
 
+STRENGTH = 0.1
+"""of the KL where methods are compared, and of a baseline"""
 
-def run(
-    path: Path,
-    method: str,
-    beta: float | None,
-    step_size: float | None,
-    iterations: int,
-    samples: str,
-    seed: int,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
-    """Play and print; the arguments are those of the command."""
+
+def run(options: GameOptions, as_json: bool) -> None:
+    """Play and print."""
     import torch
 
     torch.set_num_threads(1)  # tables are so small that sharing them among threads only costs
-    given = read(path)
-    duels = _duels(samples)
-    check_strengths(beta, step_size)
-    if plot is not None:
-        check_picture(plot)
-    if method == "all":
-        if plot is not None:
-            raise UserError("--plot draws one method; name it with --method instead of `all`")
-        compare(given, 0.1 if beta is None else beta, step_size, iterations, duels, seed, as_json)
-        return
-    found = one(given, method, beta, step_size, iterations, duels, seed)
-    if plot is not None:
-        draw(found.course, plot)
+    found = played(options)
     if as_json:
         print(json.dumps(found.plain(), indent=1))
+    elif isinstance(found, Played):
+        show(found, options.plot)
     else:
-        show(found, plot)
+        show_all(found)
+
+
+def played(options: GameOptions) -> Played | Compared:
+    """The course of one method, drawn where a picture is asked for, or all methods."""
+    problem, duels = _problem(options), _duels(options.samples)
+    check_strengths(options.beta, options.step_size)
+    if options.method == "all":
+        if options.plot is not None:
+            raise OptionError("`plot` draws one method; name it with `method` instead of `all`")
+        return compared(problem, options, duels)
+    if options.plot is not None:
+        if options.plot.suffix.lower() not in SUFFIXES:
+            raise OptionError(f"`plot` {options.plot}: pictures are written as {', '.join(SUFFIXES)}")
+        files.check_out(options.plot)
+    found = one(problem, options.method, options, duels)
+    if options.plot is not None:
+        draw(found.course, options.plot)
+    return found
+
+
+def _problem(options: GameOptions) -> Problem:
+    given = options.preferences
+    if isinstance(given, (str, Path, Mapping)) and options.reference is not None:
+        raise OptionError("`reference` goes with a matrix; a file or a mapping says its own")
+    if isinstance(given, (str, Path)):
+        return problems.read(Path(given))
+    said = given if isinstance(given, Mapping) else {"preferences": given, "reference": options.reference}
+    return problems.problem({k: _plain(v) for k, v in said.items()}, "the game")
+
+
+def _plain(values: Any) -> Any:
+    """Arrays as the lists of a JSON file."""
+    return values if values is None or isinstance(values, (str, list)) else np.asarray(values).tolist()
 
 
 def check_strengths(beta: float | None, step_size: float | None) -> None:
     """Refuse what is no strength of a KL, or no size of a step."""
     least, most = STRENGTHS
     if beta is not None and not (beta == 0 or least <= beta <= most):
-        raise UserError(f"beta {beta:g}: the strength of a KL is 0 or a number from {least:g} to {most:g}")
+        raise OptionError(f"`beta` {beta:g}: the strength of a KL is 0 or a number from {least:g} to {most:g}")
     if step_size is not None and not least <= step_size <= most:
-        raise UserError(f"step size {step_size:g}: it is a number from {least:g} to {most:g}")
+        raise OptionError(f"`step_size` {step_size:g}: it is a number from {least:g} to {most:g}")
 
 
-def check_picture(path: Path) -> None:
-    """Refuse a name that says no format."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"plot {path}: pictures are written as {', '.join(SUFFIXES)}")
-    files.check_out(path)
-
-
-def _duels(samples: str) -> int | None:
-    if samples == "exact":
+def _duels(samples: str | int | None) -> int | None:
+    if samples is None or samples == "exact":
         return None
-    if not samples.isdigit() or int(samples) < 1:
-        raise UserError(f"--samples {samples}: give `exact` or a number of duels, at least 1")
+    if not str(samples).isdigit() or int(samples) < 1:
+        raise OptionError(f"`samples` {samples}: give `exact` or a number of duels, at least 1")
     return int(samples)
 
 
@@ -162,19 +176,12 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def one(
-    problem: Problem,
-    name: str,
-    beta: float | None,
-    step_size: float | None,
-    iterations: int,
-    samples: int | None,
-    seed: int,
-) -> Played:
+def one(problem: Problem, name: str, options: GameOptions, samples: int | None) -> Played:
     """One method on one game."""
-    table = Table.of(problem.preferences, problem.reference, samples, seed)
+    beta, step_size, iterations = options.beta, options.step_size, options.iterations
+    table = Table.of(problem.preferences, problem.reference, samples, options.seed)
     if name in BASELINES:
-        strength = 0.1 if beta is None else beta
+        strength = STRENGTH if beta is None else beta
         policies = np.stack([problem.reference, baseline(name, problem, strength)])
         return _played(name, problem, strength, None, 0, policies)
     method = _method(name, beta, step_size)
@@ -186,17 +193,17 @@ def one(
             policies[t] = policy[0]
             work.advance(min(t, 1))
     if not np.isfinite(policies[-1]).all():
-        raise UserError(f"{name}: the policy is no longer finite; take a smaller --step-size")
+        raise OptionError(f"{name}: the policy is no longer finite; take a smaller `step_size`")
     size = sizes.pop() if len(sizes) == 1 else None
     return _played(name, problem, strength, size, iterations * table.queries(method), policies)
 
 
 def _method(name: str, beta: float | None, step_size: float | None) -> Game:
     if name not in config.names("methods") and not name.endswith((".yaml", ".yml")):
-        raise UserError(f"--method {name}: {nearest(name, [*METHODS, *BASELINES, 'all'])}")
+        raise OptionError(f"`method` {name}: {nearest(name, [*METHODS, *BASELINES, 'all'])}")
     method = config.build(Method, name, origin="--method")
     if not isinstance(method, Game):
-        raise UserError(f"--method {name}: it does not play games; {nearest(name, [*METHODS, *BASELINES, 'all'])}")
+        raise OptionError(f"`method` {name}: it does not play games; {nearest(name, [*METHODS, *BASELINES, 'all'])}")
     strength = method.beta if beta is None else beta
     changes: dict[str, Any] = {"beta": strength}
     if hasattr(method, "step_size"):
@@ -205,7 +212,7 @@ def _method(name: str, beta: float | None, step_size: float | None) -> Game:
     try:
         return replace(method, **changes)
     except ValueError as error:
-        raise UserError(f"--method {name}: {error}") from error
+        raise OptionError(f"`method` {name}: {error}") from error
 
 
 def baseline(name: str, problem: Problem, beta: float) -> Floats:
@@ -271,13 +278,33 @@ def show(found: Played, plot: Path | None) -> None:
 # --- all --------------------------------------------------------------------------------------------------------------
 
 
-def compared(
-    problem: Problem, beta: float, step_size: float | None, iterations: int, samples: int | None, seed: int
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Compared:
+    """Every method on the same game."""
+
+    problem: Problem
+    beta: float
+    iterations: int
+    rows: list[dict[str, Any]]
+
+    def table(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON."""
+        star = equilibrium(self.problem.preferences, self.problem.reference, self.beta)
+        game = {"method": "all", "beta": self.beta, "iterations": self.iterations, "responses": self.problem.responses}
+        return {**game, "equilibrium": star.tolist(), "methods": self.rows}
+
+
+def compared(problem: Problem, options: GameOptions, samples: int | None) -> Compared:
     """Every method on the same game, each with its own step size unless one is given."""
+    options = replace(options, beta=STRENGTH if options.beta is None else options.beta)
     rows: list[dict[str, Any]] = []
     for name in (*BASELINES, *METHODS):
-        found = one(problem, name, beta, step_size, iterations, samples, seed)
+        found = one(problem, name, options, samples)
         arrived = np.flatnonzero(found.course.gaps < ALMOST)
         average = found.course.policies.mean(0)
         plain = duality_gap(problem.preferences, problem.reference, 0.0, average)
@@ -293,30 +320,17 @@ def compared(
                 "policy": found.course.policies[-1].tolist(),
             }
         )
-    return rows
+    return Compared(problem, options.beta or 0.0, options.iterations, rows)
 
 
-def compare(
-    problem: Problem,
-    beta: float,
-    step_size: float | None,
-    iterations: int,
-    samples: int | None,
-    seed: int,
-    as_json: bool,
-) -> None:
-    """Play every method and print the comparison."""
-    rows = compared(problem, beta, step_size, iterations, samples, seed)
-    if as_json:
-        star = equilibrium(problem.preferences, problem.reference, beta)
-        whole = {"method": "all", "beta": beta, "iterations": iterations, "responses": problem.responses}
-        print(json.dumps({**whole, "equilibrium": star.tolist(), "methods": rows}, indent=1))
-        return
-    shown = Shown(title=f"{iterations} iterations, beta {beta:g}", title_justify="left", header_style="bold")
+def show_all(found: Compared) -> None:
+    """On the terminal: a row a method."""
+    title = f"{found.iterations} iterations, beta {found.beta:g}"
+    shown = Shown(title=title, title_justify="left", header_style="bold")
     shown.add_column("method", no_wrap=True)
     for name in ("step", "gap", "KL", "to 1e-8", "average*", "duels"):
         shown.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
+    for row in found.rows:
         step, arrived_at = row["step_size"], row["iterations_to_1e-8"]
         shown.add_row(
             str(row["method"]),

@@ -26,7 +26,8 @@ class RewardModelPreference:
     temperature: Positive = 1.0
     """of the Bradley-Terry model, in units of the reward"""
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def train(self, learning: Learning) -> RewardPreference:
         if learning.reward_model is None:

@@ -42,7 +42,8 @@ class BestOfN:
     micro_batch_tokens: Count = 4096
     """most tokens, padding included, scored at once"""
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None:

@@ -48,7 +48,7 @@ def test_leaderboard_of_battles(farm, shared_data):
     ("arguments", "said"),
     [
         (("leaderboard", "no-such-thing"), "no such file or directory, nor a set to fetch"),
-        (("leaderboard", "alpaca_eval_2", "--offline"), "run the command once without --offline"),
+        (("leaderboard", "alpaca_eval_2", "--offline"), "run once without --offline"),
         (("leaderboard", "{battles}", "--metrics", "win_rat"), "did you mean `win_rate`"),
         (("leaderboard", "{battles}", "--ties", "haf"), "did you mean `half`"),
         (("leaderboard", "{battles}", "--cluster", "prompts"), "no column `prompts`"),

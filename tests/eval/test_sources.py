@@ -251,7 +251,7 @@ def pauses(monkeypatch) -> list[float]:
 
 def test_fetch_resumes_checks_and_caches(home_of_data, tmp_path):
     handler, source = home_of_data
-    with pytest.raises(UserError, match="run the command once without --offline"):
+    with pytest.raises(UserError, match="run once without `offline`"):
         fetch.fetch(source, offline=True, root=tmp_path)
     assert not handler.seen
     found = fetch.fetch(source, root=tmp_path)

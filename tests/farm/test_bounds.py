@@ -28,7 +28,8 @@ class Bounded:
     confidence: Confidence = 0.95
     free: float = 0.0
 
-    __post_init__ = check
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_feedback_without_a_verdict_trains_nobody(here: Path) -> None:
 
 def test_only_some_methods(here: Path) -> None:
     assert set(go(only=["dpo"]).leaderboard["method"]) == {"sft", "dpo"}
-    with pytest.raises(UserError, match="--only dpoo: there is no such method; did you mean `dpo`"):
+    with pytest.raises(UserError, match="`only` dpoo: there is no such method; did you mean `dpo`"):
         go(only=["dpoo"])
 
 
@@ -104,7 +104,7 @@ def test_force_makes_a_stage_again_and_what_it_leads_to(here: Path) -> None:
         "gold judges dpo",
     }
     same(here / "run", here / "again")
-    with pytest.raises(UserError, match="--force dop: there is no such stage; did you mean `dpo`"):
+    with pytest.raises(UserError, match="`force` dop: there is no such stage; did you mean `dpo`"):
         go(force=("dop",))
 
 

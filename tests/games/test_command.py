@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from farm.base.errors import UserError
+from farm.face.options import made
 from reference_methods.face import game_command
+from reference_methods.face.options import GameOptions
 from reference_methods.parts.games.picture import Course, draw, svg, thinned
 
 GAME = {"preferences": [[0.5, 0.8, 0.1], [0.2, 0.5, 0.7], [0.9, 0.3, 0.5]], "reference": [0.5, 0.3, 0.2]}
@@ -23,9 +25,9 @@ def written(tmp_path: Path, data: Any) -> Path:
 
 
 def run(path: Path, method: str = "egpo", **changed: Any) -> None:
-    given: dict[str, Any] = {"beta": None, "step_size": None, "iterations": 30, "samples": "exact", "seed": 0}
-    given |= {"plot": None, "as_json": True} | changed
-    game_command.run(path, method, **given)
+    given: dict[str, Any] = {"preferences": path, "method": method, "iterations": 30, "as_json": True} | changed
+    as_json = given.pop("as_json")
+    game_command.run(made(GameOptions, given), as_json)
 
 
 def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,10 +105,10 @@ def test_wrong_files_are_refused_by_name(tmp_path: Path, data: Any, said: str) -
     [
         ({"method": "egop"}, "egpo"),
         ({"method": "dpo"}, "does not play games"),
-        ({"samples": "some"}, "--samples"),
-        ({"samples": "0"}, "--samples"),
-        ({"beta": -1.0}, "beta -1"),
-        ({"step_size": 0.0}, "step size 0"),
+        ({"samples": "some"}, "`samples` some"),
+        ({"samples": "0"}, "`samples` 0"),
+        ({"beta": -1.0}, "`beta` -1"),
+        ({"step_size": 0.0}, "`step_size` 0"),
         ({"plot": Path("x.bmp")}, ".svg"),
         ({"method": "inpo", "step_size": 20.0}, "step_size beta"),
     ],

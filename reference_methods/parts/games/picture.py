@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.base import files
-from farm.base.errors import UserError, need
+from farm.base.errors import OptionError, need
 from reference_methods.parts.games.matrix_game import Floats
 
 SUFFIXES = (".svg", ".png", ".pdf")
@@ -48,7 +48,7 @@ def draw(course: Course, path: Path) -> None:
     elif kind in (".png", ".pdf"):
         _with_matplotlib(course, path)
     else:
-        raise UserError(f"--plot {path}: pictures are written as .svg, .png or .pdf")
+        raise OptionError(f"`plot` {path}: pictures are written as .svg, .png or .pdf")
 
 
 def thinned(count: int) -> NDArray[np.int64]:
@@ -185,7 +185,9 @@ def _with_matplotlib(course: Course, path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError(f"{need('plots', 'matplotlib', f'--plot {path}')}; or name a file that ends in .svg") from error
+        raise OptionError(
+            f"{need('plots', 'matplotlib', f'`plot` {path}')}; or name a file that ends in .svg"
+        ) from error
     figure: Any = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
