@@ -72,8 +72,22 @@ def wrong(key: str, found: Mapping[str, Any]) -> str:
 
 
 @cache
+def hints(cls: Any) -> dict[str, Any]:
+    """The types of a class's fields, bounds included. A field that a class restates without its bound keeps it."""
+    found: dict[str, Any] = {}
+    bare: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if own := vars(base).get("__annotations__"):
+            bounded, plain = typing.get_type_hints(base, include_extras=True), typing.get_type_hints(base)
+            restated = {name for name in own if bounded[name] == plain[name] == bare.get(name)}
+            found |= {name: bounded[name] for name in own if name not in restated}
+            bare |= {name: plain[name] for name in own}
+    return found
+
+
+@cache
 def _bounded(cls: Any) -> dict[str, TypeAdapter[Any]]:
     from pydantic import TypeAdapter
 
-    hints, plain = typing.get_type_hints(cls, include_extras=True), typing.get_type_hints(cls)
-    return {f.name: TypeAdapter(hints[f.name]) for f in fields(cls) if hints[f.name] != plain[f.name]}
+    bounded, plain = hints(cls), typing.get_type_hints(cls)
+    return {f.name: TypeAdapter(bounded[f.name]) for f in fields(cls) if bounded[f.name] != plain[f.name]}

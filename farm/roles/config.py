@@ -439,8 +439,9 @@ def signature(cls: type) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
         for n, p in inspect.signature(cls).parameters.items()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     }
-    source = cls if hasattr(cls, "__dataclass_fields__") else vars(cls).get("__init__", cls)
-    return parameters, typing.get_type_hints(source, include_extras=True)
+    if hasattr(cls, "__dataclass_fields__"):
+        return parameters, bounds.hints(cls)
+    return parameters, typing.get_type_hints(vars(cls).get("__init__", cls), include_extras=True)
 
 
 def _role_of(hint: Any) -> type | None:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from farm.base.bounds import Count, Natural, NotNegative
 from farm.roles.protocols import Learning, Policy, Samples
 from reference_methods.parts import kl
 from reference_methods.parts.batches import Batch
@@ -38,15 +39,15 @@ class SuperHF(Online):
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
-    steps: int = 80
-    rollouts: int = 32
-    samples_per_prompt: int = 16
+    steps: Natural = 80
+    rollouts: Count = 32
+    samples_per_prompt: Count = 16
     """of which the best is imitated"""
-    beta: float = 0.7
+    beta: NotNegative = 0.7
     """of the KL from the SFT policy, in the loss"""
-    epochs: int = 1
-    minibatches: int = 1
-    learning_rate: float = 2e-5
+    epochs: Count = 1
+    minibatches: Count = 1
+    learning_rate: NotNegative = 2e-5
     schedule: Schedule = "cosine"
 
     def train(self, learning: Learning) -> Policy:

@@ -87,9 +87,22 @@ def test_the_schema_shows_bounds_and_an_editor_can_hold_to_them() -> None:
         assert jsonschema.Draft202012Validator(dpo["beta"]).is_valid(value) == fits
 
 
+@dataclass(frozen=True)
+class Restated(Bounded):
+    share: float = 0.25
+    prompts: int = 3
+    strength: float | None = None
+
+
+def test_a_field_that_is_restated_without_its_bound_keeps_it() -> None:
+    """A method of one's own gives a default as `beta: float = 0.3`."""
+    with pytest.raises(ValueError, match="`share` = 2 is wrong: input should be less than or equal to 1"):
+        Restated(share=2)
+    Restated(prompts=0, strength=-1.0)  # of other types than before: they say for themselves
+
+
 @pytest.mark.parametrize("name", ["learning_rate", "beta", "epochs", "batch_size", "steps", "rollouts", "n", "warm_up"])
-def test_every_method_that_has_a_setting_bounds_it(name: str) -> None:
-    """A method that restates a default must not lose the bound of the class it inherits from."""
+def test_every_method_bounds_what_other_methods_bound(name: str) -> None:
     methods = [d for path, d in experiment_schema()["$defs"].items() if path.startswith("reference_methods.")]
     found = [d["properties"][name] for d in methods if name in d.get("properties", {})]
     assert len(found) > 1
