@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 
-from eval.evaluators.evaluation import evaluate_files
+from eval.face.api import evaluate
 from eval.published import sources
 from eval.published.board import board
 from eval.ratings import bradley_terry as bt
@@ -57,7 +57,7 @@ def main() -> None:
         for name, work in (
             ("board", lambda: board(sources.read([annotations]), metrics=["win_rate", "length_controlled"])),
             ("ratings", lambda: bt.bradley_terry(read_battles([battles]))),
-            ("evaluation", lambda: evaluate_files([annotations])),
+            ("evaluation", lambda: evaluate(annotations)),
         ):
             started = time.perf_counter()
             work()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ from farm.base.errors import UserError, nearest
 from farm.statistics import terminal
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import difference_limits, joint_means, p_values
-from farm.tables.formats import read_annotations
 from farm.votes.analysis import prefer_lists, prefer_longer
 from farm.votes.table import from_table as votes_from
 
@@ -92,16 +90,6 @@ _IDENTITY = tuple(
 """What tells one annotation from another; a row that repeats all of them is a mistake."""
 
 
-def read_files(files: Sequence[Path]) -> pd.DataFrame:
-    """The rows of annotation files, one baseline, none twice. Raises UserError naming file and row."""
-    tables = []
-    for path in files:
-        table = read_annotations(path)
-        named = table if "generator_2" in table else table.assign(generator_2=Path(path).stem)
-        tables.append((str(path), named))
-    return together(tables)
-
-
 def together(tables: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
     """The rows of tables of annotations (where each is from, and itself), one baseline, none twice."""
     for origin, table in tables:
@@ -121,11 +109,6 @@ def together(tables: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
     if repeated.size:
         raise UserError(f"{where(int(repeated[0]))}: the same annotation stands there a second time; remove one")
     return rows.drop(columns=["_file", "_row"])
-
-
-def evaluate_files(files: Sequence[Path], **settings: Any) -> Evaluation:
-    """The evaluation of annotation files; settings as in :func:`evaluate_table`."""
-    return evaluate_table(read_files(files), **settings)
 
 
 def evaluate_table(

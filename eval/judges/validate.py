@@ -2,8 +2,8 @@
 
 The first question is not "how often does the judge agree?" but "how often could it?": a single human agrees with the
 majority of the others only so often, and that is the ceiling. All intervals are clustered by item. Kappa, alpha and
-correlations count every pair in either order, so nothing depends on which of two outputs is called first. What fewer
-than FEW items tell of is left out, with their number.
+correlations count every pair in either order, so nothing depends on which of two outputs is called first. What rests
+on fewer than FEW items is left out, with their number.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Limits(AskingOptions):
     """seconds between two tries, unless the server asks for more"""
     shortest_wait: float = 0.5
     batches: bool = False
-    """hand questions in as the provider's batches: half the price, answers within a day, the same command collects"""
+    """submit questions as the provider's batches: half the price, answers within a day, the same command collects"""
     batch_patience: float = 0.0
     """seconds to wait for batches to end, before their rows are left for later"""
     dry_run: bool = False

@@ -45,7 +45,7 @@ class Interrupted(UserError):
 
 
 class Alarm(UserWarning):
-    """Something that may spoil what is being made, as one sentence. The command line shows it as that."""
+    """Something that may make a result wrong, as one sentence. The command line shows it as that."""
 
 
 def show_alarms_plainly() -> None:
@@ -119,7 +119,7 @@ def nearest(word: str, known: object) -> str:
     if close:
         return f"did you mean `{close[0]}`?"
     if not words:
-        return "nothing is known here"
+        return "there are none"
     return f"known: {', '.join(words[:_LISTED])}" + (
         f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
     )

@@ -107,10 +107,10 @@ def _names(room: Iterable[str]) -> list[JSON]:
 
 def _of_class(cls: type, definitions: JSON) -> JSON:
     parameters, hints = config.signature(cls)
-    handed = ("world", "features", "store")
+    supplied = ("world", "features", "store")
     properties: JSON = {"use": {"type": "string"}, "class": {"type": "string"}, "about": {"type": "string"}}
     for name, parameter in parameters.items():
-        if name in handed and hints.get(name) not in ROOM:
+        if name in supplied and hints.get(name) not in ROOM:
             continue
         properties[name] = _of_type(hints.get(name, Any), definitions)
         if parameter.default is not inspect.Parameter.empty and config.is_plain(parameter.default):

@@ -9,7 +9,7 @@ A *spec* says which class plays a role and with what arguments:
 :func:`build` turns a spec into an object. The constructor's signature is the schema: an unknown key, a missing one or a
 value of the wrong type is refused with the file and the key. An argument whose type is a role (``annotator:
 Annotator``) takes a spec in turn. Arguments the YAML does not set and that are named like a field of
-:class:`~farm.roles.protocols.Context` (``world``, ``features``, ``store``) are handed over by the program.
+:class:`~farm.roles.protocols.Context` (``world``, ``features``, ``store``) are supplied by the program.
 """
 
 from __future__ import annotations
@@ -409,22 +409,22 @@ def build(
     arguments = _own(role, found)
     parameters, hints = signature(cls)
     context = context or Context()
-    handed = {f.name: getattr(context, f.name) for f in dataclass_fields(context)}
+    supplied = {f.name: getattr(context, f.name) for f in dataclass_fields(context)}
     values: dict[str, Any] = {}
     for key, value in arguments.items():
         place = found.place(key)
         if key not in parameters:
             raise UserError(f"{place}: unknown key `{key}` of {cls.__name__}; {nearest(key, parameters)}")
-        if key in handed and _role_of(hints.get(key)) is None:
-            raise UserError(f"{place}: `{key}` of {cls.__name__} is handed over by the program and cannot be set")
+        if key in supplied and _role_of(hints.get(key)) is None:
+            raise UserError(f"{place}: `{key}` of {cls.__name__} is supplied by the program and cannot be set")
         values[key] = _value(hints.get(key, Any), value, context, place, key, folder, preset)
     for name, parameter in parameters.items():
         if name in values:
             continue
-        if handed.get(name) is not None:
-            values[name] = handed[name]
+        if supplied.get(name) is not None:
+            values[name] = supplied[name]
         elif parameter.default is inspect.Parameter.empty:
-            hint = " (it is handed over inside an experiment only)" if name in handed else ""
+            hint = " (it is supplied inside an experiment only)" if name in supplied else ""
             raise UserError(f"{origin}: `{name}` of {cls.__name__} is missing{hint}")
     try:
         return typing.cast(Role, cls(**values))

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.evaluators.evaluation import evaluate_files, evaluate_table
+from eval.evaluators.evaluation import evaluate_table
+from eval.face.api import evaluate
 from eval.rates.winrate import paired_difference
 from farm.base.errors import UserError
 
@@ -135,6 +136,6 @@ def test_a_file_cut_off_in_the_middle(farm, tmp_path):
 def test_the_evaluation_of_a_file_is_that_of_its_table(tmp_path):
     table = annotations()
     table.to_parquet(tmp_path / "a.parquet")
-    pd.testing.assert_frame_equal(evaluate_files([tmp_path / "a.parquet"]).methods, evaluate_table(table).methods)
+    pd.testing.assert_frame_equal(evaluate(tmp_path / "a.parquet").methods, evaluate_table(table).methods)
     with pytest.raises(UserError, match="no such file"):
-        evaluate_files([tmp_path / "none.json"])
+        evaluate(tmp_path / "none.json")

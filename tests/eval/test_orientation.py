@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.evaluators.evaluation import evaluate_table, read_files
+from eval.evaluators.evaluation import evaluate_table
 from eval.evaluators.leaderboard import Leaderboard
-from eval.face.api import leaderboard
+from eval.face.api import evaluate, leaderboard
 from eval.judges.validate import validate
 from farm.base.errors import UserError
 from farm.roles.protocols import Comparison
@@ -148,7 +148,7 @@ def test_files_evaluated_and_ranked(tmp_path):
         table = table.assign(output_1_len=table["output_1"].str.len(), output_2_len=table["output_2"].str.len())
         files.append(tmp_path / f"{k}.json")
         formats.write_table(table.drop(columns=["output_1", "output_2"]), files[-1])
-    plain, *others = (evaluate_table(read_files([f])).to_dict() for f in files)
+    plain, *others = (evaluate(f).to_dict() for f in files)
     assert all(other == plain for other in others)
     plain, *others = (leaderboard([f]) for f in files)
     for other in others:
