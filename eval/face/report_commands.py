@@ -62,8 +62,7 @@ def compare(
 
     Example: farm compare runs/pocket-s1-2f0c6b runs/pocket-s2-77ab01
     """
-    first, second = options.first.resolve().name, options.second.resolve().name
-    path = options.out or Path(f"compare-{first}-{second}.html")
+    path = options.out or Path(f"compare-{options.first.resolve().name}-{options.second.resolve().name}.html")
     found = compared(replace(options, out=path))
     typer.echo(found.to_json() if as_json else str(found))
     typer.echo(f"written: {path}", err=True)

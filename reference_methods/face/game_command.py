@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table as Shown
 
 from farm.base import files, progress
-from farm.base.errors import OptionError, nearest
+from farm.base.errors import OptionError, brief, nearest
 from farm.roles import config
 from farm.roles.protocols import Method
 from reference_methods.face.options import GameOptions
@@ -127,9 +128,9 @@ def check_strengths(beta: float | None, step_size: float | None) -> None:
 def _duels(samples: str | int | None) -> int | None:
     if samples is None or samples == "exact":
         return None
-    if not str(samples).isdigit() or int(samples) < 1:
-        raise OptionError(f"`samples` {samples}: give `exact` or a number of duels, at least 1")
-    return int(samples)
+    if not re.fullmatch("[1-9][0-9]{0,11}", said := str(samples)):
+        raise OptionError(f"`samples` {brief(said, 40)}: give `exact` or a number of duels, at least 1")
+    return int(said)
 
 
 # --- one method -------------------------------------------------------------------------------------------------------

@@ -107,6 +107,8 @@ def test_wrong_files_are_refused_by_name(tmp_path: Path, data: Any, said: str) -
         ({"method": "dpo"}, "does not play games"),
         ({"samples": "some"}, "`samples` some"),
         ({"samples": "0"}, "`samples` 0"),
+        ({"samples": "9" * 5000}, "`samples` 999"),
+        ({"samples": "²"}, "`samples` ²"),
         ({"beta": -1.0}, "`beta` -1"),
         ({"step_size": 0.0}, "`step_size` 0"),
         ({"plot": Path("x.bmp")}, ".svg"),
