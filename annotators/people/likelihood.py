@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from annotators.people.logit import LogitAnnotator
 from farm.base import progress
 from farm.base.bounds import Count, Positive, check
+from farm.hardware.device import Device
 from farm.roles.protocols import Features
 from farm.storage.store import Entry, Store, address
 
@@ -67,6 +68,8 @@ class LikelihoodAnnotator:
     """tokens of an output that are read"""
     dtype: str = "float32"
     """of the weights; "bfloat16" is faster and coarser"""
+    device: Device | None = None
+    """"cpu" keeps the model off an accelerator"""
     features: Features | None = None
     """where length and lists come from"""
     store: Store | None = None
@@ -87,7 +90,7 @@ class LikelihoodAnnotator:
 
     @cached_property
     def likelihood(self) -> Likelihood:
-        return Likelihood(self.model, self.response_tokens, self.dtype, self.store)
+        return Likelihood(self.model, self.response_tokens, self.dtype, self.store, self.device)
 
     @cached_property
     def logit_annotator(self) -> LogitAnnotator:
@@ -134,6 +137,7 @@ class Likelihood:
     response_tokens: int = 512
     dtype: str = "float32"
     store: Store | None = None
+    device: Device | None = None
 
     def __call__(
         self, instructions: Sequence[str], outputs: Sequence[str]
@@ -161,7 +165,7 @@ class Likelihood:
     def _read(self, texts: list[tuple[str, str]]) -> list[tuple[float, int]]:
         import torch
 
-        policy = _policy(self.model, self.dtype)
+        policy = _policy(self.model, self.dtype, self.device)
         whole = policy.encode(*(list(side) for side in zip(*texts, strict=True)))
         cut = [tokens[: self.response_tokens] for tokens in whole.response_tokens]
         samples = replace(whole, response_tokens=cut)
@@ -182,7 +186,7 @@ class Likelihood:
         revision = model_revision(self.model)
         digest = hashlib.blake2b(f"{self.dtype} {revision}".encode(), digest_size=16)
         if revision == self.model:
-            for name, weight in sorted(_policy(self.model, self.dtype).model.state_dict().items()):
+            for name, weight in sorted(_policy(self.model, self.dtype, self.device).model.state_dict().items()):
                 some = weight.flatten()[:: max(1, weight.numel() // 256)]
                 digest.update(f"{name}{tuple(weight.shape)}".encode() + some.float().cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -192,8 +196,8 @@ class Likelihood:
 
 
 @lru_cache(maxsize=2)
-def _policy(model: str, dtype: str) -> LanguageModelPolicy:
+def _policy(model: str, dtype: str, device: Device | None) -> LanguageModelPolicy:
     from farm.hardware.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
 
-    return LanguageModelPolicy(*load_causal_lm(model, dtype))
+    return LanguageModelPolicy(*load_causal_lm(model, dtype, device))

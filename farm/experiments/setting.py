@@ -176,6 +176,11 @@ class Setting:
             self._loaded[folder] = self.policy(folder)
         return self._loaded[folder]
 
+    def release(self) -> None:
+        """Forget the policies that are kept for stages to come; they are loaded again where they are wanted."""
+        self._loaded.clear()
+        self.__dict__.pop("base", None)
+
     def policy(self, folder: Path) -> Policy:
         """A policy of its own from a stage's folder, like the two below."""
         return self._load(folder, Policy)
@@ -187,10 +192,11 @@ class Setting:
         return self._load(folder, PreferenceModel)
 
     def _load(self, folder: Path, role: type[Any]) -> Any:
-        """What a stage made, sampled by the world's engine."""
+        """What a stage made, sampled by the world's engine, on the world's device."""
         from farm.policies import load
 
-        loaded = load(folder / "model", getattr(self.world, "engine", None))
+        world = self.world
+        loaded = load(folder / "model", getattr(world, "engine", None), getattr(world, "device", None))
         if not isinstance(loaded, role):
             raise UserError(f"{folder.name} holds a {type(loaded).__name__}, but a {role.__name__} is needed")
         return loaded

@@ -1,7 +1,8 @@
-"""Out of memory on any device: one sentence that says during what, and what to do."""
+"""The memory of a device: out of it is one sentence that says during what, and what to do; and giving it back."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,3 +30,10 @@ def explained(
         if not is_shortage(error):
             raise
         raise UserError(f"out of memory during {what}: {remedy}") from error
+
+
+def give_back() -> None:
+    """Return what torch keeps of a GPU for its next tensors, for other processes to take."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

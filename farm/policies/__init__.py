@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.base.errors import UserError
+from farm.hardware.device import Device, using
 from farm.roles.config import import_class
 from farm.roles.protocols import Policy, PreferenceModel, SamplingEngine, Scorer
 
@@ -56,11 +57,14 @@ def engine_of_loading() -> SamplingEngine | None:
     return _ENGINE.get()
 
 
-def load(folder: Path | str, engine: SamplingEngine | None = None) -> Policy | Scorer | PreferenceModel:
+def load(
+    folder: Path | str, engine: SamplingEngine | None = None, device: Device | None = None
+) -> Policy | Scorer | PreferenceModel:
     """The policy, scorer or preference model that was saved in ``folder``.
 
     ``engine`` samples for its language models. A saved policy names none: a file from another person must not say
-    to which server texts, weights and a key are sent.
+    to which server texts, weights and a key are sent. They are put on ``device``, or where models are put
+    (:mod:`farm.hardware.device`).
 
     The class is one of :data:`KNOWN` or an import path of a class that fulfils one of these roles and has a classmethod
     ``load(folder)``. Only safetensors and JSON are read.
@@ -78,7 +82,8 @@ def load(folder: Path | str, engine: SamplingEngine | None = None) -> Policy | S
         raise UserError(f"{origin}: class `{path}` has no classmethod `load`, so it cannot be opened again")
     before = _ENGINE.set(_ENGINE.get() if engine is None else engine)
     try:
-        loaded: Policy | Scorer | PreferenceModel = cls.load(folder)
+        with using(device):
+            loaded: Policy | Scorer | PreferenceModel = cls.load(folder)
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{folder}: a file of the saved {named} is missing or damaged ({error})") from error
     finally:

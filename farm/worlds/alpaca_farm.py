@@ -16,6 +16,7 @@ import pandas as pd
 
 from farm.base.bounds import Count, PositiveShare
 from farm.base.errors import UserError
+from farm.hardware.device import Device
 from farm.roles.protocols import SamplingEngine
 from farm.tables import formats, hub
 from farm.worlds.text import TextWorld
@@ -40,7 +41,8 @@ class AlpacaFarmWorld(TextWorld):
         data: a folder with sft.json, preference.json, unlabeled.json, val.json and eval.json (or .jsonl, .csv,
             .parquet; eval also as alpaca_farm_evaluation), each with ``instruction`` and perhaps ``input``, and sft
             with ``output``. A copy of the hub's data set is such a folder; None takes the hub's.
-        dtype, compute_dtype, max_new_tokens, top_p, rows_at_once, engine: as in :class:`farm.worlds.text.TextWorld`.
+        dtype, compute_dtype, max_new_tokens, top_p, rows_at_once, engine, device: as in
+            :class:`farm.worlds.text.TextWorld`.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class AlpacaFarmWorld(TextWorld):
         top_p: PositiveShare = 1.0,
         rows_at_once: Count = 512,
         engine: SamplingEngine | None = None,
+        device: Device | None = None,
     ) -> None:
         super().__init__(
             model=model,
@@ -63,6 +66,7 @@ class AlpacaFarmWorld(TextWorld):
             top_p=top_p,
             rows_at_once=rows_at_once,
             engine=engine,
+            device=device,
         )
         self.data = data
 

@@ -8,12 +8,14 @@ meet text. With a utility u, preferences are Bradley-Terry, P(i > j) = sigma(u_i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base.bounds import Count, Share
+from farm.hardware.device import Device
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
 
@@ -55,6 +57,8 @@ class MatrixWorld:
         ValueError: naming the cell of the matrix that is not a preference.
     """
 
+    device: ClassVar[Device] = "cpu"
+    """where a table is faster than on any accelerator, and so are the scorers and policies that are learned from it"""
     features: Features
     truth_known: bool
 

@@ -16,6 +16,8 @@ import pandas as pd
 from farm.base import rng
 from farm.base.bounds import Count, PositiveShare, Share
 from farm.base.errors import UserError
+from farm.engines.auto import Auto
+from farm.hardware.device import Device
 from farm.roles.protocols import Features, Policy, SamplingEngine
 from farm.tables import formats, hub
 from farm.worlds.text_features import TextFeatures
@@ -41,7 +43,9 @@ class TextWorld:
         max_new_tokens, top_k, top_p: of the responses.
         train_layers: only the last so many layers train; None trains all. A method's ``tune`` has precedence.
         rows_at_once: the most responses that the policy's own loop samples together.
-        engine: who samples for the policy, :mod:`farm.engines`: transformers, vllm or server.
+        engine: who samples for the policy, :mod:`farm.engines`: transformers, vllm or server; left out, what is there
+            decides (:mod:`farm.engines.auto`).
+        device: "cpu" keeps the models off an accelerator; left out, they are put there where there is one.
     """
 
     features: Features
@@ -64,6 +68,7 @@ class TextWorld:
         train_layers: Count | None = None,
         rows_at_once: Count = 512,
         engine: SamplingEngine | None = None,
+        device: Device | None = None,
     ) -> None:
         if (instructions is None) == (hub is None):
             raise ValueError(
@@ -74,7 +79,8 @@ class TextWorld:
             raise ValueError(f"shares {shares} must be three numbers that add to 1")
         self.model, self.file, self.hub, self.demonstration_file = model, instructions, hub, demonstrations
         self.shares, self.seed, self.longest = shares, seed, max_instruction_characters
-        self.dtype, self.engine = dtype, engine
+        engine = engine or Auto()
+        self.dtype, self.engine, self.device = dtype, engine, device
         self.policy_settings: dict[str, Any] = {
             "compute_dtype": compute_dtype,
             "max_new_tokens": max_new_tokens,
@@ -123,7 +129,7 @@ class TextWorld:
         from farm.hardware.models import load_causal_lm
         from farm.policies.language_model import LanguageModelPolicy
 
-        model, tokenizer = load_causal_lm(self.model, self.dtype)
+        model, tokenizer = load_causal_lm(self.model, self.dtype, self.device)
         return LanguageModelPolicy(model, tokenizer, **self.policy_settings)
 
 

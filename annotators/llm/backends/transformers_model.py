@@ -30,11 +30,9 @@ class TransformersModel:
         from farm.hardware.models import load_causal_lm
         from farm.policies.conversation import special_tokens
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         self._torch, self._name = torch, name
         self._model, self._tokenizer = load_causal_lm(name, "bfloat16")
         self._special = special_tokens(self._tokenizer)
-        self._model = self._model.to(device)
         self._batcher = Batcher(self._answer, self.concurrency)
 
     async def complete(self, request: Request) -> Completion:

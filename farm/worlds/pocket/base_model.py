@@ -140,7 +140,7 @@ def base_policy(requests: Requests, quality: Quality, training: Training, seed: 
             texts = documents(requests, quality, training.documents, seed)
         with sealed.written(folder) as new:
             save_causal_lm(train(texts, training, seed), vocabulary().tokenizer(), new)
-    return _policy(*load_causal_lm(str(folder)))
+    return _policy(*load_causal_lm(str(folder), device="cpu"))
 
 
 def untrained_policy(

@@ -7,12 +7,14 @@ validation and 200 for the test (one wording each), so that no method has seen a
 from __future__ import annotations
 
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from farm.base import rng
 from farm.base.bounds import Count, Natural
+from farm.hardware.device import Device
 from farm.roles.protocols import Features, Policy
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.base_model import Training, base_policy, untrained_policy
@@ -35,6 +37,8 @@ class PocketWorld:
         documents, epochs: of the base model's training.
     """
 
+    device: ClassVar[Device] = "cpu"
+    """where a model of a million parameters is faster: an accelerator would wait for the next of its small orders"""
     features: Features
     truth_known: bool
 
