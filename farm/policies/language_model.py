@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from farm.base import rng
+from farm.engines.auto import Auto
 from farm.engines.llama import LlamaDecoder, is_plain_llama
 from farm.engines.sampling import NEVER, Decoder, TransformersDecoder
 from farm.engines.transformers import Transformers
@@ -93,8 +94,10 @@ class LanguageModelPolicy:
             "scorer_head": scorer_head,
             "rows_at_once": rows_at_once,
         }
-        self.engine = Transformers(rows_at_once) if engine is None else engine
         self.body = Body(model, train_layers, compute_dtype, lora, gradient_checkpointing)
+        self.engine = Transformers(rows_at_once) if engine is None else engine
+        if isinstance(self.engine, Auto):
+            self.engine = self.engine.chosen(self.body.device, rows_at_once)
         self.tokenizer = tokenizer
         ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         self.conversation = Conversation(tokenizer, template, extra_eos, ends, control_texts)
