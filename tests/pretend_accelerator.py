@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -221,6 +222,7 @@ def _register() -> None:
         from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as setup
     except ImportError:
         pytest.skip(f"torch {torch.__version__} takes no device that is written in Python")
+    _device_constructors()  # torch notes once which functions `with torch.device(...)` is about: the real ones
     if torch._C._get_privateuse1_backend_name() != NAME:
         setup(NAME, backend_module=_Module())
 
