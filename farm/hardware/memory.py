@@ -35,5 +35,5 @@ def explained(
 def give_back() -> None:
     """Return what torch keeps of a GPU for its next tensors, for other processes to take."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
