@@ -31,6 +31,7 @@ __all__ = [
     "clean",
     "configs",
     "configuration",
+    "convert",
     "doctor",
     "dry_run",
     "named",
@@ -127,6 +128,31 @@ def status(run: str | Path) -> dict[str, Any]:
     from farm.experiments import run_status
 
     return run_status.read(Path(run))
+
+
+def convert(
+    source: str | Path | pd.DataFrame | Sequence[Mapping[str, Any]],
+    to: str = "annotations",
+    *,
+    renamed: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """A set of feedback in another format, as `farm convert` writes it.
+
+    Args:
+        source: a file, a data set of the hub, or rows.
+        to: a format whose rows are a table, which all but ``annotated_pairs`` are.
+        renamed: a field of the format -> the column of the source that it is.
+    """
+    from farm.tables import feedback_sets, formats
+
+    if isinstance(source, (str, Path)):
+        found = feedback_sets.read(source, renamed)
+    else:
+        found = feedback_sets.of_table(formats.rows(source, "source"), "source", renamed)
+    made, _ = feedback_sets.converted(found, to)
+    if isinstance(made, dict):
+        raise UserError(f"{to} are one document and no table: write them with `farm convert IN OUT.json --to {to}`")
+    return made
 
 
 def clean(days: float = 30.0, *, yes: bool = False) -> pd.DataFrame:

@@ -1,7 +1,6 @@
-"""Votes as annotated pairs 2.0: one JSON with every comparison once and the verdict of each annotator beside it.
+"""Votes as annotated pairs 2.0 (:mod:`farm.tables.annotated_pairs`), which :mod:`farm.votes.table` reads back.
 
-The layout that Feedback Forensics and ICAI read; :func:`farm.votes.table.read_votes` reads it back. An annotator that
-voted several times on a pair gives the verdict of most of its votes, a tie where they are even.
+An annotator that voted several times on a pair gives the verdict of most of its votes, a tie where they are even.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import pandas as pd
 
 from farm.base import files
 from farm.base.errors import UserError
+from farm.tables.annotated_pairs import document
 
 _TEXTS = ("instruction", "output_1", "output_2")
 
@@ -31,43 +31,10 @@ def annotated_pairs(tables: Sequence[pd.DataFrame], origin: str = "the votes") -
         if lacking:
             raise UserError(f"{origin}: annotated pairs carry the texts, and the column `{lacking[0]}` is missing")
     votes = pd.concat(tables, ignore_index=True)
-    names = {str(n): f"annotator_{k}" for k, n in enumerate(sorted(votes["annotator"].astype(str).unique()))}
-    comparisons = [
-        _comparison(number, rows, names) for number, (_, rows) in enumerate(votes.groupby("item", sort=False))
-    ]
-    return {
-        "metadata": {"version": "2.0", "default_annotator": next(iter(names.values()))},
-        "annotators": {key: {"name": name} for name, key in names.items()},
-        "comparisons": comparisons,
-    }
-
-
-def _comparison(number: int, rows: pd.DataFrame, names: dict[str, str]) -> dict[str, Any]:
-    head = rows.iloc[0]
-    turned = bool(head["flipped"])  # the first row's own order is the order that is written
-    share = rows.assign(_a=1 - rows["first"] if turned else rows["first"]).groupby("annotator")["_a"].mean()
-    words = {name: _word(value) for name, value in share.items()}
-
-    def response(side: str) -> dict[str, str]:
-        model = head.get(f"generator_{side}")
-        return {"text": str(head[f"output_{side}"])} | (
-            {"model": str(model)} if isinstance(model, str) and model else {}
-        )
-
-    return {
-        "id": str(number),
-        "prompt": str(head["instruction"]),
-        "response_a": response("1"),
-        "response_b": response("2"),
-        "annotations": {names[str(name)]: {"pref": word} for name, word in words.items()},
-        "metadata": {},
-    }
-
-
-def _word(share: float) -> str | None:
-    if np.isnan(share):
-        return None
-    return "tie" if share == 0.5 else "a" if share > 0.5 else "b"
+    # The order of an item's first row is the order that is written.
+    turned = votes.groupby("item", sort=False)["flipped"].transform("first").to_numpy(bool)
+    first = votes["first"].to_numpy(np.float64)
+    return document(votes.assign(comparison=votes["item"], first=np.where(turned, 1 - first, first)))
 
 
 def check_export(path: Path, inputs: Sequence[Path | None] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The commands of the ground beside `farm run`: status, config, papers, clean. The work is imported inside them."""
+"""The commands of the ground beside `farm run`: status, config, papers, convert, clean; the work is imported inside."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command()(status)
     app.command("config")(show_config)
     app.command()(papers)
+    app.command()(convert)
     app.command()(clean)
 
 
@@ -77,6 +78,30 @@ def papers(
         from farm.face.tables import print_table
 
         print_table(pd.DataFrame(table.rows(), columns=["paper", "claim", "seen here", "verdict", "minutes"]))
+
+
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A file, or a data set of the hub: owner/name:config.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A .json, .jsonl, .csv or .parquet file.")],
+    to: Annotated[str | None, typer.Option(help="The format to write; that of IN where it is left out.")] = None,
+    renamed: Annotated[
+        list[str] | None, typer.Option("--map", metavar="NEW=OLD", help="A field, and the column of IN that it is.")
+    ] = None,
+) -> None:
+    """Turn a set of feedback into another format: annotations, preferences, conversational, battles, annotated_pairs,
+    labels, ultrafeedback, helpsteer, ratings, outputs.
+
+    Example: farm convert annotations.json prefs.jsonl --to preferences
+    """
+    from farm.tables import feedback_sets
+
+    names = {}
+    for said in renamed or []:
+        new, equals, old = said.partition("=")
+        if not (new and equals and old):
+            raise UserError(f"--map {said}: say NEW=OLD, a field of the format and the column that it is")
+        names[new] = old
+    print(f"{out}: {feedback_sets.convert(source, out, to, names)}")
 
 
 def clean(

@@ -158,61 +158,76 @@ def write_annotations(table: pd.DataFrame, path: str | Path) -> None:
     write_table(table.drop(columns=drop), path)
 
 
-def read_preferences(path: str | Path) -> pd.DataFrame:
-    """A preference set for training as an annotation table (the chosen output first, preference 1).
+def chosen_and_rejected(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame:
+    """TRL's ``prompt, chosen, rejected`` as annotations, the chosen output first (preference 1).
 
-    Reads TRL's ``prompt, chosen, rejected`` (texts, or conversations whose last turn is the answer), and annotations.
+    Cells are texts, or conversations whose last turn is the answer; without ``prompt`` it is what both begin with.
     """
-    table = read_table(path)
-    if "preference" in table.columns:
-        return read_annotations(path)
-    for column in ("prompt", "chosen", "rejected"):
-        if column not in table.columns:
-            raise UserError(f"{path}: the field `{column}` is missing; a preference set has prompt, chosen, rejected")
-    rows = [
-        (
-            _turns(prompt, path, number, "prompt"),
-            _answer(chosen, path, number, "chosen"),
-            _answer(rejected, path, number, "rejected"),
-        )
-        for number, (prompt, chosen, rejected) in enumerate(
-            zip(table["prompt"], table["chosen"], table["rejected"], strict=True), start=1
-        )
-    ]
-    out = pd.DataFrame(rows, columns=["instruction", "output_1", "output_2"])
-    return out.assign(generator_1="", generator_2="", annotator=Path(path).stem, preference=1.0, status="ok")
+    answers = {column: texts_of(table[column], column, origin, last=True) for column in ("chosen", "rejected")}
+    if "prompt" in table.columns:
+        prompts = texts_of(table["prompt"], "prompt", origin)
+    else:
+        begun = {
+            column: [_begun(v, origin, row, column) for row, v in enumerate(table[column], 1)] for column in answers
+        }
+        for row, (one, other) in enumerate(zip(begun["chosen"], begun["rejected"], strict=True), start=1):
+            if one != other:
+                raise UserError(f"{origin}: row {row}: `chosen` and `rejected` answer different conversations")
+        prompts = texts_of(begun["chosen"], "chosen", origin)
+    out = table.drop(columns=["prompt", "chosen", "rejected"], errors="ignore")
+    out = out.assign(instruction=prompts, output_1=answers["chosen"], output_2=answers["rejected"])
+    missing = {"generator_1": "", "generator_2": "", "annotator": Path(origin).stem}
+    out = out.assign(**{c: v for c, v in missing.items() if c not in out.columns})
+    return out.assign(preference=1.0, status="ok")
 
 
-def _turns(value: object, path: str | Path, row: int, column: str) -> str:
+def texts_of(values: Sequence[object] | pd.Series, column: str, origin: str | Path, last: bool = False) -> list[str]:
+    """Cells as texts: they are texts, or lists of role/content turns, of which all or the ``last`` count.
+
+    Raises:
+        UserError: naming row and column, for anything else.
+    """
+    return [_text(value, origin, row, column, last) for row, value in enumerate(values, start=1)]
+
+
+def _text(value: object, origin: str | Path, row: int, column: str, last: bool) -> str:
     if isinstance(value, str):
         return value
+    turns = _turns(value, origin, row, column)
+    return "\n\n".join(turn["content"] for turn in (turns[-1:] if last else turns))
+
+
+def _turns(value: object, origin: str | Path, row: int, column: str) -> list[dict[str, str]]:
     turns = value.tolist() if isinstance(value, np.ndarray) else value
     if (
         isinstance(turns, list)
         and turns
         and all(isinstance(t, dict) and isinstance(t.get("content"), str) for t in turns)
     ):
-        return "\n\n".join(t["content"] for t in turns)
-    raise UserError(f"{path}: row {row}: `{column}` is neither a text nor a list of role/content turns")
+        return turns
+    raise UserError(f"{origin}: row {row}: `{column}` is neither a text nor a list of role/content turns")
 
 
-def _answer(value: object, path: str | Path, row: int, column: str) -> str:
-    if isinstance(value, str):
-        return value
-    turns = value.tolist() if isinstance(value, np.ndarray) else value
-    return _turns(turns[-1:] if isinstance(turns, list) else turns, path, row, column)
+def _begun(value: object, origin: str | Path, row: int, column: str) -> list[dict[str, str]]:
+    """A conversation without its answer."""
+    turns = [] if isinstance(value, str) else _turns(value, origin, row, column)
+    if len(turns) < 2:
+        raise UserError(f"{origin}: row {row}: `{column}` has an answer and no question; give a field `prompt`")
+    return turns[:-1]
 
 
-def write_preferences(annotations: pd.DataFrame, path: str | Path, conversational: bool = False) -> int:
-    """Write verdicts as TRL's ``prompt, chosen, rejected``, without ties and missing ones. Returns the rows written."""
+def as_chosen_and_rejected(annotations: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts as TRL's ``prompt, chosen, rejected``, without ties and missing ones."""
     decided = annotations[annotations["preference"].notna() & (annotations["preference"] != 1.5)]
     first = decided["preference"].to_numpy() < 1.5
     chosen = np.where(first, decided["output_1"], decided["output_2"])
     rejected = np.where(first, decided["output_2"], decided["output_1"])
-    table = pd.DataFrame({"prompt": decided["instruction"].to_numpy(), "chosen": chosen, "rejected": rejected})
-    if conversational:
-        table["prompt"] = [[{"role": "user", "content": x}] for x in table["prompt"]]
-        for column in ("chosen", "rejected"):
-            table[column] = [[{"role": "assistant", "content": x}] for x in table[column]]
-    write_table(table, path)
-    return len(table)
+    return pd.DataFrame({"prompt": decided["instruction"].to_numpy(), "chosen": chosen, "rejected": rejected})
+
+
+def as_conversations(annotations: pd.DataFrame) -> pd.DataFrame:
+    """The same as lists of turns."""
+    table = as_chosen_and_rejected(annotations)
+    for column, role in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):
+        table[column] = [[{"role": role, "content": x}] for x in table[column]]
+    return table

@@ -32,6 +32,8 @@ NAMES = frozenset(
     comparison_id item question_id instruction_id seed replicate sample""".split()
 )
 """columns whose cells are texts or numbers that tell rows apart"""
+TRUTHS = frozenset({"label"})
+"""those of them that may be true or false (TRL's labels of responses)"""
 
 _HALF = re.compile("[\ud800-\udfff]")
 _HALF_ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -229,7 +231,11 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
             column = table[name] = column.astype(object)
         if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) not in ("string", "floating"):
             _refuse_cells(column, name, path)
-        elif name in NAMES and column.dtype.kind not in "OiufU" and not isinstance(column.dtype, pd.StringDtype):
+        elif (
+            name in NAMES
+            and column.dtype.kind not in ("OiufUb" if name in TRUTHS else "OiufU")
+            and not isinstance(column.dtype, pd.StringDtype)
+        ):
             raise UserError(f"{path}: the column `{name}` holds {column.dtype}, where names are due")
     return table
 
@@ -240,7 +246,8 @@ def _refuse_cells(column: pd.Series, name: str, path: Path) -> None:
     for row, value in enumerate(column, start=1):
         if isinstance(value, int) and value.bit_length() > 1023:
             raise UserError(f"{path}: row {row}: `{name}` is {shown(value)}, too large to count with")
-        if named and (isinstance(value, bool) or not (isinstance(value, (str, int, float)) or is_missing(value))):
+        truth = isinstance(value, bool) and name not in TRUTHS
+        if named and (truth or not (isinstance(value, (str, int, float)) or is_missing(value))):
             raise UserError(f"{path}: row {row}: `{name}` is not a name or number: {shown(value)}")
 
 

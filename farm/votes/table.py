@@ -36,10 +36,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.base import files, rng
+from farm.base import rng
 from farm.base.errors import UserError, nearest, shown
+from farm.tables import annotated_pairs
 from farm.tables.formats import preferences, read_table
-from farm.tables.table_files import parse_json
 
 Floats = NDArray[np.float64]
 
@@ -79,8 +79,8 @@ _LIST = re.compile(
 def read_votes(path: str | Path) -> pd.DataFrame:
     """The votes of a file. Raises UserError naming file, row and field."""
     path = Path(path)
-    if path.suffix == ".json" and _looks_like_annotated_pairs(path):
-        return _annotated_pairs(path)
+    if annotated_pairs.looks_like(path):
+        return from_table(annotated_pairs.rows(path), str(path))
     table = read_table(path)
     if not len(table):
         raise UserError(f"{path}: holds no vote")
@@ -224,55 +224,3 @@ def _long(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         name = str(column).removesuffix("_result")
         parts.append(base.assign(annotator=name, winner=table[column].to_numpy()))
     return pd.concat(parts, ignore_index=True)
-
-
-def _looks_like_annotated_pairs(path: Path) -> bool:
-    files.check(path)
-    with files.refusals(path, "read"), path.open("rb") as file:
-        head = file.read(200).lstrip()
-    return head.startswith(b"{")
-
-
-def _annotated_pairs(path: Path) -> pd.DataFrame:
-    """The annotated-pairs layout 2.0: comparisons with two responses and a verdict of each annotator."""
-    data = parse_json(files.read_bytes(path), path)
-    if not isinstance(data, dict) or not isinstance(data.get("comparisons"), list):
-        raise UserError(f"{path}: an object without `comparisons`; annotated pairs have them")
-    described = data.get("annotators") or {}
-    if not isinstance(described, dict):
-        raise UserError(f"{path}: `annotators` is not an object; annotated pairs describe each under its id")
-    names = {
-        k: str(v.get("name") or v.get("description") or k) if isinstance(v, dict) else str(v)
-        for k, v in described.items()
-    }
-    rows = []
-    for number, comparison in enumerate(data["comparisons"], start=1):
-        try:
-            one, two = comparison["response_a"], comparison["response_b"]
-            annotations = comparison["annotations"]
-            prompt = comparison.get("prompt")
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: comparison {number}: the field {error} is missing") from error
-        if not isinstance(annotations, dict):
-            raise UserError(f"{path}: comparison {number}: `annotations` is not an object")
-        for response in (one, two):
-            if isinstance(response, dict) and "text" not in response:
-                raise UserError(f"{path}: comparison {number}: a response has no `text`")
-        for annotator, said in annotations.items():
-            pref = said.get("pref") if isinstance(said, dict) else said
-            word = "tie" if str(pref).lower() in ("neither", "both") else str(pref).lower()
-            rows.append(
-                {
-                    "id": comparison.get("id", number),
-                    "instruction": prompt,
-                    "output_1": one["text"] if isinstance(one, dict) else str(one),
-                    "output_2": two["text"] if isinstance(two, dict) else str(two),
-                    "generator_1": one.get("model", "") if isinstance(one, dict) else "",
-                    "generator_2": two.get("model", "") if isinstance(two, dict) else "",
-                    "annotator": names.get(annotator, annotator),
-                    "winner": word,
-                }
-            )
-    if not rows:
-        raise UserError(f"{path}: holds no vote")
-    return from_table(pd.DataFrame(rows), str(path))

@@ -90,15 +90,3 @@ def test_true_is_no_preference(tmp_path: Path, suffix: str, cells: list[object])
     path.write_text(json.dumps(rows)) if suffix == ".json" else pd.DataFrame(rows).to_csv(path, index=False)
     with pytest.raises(UserError, match=r"row \d: `preference` is not a number"):
         formats.read_annotations(path)
-
-
-@pytest.mark.parametrize("conversational", [False, True])
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_preference_sets_round_trip(tmp_path: Path, suffix: str, conversational: bool) -> None:
-    path = tmp_path / f"p{suffix}"
-    table = TABLE.assign(preference=[2.0, np.nan, 1.25])
-    assert formats.write_preferences(table, path, conversational) == 2
-    back = formats.read_preferences(path)
-    assert back["instruction"].tolist() == ["Say hi", "Ünïcode"]
-    assert back["output_1"].tolist() == ["hello", "ä"]
-    assert back["preference"].tolist() == [1.0, 1.0]

@@ -1,0 +1,228 @@
+"""Sets of feedback in the formats that others use: recognised by their columns, read, written, turned into one another.
+
+| format | kind | a row |
+|---|---|---|
+| outputs | outputs | instruction, output, generator (AlpacaEval's model outputs) |
+| annotations | pairs | instruction, output_1, output_2, generator_1, generator_2, annotator, preference (AlpacaEval) |
+| preferences | pairs | prompt, chosen, rejected (TRL, most of the hub) |
+| conversational | pairs | the same as lists of role/content turns; without a prompt, both are whole conversations |
+| battles | pairs | model_a, model_b, winner; prompt, response_a, response_b, judge (Arena) |
+| annotated_pairs | pairs | one JSON of comparisons, version 2.0 (:mod:`farm.tables.annotated_pairs`) |
+| labels | reactions | prompt, completion, label (TRL) |
+| ultrafeedback | ratings | instruction, completions: model, response, overall_score, annotations of aspects |
+| helpsteer | ratings | prompt, response, helpfulness, correctness, coherence, complexity, verbosity |
+| ratings | ratings | instruction, output, score, and aspect_... |
+
+A set is read as the table of its kind (farm/tables/records.py). Pairs say which reactions and outputs they hold,
+ratings which pairs, by comparison; nothing else follows from anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from farm.base import files
+from farm.base.errors import UserError, nearest
+from farm.tables import annotated_pairs, formats, hub
+from farm.tables.set_formats import FORMATS, NESTED, Format, from_winners
+from farm.tables.table_files import check_table, read_table, write_table
+
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?")
+
+
+@dataclass(frozen=True)
+class FeedbackSet:
+    """A table of feedback and how it was written."""
+
+    format: str
+    kind: str
+    table: pd.DataFrame
+    origin: str
+
+
+def read(source: str | Path, renamed: Mapping[str, str] | None = None) -> FeedbackSet:
+    """A set from a file, or a data set of the hub (owner/name or owner/name:config).
+
+    Args:
+        renamed: a field of the format -> the column that it is called here.
+
+    Raises:
+        UserError: naming the file, and the row and field, for what is of no format or not of the one it looks like.
+    """
+    path = Path(source)
+    if not path.exists() and path.suffix not in (*formats.SUFFIXES, ".gz") and _HUB.fullmatch(str(source)):
+        return of_table(hub.read_data_set(str(source)), str(source), renamed)
+    if annotated_pairs.looks_like(path):
+        return FeedbackSet("annotated_pairs", "pairs", from_winners(annotated_pairs.rows(path), str(path)), str(path))
+    return of_table(read_table(path), str(path), renamed)
+
+
+def of_table(table: pd.DataFrame, origin: str, renamed: Mapping[str, str] | None = None) -> FeedbackSet:
+    """The same of a table in memory."""
+    for new, old in (renamed or {}).items():
+        if old not in table.columns:
+            raise UserError(f"{origin}: there is no column `{old}` to take for `{new}`; {nearest(old, table.columns)}")
+        if new != old:
+            table = table.drop(columns=new, errors="ignore").rename(columns={old: new})
+    found = _recognised(table, origin)
+    if not len(table):
+        raise UserError(f"{origin}: holds no row")
+    return FeedbackSet(found.name, found.kind, found.read(table.reset_index(drop=True), origin), origin)
+
+
+def as_kind(found: FeedbackSet, kind: str) -> pd.DataFrame:
+    """The set as a table of another kind that follows from it.
+
+    Raises:
+        UserError: it does not follow, or no row does.
+    """
+    if kind == found.kind:
+        return found.table
+    turn = _FOLLOWS.get((found.kind, kind))
+    if turn is None:
+        known = [found.kind, *(to for of, to in _FOLLOWS if of == found.kind)]
+        raise UserError(f"{found.origin}: holds {found.kind}, from which no {kind} follow; {nearest(kind, known)}")
+    if found.kind == "pairs":
+        _require_texts(found.table, found.origin, kind)
+    table = turn(found.table)
+    if table.empty:
+        raise UserError(f"{found.origin}: no row of its {found.kind} says anything of {kind}")
+    return table
+
+
+def convert(source: str | Path, out: Path, to: str | None = None, renamed: Mapping[str, str] | None = None) -> str:
+    """Write a set in another format, or the same one in another file; says what was written and left out.
+
+    Args:
+        to: a format; that of the source where None.
+
+    Raises:
+        UserError: the source cannot be read, the format cannot hold it, or the file cannot be written.
+    """
+    found = read(source, renamed)
+    name = to or found.format
+    if name == "annotated_pairs":
+        if out.suffix != ".json":
+            raise UserError(f"{out}: annotated pairs are a .json file")
+        files.check_out(out, (Path(source),))
+    else:
+        if name in NESTED and out.name.removesuffix(".gz").endswith(".csv"):
+            raise UserError(f"{out}: the format {name} has lists in its cells, which CSV cannot hold; write .jsonl")
+        check_table(out, inputs=[Path(source)])
+    made, note = converted(found, name)
+    if isinstance(made, pd.DataFrame):
+        write_table(made, out)
+    else:
+        files.write_text(out, json.dumps(made, indent=1, ensure_ascii=False))
+    return note
+
+
+def converted(found: FeedbackSet, name: str) -> tuple[pd.DataFrame | dict[str, Any], str]:
+    """The rows of a format, or the document that annotated pairs are; and a note of what it holds and lacks."""
+    if name not in FORMATS:
+        raise UserError(f"there is no format `{name}`; {nearest(name, FORMATS)}")
+    table = as_kind(found, FORMATS[name].kind)
+    if name in ("preferences", "conversational", "annotated_pairs"):
+        _require_texts(table, found.origin, name)
+    made: pd.DataFrame | dict[str, Any]
+    if name == "annotated_pairs":
+        compared = table["instruction"] + "\0" + table["output_1"] + "\0" + table["output_2"]
+        first = 2 - table["preference"].astype(float)
+        made, written = annotated_pairs.document(table.assign(comparison=compared, first=first)), len(table)
+    else:
+        made = FORMATS[name].write(table)
+        written = len(made)
+    return made, f"{found.format} of {len(found.table):,} rows to {name} of {written:,}{_lost(table, name)}"
+
+
+def _lost(table: pd.DataFrame, name: str) -> str:
+    """What a format cannot hold, as the end of a sentence."""
+    if name not in ("preferences", "conversational", "battles", "annotated_pairs"):
+        return ""
+    values = table["preference"].to_numpy(dtype=np.float64)
+    soft = int((~np.isnan(values) & ~np.isin(values, (1.0, 1.5, 2.0))).sum())
+    out = f"; {soft:,} soft preferences became verdicts" if soft else ""
+    if name in ("preferences", "conversational"):
+        gone = int((np.isnan(values) | (values == 1.5)).sum())
+        out += f"; {gone:,} ties and missing verdicts were left out" if gone else ""
+    return out
+
+
+def _recognised(table: pd.DataFrame, origin: str) -> Format:
+    there = set(table.columns)
+    for candidate in FORMATS.values():
+        if candidate.columns and set(candidate.columns) <= there:
+            if candidate.name == "preferences" and len(table) and not isinstance(table["chosen"].iloc[0], str):
+                continue
+            return candidate
+    near = max((f for f in FORMATS.values() if f.columns), key=lambda f: len(there & set(f.columns)) / len(f.columns))
+    lacking = next(column for column in near.columns if column not in there)
+    hint = nearest(lacking, table.columns)
+    raise UserError(
+        f"{origin}: of no known format; for {near.name} the field `{lacking}` is missing: say which column it is by a "
+        f"map; {hint}"
+    )
+
+
+def _require_texts(table: pd.DataFrame, origin: str, name: str) -> None:
+    for column in ("instruction", "output_1", "output_2"):
+        if column not in table.columns:
+            raise UserError(f"{origin}: {name} carry the texts, and the field `{column}` is missing")
+        formats.require(table, [column], origin)
+
+
+# --- what follows from what -------------------------------------------------------------------------------------------
+
+
+def _compared(ratings: pd.DataFrame) -> pd.DataFrame:
+    """Every two outputs that one annotator rated for one instruction: the higher score is preferred, equal ones tie."""
+    known = ratings[ratings["score"].notna()].reset_index(drop=True)
+    groups = known.groupby(["instruction", "annotator"], sort=False).indices.values()
+    places = [np.asarray(rows)[np.stack(np.triu_indices(len(rows), 1))] for rows in groups]
+    first, second = np.concatenate([np.zeros((2, 0), np.int64), *places], axis=1).astype(np.int64)
+    one, two = known.iloc[first].reset_index(drop=True), known.iloc[second].reset_index(drop=True)
+    table = one[["instruction", "annotator"]].copy()
+    for number, side in (("1", one), ("2", two)):
+        table[f"output_{number}"], table[f"generator_{number}"] = side["output"], side["generator"]
+    table["preference"] = 1.5 + 0.5 * np.sign(two["score"].to_numpy() - one["score"].to_numpy())
+    return table.assign(status="ok")
+
+
+def _sides(pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    sides = []
+    for number in ("1", "2"):
+        names = {f"output_{number}": "output", f"generator_{number}": "generator"}
+        sides.append(pairs[["instruction", "annotator", *names]].rename(columns=names))
+    return sides[0], sides[1]
+
+
+def _as_reactions(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Both outputs of each decided pair: the preferred one liked, the other not."""
+    decided = pairs[pairs["preference"].notna() & (pairs["preference"] != 1.5)]
+    first = (decided["preference"] < 1.5).to_numpy()
+    sides = [side.assign(liked=liked) for side, liked in zip(_sides(decided), (first, ~first), strict=True)]
+    return pd.concat(sides).sort_index(kind="stable").reset_index(drop=True).assign(observed=True, status="ok")
+
+
+def _outputs(table: pd.DataFrame) -> pd.DataFrame:
+    both = pd.concat(_sides(table)).sort_index(kind="stable") if "output_1" in table.columns else table
+    columns = ["instruction", "output", "generator"]
+    return both[columns].drop_duplicates().reset_index(drop=True)
+
+
+_FOLLOWS: dict[tuple[str, str], Callable[[pd.DataFrame], pd.DataFrame]] = {
+    ("ratings", "pairs"): _compared,
+    ("pairs", "reactions"): _as_reactions,
+    ("pairs", "outputs"): _outputs,
+    ("ratings", "outputs"): _outputs,
+    ("reactions", "outputs"): _outputs,
+}
+"""(kind, kind that follows from it) -> how"""

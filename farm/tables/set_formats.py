@@ -1,0 +1,208 @@
+"""The formats in which others write feedback: by which columns each is known, how it is read, and how written.
+
+A reader gives the table of a kind (farm/tables/records.py) with the columns that say who, and refuses a cell by its row
+and field; a writer takes such a table and gives the rows of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from farm.base.errors import UserError, shown
+from farm.tables import formats
+from farm.tables.table_files import is_missing
+
+ASPECT = "aspect_"
+"""begins the columns of a rating's aspects"""
+HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+NESTED = ("conversational", "ultrafeedback")
+"""formats with lists in their cells"""
+_WINNERS = {"model_a": 1.0, "a": 1.0, "model_b": 2.0, "b": 2.0}
+_NO_WINNER = ("", "none", "nan", "null", "error", "invalid")
+
+
+@dataclass(frozen=True)
+class Format:
+    name: str
+    kind: str
+    columns: tuple[str, ...]
+    """that a table of it has"""
+    read: Callable[[pd.DataFrame, str], pd.DataFrame]
+    write: Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def _read_outputs(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    formats.require(table, ["instruction", "output"], origin)
+    if "generator" not in table.columns:
+        table = table.assign(generator=Path(origin).stem)
+    return formats.merge_input(table)
+
+
+def _read_annotations(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    formats.require(table, ["instruction", "output_1", "output_2"], origin)
+    return _named(formats.as_annotations(table, origin), origin)
+
+
+def _named(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """With the columns that say who, where they are not there."""
+    missing = {"generator_1": "", "generator_2": "", "annotator": Path(origin).stem}
+    return table.assign(**{c: v for c, v in missing.items() if c not in table.columns})
+
+
+def _read_battles(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    names = {"prompt": "instruction", "response_a": "output_1", "response_b": "output_2", "judge": "annotator"}
+    names |= {"model_a": "generator_1", "model_b": "generator_2"}
+    return from_winners(table.rename(columns=names), origin)
+
+
+def from_winners(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Pairs whose verdict is the word of a winner."""
+    values = np.full(len(table), np.nan)
+    for row, winner in enumerate(table["winner"]):
+        word = "" if is_missing(winner) else str(winner).strip().lower()
+        if word.startswith("tie"):
+            values[row] = 1.5
+        elif word in _WINNERS:
+            values[row] = _WINNERS[word]
+        elif word not in _NO_WINNER:
+            raise UserError(f"{origin}: row {row + 1}: `winner` is {shown(winner)}, not model_a, model_b or tie")
+    table = table.drop(columns="winner").assign(preference=values)
+    return _named(table.assign(status=np.where(np.isnan(values), "unparseable", "ok")), origin)
+
+
+def _write_battles(table: pd.DataFrame) -> pd.DataFrame:
+    values = table["preference"].to_numpy(dtype=np.float64)
+    words = [None if v != v else "tie" if v == 1.5 else "model_a" if v < 1.5 else "model_b" for v in values]
+    names = {"instruction": "prompt", "output_1": "response_a", "output_2": "response_b", "annotator": "judge"}
+    names |= {"generator_1": "model_a", "generator_2": "model_b"}
+    return table[[c for c in names if c in table.columns]].rename(columns=names).assign(winner=words)
+
+
+def _write_annotations(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=[c for c in table.columns if "tokens_" in c or c == "prompt_tokens"])
+
+
+def _read_labels(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    table = table.rename(columns={"prompt": "instruction", "completion": "output"})
+    table = table.assign(**{c: formats.texts_of(table[c], c, origin) for c in ("instruction", "output")})
+    for row, value in enumerate(table["label"]):
+        if not isinstance(value, (bool, np.bool_)) and value not in (0, 1):
+            raise UserError(f"{origin}: row {row + 1}: `label` is {shown(value)}, not true or false")
+    liked = table["label"].astype(bool)
+    table = table.drop(columns="label").assign(liked=liked, observed=True, status="ok")
+    missing = {"generator": "", "annotator": Path(origin).stem}
+    return table.assign(**{c: v for c, v in missing.items() if c not in table.columns})
+
+
+def _write_labels(table: pd.DataFrame) -> pd.DataFrame:
+    said = table[table["liked"].notna()]
+    label = said["liked"].astype(bool)
+    return pd.DataFrame({"prompt": said["instruction"], "completion": said["output"], "label": label})
+
+
+def _read_ratings(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    formats.require(table, ["instruction", "output"], origin)
+    scores = ["score", *(c for c in table.columns if c.startswith(ASPECT))]
+    table = table.assign(**{c: _numbers(table[c], c, origin) for c in scores})
+    missing: dict[str, Any] = {"generator": "", "annotator": Path(origin).stem}
+    missing["status"] = np.where(table["score"].isna(), "unparseable", "ok")
+    return table.assign(**{c: v for c, v in missing.items() if c not in table.columns})
+
+
+def _numbers(values: pd.Series, name: str, origin: str) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
+    wrong = np.flatnonzero(numbers.isna().to_numpy() & ~np.array([is_missing(v) or v == "N/A" for v in values]))
+    if wrong.size:
+        raise UserError(f"{origin}: row {wrong[0] + 1}: `{name}` is not a number: {shown(values.iloc[int(wrong[0])])}")
+    return numbers
+
+
+def _read_helpsteer(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    names = {"prompt": "instruction", "response": "output", "helpfulness": "score"}
+    names |= {aspect: ASPECT + aspect for aspect in HELPSTEER[1:]}
+    return _read_ratings(table.rename(columns=names), origin)
+
+
+def _write_helpsteer(table: pd.DataFrame) -> pd.DataFrame:
+    out = pd.DataFrame({"prompt": table["instruction"], "response": table["output"], "helpfulness": table["score"]})
+    for aspect in HELPSTEER[1:]:
+        out[aspect] = table[ASPECT + aspect] if ASPECT + aspect in table.columns else np.nan
+    return out
+
+
+def _read_ultrafeedback(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    formats.require(table, ["instruction"], origin)
+    rows: list[dict[str, Any]] = []
+    for number, (instruction, given) in enumerate(zip(table["instruction"], table["completions"], strict=True), 1):
+        listed = given.tolist() if isinstance(given, np.ndarray) else given
+        if not isinstance(listed, list) or not all(isinstance(c, dict) and "response" in c for c in listed):
+            raise UserError(f"{origin}: row {number}: `completions` is no list of objects with a `response`")
+        for one in listed:
+            row = {"instruction": instruction, "output": one["response"], "generator": one.get("model") or ""}
+            row["score"] = one.get("overall_score")
+            for aspect, said in (one.get("annotations") or {}).items():
+                if isinstance(said, dict) and "Rating" in said:
+                    row[ASPECT + str(aspect)] = said["Rating"]
+            rows.append(row)
+    return _read_ratings(pd.DataFrame(rows), origin)
+
+
+def _write_ultrafeedback(table: pd.DataFrame) -> pd.DataFrame:
+    aspects = [c for c in table.columns if c.startswith(ASPECT)]
+    rows = []
+    for instruction, part in table.groupby("instruction", sort=False):
+        completions = []
+        for record in part.to_dict("records"):
+            said = {c.removeprefix(ASPECT): {"Rating": _plain(record[c])} for c in aspects if not is_missing(record[c])}
+            completions.append(
+                {
+                    "model": record.get("generator") or "",
+                    "response": record["output"],
+                    "overall_score": None if is_missing(record["score"]) else record["score"],
+                    "annotations": said,
+                }
+            )
+        rows.append({"instruction": instruction, "completions": completions})
+    return pd.DataFrame(rows)
+
+
+def _plain(number: float) -> str:
+    """A rating as UltraFeedback writes it, a text."""
+    return f"{number:.17g}"
+
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Format(
+            "annotations",
+            "pairs",
+            ("instruction", "output_1", "output_2", "preference"),
+            _read_annotations,
+            _write_annotations,
+        ),
+        Format(
+            "preferences",
+            "pairs",
+            ("prompt", "chosen", "rejected"),
+            formats.chosen_and_rejected,
+            formats.as_chosen_and_rejected,
+        ),
+        Format(
+            "conversational", "pairs", ("chosen", "rejected"), formats.chosen_and_rejected, formats.as_conversations
+        ),
+        Format("battles", "pairs", ("model_a", "model_b", "winner"), _read_battles, _write_battles),
+        Format("annotated_pairs", "pairs", (), from_winners, _write_annotations),
+        Format("labels", "reactions", ("prompt", "completion", "label"), _read_labels, _write_labels),
+        Format("ultrafeedback", "ratings", ("instruction", "completions"), _read_ultrafeedback, _write_ultrafeedback),
+        Format("helpsteer", "ratings", ("prompt", "response", "helpfulness"), _read_helpsteer, _write_helpsteer),
+        Format("ratings", "ratings", ("instruction", "output", "score"), _read_ratings, lambda table: table),
+        Format("outputs", "outputs", ("instruction", "output"), _read_outputs, lambda table: table),
+    )
+}

@@ -1,0 +1,227 @@
+"""Sets of feedback in others' formats: round trips, what follows from what, and refusals that name row and field."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import farm
+from farm.base.errors import UserError
+from farm.tables import feedback_sets, formats
+from farm.tables.set_formats import FORMATS, NESTED
+from tests.hub_double import Hub
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+VERDICTS = st.sampled_from([1.0, 2.0, 1.5, np.nan])
+PAIRS = st.lists(
+    st.tuples(TEXTS, TEXTS, TEXTS, TEXTS, VERDICTS), min_size=1, max_size=5, unique_by=lambda row: row[:3]
+).map(
+    lambda rows: pd.DataFrame(
+        [(*row[:3], row[3], "base", "judge", row[4]) for row in rows],
+        columns=["instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator", "preference"],
+    )
+)
+SCORES = st.one_of(st.floats(-1e6, 1e6), st.integers(1, 5).map(float))
+RATINGS = st.lists(
+    st.tuples(TEXTS, TEXTS, TEXTS, SCORES, *[SCORES] * 4), min_size=1, max_size=5, unique_by=lambda row: row[:2]
+).map(
+    lambda rows: pd.DataFrame(
+        rows,
+        columns=["instruction", "output", "generator", "score"]
+        + [f"aspect_{a}" for a in ("correctness", "coherence", "complexity", "verbosity")],
+    ).sort_values("instruction", kind="stable", ignore_index=True)
+)
+REACTIONS = st.lists(st.tuples(TEXTS, TEXTS, st.booleans()), min_size=1, max_size=5).map(
+    lambda rows: pd.DataFrame(rows, columns=["instruction", "output", "liked"])
+)
+SETS: dict[str, st.SearchStrategy[pd.DataFrame]] = {"pairs": PAIRS, "ratings": RATINGS, "reactions": REACTIONS}
+SETS["outputs"] = PAIRS.map(
+    lambda t: t.rename(columns={"output_1": "output", "generator_1": "generator"})[
+        ["instruction", "output", "generator"]
+    ]
+)
+LOST = {
+    "preferences": {"generator_1", "generator_2", "annotator"},
+    "conversational": {"generator_1", "generator_2", "annotator"},
+    "helpsteer": {"generator"},
+}
+"""what a format has no place for"""
+
+
+def there_and_back(table: pd.DataFrame, name: str, suffix: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table as read from one format, and after it was written in another and read again."""
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = Path(folder) / "first.parquet", Path(folder) / f"second{suffix}"
+        kind = FORMATS[name].kind
+        plain = {"pairs": "annotations", "ratings": "ratings", "reactions": "labels", "outputs": "outputs"}[kind]
+        if plain == "labels":
+            table = table.rename(columns={"instruction": "prompt", "output": "completion", "liked": "label"})
+        formats.write_table(table, first)
+        feedback_sets.convert(first, second, to=name)
+        one, two = feedback_sets.read(first), feedback_sets.read(second)
+        assert (one.kind, two.kind) == (kind, kind) and (one.format, two.format) == (plain, name)
+        return one.table, two.table
+
+
+@settings(max_examples=6)
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.data())
+def test_every_format_gives_back_what_it_was_given(name: str, data: st.DataObject) -> None:
+    suffixes = [".json"] if name == "annotated_pairs" else [".json", ".jsonl", ".parquet"]
+    table = data.draw(SETS[FORMATS[name].kind])
+    if name in ("preferences", "conversational"):
+        table = table[table["preference"].isin([1.0, 2.0])]
+        if table.empty:
+            return
+    one, two = there_and_back(table, name, data.draw(st.sampled_from(suffixes)))
+    if name in ("preferences", "conversational"):  # the chosen output stands first
+        swap = (one["preference"] == 2).to_numpy()
+        one = one.assign(
+            output_1=np.where(swap, one["output_2"], one["output_1"]),
+            output_2=np.where(swap, one["output_1"], one["output_2"]),
+            preference=1.0,
+        )
+    columns = [c for c in table.columns if c not in LOST.get(name, ())]
+    columns = [{"prompt": "instruction", "completion": "output", "label": "liked"}.get(c, c) for c in columns]
+    assert len(one) == len(two)
+    for column in columns:
+        assert one[column].astype(object).where(one[column].notna(), None).tolist() == (
+            two[column].astype(object).where(two[column].notna(), None).tolist()
+        ), column
+
+
+@settings(max_examples=10)
+@given(RATINGS)
+def test_ratings_are_compared_within_an_instruction(table: pd.DataFrame) -> None:
+    found = feedback_sets.of_table(table, "ratings")
+    pairs = feedback_sets.as_kind(found, "pairs") if table["instruction"].duplicated().any() else pd.DataFrame()
+    sizes = table.groupby("instruction").size()
+    assert len(pairs) == int((sizes * (sizes - 1) // 2).sum())
+    scores = {(r.instruction, r.output): r.score for r in table.itertuples()}
+    for row in pairs.itertuples():
+        one, two = scores[row.instruction, row.output_1], scores[row.instruction, row.output_2]
+        assert row.preference == (1.5 if one == two else 1.0 if one > two else 2.0)
+
+
+def test_pairs_say_who_is_liked_and_ties_say_nothing() -> None:
+    rows = [("q", "a", "b", 1.0), ("q", "c", "d", 1.5), ("r", "e", "f", 1.8)]
+    table = pd.DataFrame(rows, columns=["instruction", "output_1", "output_2", "preference"])
+    liked = farm.convert(table, "labels")
+    assert list(liked.itertuples(index=False, name=None)) == [
+        ("q", "a", True),
+        ("q", "b", False),
+        ("r", "e", False),
+        ("r", "f", True),
+    ]
+
+
+def test_whole_conversations_without_a_prompt() -> None:
+    def said(answer: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "hi"}, {"role": "assistant", "content": answer}]
+
+    found = feedback_sets.of_table(pd.DataFrame({"chosen": [said("hello")], "rejected": [said("go away")]}), "c")
+    assert found.format == "conversational"
+    assert found.table.loc[0, ["instruction", "output_1", "output_2"]].tolist() == ["hi", "hello", "go away"]
+
+
+def test_the_command_says_what_a_format_cannot_hold(tmp_path: Path) -> None:
+    rows = [("q", "a", "b", v) for v in (1.0, 1.7, 1.5, None)]
+    table = pd.DataFrame(rows, columns=["instruction", "output_1", "output_2", "preference"])
+    formats.write_table(table, tmp_path / "in.json")
+    said = feedback_sets.convert(tmp_path / "in.json", tmp_path / "out.jsonl", "preferences")
+    assert said == (
+        "annotations of 4 rows to preferences of 2; 1 soft preferences became verdicts; "
+        "2 ties and missing verdicts were left out"
+    )
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert lines[1] == {"prompt": "q", "chosen": "b", "rejected": "a"}
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "preferences": {"prompt": "q", "chosen": "a", "rejected": "b"},
+    "annotations": {"instruction": "q", "output_1": "a", "output_2": "b", "preference": 1},
+    "labels": {"prompt": "q", "completion": "a", "label": True},
+    "battles": {"model_a": "a", "model_b": "b", "winner": "tie"},
+    "ratings": {"instruction": "q", "output": "a", "score": 3},
+    "ultrafeedback": {"instruction": "q", "completions": [{"model": "m", "response": "a", "overall_score": 7.5}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "said"),
+    [
+        ("preferences", "chosen", 3, "row 2: `chosen` is neither a text nor a list of role/content turns"),
+        ("preferences", "prompt", None, "row 2: `prompt` is neither a text"),
+        ("annotations", "output_2", None, "row 2: `output_2` is missing"),
+        ("annotations", "preference", 3, r"row 2: `preference` = 3 is outside \[1, 2\]"),
+        ("labels", "label", "yes", "row 2: `label` is 'yes', not true or false"),
+        ("battles", "winner", "me", "row 2: `winner` is 'me', not model_a, model_b or tie"),
+        ("ratings", "score", "high", "row 2: `score` is not a number: 'high'"),
+        ("ultrafeedback", "completions", "a", "row 2: `completions` is no list of objects with a `response`"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, name: str, field: str, value: object, said: str) -> None:
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps([GOOD[name]]))
+    assert feedback_sets.read(path).format == name
+    path.write_text(json.dumps([GOOD[name], {**GOOD[name], field: value}]))
+    with pytest.raises(UserError, match=rf"set\.json: {said}"):
+        feedback_sets.read(path)
+
+
+def test_columns_of_other_names_are_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"question": "q", "better": "a", "worse": "b"}\n')
+    with pytest.raises(UserError, match=r"mine\.jsonl: of no known format; for .* the field `.*` is missing"):
+        feedback_sets.read(path)
+    names = {"prompt": "question", "chosen": "better", "rejected": "worse"}
+    assert feedback_sets.read(path, names).table.loc[0, "output_2"] == "b"
+    with pytest.raises(UserError, match="no column `questoin` to take for `prompt`; did you mean `question`"):
+        feedback_sets.read(path, {**names, "prompt": "questoin"})
+
+
+@pytest.mark.parametrize(
+    ("name", "out", "to", "said"),
+    [
+        ("labels", "o.json", "preferences", "holds reactions, from which no pairs follow"),
+        ("preferences", "o.json", "preferencs", "there is no format `preferencs`; did you mean `preferences`"),
+        ("preferences", "o.csv", "conversational", "which CSV cannot hold"),
+        ("preferences", "o.jsonl", "annotated_pairs", r"annotated pairs are a \.json file"),
+        ("battles", "o.json", "preferences", "preferences carry the texts, and the field `instruction` is missing"),
+        ("preferences", "i.json", "labels", "is read"),
+    ],
+)
+def test_what_cannot_be_converted(tmp_path: Path, name: str, out: str, to: str, said: str) -> None:
+    (tmp_path / "i.json").write_text(json.dumps([GOOD[name]]))
+    with pytest.raises(UserError, match=said):
+        feedback_sets.convert(tmp_path / "i.json", tmp_path / out, to)
+    assert [p.name for p in tmp_path.iterdir()] == ["i.json"]
+    assert set(NESTED) < set(FORMATS)
+
+
+def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("huggingface_hub")
+    with Hub() as hub:
+        hub.add("dataset", "owner/prefs", {"train.jsonl": json.dumps(GOOD["preferences"]).encode() + b"\n"})
+        hub.use(monkeypatch, tmp_path)
+        found = feedback_sets.read("owner/prefs")
+    assert (found.format, found.table.loc[0, "output_1"]) == ("preferences", "a")
+
+
+def test_published_annotations_become_preferences(shared_data: Any, tmp_path: Path) -> None:
+    """Of a real judge: rows with the texts, soft preferences, some of them missing."""
+    source = shared_data("alpaca_eval/results/NullModel/weighted_alpaca_eval_gpt4_turbo/annotations.json")
+    feedback_sets.convert(source, tmp_path / "prefs.jsonl", "preferences")
+    made, judged = formats.read_table(tmp_path / "prefs.jsonl"), formats.read_annotations(source)
+    decided = judged[judged["preference"].notna() & (judged["preference"] != 1.5)]
+    assert len(made) == len(decided)
+    better = np.where(decided["preference"] < 1.5, decided["output_1"], decided["output_2"])
+    assert made["chosen"].tolist() == better.tolist()
