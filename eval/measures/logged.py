@@ -14,13 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval.measures.column import of_method
+from farm.base.bounds import Share
 
 
 @dataclass(frozen=True)
 class Logged:
     name: str
     how: Literal["sum", "mean", "last", "max"] = "last"
-    since: float = 0.0
+    since: Share = 0.0
     """the share of the steps that is left out at the beginning"""
     table: str = "metrics"
 

@@ -9,7 +9,8 @@ that a KL coefficient means the same for every reward model.
 
 Variants, each a setting: ``label_smoothing`` e trains towards (1 - e) p + e (1 - p); ``margin`` m asks the preferred
 side to lead by m |2 p - 1|, as Llama 2 does with graded labels (arXiv 2307.09288, eq. 2); ``centring`` c adds
-c (r_1 + r_2)^2, which fixes the constant (Eisenstein et al., arXiv 2312.09244; 0.01 in TRL).
+c (r_1 + r_2)^2, which fixes the constant (Eisenstein et al., arXiv 2312.09244; 0.01 in TRL); ``ties`` theta gives a tie
+a likelihood of its own (Rao and Kupper; 5 in VideoReward, arXiv 2501.13918), where it else counts half for both sides.
 
 Paper: Ouyang et al. (arXiv 2203.02155), Stiennon et al. (arXiv 2009.01325). Settings of AlpacaFarm (arXiv 2305.14387):
 1 epoch, learning rate 3e-6 with cosine decay and 3 % warm-up, batch 16.
@@ -20,10 +21,11 @@ half for both sides.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from farm.base.bounds import Count, ErrorRate, Natural, NotNegative, Share
@@ -31,7 +33,7 @@ from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Scorer
 from reference_methods.parts.batches import Batch, in_parts, prompt_stream, sampled
 from reference_methods.parts.checkpoints import log_once
-from reference_methods.parts.losses import bradley_terry
+from reference_methods.parts.losses import bradley_terry, rao_kupper
 from reference_methods.parts.preferences import Preferences, agreement
 from reference_methods.parts.trainer import Trainer
 from reference_methods.parts.training import Offline
@@ -55,10 +57,17 @@ class RewardModel(Offline):
     """by how much a preferred response must lead"""
     centring: NotNegative = 0.0
     """the weight of the squared sum of both scores, which draws them to mean 0"""
+    ties: Annotated[float, Ge(1)] = 1.0
+    """theta of the ties' likelihood: equally good responses tie with (theta - 1) / (theta + 1); at 1 none do"""
     held_out_share: Share = 0.05
     """share of the pairs that is not trained on, for the accuracy logged at the end; 0 for none"""
     calibration_samples: Natural = 512
     """samples of the SFT policy on which the scores get mean 0 and standard deviation 1; 0 leaves them as they are"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ties > 1 and (self.label_smoothing or self.margin):
+            raise ValueError("ties has a likelihood of its own, beside which label_smoothing and margin must be 0")
 
     def train(self, learning: Learning) -> Scorer:
         pairs, held_out = Preferences.read(learning).hold_out(
@@ -72,7 +81,10 @@ class RewardModel(Offline):
             first, second = scorer.scores(pairs.both(batch.rows)).chunk(2)
             margin, label = first - second, pairs.labels(batch.rows, first)
             lead = self.margin * (2 * label - 1).abs()
-            losses = bradley_terry(margin, label, self.label_smoothing, offset=lead)
+            if self.ties > 1:
+                losses = rao_kupper(margin, label, self.ties)
+            else:
+                losses = bradley_terry(margin, label, self.label_smoothing, offset=lead)
             if self.centring:
                 losses = losses + self.centring * (first + second).square()
             return batch.mean(losses), {

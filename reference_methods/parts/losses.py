@@ -12,6 +12,8 @@ Bradley-Terry loss of a margin; they differ in what the margin is:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -48,6 +50,28 @@ def bradley_terry(
     else:
         p = (1 - 2 * e) * p_first + e
     return p * agree + (1 - p) * disagree
+
+
+def rao_kupper(margin: Tensor, p_first: Tensor, theta: float) -> Tensor:
+    """The likelihood of a comparison in which equal responses may tie (Rao and Kupper, 1967), as a loss, [B]:
+
+        P(first wins) = sigma(m - ln theta),   P(second wins) = sigma(-m - ln theta),
+        P(tie) = (theta^2 - 1) sigma(m - ln theta) sigma(-m - ln theta)
+
+    At m = 0 both win with 1 / (1 + theta). A label between a win and a tie is that mixture of both. ``theta`` = 1
+    leaves no room for ties: a tie then counts half for both sides, and the loss is that of Bradley and Terry.
+
+    Args:
+        theta: at least 1; 5 in VideoReward (arXiv 2501.13918).
+    """
+    if theta < 1:
+        raise ValueError(f"theta is at least 1, not {theta}: at 1 there are no ties")
+    if theta == 1:
+        return bradley_terry(margin, p_first)
+    shift = math.log(theta)
+    first, second = -logsigmoid(margin - shift), -logsigmoid(-margin - shift)
+    won, lost = (2 * p_first - 1).relu(), (1 - 2 * p_first).relu()
+    return won * first + lost * second + (1 - won - lost) * (first + second - math.log(theta**2 - 1))
 
 
 def squared(margin: Tensor, target: Tensor) -> Tensor:

@@ -10,12 +10,15 @@ import pytest
 import yaml
 from scipy import stats
 
+from farm.asking.limits import Limits
 from farm.base.errors import UserError
 from farm.experiments.claims import paper as papers
 from farm.experiments.claims import recorded, table
 from farm.experiments.claims.effects import Effect, effect, inside, verdict
 from farm.experiments.claims.paper import Cell, Claim, variants
 from farm.experiments.claims.running import PaperRunner
+from farm.experiments.running import Run, StudyRunner
+from farm.storage.artifacts import Artifacts
 from tests.farm.table_world import EXPERIMENT, write
 
 
@@ -94,19 +97,26 @@ def test_an_equality_needs_a_narrow_interval() -> None:
 
 # --- a file -----------------------------------------------------------------------------------------------------------
 
-SHARED = {k: v for k, v in EXPERIMENT.items() if k != "methods"}
+SHARED = {k: v for k, v in EXPERIMENT.items() if k != "methods"} | {"annotator": EXPERIMENT["judges"]["gold"]}
 MORE = {"run": "main", "method": "best_of_8"}
-LESS = {"run": "main", "method": "best_of_2"}
+LESS = {"run": "main", "method": "best_of_1"}
+GOLD = {"args": {"judge": "gold"}}
 PAPER: dict[str, Any] = {
     "title": "Best of more",
     "claim": "the best of more samples is better",
     "runs": {
         "shared": {**SHARED, "seeds": [1, 2, 3]},
-        "main": {"methods": {"best_of_8": {"use": "best_of_n", "n": 8}, "best_of_2": {"use": "best_of_n", "n": 2}}},
+        "main": {"methods": {"best_of_8": {"use": "best_of_n", "n": 8}, "best_of_1": {"use": "best_of_n", "n": 1}}},
     },
     "claims": [
-        {"text": "8 beat 2", "measure": "column", "of": MORE, "against": LESS, "expect": "above"},
-        {"text": "8 are judged worse", "measure": "win", "of": MORE, "against": LESS, "expect": "below"},
+        {"text": "8 beat 1", "measure": "column", "of": MORE, "against": LESS, "expect": "above"},
+        {
+            "text": "8 are judged worse",
+            "measure": "win",
+            "of": {**MORE, **GOLD},
+            "against": {**LESS, **GOLD},
+            "expect": "below",
+        },
     ],
     "controls": [{"text": "a method is itself", "measure": "column", "of": LESS, "against": LESS, "within": 0.01}],
     "stated": [{"text": "samples are cheap", "paper": "cheap"}],
@@ -204,13 +214,28 @@ def test_a_paper_runs_resumes_and_records_what_was_seen(here: Path) -> None:
     assert first["low"] <= first["effect"] <= first["high"] and (first["n"], first["seeds"]) == (30, 3)
     outputs = [pd.read_parquet(p) for p in sorted((here / "out/runs/main/runs").glob("*/tables/outputs.parquet"))]
     gold = [o.groupby("method")["gold"].mean() for o in outputs]
-    assert first["effect"] == pytest.approx(np.mean([g["best_of_8"] - g["best_of_2"] for g in gold]))
+    assert first["effect"] == pytest.approx(np.mean([g["best_of_8"] - g["best_of_1"] for g in gold]))
     again = PaperRunner(planned, Path("out")).go()  # the same folder, nothing made anew
     assert again.result == run.result
     path = recorded.record(planned, run.result)
     assert recorded.recorded(planned.path) == run.result and path.parent.name == "results"
     with pytest.raises(UserError, match="only what the file itself says is recorded"):
         recorded.record(papers.load("best.yaml", ["seeds=[4, 5]"]), run.result)
+
+
+def test_a_budget_is_for_all_experiments_of_a_paper_together(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each experiment is made within what the stages of the others, shared ones apart, have left."""
+    main = PAPER["runs"]["main"]
+    runs = {**PAPER["runs"], "other": {**main, "judges": {"judge": EXPERIMENT["judges"]["gold"]}}}
+    runner, given = PaperRunner(papers.load(written(runs=runs)), Path("out")), []
+    monkeypatch.setattr(Artifacts, "paid", lambda self, name, key: 0.125)
+    monkeypatch.setattr(StudyRunner, "go", lambda self, e, w, limits: given.append(limits.budget) or Run(Path("out")))
+    monkeypatch.setattr(PaperRunner, "_result", lambda self: (_ for _ in ()).throw(UserError("measured later")))
+    with pytest.raises(UserError, match="measured later"):
+        runner.go(limits=Limits(budget=10.0))
+    paying = [{k for k, n in one.graph().items() if n.pays} for one in runner.runners.values()]
+    alone = [len(paying[1] - paying[0]), len(paying[0] - paying[1])]
+    assert given == [10.0 - 0.125 * n for n in alone] and min(alone) > 0
 
 
 def test_a_control_that_fails_voids_every_claim(here: Path) -> None:

@@ -15,6 +15,7 @@ from farm.base.errors import UserError
 from farm.policies import load
 from reference_methods.imitation.feedme import FeedME
 from reference_methods.imitation.sft import SFT
+from reference_methods.lists.lipo import LiPO
 from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.alpaca_farm_quark import AlpacaFarmQuark
 from reference_methods.online.grpo import GRPO
@@ -307,6 +308,7 @@ METHODS = {
     "ppo": PPO(steps=3, rollouts=16, learning_rate=0.01),
     "rloo": RLOO(steps=3, rollouts=16, learning_rate=0.01),
     "grpo": GRPO(steps=3, rollouts=16, samples_per_prompt=4, learning_rate=0.01),
+    "lipo": LiPO(list_size=4, batch_size=3, learning_rate=0.01),
     "superhf": SuperHF(steps=3, rollouts=16, samples_per_prompt=4, learning_rate=0.01),
     "raft": RAFT(n=4, stages=2, prompts=8, batch_size=4, learning_rate=0.01),
     "best_quantile": AlpacaFarmQuark(steps=3, rollouts=16, learning_rate=0.01),

@@ -7,7 +7,7 @@ page. Its stages are those of any run: the same command goes on where it was int
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,24 @@ class PaperRunner:
         failures: list[dict[str, Any]] = []
         for run, runner in self.runners.items():
             progress.note(f"{self.planned.name}: {run}")
-            done = runner.go(engine, workers, limits)
+            done = runner.go(engine, workers, self._left(limits or Limits(), run))
             failures += [{"run": run, **failure} for failure in done.failures]
         with progress.task("measuring"):
             result = self._result()
         files.write_text(self.folder / FILE, result.model_dump_json(indent=1))
         run_folder.report(self.folder, next(iter(self.runners.values())).plans[0].setting.reporter())
         return PaperRun(self.folder, result, failures)
+
+    def _left(self, limits: Limits, run: str) -> Limits:
+        """The limits of one experiment: without what the stages of the others have paid."""
+        if limits.budget is None:
+            return limits
+        own, paid = self.runners[run].graph(), dict[str, float]()
+        for runner in self.runners.values():
+            artifacts = runner.plans[0].artifacts
+            others = {key: node for key, node in runner.graph().items() if node.pays and key not in own}
+            paid |= {key: artifacts.paid(node.name, key) for key, node in others.items()}
+        return replace(limits, budget=max(limits.budget - sum(paid.values()), 0.0))
 
     def _result(self) -> Result:
         paper = self.planned.paper
