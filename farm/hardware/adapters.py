@@ -30,13 +30,19 @@ def config(rank: int, alpha: float) -> Any:
 
 
 def add(model: Any, rank: int, alpha: float, seed: int) -> None:
-    """Put adapters into ``model``, in place; the draw of A depends on ``seed`` alone."""
+    """Put adapters into ``model``, in place; the draw of A depends on ``seed`` alone.
+
+    On a base in 16 bits they are float32: what trains in 16 bits loses most of its updates to rounding.
+    """
     settings = config(rank, alpha)
     from peft import inject_adapter_in_model
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(settings, model, adapter_name=NAME)
+    for parameter in parameters(model):
+        if parameter.dtype.itemsize < 4:
+            parameter.data = parameter.data.float()
     model.eval()
 
 
@@ -85,12 +91,17 @@ def merged(model: Any) -> dict[str, Tensor]:
 
 
 def plain(model: Any) -> Any:
-    """The model without adapters: itself where it has none, else a model of its own with them merged."""
+    """The model without adapters: itself where it has none, else another one with them merged, which shares whatever
+    they do not change."""
     if not inside(model):
         return model
-    with torch.random.fork_rng(devices=[]), torch.device(next(model.parameters()).device):
+    with torch.device("meta"):  # a model that holds nothing, and draws nothing
         fresh = type(model)(model.config)
-    fresh.to(next(model.parameters()).dtype).load_state_dict(merged(model))
+    fresh.load_state_dict(merged(model), assign=True)
+    own = dict(fresh.named_modules())
+    for name, buffer in model.named_buffers():  # those that are not saved, such as rotary tables, among them
+        place, _, last = name.replace(".base_layer", "").rpartition(".")
+        own[place].register_buffer(last, buffer, persistent=last not in own[place]._non_persistent_buffers_set)
     fresh.tie_weights()
     if getattr(model, "generation_config", None) is not None:
         fresh.generation_config = model.generation_config

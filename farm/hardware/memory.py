@@ -18,6 +18,14 @@ def is_shortage(error: BaseException) -> bool:
     )
 
 
+def free(device: torch.device) -> int | None:
+    """Bytes that a CUDA device can still give, what torch keeps for later among them; None of any other device."""
+    if device.type != "cuda":
+        return None
+    left, _ = torch.cuda.mem_get_info(device)
+    return left + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 @contextmanager
 def explained(
     what: str,

@@ -73,6 +73,10 @@ def share(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows[rank() :: world_size()] if world_size() > 1 else rows
 
 
+BUCKET_BYTES = 100 * 2**20
+"""Gradients travel in messages of about this size, each of which is a copy for as long as it travels."""
+
+
 def add_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Replace every gradient by its sum over the processes. A process without rows has none: it counts as zero."""
     if world_size() == 1:
@@ -81,12 +85,21 @@ def add_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     kinds = {(p.dtype, p.device) for p in parameters}
-    for dtype, device in sorted(kinds, key=str):  # one message for each kind, in the same order everywhere
-        grads = [p.grad for p in parameters if p.grad is not None and (p.dtype, p.device) == (dtype, device)]
-        flat = torch.cat([g.reshape(-1) for g in grads])
-        dist.all_reduce(flat)
-        for gradient, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+    for dtype, device in sorted(kinds, key=str):  # messages of one kind each, in the same order everywhere
+        bucket: list[Tensor] = []
+        for gradient in (p.grad for p in parameters if p.grad is not None and (p.dtype, p.device) == (dtype, device)):
+            if bucket and sum(g.nbytes for g in bucket) + gradient.nbytes > BUCKET_BYTES:
+                _add_bucket(bucket)
+                bucket = []
+            bucket.append(gradient)
+        _add_bucket(bucket)
+
+
+def _add_bucket(gradients: list[Tensor]) -> None:
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def max_over_ranks(count: int) -> int:

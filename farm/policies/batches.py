@@ -10,7 +10,7 @@ and a row's result does not depend on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,20 +28,25 @@ ONE_MORE = {"cpu": 64}
 ONE_MORE_ELSEWHERE = 4096
 
 
+def onto(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array as a tensor there, without waiting for what the device still computes."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
 def prompt_lengths(samples: Samples) -> Lengths:
     return np.array([len(tokens) for tokens in samples.prompt_tokens], dtype=np.int64)
 
 
 def response_mask(lengths: Lengths, device: torch.device) -> torch.Tensor:
     """bool [B, T]: which places of the padded responses are real; T is the longest response."""
-    counts = torch.from_numpy(lengths).to(device)
+    counts = onto(lengths, device)
     return torch.arange(int(lengths.max(initial=0)), device=device) < counts[:, None]
 
 
 def response_ids(samples: Samples, device: torch.device) -> torch.Tensor:
     """The tokens of all responses one after the other, int64 [N]."""
     tokens = [np.asarray(t, dtype=np.int64) for t in samples.response_tokens]
-    return torch.from_numpy(np.concatenate(tokens) if tokens else np.zeros(0, np.int64)).to(device)
+    return onto(np.concatenate(tokens) if tokens else np.zeros(0, np.int64), device)
 
 
 def unflatten(flat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -94,12 +99,12 @@ def states_at(
             block.write(line, tree, samples, needed)
         states = body(*block.tensors(device))
         places = [block.places(row, int(first[row]), int(counts[row])) for row in block.start]
-        parts.append(states.flatten(0, 1)[torch.from_numpy(np.concatenate(places)).to(device)])
+        parts.append(states.flatten(0, 1)[onto(np.concatenate(places), device)])
         rows.append(np.repeat(list(block.start), counts[list(block.start)]))
     found = torch.zeros(0, width, device=device)
     if parts:
         back = np.argsort(np.concatenate(rows), kind="stable")
-        found = torch.cat(parts)[torch.from_numpy(back).to(device)]
+        found = torch.cat(parts)[onto(back, device)]
     for _ in range(idle):
         found = found + 0 * body(torch.zeros(1, 1, dtype=torch.int64, device=device)).sum()
     return found
@@ -149,7 +154,7 @@ class _Block:
     def tensors(self, device: torch.device) -> tuple[torch.Tensor, ...]:
         """What the model is called with: plain sequences need neither positions nor branches."""
         given = [self.ids] if all(len(tree) == 1 for tree in self.trees) else [self.ids, self.positions, self.branches]
-        return tuple(torch.from_numpy(array).to(device) for array in given)
+        return tuple(onto(array, device) for array in given)
 
 
 def cheapest_batches(lengths: Lengths, most: int, one_more: int) -> list[NDArray[np.int64]]:

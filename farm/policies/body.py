@@ -25,9 +25,14 @@ COMPUTE = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def compute_type(name: str | None, device: torch.device) -> str | None:
-    """``name``, with "auto" resolved: bfloat16 where the device multiplies matrices of it in hardware, else None."""
+    """``name``, with "auto" resolved: bfloat16 where the device multiplies matrices of it in hardware, else None.
+
+    Left out (None) it is "auto" on CUDA, and the type of the weights elsewhere.
+    """
     if name not in (None, "auto", "float32", *COMPUTE):
         raise ValueError(f"compute_dtype must be auto, float32 or one of {', '.join(COMPUTE)}, not {name!r}")
+    if name is None and device.type == "cuda":
+        name = "auto"
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -60,6 +65,8 @@ class Body:
     ) -> None:
         self.device: torch.device = next(model.parameters()).device
         self.compute_dtype = compute_type(compute_dtype, self.device)
+        if self.device.type == "cuda" and self.compute_dtype in COMPUTE:
+            torch.backends.cuda.matmul.allow_tf32 = True  # what stays in 32 bits need not be finer than the rest
         if lora is not None and train_layers is not None:
             raise ValueError("either the last layers train (train_layers) or adapters (lora), not both")
         if lora is not None and not adapters.inside(model):
@@ -95,7 +102,8 @@ class Body:
         if self._spread is None:
             from farm.policies.sharding import Spread
 
-            self._spread = Spread(self.model, self._trained, layers(self.model), self.device)
+            compute = COMPUTE.get(self.compute_dtype or "")
+            self._spread = Spread(self.model, self._trained, layers(self.model), self.device, compute)
             self._trained = [part for part, _ in self._spread.parts]
 
     def unshard(self) -> None:
@@ -197,6 +205,22 @@ class Body:
     def parameters(self, with_head: bool) -> Iterator[torch.nn.Parameter]:
         """What trains, as chosen at construction; ``with_head`` adds an output embedding of its own."""
         yield from (p for p, of_head in zip(self._trained, self._of_head, strict=True) if with_head or not of_head)
+
+    def bytes_a_token(self, training: bool) -> int:
+        """About what a pass keeps of a token, in bytes: with a gradient all that the layers' backward passes read,
+        counted for a gated feed-forward layer; without one what a layer holds while it computes.
+
+        Per layer in 16 bits some 48 bytes for each number of the width (the sums along the layers and what the norms
+        keep are float32) and 8 for each of the feed-forward layer's; in 32 bits twice that.
+        """
+        config = self.model.config.get_text_config()
+        inner = getattr(config, "intermediate_size", None) or 4 * self.width
+        in_16_bits = self.compute_dtype in COMPUTE or self.model.dtype.itemsize < 4
+        layer = (48 * self.width + 8 * inner) * (1 if in_16_bits else 2)
+        if not training:
+            return layer
+        number = len(layers(self.model))
+        return layer + 4 * self.width * number if self.gradient_checkpointing else layer * number
 
     def settings(self) -> dict[str, Any]:
         """The arguments of the constructor besides the model."""

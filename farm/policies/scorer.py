@@ -17,7 +17,7 @@ from farm.base import rng
 from farm.hardware import adapters
 from farm.hardware.models import load_causal_lm, save_causal_lm
 from farm.policies import read_descriptor, write_descriptor
-from farm.policies.batches import prompt_lengths, response_mask, unflatten
+from farm.policies.batches import onto, prompt_lengths, response_mask, unflatten
 from farm.policies.body import Body
 from farm.policies.tabular import calibrated
 from farm.policies.trees import Lengths
@@ -77,9 +77,9 @@ class LanguageModelScorer:
         first = np.where(lengths > 0, prompts, prompts - 1)
         counts = np.maximum(lengths, 1)
         parts = self._map(self.body.hidden(samples, first, counts))
-        last = torch.from_numpy(counts.cumsum() - 1).to(self.body.device)
+        last = onto(counts.cumsum() - 1, self.body.device)
         rows = unflatten(parts[:, 1], response_mask(counts, self.body.device)).sum(-1)
-        real = torch.from_numpy(lengths > 0).to(self.body.device)
+        real = onto(lengths > 0, self.body.device)
         return self._calibrated(parts[last, 0] + torch.where(real, rows, 0.0) + self.bias)
 
     def values(self, samples: Samples) -> torch.Tensor:

@@ -13,8 +13,8 @@ each of which keeps its part. This is torch's ``fully_shard``; what is added her
   makes empty ones (:func:`farm.policies.batches.states_at`, ``accumulate`` of the methods).
 * *Frozen parameters stay whole*, because they are shared with the policy that this one was made from.
 
-Where matrix products are in bfloat16 over float32 weights, the copies of the weights that autocast makes are kept for
-the backward pass as they are without sharding; gradient checkpointing drops them.
+* *In 16 bits* the layers are gathered in the type that they are computed in, half the bytes. What each process holds
+  and steps stays float32, and so does the sum of the gradients.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from farm.base.errors import UserError
@@ -53,6 +53,7 @@ class Spread:
         model: a transformers model.
         trained: its parameters that require a gradient, in the order of ``parts``.
         layers: its layers, each gathered by itself.
+        compute: the type of the matrix products, where it is not that of the weights.
 
     Raises:
         UserError: torch is too old.
@@ -64,6 +65,7 @@ class Spread:
         trained: Sequence[torch.nn.Parameter],
         layers: Iterable[torch.nn.Module],
         device: torch.device,
+        compute: torch.dtype | None = None,
     ) -> None:
         if not hasattr(FSDPModule, "reset_iter_state"):
             raise UserError(f"shard: true needs torch 2.13 or later, and this is {torch.__version__}; update torch")
@@ -74,9 +76,12 @@ class Spread:
         self._blank_model = copy.deepcopy(model, {**self._frozen, **places})
         names = {id(p): name for name, p in model.named_parameters()}
         mesh = init_device_mesh(device.type, (processes.world_size(),))
+        # What enters a layer stays as it is: the sums along the layers are float32, with sharding and without.
+        reduced = None if compute is None else torch.float32
+        precision = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=reduced, cast_forward_inputs=False)
         for layer in layers:
             if any(p.requires_grad for p in layer.parameters()):
-                fully_shard(layer, mesh=mesh, ignored_params=frozen)
+                fully_shard(layer, mesh=mesh, ignored_params=frozen, mp_policy=precision)
         root = _Root(model)
         self._root: Any = fully_shard(root, mesh=mesh, ignored_params=frozen)
         self._modules: list[Any] = [m for m in root.modules() if isinstance(m, FSDPModule)]

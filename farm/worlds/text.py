@@ -37,9 +37,10 @@ class TextWorld:
         shares: of train, validation and test.
         seed: of the split.
         max_instruction_characters: longer instructions are left out; small models have small windows.
-        dtype: of the weights; "bfloat16" halves memory, and is faster where the processor knows it.
+        dtype: of the weights. What trains must be float32, since 16 bits round most updates away; "bfloat16" halves
+            the memory of a base under adapters (`tune: lora`).
         compute_dtype: of the matrix products while the weights stay as they are; "auto" is bfloat16 where the hardware
-            has it.
+            has it. Left out, "auto" on CUDA and the type of the weights elsewhere.
         max_new_tokens, top_k, top_p: of the responses.
         train_layers: only the last so many layers train; None trains all. A method's ``tune`` has precedence.
         rows_at_once: the most responses that the policy's own loop samples together.
