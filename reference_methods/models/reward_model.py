@@ -31,7 +31,7 @@ from torch import Tensor
 from farm.base.bounds import Count, ErrorRate, Natural, NotNegative, Share
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Scorer
-from reference_methods.parts.batches import Batch, in_parts, prompt_stream, sampled
+from reference_methods.parts.batches import Batch, in_parts, prompt_stream, sampled, tokens_at_once
 from reference_methods.parts.checkpoints import log_once
 from reference_methods.parts.losses import bradley_terry, rao_kupper
 from reference_methods.parts.preferences import Preferences, agreement
@@ -110,7 +110,8 @@ class RewardModel(Offline):
         instructions = learning.prompts["instruction"].tolist()
         (prompts,) = prompt_stream(instructions, self.calibration_samples, 1, learning.seed, purpose)
         samples = sampled(learning.policy, prompts, seed=learning.seed, purpose=purpose)
-        scores = in_parts(scorer.scores, samples, self.micro_batch_tokens, together=True).double()
+        tokens = tokens_at_once(self.micro_batch_tokens, scorer, training=False)
+        scores = in_parts(scorer.scores, samples, tokens, together=True).double()
         mean, deviation = float(scores.mean()), float(scores.std(unbiased=False))
         if not deviation > 1e-6:
             raise UserError(
@@ -121,7 +122,8 @@ class RewardModel(Offline):
 
     def _held_out(self, scorer: Scorer, pairs: Preferences) -> dict[str, float]:
         both = pairs.both(np.arange(len(pairs)))
-        first, second = in_parts(scorer.scores, both, self.micro_batch_tokens, together=True).chunk(2)
+        tokens = tokens_at_once(self.micro_batch_tokens, scorer, training=False)
+        first, second = in_parts(scorer.scores, both, tokens, together=True).chunk(2)
         label = torch.as_tensor(pairs.p_first).to(first)
         return {
             "held_out_accuracy": float(agreement(first - second, label)[label != 0.5].mean()),

@@ -49,7 +49,7 @@ class AlpacaFarmPPO(PPO):
                 everything = torch.ones_like(targets.returns, dtype=torch.bool)
                 trainer.log(explained_variance=explained_variance(targets.old_values, targets.returns, everything))
                 rows = replace(TrainingRows.of(rollout.samples, by_prompt=True), tokens=np.full(len(padded), width))
-                for batch in trainer.minibatches(rows):
+                for batch in trainer.minibatches(rows, rollout.samples):
                     trainer.update(batch, partial(self.padded_loss, policy, critic, rollout, padded, targets))
         return policy
 
@@ -65,7 +65,7 @@ class AlpacaFarmPPO(PPO):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         new = policy.log_probabilities(rollout.samples.select(batch.rows), self.temperature)[0]
         where, width = index(batch.rows, new), targets.returns.shape[1]
-        new, old = widened(new, width), widened(rollout.log_probabilities[where], width)
+        new, old = widened(new, width), widened(batch.old(new, rollout.log_probabilities), width)
         advantages, values = targets.advantages[where], critic.values(padded.select(batch.rows))
         mean = partial(batch.mean, mask=torch.ones_like(new, dtype=torch.bool))
         policy_loss = mean(clipped_policy_gradient(new - old, advantages, self.clip, self.clip))

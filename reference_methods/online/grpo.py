@@ -126,7 +126,7 @@ class GRPO(Online):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         new, mask = policy.log_probabilities(rollout.samples.select(batch.rows), self.temperature)
         where, width = index(batch.rows, new), new.shape[1]
-        old, reference = rollout.log_probabilities[where, :width], rollout.reference[where, :width]
+        old, reference = batch.old(new, rollout.log_probabilities), rollout.reference[where, :width]
         advantage = advantages[where][:, None].to(new).expand_as(new)
         high = self.clip if self.clip_high is None else self.clip_high
         losses = clipped_policy_gradient(new - old, advantage, self.clip, high)

@@ -75,7 +75,7 @@ class PPO(Online):
         samples = rollout.samples.select(batch.rows)
         new, mask = policy.log_probabilities(samples, self.temperature)
         where, width = index(batch.rows, new), new.shape[1]
-        old, advantages = rollout.log_probabilities[where, :width], targets.advantages[where, :width]
+        old, advantages = batch.old(new, rollout.log_probabilities), targets.advantages[where, :width]
         returns, old_values = targets.returns[where, :width], targets.old_values[where, :width]
         mean = partial(batch.mean, mask=mask)
         policy_loss = mean(clipped_policy_gradient(new - old, advantages, self.clip, self.clip))

@@ -26,8 +26,7 @@ from reference_methods.parts import kl
 from reference_methods.parts.advantages import leave_one_out, whiten
 from reference_methods.parts.batches import Batch, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_share
-from reference_methods.parts.online import Online, OnlineTrainer
-from reference_methods.parts.precision import AtStart
+from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer
 from reference_methods.parts.rollouts import Rollout
 
 
@@ -46,9 +45,7 @@ class RLOO(Online):
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)
         networks = [(policy, self.learning_rate)]
-        # of whole responses, in which rounding adds up; by Chebyshev their ratio is clipped in at most E d^2 / clip^2
-        start = {"update_kl": AtStart(0, curvature=1), "clip_fraction": AtStart(0, curvature=2 / self.clip**2)}
-        with OnlineTrainer(self, learning, "rloo", networks, at_start=start) as trainer:
+        with OnlineTrainer(self, learning, "rloo", networks, at_start=RATIO_IS_ONE) as trainer:
             for rollout in trainer.rollouts(policy):
                 advantages = self.advantages(rollout)
                 for batch in trainer.minibatches(rollout.samples):
@@ -66,8 +63,7 @@ class RLOO(Online):
         self, policy: Policy, rollout: Rollout, advantages: Tensor, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
         new = policy.log_probabilities(rollout.samples.select(batch.rows), self.temperature)[0].sum(1)
-        where = index(batch.rows, new)
-        log_ratio, advantage = new - rollout.log_probabilities[where].sum(1), advantages[where]
+        log_ratio, advantage = new - batch.old(new, rollout.log_probabilities), advantages[index(batch.rows, new)]
         return batch.mean(clipped_policy_gradient(log_ratio, advantage, self.clip, self.clip)), {
             "ratio": batch.mean(log_ratio.detach().exp()),
             "clip_fraction": batch.mean(clipped_share(log_ratio, advantage, self.clip, self.clip)),

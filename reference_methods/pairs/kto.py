@@ -76,7 +76,7 @@ class KTO(Offline):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         rows, total = batch.rows, batch.totals.sequences
         ratio = log_likelihoods(policy, samples.select(rows)) - reference[index(rows, reference)]
-        liked = desirable[torch.as_tensor(rows)].to(ratio)
+        liked = desirable[torch.as_tensor(rows)].to(ratio, non_blocking=True)
         value = self.beta * (ratio - point)
         return batch.mean(prospect(value, liked, self.weight_desirable, self.weight_undesirable)), {
             "accuracy": batch.mean(0.5 + 0.5 * torch.sign(value.detach()) * torch.sign(liked - 0.5)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,12 +19,19 @@ from torch import Tensor
 from farm.base import rng
 from farm.base.rng import Ids
 from farm.hardware import memory, processes
+from farm.policies.batches import onto
 from farm.policies.trees import same_prompts
 from farm.roles.protocols import Policy, Samples
 from reference_methods.parts.aggregation import Aggregation, Totals, aggregate
+from reference_methods.parts.precision import inner
 
 Rows = NDArray[np.int64]
 Lengths = NDArray[np.int64]
+
+ON_A_PROCESSOR = 4096
+"""tokens of a micro-batch: more are no faster"""
+LEAST, MOST = 512, 65536
+"""of a micro-batch on an accelerator, whatever the memory"""
 
 BUCKET = 8
 """minibatches of neighbouring lengths are made from this many minibatches' worth of shuffled rows"""
@@ -68,6 +75,23 @@ class Batch:
     rows: Rows
     totals: Totals
     """of the whole minibatch"""
+    first: bool = False
+    """whether the policy is still the one whose samples these are, to the bit"""
+    before: Tensor | None = None
+    """log-probabilities of all rows' tokens under the policy that sampled, computed in this minibatch's own parts,
+    [n, T]; None where rounding makes no difference"""
+
+    def old(self, new: Tensor, sampled: Tensor) -> Tensor:
+        """log pi_old of these rows, without gradient, in the shape of ``new``: what its ratio is taken to.
+
+        Args:
+            new: log-probabilities under the policy as it is, of tokens [b, T] or of responses [b].
+            sampled: of all rows' tokens under the policy that sampled, in whatever parts they were computed, [n, T].
+        """
+        if self.first:
+            return new.detach()
+        old = (sampled if self.before is None else self.before)[index(self.rows, new)]
+        return old.sum(1) if new.dim() == 1 else old[:, : new.shape[1]]
 
     def mean(
         self, values: Tensor, mask: Tensor | None = None, how: Aggregation = "token_mean", horizon: int | None = None
@@ -76,7 +100,7 @@ class Batch:
         if mask is None:
             return values.sum() / self.totals.sequences
         given = self.source.weights
-        weights = None if given is None else torch.as_tensor(given[self.rows]).to(values)
+        weights = None if given is None else onto(given[self.rows], values.device).to(values.dtype)
         return aggregate(values, mask, how, self.totals, weights, horizon)
 
 
@@ -117,6 +141,25 @@ def micro_batches(rows: Rows, lengths: Lengths, tokens: int, prompts: Rows | Non
         parts.append(ordered[start : start + fitting])
         start += fitting
     return parts
+
+
+def tokens_at_once(setting: int | Literal["auto"], *networks: Any, training: bool = True) -> int:
+    """The most tokens of a micro-batch: as set, or ("auto") as many as 70 % of the memory that their device has left
+    hold, besides the gradients and moments that are still to come; ``ON_A_PROCESSOR`` on anything but CUDA."""
+    if setting != "auto":
+        return setting
+    bodies = [body for network in networks if (body := getattr(inner(network), "body", None)) is not None]
+    left = memory.free(bodies[0].device) if bodies else None
+    if left is None:
+        return ON_A_PROCESSOR
+    trained = sum(p.numel() for network in networks for p in network.parameters() if p.requires_grad)
+    room = 0.7 * (left - 2**30 - (12 * trained if training else 0))  # a GiB of logits
+    return int(min(max(room / sum(body.bytes_a_token(training) for body in bodies), LEAST), MOST))
+
+
+def own_parts(batch: Batch, tokens: int) -> list[Rows]:
+    """The micro-batches of a minibatch that this process computes."""
+    return micro_batches(processes.share(batch.rows), batch.source.lengths, tokens, batch.source.prompts)
 
 
 def _by_prompt(rows: Rows, lengths: Lengths, tokens: int, prompts: Rows) -> list[Rows]:
@@ -212,4 +255,4 @@ def log_likelihoods(policy: Policy, samples: Samples) -> Tensor:
 
 def index(rows: Rows, like: Tensor) -> Tensor:
     """Rows as an index for tensors on the device of ``like``."""
-    return torch.as_tensor(rows, device=like.device)
+    return onto(rows, like.device)

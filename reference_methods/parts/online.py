@@ -4,6 +4,10 @@ Where the policy samples itself, the log-probabilities it drew with are the deno
 no second pass. Where another engine samples for it (vLLM, a server), or in 16 bits, where rounding alone would clip,
 the trainer computes them once more, and :mod:`reference_methods.parts.sampler` compares the two and corrects for the
 difference.
+
+In 16 bits a log-probability also depends on the rows that are computed together, by tenths of a nat over a response.
+There the denominator is computed in the micro-batches of the updates themselves, and is the numerator in the first: the
+ratio is 1 until the policy has moved.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +24,18 @@ from torch import Tensor
 
 from farm.base.bounds import Count, NotNegative, Positive
 from farm.base.errors import UserError
+from farm.hardware import memory, processes
 from farm.roles.protocols import Policy, Samples
-from reference_methods.parts.batches import in_parts, micro_batches, sampled, total_lengths
+from reference_methods.parts.batches import (
+    Batch,
+    TrainingRows,
+    in_parts,
+    index,
+    micro_batches,
+    own_parts,
+    sampled,
+    total_lengths,
+)
 from reference_methods.parts.optimization import Metrics
 from reference_methods.parts.precision import AtStart, in_16_bits
 from reference_methods.parts.rollouts import Rollout, joined, padded
@@ -90,6 +105,32 @@ class OnlineTrainer(Trainer):
         self._drawn.append(found := self._draw(policy, prompts, key))
         return found
 
+    def minibatches(self, data: Samples | TrainingRows, samples: Samples | None = None) -> Iterator[Batch]:
+        """As :meth:`Trainer.minibatches`; ``samples`` are those of the rows, where ``data`` has none."""
+        batches = list(super().minibatches(data))
+        policy: Any = self._networks[0][0]
+        if in_16_bits(policy) and batches:
+            batches[0] = replace(batches[0], first=not self._updates)
+            samples = samples if isinstance(data, TrainingRows) else data
+            assert samples is not None
+            batches = [batch if batch.first else self._with_old(policy, batch, samples) for batch in batches]
+        yield from batches
+
+    @torch.no_grad()
+    def _with_old(self, policy: Policy, batch: Batch, samples: Samples) -> Batch:
+        """The batch with the log-probabilities that the policy gives its rows before it moves."""
+        parts = own_parts(batch, self.tokens)
+
+        def everything() -> list[Tensor]:
+            with memory.explained("a pass over samples", "lower micro_batch_tokens"):
+                return [policy.log_probabilities(samples.select(part), self.settings.temperature)[0] for part in parts]
+
+        before = torch.zeros(len(samples), int(samples.lengths().max(initial=0)))
+        for part, found in zip(parts, processes.raise_together(everything), strict=True):
+            before = before.to(found)
+            before[index(part, before), : found.shape[1]] = found
+        return replace(batch, before=before)
+
     def line(self) -> Metrics:
         drawn = joined(self._drawn).metrics(self.learning)
         return {**drawn, **super().line(), "tokens_per_second": drawn["tokens_per_second"]}
@@ -98,7 +139,7 @@ class OnlineTrainer(Trainer):
         given = self.settings
         if self.learning.reward_model is None:
             raise UserError(f"{type(given).__name__} needs a reward model to score its samples: set `reward_model`")
-        started, tokens = time.perf_counter(), given.micro_batch_tokens
+        started, tokens = time.perf_counter(), self.tokens
         samples = sampled(
             policy,
             [prompt for prompt in prompts for _ in range(given.samples_per_prompt)],

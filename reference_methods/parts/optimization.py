@@ -83,7 +83,8 @@ class Optimizer:
         """
         for spread in self._spreads:
             spread.drop()
-        norms = [self._gradients(given, own) for given, own in zip(self._given, self._groups, strict=True)]
+        each = [self._gradients(given, own) for given, own in zip(self._given, self._groups, strict=True)]
+        norms: list[float] = torch.stack(each).tolist() if each else []  # read together: an accelerator waits once
         if not all(math.isfinite(x) for x in (loss, *norms)):
             raise UserError(
                 f"{self._purpose}: the loss or its gradient is not finite at update {self.steps_taken} (loss {loss:g}, "
@@ -118,11 +119,11 @@ class Optimizer:
         """Whether parameters are spread over processes, which then must make equally many passes."""
         return bool(self._spreads)
 
-    def _gradients(self, given: list[torch.nn.Parameter], own: list[torch.nn.Parameter]) -> float:
+    def _gradients(self, given: list[torch.nn.Parameter], own: list[torch.nn.Parameter]) -> Tensor:
         """Add the processes' gradients up, clip them, and return their norm before."""
         if all(part is parameter for parameter, part in zip(given, own, strict=True)):
             processes.add_gradients(own)
-            return float(clip_grad_norm_(own, self._max_norm))
+            return clip_grad_norm_(own, self._max_norm)
         processes.add_gradients([part for parameter, part in zip(given, own, strict=True) if part is parameter])
         squares = torch.zeros(2, dtype=torch.float64, device=own[0].device)  # of spread and of whole parameters
         for parameter, part in zip(given, own, strict=True):
@@ -130,12 +131,11 @@ class Optimizer:
                 part.grad = None if parameter.grad is None else parameter.grad.to_local()  # type: ignore[attr-defined]
             if part.grad is not None:
                 squares[int(part is parameter)] += torch.linalg.vector_norm(part.grad, dtype=torch.float64) ** 2
-        norm = float((processes.all_reduce_sum(squares[:1]) + squares[1:]).sqrt())
-        factor = min(1.0, self._max_norm / (norm + 1e-6))
-        if factor < 1:
-            for part in own:
-                if part.grad is not None:
-                    part.grad.mul_(factor)
+        norm = (processes.all_reduce_sum(squares[:1]) + squares[1:]).sqrt()[0]
+        factor = (self._max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for part in own:
+            if part.grad is not None:
+                part.grad.mul_(factor.to(part.grad))
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
@@ -205,20 +205,23 @@ def accumulate(
     Raises:
         UserError: out of memory during a micro-batch.
     """
-    metrics: Metrics = {"loss": 0.0}
+    shares: list[tuple[str, Tensor]] = []
     parts = micro_batches(processes.share(rows), lengths, micro_batch_tokens, prompts)
     passes = processes.max_over_ranks(len(parts)) if equal_passes else len(parts)
 
     def add() -> None:
         for number, part in enumerate(parts + [rows[:1]] * (passes - len(parts))):
             with memory.explained(f"a micro-batch of {len(part)} rows of at most {int(lengths[part].max())} tokens"):
-                value, shares = loss(part)
+                value, others = loss(part)
                 if number >= len(parts):
                     (0 * value).backward()  # type: ignore[no-untyped-call]
                     continue
                 value.backward()  # type: ignore[no-untyped-call]
-            for name, share in {"loss": value, **shares}.items():
-                metrics[name] = metrics.get(name, 0.0) + float(share.detach())
+            shares.extend((name, share.detach()) for name, share in {"loss": value, **others}.items())
 
     processes.raise_together(add)
+    metrics: Metrics = {"loss": 0.0}
+    found = torch.stack([share.to(shares[0][1].device) for _, share in shares]).tolist() if shares else []
+    for (name, _), share in zip(shares, found, strict=True):  # read once: an accelerator does not wait for each
+        metrics[name] = metrics.get(name, 0.0) + share
     return processes.add_metrics(metrics, processes.names_of(metrics))

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from farm.base.bounds import Count
+from farm.policies.batches import onto
 from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.batches import Batch, index, log_likelihoods
+from reference_methods.parts.precision import in_16_bits
 from reference_methods.parts.preferences import Preferences, agreement
 from reference_methods.parts.trainer import Trainer
 from reference_methods.parts.training import Offline
@@ -49,26 +51,36 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairsWithReference:
-    """All annotated pairs, with their log-likelihoods under the reference."""
+    """All annotated pairs, with their log-likelihoods under the reference, or who gives them."""
 
     pairs: Preferences
     reference: Tensor
     """[2, n]; zeros where there is none"""
+    writer: Policy | None = None
+    """the reference itself, in 16 bits: they round by what is computed together, so it is asked about each micro-batch,
+    and the ratio to it is 1 until the policy has moved"""
 
     @classmethod
     def of(cls, pairs: Preferences, trainer: Trainer, reference: Policy | None) -> PairsWithReference:
         if reference is None:
             return cls(pairs, torch.zeros(2, len(pairs)))
+        if in_16_bits(reference):
+            return cls(pairs, torch.zeros(2, len(pairs)), reference)
         both = pairs.both(np.arange(len(pairs)))
         return cls(pairs, trainer.compute(partial(log_likelihoods, reference), both).view(2, -1))
 
     def under(self, policy: Policy, batch: Batch) -> Pairs:
         """The pairs of a batch as ``policy`` sees them."""
-        rows, sides = batch.rows, (self.pairs.first, self.pairs.second)
-        written = log_likelihoods(policy, self.pairs.both(rows)).view(2, -1)
-        lengths = torch.stack([torch.as_tensor(side.lengths()[rows]).clamp(min=1) for side in sides])
-        reference = self.reference[:, index(rows, self.reference)].to(written)
-        return Pairs(written, reference, lengths.to(written), self.pairs.labels(rows, written))
+        rows, sides, both = batch.rows, (self.pairs.first, self.pairs.second), self.pairs.both(batch.rows)
+        if self.writer is None:
+            reference = self.reference[:, index(rows, self.reference)]
+        else:
+            with torch.no_grad():
+                reference = log_likelihoods(self.writer, both).view(2, -1)
+        written = log_likelihoods(policy, both).view(2, -1)
+        lengths = onto(np.stack([side.lengths()[rows].clip(min=1) for side in sides]), written.device)
+        reference, lengths = reference.to(written), lengths.to(written.dtype)
+        return Pairs(written, reference, lengths, self.pairs.labels(rows, written))
 
 
 def pair_metrics(pairs: Pairs, margin: Tensor, batch: Batch, anchored: bool = True) -> dict[str, Tensor]:

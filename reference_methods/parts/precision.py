@@ -1,4 +1,7 @@
-"""What rounding alone does to log-probabilities: how far two passes over the same tokens may differ.
+"""What rounding does: to weights that train, and to log-probabilities, of which two passes may differ.
+
+A weight in bfloat16 has 8 bits: an update below 2^-9 of it is rounded away, which is most of them (see docs/training.md
+for shares). So what trains is held in 32 bits or more, and 16 bits are what it is *computed* in.
 
 A pass rounds as its batch is cut and padded, so two right computations of log pi(y|x) differ. A number x is stored with
 an error of at most |x| eps / 2, eps being 2^-23 in 32 bits, 2^-10 in float16 and 2^-7 in bfloat16 (8 bits of mantissa):
@@ -13,10 +16,13 @@ and of the sum over the T tokens of a response, their signs being random, u sqrt
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from farm.base.errors import UserError
 
 LARGEST_LOGIT = 16.0
 
@@ -28,14 +34,32 @@ def inner(policy: Any) -> Any:
 
 def precision_of(policy: Any) -> torch.dtype:
     """The least precise type in which the policy computes. An engine is given that precision; a server has its own."""
-    weights: torch.dtype = next(inner(policy).parameters()).dtype
-    computed = getattr(inner(policy), "compute_dtype", None)
+    own = inner(policy)
+    weights: torch.dtype = next(getattr(own, "model", own).parameters()).dtype  # of the base, if adapters train
+    computed = getattr(own, "compute_dtype", None)
     return weights if weights.itemsize < 4 or computed is None else getattr(torch, computed)
 
 
 def in_16_bits(policy: Any) -> bool:
     """Whether the policy computes in bfloat16 or float16."""
     return precision_of(policy).itemsize < 4
+
+
+def check_learns(networks: Iterable[Any], purpose: str) -> None:
+    """Refuse to train weights that are held in 16 bits.
+
+    Raises:
+        UserError: says why, and what to set.
+    """
+    for network in networks:
+        held = {p.dtype for p in network.parameters() if p.requires_grad and p.dtype.itemsize < 4}
+        if held:
+            name = str(held.pop()).removeprefix("torch.")
+            raise UserError(
+                f"{purpose}: what trains is held in {name}, which rounds most updates away; set the world's `dtype: "
+                "float32` and `compute_dtype: auto` (it then computes in 16 bits all the same), or `tune: lora`, whose "
+                "adapters are float32 on any base"
+            )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.base.rng import Ids
+from farm.policies.batches import onto
 from farm.roles.protocols import Learning, Policy, Samples
 from farm.tables.records import PairIds
 from reference_methods.parts.batches import Lengths, Rows, TrainingRows, total_lengths
@@ -73,7 +74,7 @@ class Preferences:
         return TrainingRows(self.ids, self.lengths(), self.first.lengths() + self.second.lengths())
 
     def labels(self, rows: Rows, like: Tensor) -> Tensor:
-        return torch.as_tensor(self.p_first[rows], dtype=like.dtype, device=like.device)
+        return onto(self.p_first[rows], like.device).to(like.dtype)
 
     def hold_out(self, share: float, seed: int, purpose: str) -> tuple[Preferences, Preferences]:
         """(the others, a keyed share of about ``share``); all annotations of a pair of texts fall on one side."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,10 +24,18 @@ from torch import Tensor
 
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Samples
-from reference_methods.parts.batches import Batch, Rows, TrainingRows, in_parts, minibatches, prompt_stream
+from reference_methods.parts.batches import (
+    Batch,
+    Rows,
+    TrainingRows,
+    in_parts,
+    minibatches,
+    prompt_stream,
+    tokens_at_once,
+)
 from reference_methods.parts.checkpoints import Checkpoints, StateDicts
 from reference_methods.parts.optimization import Metrics, Optimizer, accumulate
-from reference_methods.parts.precision import AtStart
+from reference_methods.parts.precision import AtStart, check_learns
 from reference_methods.parts.training import Offline, OnPolicy, Training
 
 Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
@@ -65,6 +74,7 @@ class Trainer:
         self._started, self._tokens = 0.0, 0
 
     def __enter__(self) -> Self:
+        check_learns((network for network, _ in self._networks), self.purpose)
         self._entered = True
         return self
 
@@ -157,7 +167,7 @@ class Trainer:
         """One optimizer step on a minibatch, in micro-batches, of which each process takes a share."""
         if not self._in_step:
             raise RuntimeError(f"{self.purpose}: `update` stands outside of the loop over the trainer's steps")
-        source, tokens, optimizer = batch.source, self.settings.micro_batch_tokens, self._optimizer
+        source, tokens, optimizer = batch.source, self.tokens, self._optimizer
 
         def of(rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
             return loss(replace(batch, rows=rows))
@@ -183,7 +193,7 @@ class Trainer:
 
     def compute(self, what: Callable[[Samples], Tensor], samples: Samples) -> Tensor:
         """``what`` of all samples, without gradient, in parts that fit into memory; each process computes a share."""
-        return in_parts(what, samples, self.settings.micro_batch_tokens, together=True)
+        return in_parts(what, samples, self.tokens, together=True)
 
     def log(self, **metrics: float) -> None:
         """Add to the line of this step."""
@@ -197,6 +207,14 @@ class Trainer:
         """As if there had been no update since. What was logged, or asked of an annotator, stays."""
         self._optimizer.restore(snapshot[0])
         self._updates, self._tokens = self._updates[: snapshot[1]], snapshot[2]
+
+    @cached_property
+    def tokens(self) -> int:
+        """The most tokens of a micro-batch."""
+        networks = [network for network, _ in self._networks]
+        return tokens_at_once(
+            self.settings.micro_batch_tokens, *networks or [self.learning.policy], training=bool(networks)
+        )
 
     @property
     def sharded(self) -> bool:

@@ -30,8 +30,9 @@ class Training:
     max_gradient_norm: Positive = 1.0
     """to which the gradient is clipped; .inf clips nothing"""
     adam_epsilon: Positive = 1e-8
-    micro_batch_tokens: Count = 4096
-    """most tokens of one forward and backward pass, besides padding; changes memory and speed, not the result"""
+    micro_batch_tokens: Count | Literal["auto"] = "auto"
+    """most tokens of one forward and backward pass, besides padding; changes memory and speed, not the result. ``auto``
+    is what an accelerator's memory holds, and 4096 on a processor"""
     tune: Tune | None = None
     """``full``, ``lora`` (adapters on every linear layer; the SFT policy, which is the base without them, is not held
     twice) or ``last_layers`` (the last so many; twice as fast on a processor); left out, as the world's policy is"""

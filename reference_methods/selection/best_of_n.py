@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from farm.base.bounds import Count, check
 from farm.base.errors import UserError
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Learning, Policy, Samples, Scorer
-from reference_methods.parts.batches import in_parts
+from reference_methods.parts.batches import in_parts, tokens_at_once
 
 CANDIDATES_AT_ONCE = 16_384
 """responses drawn before the best of them are chosen and the others forgotten"""
@@ -39,8 +39,8 @@ class BestOfN:
 
     n: Count = 16
     """responses drawn for each one returned"""
-    micro_batch_tokens: Count = 4096
-    """most tokens, padding included, scored at once"""
+    micro_batch_tokens: Count | Literal["auto"] = "auto"
+    """most tokens, padding included, scored at once; ``auto`` is what an accelerator's memory holds"""
 
     def __post_init__(self) -> None:
         check(self)
@@ -48,7 +48,8 @@ class BestOfN:
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None:
             raise UserError("best_of_n needs a reward model: set `reward_model`")
-        return BestOfNPolicy(learning.policy, learning.reward_model, self.n, self.micro_batch_tokens)
+        tokens = tokens_at_once(self.micro_batch_tokens, learning.reward_model, training=False)
+        return BestOfNPolicy(learning.policy, learning.reward_model, self.n, tokens)
 
 
 class BestOfNPolicy:

@@ -23,7 +23,7 @@ from scipy.special import gammaln
 from farm.base.bounds import Count, Positive
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
-from reference_methods.parts.batches import in_parts, prompt_stream
+from reference_methods.parts.batches import in_parts, prompt_stream, tokens_at_once
 from reference_methods.parts.checkpoints import log_once
 from reference_methods.selection.best_of_n import CANDIDATES_AT_ONCE, BestOfN
 
@@ -78,7 +78,8 @@ class BestOfNCurve(BestOfN):
                 purpose="best_of_n_curve",
                 temperature=self.temperature,
             )
-            scores = in_parts(learning.reward_model.scores, samples, self.micro_batch_tokens)
+            tokens = tokens_at_once(self.micro_batch_tokens, learning.reward_model, training=False)
+            scores = in_parts(learning.reward_model.scores, samples, tokens)
             rewards.append(scores.double().cpu().numpy().reshape(len(asked), -1))
             if learning.gold is not None:
                 gold.append(learning.gold(samples).reshape(len(asked), -1))

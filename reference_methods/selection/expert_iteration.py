@@ -18,7 +18,7 @@ from farm.base.bounds import Count, Positive
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
 from reference_methods.imitation.sft import SFT
-from reference_methods.parts.batches import prompt_stream, sampled
+from reference_methods.parts.batches import prompt_stream, sampled, tokens_at_once
 from reference_methods.parts.checkpoints import CurrentPolicy
 from reference_methods.parts.rollouts import sample_metrics
 from reference_methods.parts.trainer import Trainer
@@ -45,11 +45,12 @@ class ExpertIteration(SFT):
         count = self.prompts or len(instructions)
         asked = list(prompt_stream(instructions, count, self.rounds, learning.seed, "expert_iteration/prompts"))
         lines = self.rounds * (1 + self.epochs * -(-count // self.batch_size))  # sampling is a line too
+        tokens = tokens_at_once(self.micro_batch_tokens, learning.reward_model, training=False)
         current = CurrentPolicy(self.start(learning))
         with Trainer(self, learning, "expert_iteration", state={"policy": current}) as trainer:
             for k in trainer.steps(self.rounds, of=instructions, lines=lines):
                 purpose = f"expert_iteration/round {k}"
-                experts = BestOfNPolicy(current.policy, learning.reward_model, self.n, self.micro_batch_tokens)
+                experts = BestOfNPolicy(current.policy, learning.reward_model, self.n, tokens)
                 best = sampled(experts, asked[k], seed=learning.seed, purpose=purpose, temperature=self.temperature)
                 trainer.log(**sample_metrics(best, learning))
                 current.policy = self.start(learning)

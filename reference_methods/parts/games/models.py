@@ -25,7 +25,7 @@ from farm.policies import read_descriptor, write_descriptor
 from farm.policies.body import Body
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Learning, Policy, Samples
-from reference_methods.parts.batches import Batch, micro_batches
+from reference_methods.parts.batches import Batch, micro_batches, tokens_at_once
 from reference_methods.parts.checkpoints import log_once
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.preferences import Preferences, agreement
@@ -80,7 +80,8 @@ class PreferenceFit(Offline):
         decided = held_out.p_first != 0.5
         if np.any(decided):
             with torch.no_grad():
-                parts = micro_batches(np.arange(len(held_out)), held_out.lengths(), self.micro_batch_tokens)
+                tokens = tokens_at_once(self.micro_batch_tokens, model, training=False)
+                parts = micro_batches(np.arange(len(held_out)), held_out.lengths(), tokens)
                 logits = torch.zeros(len(held_out))
                 for rows in parts:
                     part = held_out.select(rows)

@@ -14,7 +14,7 @@ from torch import Tensor
 from farm.base.errors import UserError
 from farm.hardware import processes
 from farm.roles.protocols import Learning, Policy, PreferenceModel, Samples
-from reference_methods.parts.batches import Batch, index, sampled
+from reference_methods.parts.batches import Batch, index, sampled, tokens_at_once
 from reference_methods.parts.games.duels import Group, cut_loses, duels_against, duels_within
 from reference_methods.parts.games.feedback import AnnotatorFeedback, Feedback, ModelFeedback
 from reference_methods.parts.games.gap import GapProbe
@@ -170,7 +170,8 @@ def feedback_of(game: GameSettings, learning: Learning) -> Feedback:
         model = game.preference_model.train(replace(learning, log=lambda metrics: None, steps=lambda total: None))
         if not isinstance(model, PreferenceModel):
             raise UserError(f"preference_model: {type(game.preference_model).__name__} fits no preference model")
-        return ModelFeedback(model, game.micro_batch_tokens, game.uses_scores)
+        tokens = tokens_at_once(game.micro_batch_tokens, model, training=False)
+        return ModelFeedback(model, tokens, game.uses_scores)
     if learning.annotator is None:
         raise UserError(f"{name} needs an annotator or a preference model: set `annotator`, or its `preference_model`")
     if game.uses_scores:
