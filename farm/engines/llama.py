@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_attention, silu
 
-from farm.engines.sampling import NEVER
+from farm.engines.sampling import NEVER, PREFILLED, PREFILLED_ELSEWHERE
 from farm.hardware import adapters
 from farm.roles.protocols import Tokens
+
+Numbers = NDArray[np.int64]
 
 STATIC_ROPE = ("default", "linear", "llama3")
 
@@ -51,6 +53,13 @@ class _Layer:
     output: torch.Tensor
     gate_up: torch.Tensor
     down: torch.Tensor
+
+
+def _added(x: torch.Tensor, inner: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x + W inner: one launch on an accelerator, which is what a step of one token a row waits for."""
+    if x.device.type == "cpu" or x.dim() > 2:
+        return x + linear(inner, weight)
+    return torch.addmm(x, inner, weight.t())
 
 
 class LlamaDecoder:
@@ -117,16 +126,9 @@ class LlamaDecoder:
         self.keys = torch.empty(*block, self.head_width, width + limit, dtype=self.dtype, device=device)
         self.values = torch.empty(*block, width + limit, self.head_width, dtype=self.dtype, device=device)
 
-        x = embedding(torch.from_numpy(ids).to(device), self.embedding)
-        cosine, sine = self.cosine[:width, None], self.sine[:width, None]
-        for number, layer in enumerate(self.layers):
-            query, key, value = self._project(layer, x, cosine, sine)
-            self.keys[number, ..., :width] = key.permute(0, 2, 3, 1)[repeat]
-            self.values[number, :, :, :width] = value.transpose(1, 2)[repeat]
-            shape = {"is_causal": True, "enable_gqa": self.heads != self.key_heads, "scale": 1.0}
-            query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-            x = self._feed_forward(layer, x, scaled_dot_product_attention(query, key, value, **shape).transpose(1, 2))
-        last = x[torch.arange(len(prompts), device=device), length - 1]
+        each = max(1, PREFILLED.get(device.type, PREFILLED_ELSEWHERE) // width)
+        starts = range(0, len(prompts), each)
+        last = torch.cat([self._prefill(ids[i : i + each], lengths[i : i + each], prompt_of - i) for i in starts])
 
         self.rows, self.used = len(prompt_of), width
         self.position = length[repeat]
@@ -135,6 +137,24 @@ class LlamaDecoder:
         mask = torch.zeros(gap.shape, dtype=self.dtype, device=device).masked_fill_(gap, float("-inf"))
         self.mask = mask[repeat][:, None, None] if bool(gap.any()) else None
         return self._logits(last)[repeat]
+
+    def _prefill(self, ids: Numbers, lengths: Numbers, prompt_of: Numbers) -> torch.Tensor:
+        """Compute n prompts and keep their keys and values for the rows that continue them, which are those whose
+        ``prompt_of`` is from 0 to n - 1. Returns the states of their last tokens, [n, h]."""
+        device, width = self.forbidden.device, ids.shape[1]
+        ours = np.flatnonzero((prompt_of >= 0) & (prompt_of < len(ids)))
+        repeat = torch.from_numpy(prompt_of[ours]).to(device)
+        rows: Any = slice(None) if len(ours) == len(prompt_of) else torch.from_numpy(ours).to(device)
+        x = embedding(torch.from_numpy(ids).to(device), self.embedding)
+        cosine, sine = self.cosine[:width, None], self.sine[:width, None]
+        for number, layer in enumerate(self.layers):
+            query, key, value = self._project(layer, x, cosine, sine)
+            self.keys[number, ..., :width][rows] = key.permute(0, 2, 3, 1)[repeat]
+            self.values[number, :, :, :width][rows] = value.transpose(1, 2)[repeat]
+            shape = {"is_causal": True, "enable_gqa": self.heads != self.key_heads, "scale": 1.0}
+            query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+            x = self._feed_forward(layer, x, scaled_dot_product_attention(query, key, value, **shape).transpose(1, 2))
+        return x[torch.arange(len(ids), device=device), torch.from_numpy(lengths - 1).to(device)]
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         rows, column = self.rows, self.used
@@ -177,9 +197,9 @@ class LlamaDecoder:
         return turned[..., : self.heads, :], turned[..., self.heads :, :], value
 
     def _feed_forward(self, layer: _Layer, x: torch.Tensor, mixed: torch.Tensor) -> torch.Tensor:
-        x = x + linear(mixed.reshape(*x.shape[:-1], -1), layer.output)
+        x = _added(x, mixed.reshape(*x.shape[:-1], -1), layer.output)
         gate, up = linear(self._normalised(x), layer.gate_up).chunk(2, -1)
-        return x + linear(silu(gate) * up, layer.down)
+        return _added(x, silu(gate) * up, layer.down)
 
     def _normalised(self, x: torch.Tensor) -> torch.Tensor:
         return rms_norm(x, x.shape[-1:], None, self.epsilon)

@@ -22,7 +22,16 @@ NEVER = -1.0e4
 """The logit of a forbidden token: its probability is exactly 0 in float32, and 0 * log 0 stays 0, not NaN."""
 
 CACHE_BYTES = 2**30
-"""At most this much memory for the keys and values of one batch."""
+"""At most this much memory for the keys and values of one batch; on CUDA half of what is free, if that is more."""
+
+PREFILLED = {"cpu": 2**31}
+"""Most tokens of prompts that are computed at once, by device type."""
+PREFILLED_ELSEWHERE = 32768
+
+LOOK = {"cpu": 1}
+"""After how many steps it is asked which rows have ended, by device type: an accelerator must wait to answer. What a
+row writes after its end is thrown away."""
+LOOK_ELSEWHERE = 8
 
 
 @dataclass(frozen=True)
@@ -137,11 +146,11 @@ def write(decoder: Decoder, request: Request, rows_at_once: int, device: torch.d
     out = Written([np.zeros(0, np.int32)] * n, [np.zeros(0, np.float32)] * n, [""] * n)
     order = np.lexsort((prompt_ids, length))
     end_tokens = torch.tensor(sorted(request.ends), device=device)
-    start = 0
+    start, room_for_cache = 0, max(CACHE_BYTES, (memory.free(device) or 0) // 2)
     while start < n:
         ahead = order[start : start + rows_at_once]
         room = (length[ahead] + np.maximum.accumulate(limits[ahead])) * decoder.bytes_per_token
-        fit = np.flatnonzero(room * np.arange(1, len(ahead) + 1) <= CACHE_BYTES)
+        fit = np.flatnonzero(room * np.arange(1, len(ahead) + 1) <= room_for_cache)
         rows = ahead[: max(1, len(fit))]
         start += len(rows)
         uniform = rng.uniform(
@@ -173,22 +182,29 @@ def _write_batch(
     _, first = np.unique(prompt_of, return_index=True)
     device = draws.device
     limit = torch.from_numpy(limits[rows]).to(device)
-    shortest, steps = int(limit.min()), int(limit.max())
+    shortest, steps = int(limits[rows].min()), int(limits[rows].max())
     logits = decoder.start([prompts[rows[i]] for i in first], prompt_of, steps)
     is_end = torch.zeros(logits.shape[1], dtype=torch.bool, device=device)
     is_end[ends] = True
     current = torch.arange(len(rows), device=device)  # the row of the batch that each row of the decoder is
     history: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     stopped = torch.zeros(len(rows), dtype=torch.bool, device=device)
+    ended, look = torch.zeros_like(stopped), LOOK.get(device.type, LOOK_ELSEWHERE)  # of the decoder's rows, unseen yet
     for step in range(steps):
         token, log_probability = sampler(logits, draws[step][current])
-        history.append((current, token, log_probability))
         over = is_end[token]
-        if number := int(over.sum()):
-            stopped[current[over]] = True
-        if step + 1 >= shortest:
-            over = over | (limit[current] <= step + 1)
-            number = int(over.sum())
+        if look > 1:
+            stopped[current] = stopped[current] | (over & ~ended)
+            history.append((torch.where(ended, -1, current), token, log_probability))
+            ended = over = over | ended | (limit[current] <= step + 1)
+            number = int(over.sum()) if (step + 1) % look == 0 or step + 1 == steps else 0
+        else:
+            history.append((current, token, log_probability))
+            if number := int(over.sum()):
+                stopped[current[over]] = True
+            if step + 1 >= shortest:
+                over = over | (limit[current] <= step + 1)
+                number = int(over.sum())
         if number:
             if progress:
                 progress(number)
@@ -197,6 +213,7 @@ def _write_batch(
             keep = _fill_holes(over, len(current) - number)
             decoder.keep(keep)
             current, token = current[keep], token[keep]
+            ended = torch.zeros_like(current, dtype=torch.bool)
         logits = decoder.step(token)
     _collect(history, stopped, rows, out)
 
@@ -207,8 +224,9 @@ def _collect(
     rows: NDArray[np.int64],
     out: Written,
 ) -> None:
-    """Sort what was written, step by step, into the rows."""
+    """Sort what was written, step by step, into the rows; a row of -1 is of one that had ended."""
     row, token, chosen = (torch.cat(column).cpu().numpy() for column in zip(*history, strict=True))
+    row, token, chosen = row[row >= 0], token[row >= 0], chosen[row >= 0]
     order = np.argsort(row, kind="stable")
     cuts = np.bincount(row, minlength=len(rows)).cumsum()[:-1]
     tokens = np.split(token[order].astype(np.int32), cuts)
@@ -233,7 +251,10 @@ class TransformersDecoder:
         config = model.config.get_text_config()
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.bytes_per_token = 2 * config.num_hidden_layers * heads * width * 4
+        kind = forbidden.device.type
+        with autocast():
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+        self.bytes_per_token = 2 * config.num_hidden_layers * heads * width * dtype.itemsize
 
     def start(self, prompts: Sequence[Tokens], prompt_of: NDArray[np.int64], limit: int) -> torch.Tensor:  # noqa: ARG002
         device = self.forbidden.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,9 @@ import torch
 from farm.base.bounds import Count, check
 from farm.engines.sampling import write
 from farm.roles.protocols import Request, Writer, Written
+
+LARGE = 10**9
+"""Parameters beyond which a model on an accelerator is better sampled by vLLM."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,15 @@ class Transformers:
         check(self)
 
     def write(self, writer: Writer, request: Request) -> Written:
+        first = next(writer.model.parameters())
+        if first.device.type != "cpu" and (size := sum(p.numel() for p in writer.model.parameters())) > LARGE:
+            warnings.warn(  # said once a run: Python drops the same words from the same line
+                f"{size / 1e9:.1f} billion parameters write by the policy's own loop, some hundred launches a token: "
+                "`world.engine: vllm` (pip install vllm) is many times faster",
+                stacklevel=2,
+            )
         with torch.inference_mode():
-            return write(writer.decoder(), request, self.rows_at_once, next(writer.model.parameters()).device)
+            return write(writer.decoder(), request, self.rows_at_once, first.device)
 
     def forget(self, writer: Writer) -> None:
         """It holds none of its own."""
