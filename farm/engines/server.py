@@ -9,6 +9,9 @@ reach it through a folder that both machines see (``folder``):
     reload     vLLM's ``reload_weights``; the server runs in development mode (VLLM_SERVER_DEV_MODE=1)
     adapter    adapters alone; the server runs with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1. Weights that
                are not its own, as a saved policy's with the adapters merged, need development mode besides
+    nccl       vLLM's weight transfer (farm/engines/transfer.py), without files and of one process: vLLM is installed
+               here too, and the server has accelerators of its own and runs in development mode with
+               --weight-transfer-config '{"backend": "nccl"}'
     none       never: for a policy that is sampled and not trained
 
 What a server holds is noted for all processes of this user, which take turns where they need different weights.
@@ -31,13 +34,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 
 from farm.base import addresses
 from farm.base.bounds import Count, Positive, check
 from farm.base.errors import UserError, shown
+from farm.engines.transfer import Transfer, to_server
 from farm.engines.vllm import check_whole, seeds
-from farm.engines.weights import Folder, Held, Stamp, base_parameters, fingerprint, write_model
-from farm.hardware import adapters
+from farm.engines.weights import Folder, Held, Stamp, base_parameters, fingerprint, type_of, write_model
+from farm.hardware import adapters, processes
 from farm.roles.protocols import Request, Writer, Written
 
 ATTEMPTS = 4
@@ -63,9 +68,9 @@ class Server:
     url: str
     model: str | None = None
     key: str | None = None
-    hand_over: Literal["reload", "adapter", "none"] = "reload"
+    hand_over: Literal["reload", "adapter", "nccl", "none"] = "reload"
     folder: str | None = None
-    parallel: Count = 32
+    parallel: Count = 256
     timeout: Positive = 600.0
 
     def __post_init__(self) -> None:
@@ -82,7 +87,7 @@ class Server:
         """
         if not request.prompts:
             return Written([], [], [])
-        return _connection_for(self).write(writer.model, request)
+        return _connection_for(self).write(writer, request)
 
     def forget(self, writer: Writer) -> None:  # noqa: ARG002
         """Weights are handed over before the next responses, whatever the server is thought to hold."""
@@ -130,6 +135,8 @@ class _Connection:
         self._known = False  # what it holds
         self._renewed = False  # new weights were handed over, and nothing was written since
         self._folder: Folder | None = None
+        self._transfer: Transfer | None = None
+        self._sent: Any = None  # the model that it sends
 
     def _only_model(self) -> str:
         listed = self._ask(f"{self._api}/models")
@@ -143,15 +150,15 @@ class _Connection:
             )
         return names[0]
 
-    def write(self, model: Any, request: Request) -> Written:
+    def write(self, writer: Writer, request: Request) -> Written:
         """Responses under the model's weights as they are now."""
-        with self._with_weights(model):
+        with self._with_weights(writer.model, type_of(writer)):
             found = self._write(request)
             renewed, self._renewed = self._renewed, False
         return Written(*found, handed_over=renewed)
 
     @contextlib.contextmanager
-    def _with_weights(self, model: Any) -> Iterator[None]:
+    def _with_weights(self, model: Any, dtype: torch.dtype) -> Iterator[None]:
         """Within, the server writes for this model."""
         how = self._settings.hand_over
         alone = how == "adapter"
@@ -160,26 +167,38 @@ class _Connection:
             self._take_as_they_are(weights)
             yield
             return
-        with self._held.using(weights, not self._known, lambda: self._hand_over(model, weights)) as handed_over:
+        with self._held.using(weights, not self._known, lambda: self._hand_over(model, weights, dtype)) as handed_over:
             self._known = True
             self._renewed |= handed_over
             if alone:
                 self._hand_over_adapter(model)
             yield
 
-    def _hand_over(self, model: Any, weights: str) -> None:
+    def _hand_over(self, model: Any, weights: str, dtype: torch.dtype) -> None:
         alone = self._settings.hand_over == "adapter"
         if alone and not self._takes_weights():
             self._take_as_they_are(weights)
             return
+        if self._settings.hand_over == "nccl":
+            if processes.world_size() > 1:
+                raise UserError("engine server: `hand_over: nccl` is for one process; use `reload` for several")
+            self._sent = model
+            if self._transfer is None:
+                workers = int((self._ask(f"{self._root}/get_world_size") or {}).get("world_size", 1))
+                self._transfer = to_server(self._root, workers, lambda: self._sent, dtype)
+            self._transfer.send()
+        else:
+            self._reload(model, dtype, merge=not alone)
+        self._adapter_stamp = Stamp()  # the server may have dropped it
+        self._reset_prefix_cache()
+
+    def _reload(self, model: Any, dtype: torch.dtype, merge: bool) -> None:
         folder = self._path() / "model"
-        write_model(model, folder, merge=not alone)
+        write_model(model, folder, merge, dtype)
         try:
             self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
         finally:
             shutil.rmtree(folder, ignore_errors=True)  # it has been read, and its memory is dear
-        self._adapter_stamp = Stamp()  # the server may have dropped it
-        self._reset_prefix_cache()
 
     def _takes_weights(self) -> bool:
         """Whether the server is in development mode."""

@@ -22,16 +22,19 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.bounds import Count, Natural, Positive, PositiveShare, check
 from farm.base.errors import UserError, need
 from farm.engines import children
-from farm.engines.weights import Folder, Stamp, base_parameters, write_model
+from farm.engines.transfer import Transfer, in_process
+from farm.engines.transfer import config as transfer_config
+from farm.engines.weights import Folder, Stamp, base_parameters, type_of, write_model
 from farm.hardware import adapters, processes
 from farm.roles.protocols import Request, Writer, Written
 
@@ -50,6 +53,9 @@ class VLLM:
         tensor_parallel: over how many accelerators the model is spread.
         lora_rank: adapters up to this rank are handed over by themselves; 0 hands over merged weights.
         rows_at_once: the most responses written together.
+        hand_over: how new weights reach it: through files in memory, or by vLLM's own transfer (ipc), which opens the
+            trainer's tensors on the device; for CUDA, one device, and merged weights.
+        sleep: whether it gives its memory to the trainer while nothing is sampled; on CUDA alone.
         options: further arguments of ``vllm.LLM``.
     """
 
@@ -61,10 +67,14 @@ class VLLM:
     tensor_parallel: Count = 1
     lora_rank: Natural = 0
     rows_at_once: Count = 256
+    hand_over: Literal["files", "ipc"] = "files"
+    sleep: bool = True
     options: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check(self)
+        if self.hand_over == "ipc" and (self.lora_rank or self.tensor_parallel > 1):
+            raise ValueError("engine vllm: `hand_over: ipc` is for one device and merged weights (`lora_rank: 0`)")
 
     def write(self, writer: Writer, request: Request) -> Written:
         """As :meth:`farm.roles.protocols.SamplingEngine.write`.
@@ -122,18 +132,23 @@ class _Running:
 
     def __init__(self, settings: VLLM, writer: Writer) -> None:
         model = writer.model
-        self._alone = settings.lora_rank > 0
+        self._alone, self._dtype = settings.lora_rank > 0, type_of(writer)
         self._folder, self._stamp, self._adapter_stamp = Folder(), Stamp(), Stamp()
         self._adapters, self._adapter = 0, None
         with self._written(model) as folder, children.that_end_with_us() as self._over:
             self._llm = _started(settings, writer, str(folder))
         self._renewed = True  # new weights were handed over, and nothing was written since
+        self._sleeps, self._asleep = settings.sleep and _can_sleep(), False
+        self._transfer: Transfer | None = None
+        self._sent: Any = model  # what it sends
+        if settings.hand_over == "ipc":
+            self._transfer = in_process(self._llm, lambda: self._sent, self._dtype)
 
     @contextlib.contextmanager
     def _written(self, model: Any) -> Iterator[Path]:
         """A folder with the weights, to be read within: their memory is dear."""
         folder = self._folder.path / "model"
-        write_model(model, folder, merge=not self._alone)
+        write_model(model, folder, not self._alone, self._dtype)
         try:
             yield folder
         finally:
@@ -146,10 +161,15 @@ class _Running:
     def _hand_over(self, model: Any) -> None:
         """Bring vLLM to the model's weights as they are now."""
         if not self._stamp.is_current(self._weights(model)):
-            with self._written(model) as folder:
-                self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-                if not self._llm.reset_prefix_cache():
-                    raise RuntimeError("vLLM cannot empty its cache of prompts, which the old weights made")
+            if self._transfer is not None:
+                self._sent = model
+                self._transfer.send()
+                self._stamp.put(self._weights(model))
+            else:
+                with self._written(model) as folder:
+                    self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+            if not self._llm.reset_prefix_cache():
+                raise RuntimeError("vLLM cannot empty its cache of prompts, which the old weights made")
             self._adapter_stamp, self._renewed = Stamp(), True
         if self._alone:
             self._hand_over_adapter(model)
@@ -175,6 +195,10 @@ class _Running:
         """Responses under the model's weights as they are now."""
         from vllm import SamplingParams
 
+        if self._asleep:
+            torch.cuda.empty_cache()  # what torch keeps of the training is room that vLLM wakes up in
+            self._llm.wake_up()
+            self._asleep = False
         self._hand_over(model)
         bias = dict.fromkeys(request.forbidden, -100.0) or None
         parameters = [
@@ -198,6 +222,9 @@ class _Running:
         if request.progress:
             request.progress(len(answers))
         renewed, self._renewed = self._renewed, False
+        if self._sleeps and not renewed:  # after new weights the first prompt is asked for at once, to compare
+            self._llm.sleep(level=1)  # the weights wait in the processor's memory
+            self._asleep = True
         return written([a.outputs[0] for a in answers], request, renewed)
 
     def close(self) -> None:
@@ -252,6 +279,13 @@ def stop() -> None:
     _RUNNING.clear()
 
 
+def _can_sleep() -> bool:
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    return hasattr(LLM, "sleep") and bool(current_platform.is_cuda())
+
+
 def _started(settings: VLLM, writer: Writer, folder: str) -> Any:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -264,16 +298,19 @@ def _started(settings: VLLM, writer: Writer, folder: str) -> Any:
     cache = settings.cache_gigabytes
     if cache is None and current_platform.is_cpu() and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         cache = 1.0
-    dtype = writer.compute_dtype or str(next(writer.model.parameters()).dtype).removeprefix("torch.")
-    more = {}
+    more: dict[str, Any] = {}
+    if settings.sleep and _can_sleep():
+        more["enable_sleep_mode"] = True
+    if settings.hand_over == "ipc":
+        more |= transfer_config("ipc")
     if settings.lora_rank:
         # vLLM makes room for ranks of certain sizes only.
         room = next((rank for rank in LORA_RANKS if rank >= settings.lora_rank), settings.lora_rank)
-        more = {"enable_lora": True, "max_lora_rank": room, "max_loras": 1}
+        more |= {"enable_lora": True, "max_lora_rank": room, "max_loras": 1}
     try:
         return LLM(
             folder,
-            dtype=dtype,
+            dtype=str(type_of(writer)).removeprefix("torch."),
             skip_tokenizer_init=True,
             generation_config="vllm",
             logprobs_mode="processed_logprobs",

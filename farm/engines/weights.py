@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from farm.hardware import adapters
+from farm.roles.protocols import Writer
 from farm.storage.store import address, home
 
 PREFIX = "farm-weights-"
@@ -155,21 +156,33 @@ def base_parameters(model: Any) -> list[torch.nn.Parameter]:
     return [p for name, p in model.named_parameters() if ".lora_" not in name]
 
 
-def write_model(model: Any, folder: Path, merge: bool) -> None:
-    """The model's config and weights, with adapters merged or left out."""
+def tensors_of(model: Any, merge: bool = True) -> dict[str, torch.Tensor]:
+    """The model's tensors under their names in a saved model, with adapters merged or left out."""
+    if merge or not adapters.inside(model):
+        return adapters.merged(model)
+    return {n.replace(".base_layer.", "."): t for n, t in adapters.tensors(model).items() if ".lora_" not in n}
+
+
+def type_of(writer: Writer) -> torch.dtype:
+    """In which an engine computes for a policy, and is given its weights: half the bytes where that is 16 bits."""
+    held: torch.dtype = next(writer.model.parameters()).dtype
+    return held if writer.compute_dtype is None else getattr(torch, writer.compute_dtype)
+
+
+def write_model(model: Any, folder: Path, merge: bool, dtype: torch.dtype | None = None) -> None:
+    """The model's config and weights, with adapters merged or left out, in ``dtype`` or as they are held."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    if merge or not adapters.inside(model):
-        tensors = adapters.merged(model)
-    else:
-        tensors = {n.replace(".base_layer.", "."): t for n, t in adapters.tensors(model).items() if ".lora_" not in n}
+    dtype = dtype or next(model.parameters()).dtype
+    tensors = tensors_of(model, merge)
     # vLLM's reload_weights does not follow a tie between input and output embedding: so none is declared.
     config = model.config.to_dict() | {"architectures": [type(model).__name__], "tie_word_embeddings": False}
-    config |= {"dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}
+    config |= {"dtype": str(dtype).removeprefix("torch.")}
     type(model.config)(**config).to_json_file(folder / "config.json", use_diff=False)
     # Old names of the same tensors must not survive beside the new file: it is written whole, then renamed.
-    save_file({n: t.cpu().contiguous() for n, t in _unshared(tensors).items()}, folder / "model.safetensors.new")
+    file = {n: (t.to(dtype) if t.is_floating_point() else t).cpu().contiguous() for n, t in _unshared(tensors).items()}
+    save_file(file, folder / "model.safetensors.new")
     os.replace(folder / "model.safetensors.new", folder / "model.safetensors")
 
 
