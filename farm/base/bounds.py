@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
+from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
@@ -55,11 +56,20 @@ def check(settings: Any) -> None:
     """
     from pydantic import ValidationError
 
-    for name, adapter in _bounded(settings.__class__).items():
+    for name, (hint, adapter) in _bounded(settings.__class__).items():
         try:
             adapter.validate_python(getattr(settings, name))
         except ValidationError as error:
-            raise ValueError(wrong(name, error.errors()[0])) from error
+            raise ValueError(wrong(name, mistake(hint, error.errors()))) from error
+
+
+def mistake(hint: Any, errors: Sequence[Any]) -> Mapping[str, Any]:
+    """The first of pydantic's errors of a value; of one that may be of several kinds, what each of them would be."""
+    kinds = typing.get_origin(hint) in (typing.Union, UnionType) and {len(e["loc"]) for e in errors} == {1}
+    if not kinds or len(errors) == 1:
+        return errors[0]
+    said = [str(error["msg"]) for error in errors]
+    return {**errors[0], "loc": (), "type": "union", "msg": ", or ".join(m[:1].lower() + m[1:] for m in said)}
 
 
 def wrong(key: str, found: Mapping[str, Any]) -> str:
@@ -86,8 +96,9 @@ def hints(cls: Any) -> dict[str, Any]:
 
 
 @cache
-def _bounded(cls: Any) -> dict[str, TypeAdapter[Any]]:
+def _bounded(cls: Any) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
     from pydantic import TypeAdapter
 
     bounded, plain = hints(cls), typing.get_type_hints(cls)
-    return {f.name: TypeAdapter(bounded[f.name]) for f in fields(cls) if bounded[f.name] != plain[f.name]}
+    own = ((f.name, bounded[f.name]) for f in fields(cls) if bounded[f.name] != plain[f.name])
+    return {name: (hint, TypeAdapter(hint)) for name, hint in own}

@@ -487,7 +487,7 @@ def _wrong_argument(error: ValidationError, hint: Any, origin: str, key: str) ->
         return f"{origin}: unknown key `{place}`; {nearest(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"{origin}: `{place}` is missing"
-    return f"{origin}: {bounds.wrong(key, first)}"
+    return f"{origin}: {bounds.wrong(key, bounds.mistake(hint, errors))}"
 
 
 def _keys_at(hint: Any, place: Iterable[Any]) -> list[str]:
