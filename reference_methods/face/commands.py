@@ -24,6 +24,6 @@ def game(
 
     Example: farm game cycle.json --method egpo --beta 0.1 --plot egpo.svg
     """
-    from reference_methods.face import game_command
+    from reference_methods.face import game_tables
 
-    game_command.run(options, as_json)
+    game_tables.run(options, as_json)

@@ -11,7 +11,7 @@ import pytest
 
 from farm.base.errors import UserError
 from farm.face.options import made
-from reference_methods.face import game_command
+from reference_methods.face import game_command, game_tables
 from reference_methods.face.options import GameOptions
 from reference_methods.parts.games.picture import Course, draw, svg, thinned
 
@@ -27,7 +27,7 @@ def written(tmp_path: Path, data: Any) -> Path:
 def run(path: Path, method: str = "egpo", **changed: Any) -> None:
     given: dict[str, Any] = {"preferences": path, "method": method, "iterations": 30, "as_json": True} | changed
     as_json = given.pop("as_json")
-    game_command.run(made(GameOptions, given), as_json)
+    game_tables.run(made(GameOptions, given), as_json)
 
 
 def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
