@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from annotators.calibration.ballots import Ballots
 from annotators.people.crowd import Crowd, Group
 from farm.statistics.uncertainty import SHARE, Estimate, interval, mean
+from farm.tables.turns import Prompt, last
 from farm.votes.agreement import leave_one_out
 from farm.votes.analysis import prefer_lists, prefer_longer, set_agreement, votes_matrix
 
@@ -34,8 +35,8 @@ class KnownFeatures:
     def gold_weights(self) -> dict[str, float]:
         return {"utility": 1.0}
 
-    def __call__(self, instructions: Sequence[str], outputs: Sequence[str]) -> pd.DataFrame:
-        pair = np.array([int(text.rpartition(" ")[2]) for text in instructions], dtype=np.int64)
+    def __call__(self, instructions: Sequence[Prompt], outputs: Sequence[str]) -> pd.DataFrame:
+        pair = np.array([int(last(text).rpartition(" ")[2]) for text in instructions], dtype=np.int64)
         side = (np.asarray(outputs, dtype=object) == "second").astype(np.int64)
         return pd.DataFrame(np.nan_to_num(self.sides[pair, side]), columns=["length", "lists", "utility"])
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from farm.roles import config
 from farm.tables.records import USAGE_COLUMNS
+from farm.tables.turns import kept
 
 
 @runtime_checkable
@@ -65,7 +66,7 @@ def both_sides(pairs: pd.DataFrame) -> pd.DataFrame:
     """The 2 n outputs of n pairs, first outputs first."""
     sides = []
     for k in ("1", "2"):
-        columns = {"instruction": pairs["instruction"], "output": pairs[f"output_{k}"]}
+        columns = {**{name: pairs[name] for name in kept(pairs)}, "output": pairs[f"output_{k}"]}
         if f"generator_{k}" in pairs.columns:
             columns["generator"] = pairs[f"generator_{k}"]
         sides.append(pd.DataFrame(columns))

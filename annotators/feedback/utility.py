@@ -12,6 +12,7 @@ from annotators.people.logit import latent_quality
 from farm.base import rng
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
+from farm.tables import turns
 
 Floats = NDArray[np.float64]
 
@@ -35,8 +36,8 @@ class Seen:
 
 def look(features: Features, outputs: pd.DataFrame) -> Seen:
     """The outputs as a person sees them; each distinct text is looked at once."""
-    ids = rng.combine(rng.text_ids(outputs["instruction"]), rng.text_ids(outputs["output"]))
+    ids = rng.combine(turns.row_ids(outputs), rng.text_ids(outputs["output"]))
     codes, first = np.unique(ids, return_index=True)
     distinct = outputs.iloc[first]
-    table = features(distinct["instruction"].tolist(), distinct["output"].tolist())
+    table = features(turns.prompts_of(distinct), distinct["output"].tolist())
     return Seen(ids, table.iloc[np.searchsorted(codes, ids)].reset_index(drop=True))

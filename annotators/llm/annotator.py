@@ -34,6 +34,7 @@ from farm.base import rng
 from farm.base.bounds import Count, Natural, NotNegative, check
 from farm.storage.store import Store
 from farm.tables.records import PairIds, annotation_table, in_random_order
+from farm.tables.turns import prompts_of
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,7 @@ class LLMAnnotator:
     ) -> list[Question]:
         provider, model = backends.split(self.model)
         template = prompt.load(self.prompt)
-        columns = ("instruction", "output_1", "output_2")
-        instruction, first, second = (pairs[c].tolist() for c in columns)
+        instruction, (first, second) = prompts_of(pairs), (pairs[c].tolist() for c in ("output_1", "output_2"))
         labels = ("1", "2") if template.form == "label" and self.probabilities else ()
         out = []
         for rows in groups:

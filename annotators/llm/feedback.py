@@ -24,6 +24,7 @@ from annotators.noise.wrapping import unannotated
 from farm.base.bounds import Count, NotNegative, check
 from farm.storage.store import Store
 from farm.tables.records import annotation_table
+from farm.tables.turns import prompts_of
 
 LOW, HIGH = 1, 7
 _USAGE = ("input_tokens", "output_tokens", "price", "seconds")
@@ -129,7 +130,7 @@ class LLMRater(_Asker):
         Adds ``score`` (NaN where there is none), one column for each aspect of the template, and the columns of an
         annotation that say status, cost and the model's words.
         """
-        items = [Item(i, (o,)) for i, o in zip(outputs["instruction"], outputs["output"], strict=True)]
+        items = [Item(i, (o,)) for i, o in zip(prompts_of(outputs), outputs["output"], strict=True)]
         answers = self._ask(items, seed, replicate)
         aspects = load(self.prompt).aspects
         scores: list[dict[str, float] | None] = []
@@ -172,7 +173,7 @@ class LLMRanker(_Asker):
 
         Adds ``ranking``: positions in ``outputs`` from best to worst, None where there is none.
         """
-        items = [Item(i, tuple(o)) for i, o in zip(groups["instruction"], groups["outputs"], strict=True)]
+        items = [Item(i, tuple(o)) for i, o in zip(prompts_of(groups), groups["outputs"], strict=True)]
         answers = self._ask(items, seed, replicate)
         orders = [verdicts.ranking(_text(a), len(item.outputs)) for a, item in zip(answers, items, strict=True)]
         found = pd.Series([None if o is None else [k - 1 for k in o] for o in orders], index=groups.index, dtype=object)
@@ -189,7 +190,7 @@ class LLMCritic(_Asker):
 
     def critique(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         """Critiques of an output table: ``text``, and ``polarity`` from -1 to 1 by the rating at its end, else 0."""
-        items = [Item(i, (o,)) for i, o in zip(outputs["instruction"], outputs["output"], strict=True)]
+        items = [Item(i, (o,)) for i, o in zip(prompts_of(outputs), outputs["output"], strict=True)]
         answers = self._ask(items, seed, replicate)
         rated = [verdicts.rating(_text(a), LOW, HIGH) for a in answers]
         polarity = [0.0 if r is None else (2 * r - LOW - HIGH) / (HIGH - LOW) for r in rated]

@@ -29,7 +29,6 @@ def head(*keys: str) -> str:
 
 
 _HEAD = re.compile(head(*KEYS), re.ASCII)
-_TAG = re.compile(rf"<(?=[ /\\]*(?:{'|'.join(TAGS)})(?![a-z]))")
 _TURN = re.compile(r"<(?=\|[^ <>|]{1,64}\|>|/?(?:s|bos|eos|start_of_turn|end_of_turn)>)|\[(?=/?inst\])")
 _CONTROLS = dict.fromkeys([*range(9), 11, *range(12, 32), 127])
 _INVISIBLE = re.compile("[\u200b\u2060-\u2064\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
@@ -39,11 +38,17 @@ _QUOTES = str.maketrans(dict.fromkeys("“”„‟«»", '"') | dict.fromkeys("
 _UNIT = re.compile(r"\\u([0-9a-f]{4})|.", re.DOTALL)
 
 
-def neutral(text: str) -> str:
-    """The text as it may stand in a prompt. Ordinary text comes back unchanged."""
+def neutral(text: str, further: tuple[str, ...] = ()) -> str:
+    """The text as it may stand in a prompt. Ordinary text comes back unchanged.
+
+    Args:
+        further: tags that this prompt delimits texts with, besides :data:`TAGS`.
+    """
     text = _INVISIBLE.sub("", text.translate(_CONTROLS))
     read, starts, ends = _read(text)
-    inert = {m.start(): "‹" if m[0] == "<" else "⁅" for mark in (_TAG, _TURN) for m in mark.finditer(read)}
+    inert = {
+        m.start(): "‹" if m[0] == "<" else "⁅" for mark in (_tag(TAGS + further), _TURN) for m in mark.finditer(read)
+    }
     if read.lstrip().startswith(":"):  # the text before it may end with a key
         inert[read.index(":")] = "∶"
     for found in _HEAD.finditer(read):
@@ -56,6 +61,11 @@ def neutral(text: str) -> str:
             parts += [text[at : starts[place]], inert[place]]
             at = ends[place]
     return "".join([*parts, text[at:]])
+
+
+@lru_cache
+def _tag(tags: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"<(?=[ /\\]*(?:{'|'.join(tags)})(?![a-z]))")
 
 
 def _read(text: str) -> tuple[str, Sequence[int], Sequence[int]]:

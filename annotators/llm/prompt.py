@@ -26,6 +26,8 @@ from pydantic import BaseModel, ConfigDict
 from annotators.llm.guard import neutral
 from farm.base.errors import UserError, nearest
 from farm.roles import config
+from farm.tables.turns import Prompt as Turns
+from farm.tables.turns import messages
 
 Task = Literal["pairwise", "rating", "ranking", "critique"]
 Form = Literal["label", "line", "json", "text"]
@@ -33,9 +35,9 @@ FOLDER = Path(__file__).parent / "prompts"
 
 
 class Item(NamedTuple):
-    """What is judged: an instruction with one output, two (a pair) or more."""
+    """What is judged: an instruction, or a conversation, with one output, two (a pair) or more."""
 
-    instruction: str
+    instruction: Turns
     outputs: tuple[str, ...]
 
 
@@ -97,16 +99,24 @@ def _fill(template: str, parts: dict[str, str]) -> str:
     return re.sub(r"\{(items|examples|persona|count)\}", lambda m: parts[m.group(1)], template)
 
 
-def clean(text: str) -> str:
-    """A judged text as it stands in a prompt."""
-    return neutral(text).strip()
+def clean(text: str, instruction: Turns = "") -> str:
+    """A judged text as it stands in a prompt; of a conversation, ``instruction``, no text can pose as a turn."""
+    return neutral(text, () if isinstance(instruction, str) else ("turn",)).strip()
+
+
+def told(instruction: Turns) -> str:
+    """An instruction as it stands in a prompt; of a conversation each turn between tags that say whose it is."""
+    if isinstance(instruction, str):
+        return clean(instruction)
+    turns = [(m["role"], clean(m["content"], instruction)) for m in messages(instruction)]
+    return "\n".join(f'<turn of="{role}">\n{text}\n</turn>' for role, text in turns)
 
 
 def _item(item: Item, attributes: str) -> str:
-    lines = [f"<instruction{attributes}>\n{clean(item.instruction)}\n</instruction{attributes}>"]
+    lines = [f"<instruction{attributes}>\n{told(item.instruction)}\n</instruction{attributes}>"]
     for number, output in enumerate(item.outputs, start=1):
         tag = f"output_{number}{attributes}" if len(item.outputs) > 1 else f"output{attributes}"
-        lines.append(f"<{tag}>\n{clean(output)}\n</{tag}>")
+        lines.append(f"<{tag}>\n{clean(output, item.instruction)}\n</{tag}>")
     return "\n".join(lines)
 
 

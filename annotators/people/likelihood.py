@@ -31,6 +31,7 @@ from farm.base.bounds import Count, Positive, check
 from farm.hardware.device import Device
 from farm.roles.protocols import Features
 from farm.storage.store import Entry, Store, address
+from farm.tables.turns import Prompt
 
 if TYPE_CHECKING:
     from farm.policies.language_model import LanguageModelPolicy
@@ -115,7 +116,7 @@ class LikelihoodFeatures:
     score: Score = "pmi"
     beside: Features | None = None
 
-    def __call__(self, instructions: Sequence[str], outputs: Sequence[str]) -> pd.DataFrame:
+    def __call__(self, instructions: Sequence[Prompt], outputs: Sequence[str]) -> pd.DataFrame:
         nats, tokens = self.likelihood(instructions, outputs)
         if self.score == "pmi":
             score = nats - self.likelihood([""] * len(outputs), outputs)[0]
@@ -140,7 +141,7 @@ class Likelihood:
     device: Device | None = None
 
     def __call__(
-        self, instructions: Sequence[str], outputs: Sequence[str]
+        self, instructions: Sequence[Prompt], outputs: Sequence[str]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """log p(output | instruction) in nats, and the tokens that were read, float64 [n] each.
 
@@ -162,11 +163,11 @@ class Likelihood:
         values = np.array([known[t] for t in texts], dtype=np.float64).reshape(-1, 2)
         return values[:, 0], values[:, 1]
 
-    def _read(self, texts: list[tuple[str, str]]) -> list[tuple[float, int]]:
+    def _read(self, texts: list[tuple[Prompt, str]]) -> list[tuple[float, int]]:
         import torch
 
         policy = _policy(self.model, self.dtype, self.device)
-        whole = policy.encode(*(list(side) for side in zip(*texts, strict=True)))
+        whole = policy.encode([prompt for prompt, _ in texts], [output for _, output in texts])
         cut = [tokens[: self.response_tokens] for tokens in whole.response_tokens]
         samples = replace(whole, response_tokens=cut)
         alone = (samples.select([i]) for i in range(len(texts)))  # so that a score does not depend on the batch

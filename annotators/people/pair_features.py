@@ -12,6 +12,7 @@ from farm.base import rng
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
 from farm.tables.records import PairIds
+from farm.tables.turns import prompts_of
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64] | slice
@@ -38,8 +39,8 @@ class PairFeatures:
         self._first = np.where(ids.swapped, codes[n:], codes[:n])
         self._second = np.where(ids.swapped, codes[:n], codes[n:])
         texts = np.concatenate([_objects(pairs["output_1"]), _objects(pairs["output_2"])])
-        instructions = _objects(pairs["instruction"])
-        table = features(instructions[place % max(n, 1)].tolist(), texts[place].tolist())
+        prompts = prompts_of(pairs)
+        table = features([prompts[row] for row in place % max(n, 1)], texts[place].tolist())
         if len(table) != len(place):
             raise UserError(f"{type(features).__name__} returned {len(table)} rows for {len(place)} texts")
         self._table = table

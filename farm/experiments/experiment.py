@@ -82,6 +82,10 @@ class Experiment(BaseModel):
     """the method that fits a preference model to the training feedback, for methods that say ``shared_preference``"""
     compute: Spec | None = None
     """a class that makes tables itself, in the place of methods; then the world serves only a class that asks for it"""
+    user: Spec | None = None
+    """who replies to a policy, for methods that learn from dialogues; all methods then talk to held-out ones"""
+    turns: int = Field(default=5, ge=1)
+    """the most responses of the policy in a held-out dialogue"""
     methods: dict[str, Spec | None]
     """name in the table -> method; a name alone means the named config"""
     judges: dict[str, Spec] = {"judge": "evaluation"}

@@ -17,9 +17,10 @@ from farm.experiments import trackers
 from farm.experiments.alarms import Alarms
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts
-from farm.roles.protocols import Learning, Method, Policy, Samples
+from farm.roles.protocols import Draws, Learning, Method, Policy, Samples
 from farm.storage.artifacts import Place
 from farm.tables import records
+from farm.tables.turns import Prompt
 
 
 def learn(name: str, method: Method, learning: Learning, place: Place) -> Facts:
@@ -53,11 +54,12 @@ def learn(name: str, method: Method, learning: Learning, place: Place) -> Facts:
 def sample(
     setting: Setting,
     policy: Policy,
-    prompts: list[str],
+    prompts: list[Prompt],
     purpose: str,
     temperature: float,
     shown: str,
     file: Path | None = None,
+    draws: Draws | None = None,
 ) -> Samples:
     """One response to each prompt; ``file`` is where the progress is noted."""
     noted = _ProgressFile(file, len(prompts))
@@ -67,7 +69,9 @@ def sample(
             work.advance(count)
             noted.advance(count)
 
-        return policy.sample(prompts, seed=setting.seed, purpose=purpose, temperature=temperature, progress=advance)
+        return policy.sample(
+            prompts, seed=setting.seed, purpose=purpose, temperature=temperature, progress=advance, draws=draws
+        )
 
 
 def ask(setting: Setting, role: str, pairs: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from farm.experiments.setting import describe
 from farm.roles import config
 from farm.roles.config import ROOM, Preset, Resolved
 from farm.roles.protocols import Aggregator, Annotator, Computation, Evaluator, Method, Reporter, World
+from farm.roles.users import User
 
 ROLES: dict[str, Any] = {
     "world": World,
@@ -26,6 +27,7 @@ ROLES: dict[str, Any] = {
     "reward_model": Method,
     "preference_model": Method,
     "compute": Computation,
+    "user": User,
     "evaluator": Evaluator,
     "aggregator": Aggregator,
     "reporter": Reporter,

@@ -32,8 +32,10 @@ from farm.roles.protocols import (
     Scorer,
     World,
 )
+from farm.roles.users import User
 from farm.storage.artifacts import alone
 from farm.storage.store import Store, address, home
+from farm.tables.turns import Prompt, prompts_of
 
 SFT = "sft"
 """The name among the methods of the SFT policy itself"""
@@ -99,6 +101,12 @@ class Setting:
         assert self.experiment.compute is not None
         return config.build(Computation, self.experiment.compute, self.context, self.origin)
 
+    def user(self) -> User:
+        """Who replies to policies. Raises UserError where the experiment names none."""
+        if self.experiment.user is None:
+            raise UserError(f"{self.origin}: there is no user to talk to; set `user`, for example try_again")
+        return config.build(User, self.experiment.user, self.context, self.origin)
+
     def evaluator(self) -> Evaluator:
         return config.build(Evaluator, self.experiment.evaluator, self.context, self.origin)
 
@@ -117,6 +125,8 @@ class Setting:
             self.annotator(role)
         for role in (SFT, *FITTED):
             self.fitting(role)
+        if self.experiment.user is not None or any("user" in needs for needs in self.needs.values()):
+            self.user()
         self.evaluator()
         self.reporter()
         self._say_what_is_short()
@@ -135,7 +145,7 @@ class Setting:
     def texts(self) -> str:
         """A digest of what the world reads from files, whose names alone would not tell that they have changed: texts,
         and the model's weights where the world tells their ``revision``."""
-        splits = [self.world.instructions(split)["instruction"].tolist() for split in ("train", self.experiment.split)]
+        splits = [prompts_of(self.world.instructions(split)) for split in ("train", self.experiment.split)]
         demonstrations = self.world.demonstrations(self.experiment.sizes.demonstrations)
         outputs = [] if demonstrations is None else demonstrations["output"].tolist()
         return address(splits, outputs, getattr(self.world, "revision", None)).hex()
@@ -162,7 +172,7 @@ class Setting:
     def _gold(self, samples: Samples) -> NDArray[np.float64]:
         return self.utility(samples.prompts, samples.outputs)
 
-    def utility(self, instructions: list[str], outputs: list[str]) -> NDArray[np.float64]:
+    def utility(self, instructions: list[Prompt], outputs: list[str]) -> NDArray[np.float64]:
         """The utility of texts by the world's gold weights, [n]."""
         weights = self.world.features.gold_weights
         terms = self.world.features(instructions, outputs)[list(weights)].to_numpy(np.float64)
@@ -220,6 +230,7 @@ def describe(experiment: Experiment, origin: str) -> dict[str, Any]:
     plain["reward_model"] = e.reward_model and method(e.reward_model)
     plain["preference_model"] = e.preference_model and method(e.preference_model)
     plain["annotator"] = config.described(Annotator, e.annotator, origin)
+    plain["user"] = e.user and config.described(User, e.user, origin)
     plain["judges"] = {role: config.described(Annotator, spec, origin) for role, spec in e.judges.items()}
     plain["compute"] = e.compute and config.described(Computation, e.compute, origin)
     plain["methods"] = {n: method(spec or n) for n, spec in e.methods.items()}

@@ -25,6 +25,7 @@ from torch import distributed as dist
 from farm.base.errors import UserError
 from farm.hardware.device import accelerator
 from farm.roles.protocols import Samples
+from farm.tables.turns import Prompt
 
 Found = TypeVar("Found")
 
@@ -128,10 +129,10 @@ def names_of(metrics: dict[str, float]) -> list[str]:
     return list(dict.fromkeys(name for text in known for name in text.decode().split("\n") if name))
 
 
-def by_prompt(prompts: Sequence[str]) -> NDArray[np.int64]:
+def by_prompt(prompts: Sequence[Prompt]) -> NDArray[np.int64]:
     """The positions of ``prompts`` that this process samples for: all occurrences of a prompt fall to one process, so
     the k-th is the k-th there too."""
-    place: dict[str, int] = {}
+    place: dict[Prompt, int] = {}
     group = np.array([place.setdefault(prompt, len(place)) for prompt in prompts], dtype=np.int64)
     return np.flatnonzero(group % world_size() == rank())
 
@@ -169,7 +170,7 @@ def all_samples(own: Samples, where: NDArray[np.int64], total: int) -> Samples:
         [column[i] for i in order] for column in columns
     )
     return Samples(
-        prompts,
+        [p if isinstance(p, str) else tuple(p) for p in prompts],  # JSON has lists
         outputs,
         [np.asarray(t, np.int32) for t in prompt_tokens],
         [np.asarray(t, np.int32) for t in response_tokens],

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from farm.policies.trees import Lengths, Rows, group_into_trees, same_prompts
 from farm.roles.protocols import Samples
+from farm.tables.turns import Prompt, turns_of
 
 TOKENS = {"cpu": 2048}
 """Padded tokens of a batch by device type: what fits a processor's cache is fastest there."""
@@ -182,13 +183,13 @@ def cheapest_batches(lengths: Lengths, most: int, one_more: int) -> list[NDArray
     return [order[start:end] for end, start in zip(cuts[-2::-1], cuts[:0:-1], strict=True)]
 
 
-def check_lengths(lengths: Sequence[int] | Lengths, context: int | None, prompts: Sequence[str], what: str) -> None:
+def check_lengths(lengths: Sequence[int] | Lengths, context: int | None, prompts: Sequence[Prompt], what: str) -> None:
     """Raise UserError for the first row longer than the model's context."""
     from farm.base.errors import UserError
 
     if context is not None and (np.asarray(lengths) > context).any():
         row = int((np.asarray(lengths) > context).argmax())
         raise UserError(
-            f"row {row} ({prompts[row][:60]!r}): {what} of {lengths[row]} tokens does not fit the model's context "
-            f"of {context} tokens; shorten it or leave it out"
+            f"row {row} ({turns_of(prompts[row])[0][:60]!r}): {what} of {lengths[row]} tokens does not fit the model's "
+            f"context of {context} tokens; shorten it or leave it out"
         )

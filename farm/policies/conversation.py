@@ -1,6 +1,7 @@
-"""How an instruction and its response become tokens, and a response becomes text again.
+"""How a prompt and its response become tokens, and a response becomes text again.
 
-A tokenizer with a chat template has it applied once to the whole conversation; any other gets a plain template.
+A tokenizer with a chat template has it applied once to the whole conversation. Any other gets a plain template, for
+each turn of the user once more; a response in the history ends with the end of sequence, as the policy wrote it.
 The texts of users and models are data: a special token spelt out in one is broken up, so it cannot end a turn.
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from farm.base.errors import UserError
 from farm.roles.protocols import Tokens
+from farm.tables.turns import Prompt, messages, prompt_of, turns_of
 
 INSTRUCTION = "### Instruction:\n{prompt}\n\n### Response:\n"
 """The plain template, for tokenizers without a chat template."""
@@ -37,11 +39,12 @@ class Conversation:
 
     Args:
         tokenizer: a transformers tokenizer.
-        template: a text with ``{prompt}`` in it; given, it is used even where the tokenizer has a chat template.
+        template: a text with ``{prompt}`` in it, for a turn of the user; given, it is used even where the tokenizer has
+            a chat template.
         extra_eos: further tokens (ids or texts) that end a response, beside the tokenizer's own end of sequence.
         generation_eos: end tokens that the model's generation config names; heeded with a chat template only.
-        control: texts, special tokens or not, that a method puts at the start of a prompt to say what it wants; there
-            they stay as they are, and anywhere else they are data.
+        control: texts, special tokens or not, of which a method puts one or more at the start of a prompt to say what
+            it wants; there they stay as they are, and anywhere else they are data.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Conversation:
         control: Sequence[str] = (),
     ) -> None:
         self.tokenizer = tokenizer
-        self.control = tuple(control)
+        self.control = tuple(sorted(filter(None, control), key=len, reverse=True))
         self.chat = template is None and bool(getattr(tokenizer, "chat_template", None))
         self.template = INSTRUCTION if template is None else template
         if "{prompt}" not in self.template:
@@ -69,7 +72,7 @@ class Conversation:
         default = tokenizer("a").input_ids
         bos = tokenizer.bos_token_id
         self._bos = bos if bos is not None and bos != self.eos and default[:1] == [bos] else None
-        self._known: dict[str, Tokens] = {}
+        self._known: dict[Prompt, Tokens] = {}
 
     def _id(self, token: int | str) -> int:
         if isinstance(token, int):
@@ -79,7 +82,7 @@ class Conversation:
             raise ValueError(f"the tokenizer does not know the token {token!r}")
         return int(found)
 
-    def prompts(self, prompts: Sequence[str]) -> list[Tokens]:
+    def prompts(self, prompts: Sequence[Prompt]) -> list[Tokens]:
         """The tokens before the response, for each prompt; the same prompt always gives the same array."""
         new = [p for p in dict.fromkeys(prompts) if p not in self._known]
         if new:
@@ -96,7 +99,7 @@ class Conversation:
                 self._known[prompt] = array
         return [self._known[p] for p in prompts]
 
-    def responses(self, prompts: Sequence[str], outputs: Sequence[str]) -> list[Tokens]:
+    def responses(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> list[Tokens]:
         """The tokens of given outputs, each with exactly one end token, its last."""
         texts = [self._after(p, o) for p, o in zip(prompts, outputs, strict=True)]
         out = []
@@ -113,17 +116,23 @@ class Conversation:
         decoded = self.tokenizer.batch_decode(lists, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return [text.strip() for text in decoded]
 
-    def _before(self, prompt: str) -> str:
-        if not self.chat:
-            return self.template.replace("{prompt}", self._asked(prompt))
-        return self._render([{"role": "user", "content": self._asked(prompt)}], add_generation_prompt=True)
+    def _before(self, prompt: Prompt) -> str:
+        told = self._told(prompt)
+        if self.chat:
+            return self._render(messages(told), add_generation_prompt=True)
+        first, *history = turns_of(told)
+        text = self.template.replace("{prompt}", first)
+        again = self.template.removeprefix(self.tokenizer.bos_token or "")  # a sequence begins once
+        for response, reply in zip(history[::2], history[1::2], strict=True):
+            text += response + self.tokenizer.eos_token + again.replace("{prompt}", reply)
+        return text
 
-    def _after(self, prompt: str, output: str) -> str:
+    def _after(self, prompt: Prompt, output: str) -> str:
         """What follows the prompt in the rendered conversation; the bare output if the template changes the prompt."""
         output = as_data(output, self._special)
         if not self.chat:
             return output
-        turns = [{"role": "user", "content": self._asked(prompt)}, {"role": "assistant", "content": output}]
+        turns = [*messages(self._told(prompt)), {"role": "assistant", "content": output}]
         whole, before = self._render(turns, add_generation_prompt=False), self._before(prompt)
         return whole[len(before) :] if whole.startswith(before) else output
 
@@ -136,6 +145,11 @@ class Conversation:
         # The templates spell out their special tokens, a beginning of sequence among them: add none.
         return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False).input_ids] if texts else []
 
-    def _asked(self, prompt: str) -> str:
-        control = next((text for text in self.control if prompt.startswith(text)), "")
-        return control + as_data(prompt[len(control) :], self._special)
+    def _told(self, prompt: Prompt) -> Prompt:
+        """The prompt with its texts as data, but for the control texts at its start."""
+        first, *rest = turns_of(prompt)
+        start = 0
+        while control := next((text for text in self.control if first.startswith(text, start)), ""):
+            start += len(control)
+        told = [first[:start] + as_data(first[start:], self._special)]
+        return prompt_of(told + [as_data(text, self._special) for text in rest])

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from farm.base import rng
 from farm.engines.auto import Auto
 from farm.engines.llama import LlamaDecoder, is_plain_llama
 from farm.engines.sampling import NEVER, Decoder, TransformersDecoder
@@ -29,7 +28,8 @@ from farm.policies.conversation import Conversation
 from farm.policies.likelihoods import chosen
 from farm.policies.scorer import Head, LanguageModelScorer
 from farm.policies.tabular import occurrences
-from farm.roles.protocols import Request, Samples, SamplingEngine
+from farm.roles.protocols import Draws, Request, Samples, SamplingEngine
+from farm.tables.turns import Prompt, prompt_ids
 
 
 class LanguageModelPolicy:
@@ -117,13 +117,14 @@ class LanguageModelPolicy:
 
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         *,
         seed: int,
         purpose: str,
         temperature: float = 1.0,
         max_new_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
+        draws: Draws | None = None,
     ) -> Samples:
         """As :meth:`farm.roles.protocols.Policy.sample`. Temperature 0 is greedy, with log-probabilities 0.
 
@@ -141,8 +142,8 @@ class LanguageModelPolicy:
             limits = np.minimum(limits, self.body.context - lengths)
         request = Request(
             prompts=tokens,
-            prompt_ids=rng.text_ids(prompts),
-            occurrences=occurrences(prompts),
+            prompt_ids=prompt_ids(prompts),
+            occurrences=occurrences(prompts) if draws is None else np.asarray(draws, dtype=np.uint64),
             limits=limits,
             ends=self.conversation.ends,
             forbidden=tuple(self.settings["forbidden_tokens"]),
@@ -205,7 +206,7 @@ class LanguageModelPolicy:
             logits = logits.index_fill(1, self.forbidden, NEVER)
         return logits if temperature == 1 else logits / temperature
 
-    def encode(self, prompts: Sequence[str], outputs: Sequence[str]) -> Samples:
+    def encode(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> Samples:
         """As :meth:`farm.roles.protocols.Policy.encode`; an empty output is the end of sequence alone."""
         return Samples(
             prompts=list(prompts),

@@ -44,6 +44,7 @@ from farm.roles.protocols import (
     SamplingEngine,
     World,
 )
+from farm.roles.users import User
 
 Spec = str | dict[str, Any]
 Role = TypeVar("Role")
@@ -61,6 +62,7 @@ ROOM: dict[Any, str] = {
     SamplingEngine: "engines",
     Measure: "measures",
     Computation: "computations",
+    User: "users",
 }
 """The folder of named configs of each role."""
 

@@ -20,12 +20,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.tables import turns
+from farm.tables.turns import Prompt
+
 if TYPE_CHECKING:
     import torch
 
+    from farm.roles.users import User
     from farm.storage.store import Store
 
 Tokens = NDArray[np.int32]
+Draws = Sequence[int] | NDArray[np.uint64]
+"""numbers of draws, 0 or more, one a row"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Samples:
     for text that no policy sampled they are zeros.
     """
 
-    prompts: list[str]
+    prompts: list[Prompt]
     outputs: list[str]
     prompt_tokens: list[Tokens]
     response_tokens: list[Tokens]
@@ -62,7 +68,7 @@ class Samples:
         """An output table (one row a response) that :meth:`from_frame` reads back without loss."""
         return pd.DataFrame(
             {
-                "instruction": self.prompts,
+                **turns.columns(self.prompts),
                 "output": self.outputs,
                 "generator": generator,
                 "finish_reason": self.finish_reason,
@@ -76,7 +82,7 @@ class Samples:
     def from_frame(cls, table: pd.DataFrame, suffix: str = "") -> Samples:
         """The responses of an output table; ``suffix`` selects one side of a pair table ("_1" or "_2")."""
         return cls(
-            prompts=table["instruction"].tolist(),
+            prompts=turns.prompts_of(table),
             outputs=table["output" + suffix].tolist(),
             prompt_tokens=[np.asarray(t, np.int32) for t in table["prompt_tokens"]],
             response_tokens=[np.asarray(t, np.int32) for t in table["response_tokens" + suffix]],
@@ -110,17 +116,19 @@ class Policy(Protocol):
 
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         *,
         seed: int,
         purpose: str,
         temperature: float = 1.0,
         max_new_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
+        draws: Draws | None = None,
     ) -> Samples:
         """One response to each prompt. Repeat a prompt for several: the k-th occurrence of a prompt in the call draws
-        with the key (seed, purpose, prompt, k), so neither order nor batch size changes a draw. ``max_new_tokens``
-        defaults to the policy's own limit; ``progress`` is called with the number of responses finished since."""
+        with the key (seed, purpose, prompt, k), so neither order nor batch size changes a draw. ``draws`` gives each
+        row's k instead: rows of episodes keep their draw when the rows around them change. ``max_new_tokens`` defaults
+        to the policy's own limit; ``progress`` is called with the number of responses finished since."""
 
     def log_probabilities(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """Token log-probabilities of given responses, float32 [B, T] with gradient, and their mask, bool [B, T];
@@ -129,7 +137,7 @@ class Policy(Protocol):
     def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of every token at every response place, float32 [B, T, V], and the mask [B, T]."""
 
-    def encode(self, prompts: Sequence[str], outputs: Sequence[str]) -> Samples:
+    def encode(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> Samples:
         """Given texts as responses that end themselves: tokenised once, end of sequence appended."""
 
     def scorer(self, seed: int) -> Scorer:
@@ -246,9 +254,10 @@ class Annotator(Protocol):
 class Features(Protocol):
     """What a programmatic annotator sees in a text: named numbers computed from instruction and output alone."""
 
-    def __call__(self, instructions: Sequence[str], outputs: Sequence[str]) -> pd.DataFrame:
-        """One row a text. The columns named in ``gold_weights`` are the terms of the utility (already concave where
-        too much of a thing hurts); ``length`` (words) and ``lists`` (0 or 1) serve the biases."""
+    def __call__(self, instructions: Sequence[Prompt], outputs: Sequence[str]) -> pd.DataFrame:
+        """One row a text; an instruction may be a conversation. The columns named in ``gold_weights`` are the terms of
+        the utility (already concave where too much of a thing hurts); ``length`` (words) and ``lists`` (0 or 1) serve
+        the biases."""
 
     @property
     def gold_weights(self) -> dict[str, float]:
@@ -299,6 +308,8 @@ class Learning:
     """the annotator of the training feedback, for methods that ask for feedback while they learn"""
     reward_model: Scorer | None = None
     preference_model: PreferenceModel | None = None
+    user: User | None = None
+    """who replies to the policy, for methods that learn from dialogues"""
     gold: Callable[[Samples], NDArray[np.float64]] | None = None
     """the gold utility where it is known, for the learning curve only: never a training signal"""
     log: Callable[[dict[str, float]], None] = field(default=lambda metrics: None)
@@ -319,7 +330,8 @@ class Method(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it learns from: of "demonstrations", "preferences", "annotator", "reward_model", "preference_model"."""
+        """What it learns from: of "demonstrations", "preferences", "annotator", "reward_model", "preference_model",
+        "user"."""
 
 
 @dataclass(frozen=True)
@@ -333,6 +345,8 @@ class Comparison:
     baseline: str
     """generator of the outputs that all methods are judged against (draws of the SFT policy that no method shares)"""
     seed: int
+    dialogues: pd.DataFrame | None = None
+    """the episodes of all methods with the held-out users, a row a turn (farm.roles.users), where there are any"""
 
 
 @runtime_checkable

@@ -2,8 +2,9 @@
 
 The columns are AlpacaEval's (``instruction, output, generator``; ``output_1, output_2, generator_1, generator_2,
 annotator, preference``) and TRL's (``prompt, chosen, rejected``; ``prompt, completion, label``; plain or
-conversational). AlpacaEval's dialects of a preference: 1 and 2 are verdicts, any number between is a soft one, 1.5 and
-the older 0 are ties, null (and -1, its mark of a failed call) is missing.
+conversational). A prompt that is a conversation has its further turns in ``turns`` (farm.tables.turns). AlpacaEval's
+dialects of a preference: 1 and 2 are verdicts, any number between is a soft one, 1.5 and the older 0 are ties, null
+(and -1, its mark of a failed call) is missing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from farm.base.errors import UserError, nearest, shown
+from farm.tables import turns
 from farm.tables.table_files import SUFFIXES, check_table, is_missing, read_table, write_table
+from farm.tables.turns import Prompt
 
 __all__ = ["SUFFIXES", "check_table", "read_table", "write_table"]
 
@@ -73,19 +76,26 @@ def merge_input(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_instructions(path: str | Path) -> pd.DataFrame:
-    """Rows with ``instruction``; Alpaca's ``input`` is merged into it."""
-    table = read_table(path)
-    require(table, ["instruction"], path)
+    """The instructions of a file, as :func:`as_instructions`."""
+    return as_instructions(read_table(path), path)
+
+
+def as_instructions(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame:
+    """Rows with ``instruction`` and, where there are conversations, ``turns``; ``messages`` are read as both, and
+    Alpaca's ``input`` is merged into the instruction."""
+    table = turns.checked(table, origin)
+    require(table, ["instruction"], origin)
     return merge_input(table)
 
 
 def read_outputs(path: str | Path) -> pd.DataFrame:
-    """Model outputs: ``instruction, output`` and, if there, ``generator`` (else the file's name)."""
+    """Model outputs: ``instruction, output`` and, if there, ``turns`` and ``generator`` (else the file's name)."""
     return as_outputs(read_table(path), path, Path(path).stem)
 
 
 def as_outputs(table: pd.DataFrame, origin: str | Path, generator: str) -> pd.DataFrame:
     """A table of model outputs with ``generator``, this one where it does not say."""
+    table = turns.checked(table, origin)
     require(table, ["instruction", "output"], origin)
     if "generator" not in table.columns:
         table["generator"] = generator
@@ -94,7 +104,7 @@ def as_outputs(table: pd.DataFrame, origin: str | Path, generator: str) -> pd.Da
 
 def read_pairs(path: str | Path) -> pd.DataFrame:
     """Pairs to annotate: ``instruction, output_1, output_2``; missing generators become empty."""
-    table = merge_input(read_table(path))
+    table = merge_input(turns.checked(read_table(path), path))
     require(table, ["instruction", "output_1", "output_2"], path)
     for column in ("generator_1", "generator_2"):
         if column not in table.columns:
@@ -137,7 +147,7 @@ def as_annotations(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame:
 
     ``status`` is added where there is none: "ok", or "unparseable" for a missing preference.
     """
-    table = merge_input(table)
+    table = merge_input(turns.checked(table, origin))
     if "preference" not in table.columns:
         raise UserError(f"{origin}: the field `preference` is missing; {nearest('preference', table.columns)}")
     if "instruction" not in table.columns and "instruction_id" not in table.columns:
@@ -163,9 +173,9 @@ def chosen_and_rejected(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame
 
     Cells are texts, or conversations whose last turn is the answer; without ``prompt`` it is what both begin with.
     """
-    answers = {column: texts_of(table[column], column, origin, last=True) for column in ("chosen", "rejected")}
+    answers = {column: texts_of(table[column], column, origin) for column in ("chosen", "rejected")}
     if "prompt" in table.columns:
-        prompts = texts_of(table["prompt"], "prompt", origin)
+        prompts = prompts_from(table["prompt"], "prompt", origin)
     else:
         begun = {
             column: [_begun(v, origin, row, column) for row, v in enumerate(table[column], 1)] for column in answers
@@ -173,61 +183,76 @@ def chosen_and_rejected(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame
         for row, (one, other) in enumerate(zip(begun["chosen"], begun["rejected"], strict=True), start=1):
             if one != other:
                 raise UserError(f"{origin}: row {row}: `chosen` and `rejected` answer different conversations")
-        prompts = texts_of(begun["chosen"], "chosen", origin)
+        prompts = begun["chosen"]
     out = table.drop(columns=["prompt", "chosen", "rejected"], errors="ignore")
-    out = out.assign(instruction=prompts, output_1=answers["chosen"], output_2=answers["rejected"])
+    out = out.assign(**turns.columns(prompts), output_1=answers["chosen"], output_2=answers["rejected"])
     missing = {"generator_1": "", "generator_2": "", "annotator": Path(origin).stem}
     out = out.assign(**{c: v for c, v in missing.items() if c not in out.columns})
     return out.assign(preference=1.0, status="ok")
 
 
-def texts_of(values: Sequence[object] | pd.Series, column: str, origin: str | Path, last: bool = False) -> list[str]:
-    """Cells as texts: they are texts, or lists of role/content turns, of which all or the ``last`` count.
+def prompts_from(values: Sequence[object] | pd.Series, column: str, origin: str | Path) -> list[Prompt]:
+    """Prompts from texts and lists of role/content turns. Raises UserError naming row and column."""
+    return [turns.from_messages(value, f"{origin}: row {row}: `{column}`") for row, value in enumerate(values, start=1)]
+
+
+def texts_of(values: Sequence[object] | pd.Series, column: str, origin: str | Path) -> list[str]:
+    """Answers as texts: they are texts, or lists of role/content turns, of which the last counts.
 
     Raises:
         UserError: naming row and column, for anything else.
     """
-    return [_text(value, origin, row, column, last) for row, value in enumerate(values, start=1)]
-
-
-def _text(value: object, origin: str | Path, row: int, column: str, last: bool) -> str:
-    if isinstance(value, str):
-        return value
-    turns = _turns(value, origin, row, column)
-    return "\n\n".join(turn["content"] for turn in (turns[-1:] if last else turns))
+    return [
+        value if isinstance(value, str) else _turns(value, origin, row, column)[-1]["content"]
+        for row, value in enumerate(values, start=1)
+    ]
 
 
 def _turns(value: object, origin: str | Path, row: int, column: str) -> list[dict[str, str]]:
-    turns = value.tolist() if isinstance(value, np.ndarray) else value
+    found = value.tolist() if isinstance(value, np.ndarray) else value
     if (
-        isinstance(turns, list)
-        and turns
-        and all(isinstance(t, dict) and isinstance(t.get("content"), str) for t in turns)
+        isinstance(found, list)
+        and found
+        and all(isinstance(t, dict) and isinstance(t.get("content"), str) for t in found)
     ):
-        return turns
+        return found
     raise UserError(f"{origin}: row {row}: `{column}` is neither a text nor a list of role/content turns")
 
 
-def _begun(value: object, origin: str | Path, row: int, column: str) -> list[dict[str, str]]:
+def _begun(value: object, origin: str | Path, row: int, column: str) -> Prompt:
     """A conversation without its answer."""
-    turns = [] if isinstance(value, str) else _turns(value, origin, row, column)
-    if len(turns) < 2:
+    found = [] if isinstance(value, str) else _turns(value, origin, row, column)
+    if len(found) < 2:
         raise UserError(f"{origin}: row {row}: `{column}` has an answer and no question; give a field `prompt`")
-    return turns[:-1]
+    return turns.from_messages(found[:-1], f"{origin}: row {row}: `{column}`")
 
 
 def as_chosen_and_rejected(annotations: pd.DataFrame) -> pd.DataFrame:
-    """Verdicts as TRL's ``prompt, chosen, rejected``, without ties and missing ones."""
-    decided = annotations[annotations["preference"].notna() & (annotations["preference"] != 1.5)]
-    first = decided["preference"].to_numpy() < 1.5
-    chosen = np.where(first, decided["output_1"], decided["output_2"])
-    rejected = np.where(first, decided["output_2"], decided["output_1"])
-    return pd.DataFrame({"prompt": decided["instruction"].to_numpy(), "chosen": chosen, "rejected": rejected})
+    """Verdicts as TRL's ``prompt, chosen, rejected``, without ties and missing ones.
+
+    Raises:
+        UserError: for conversations, which the plain form has no place for.
+    """
+    if "turns" in annotations.columns:
+        raise UserError(
+            "prompts of several turns have no place in plain `prompt, chosen, rejected`: take conversational"
+        )
+    return _decided(annotations)
 
 
 def as_conversations(annotations: pd.DataFrame) -> pd.DataFrame:
     """The same as lists of turns."""
-    table = as_chosen_and_rejected(annotations)
-    for column, role in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):
-        table[column] = [[{"role": role, "content": x}] for x in table[column]]
+    table = _decided(annotations)
+    table["prompt"] = [turns.messages(prompt) for prompt in table["prompt"]]
+    for column in ("chosen", "rejected"):
+        table[column] = [[{"role": "assistant", "content": x}] for x in table[column]]
     return table
+
+
+def _decided(annotations: pd.DataFrame) -> pd.DataFrame:
+    decided = annotations[annotations["preference"].notna() & (annotations["preference"] != 1.5)]
+    first = decided["preference"].to_numpy() < 1.5
+    chosen = np.where(first, decided["output_1"], decided["output_2"])
+    rejected = np.where(first, decided["output_2"], decided["output_1"])
+    prompts = pd.Series(turns.prompts_of(decided), dtype=object)
+    return pd.DataFrame({"prompt": prompts, "chosen": chosen, "rejected": rejected})

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm.base import rng
+from farm.tables import turns
 
 Status = Literal["ok", "unparseable", "refused", "error", "unobserved"]
 """What became of one request for feedback. Only ``ok`` rows carry a preference; the others are counted and reported."""
@@ -139,7 +140,7 @@ class PairIds:
     """
 
     def __init__(self, pairs: pd.DataFrame) -> None:
-        self.instruction = rng.text_ids(pairs["instruction"])
+        self.instruction = turns.row_ids(pairs)
         self.first = rng.text_ids(pairs["output_1"])
         self.second = rng.text_ids(pairs["output_2"])
         self.pair = rng.combine(self.instruction, rng.unordered(self.first, self.second))

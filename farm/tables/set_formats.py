@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base.errors import UserError, shown
-from farm.tables import formats
+from farm.tables import formats, turns
 from farm.tables.table_files import is_missing
 
 ASPECT = "aspect_"
@@ -89,8 +89,9 @@ def _write_annotations(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_labels(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    table = table.rename(columns={"prompt": "instruction", "completion": "output"})
-    table = table.assign(**{c: formats.texts_of(table[c], c, origin) for c in ("instruction", "output")})
+    prompts = formats.prompts_from(table["prompt"], "prompt", origin)
+    answers = formats.texts_of(table["completion"], "completion", origin)
+    table = table.drop(columns=["prompt", "completion"]).assign(**turns.columns(prompts), output=answers)
     for row, value in enumerate(table["label"]):
         if not isinstance(value, (bool, np.bool_)) and value not in (0, 1):
             raise UserError(f"{origin}: row {row + 1}: `label` is {shown(value)}, not true or false")
@@ -103,7 +104,11 @@ def _read_labels(table: pd.DataFrame, origin: str) -> pd.DataFrame:
 def _write_labels(table: pd.DataFrame) -> pd.DataFrame:
     said = table[table["liked"].notna()]
     label = said["liked"].astype(bool)
-    return pd.DataFrame({"prompt": said["instruction"], "completion": said["output"], "label": label})
+    if "turns" not in said:
+        return pd.DataFrame({"prompt": said["instruction"], "completion": said["output"], "label": label})
+    prompts = pd.Series([turns.messages(prompt) for prompt in turns.prompts_of(said)], index=said.index)
+    answers = said["output"].map(lambda text: [{"role": "assistant", "content": text}])
+    return pd.DataFrame({"prompt": prompts, "completion": answers, "label": label})
 
 
 def _read_ratings(table: pd.DataFrame, origin: str) -> pd.DataFrame:

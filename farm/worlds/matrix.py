@@ -18,6 +18,7 @@ from farm.base.bounds import Count, Share
 from farm.hardware.device import Device
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
+from farm.tables.turns import Prompt
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +36,7 @@ class TableFeatures:
     def gold_weights(self) -> dict[str, float]:
         return {"utility": 1.0} if self._known else {}
 
-    def __call__(self, instructions: Sequence[str], outputs: Sequence[str]) -> pd.DataFrame:  # noqa: ARG002
+    def __call__(self, instructions: Sequence[Prompt], outputs: Sequence[str]) -> pd.DataFrame:  # noqa: ARG002
         table = {
             "utility": [self._utility[output] for output in outputs],
             "length": [len(output.split()) for output in outputs],

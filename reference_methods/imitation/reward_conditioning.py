@@ -20,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.tables.turns import prefixed
 from reference_methods.imitation.sft import SFT
 from reference_methods.parts.conditioning import ConditionedPolicy, controllable, with_prompts
 from reference_methods.parts.preferences import Preferences
@@ -46,7 +47,7 @@ class RewardConditioning(SFT):
         sides = Samples.concatenate([pairs.first, pairs.second])
         preferred = np.concatenate([pairs.p_first, 1 - pairs.p_first]).astype(np.float64)
         samples = Samples.concatenate(
-            [with_prompts(policy, sides, [text + prompt for prompt in sides.prompts]) for text in (self.good, self.bad)]
+            [with_prompts(policy, sides, [prefixed(text, p) for p in sides.prompts]) for text in (self.good, self.bad)]
         )
         weights = np.concatenate([preferred, 1 - preferred])
         used = np.flatnonzero(weights > 0)

@@ -24,6 +24,7 @@ from farm.base import rng
 from farm.base.bounds import Count, NotNegative
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.tables.turns import prompt_ids
 from reference_methods.parts.aggregation import Aggregation
 from reference_methods.parts.batches import Batch, TrainingRows
 from reference_methods.parts.preferences import samples_of
@@ -60,7 +61,7 @@ class SFT(Offline):
         weights: NDArray[np.float64] | None = None,
     ) -> None:
         """Raise the likelihood of ``samples`` under ``policy``, which is changed in place."""
-        ids = rng.combine(rng.text_ids(samples.prompts), rng.text_ids(samples.outputs))
+        ids = rng.combine(prompt_ids(samples.prompts), rng.text_ids(samples.outputs))
         with Trainer(self, learning, purpose, [(policy, self.learning_rate)]) as trainer:
             for batch in trainer.batches(replace(TrainingRows.of(samples), ids=ids, weights=weights)):
                 trainer.update(batch, partial(self.loss, policy, samples))

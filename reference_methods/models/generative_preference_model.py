@@ -24,6 +24,7 @@ from torch import Tensor
 from farm.base import rng
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.tables.turns import prompt_ids, transcript
 from reference_methods.parts.batches import log_likelihoods
 from reference_methods.parts.games.models import PreferenceFit
 
@@ -75,7 +76,7 @@ class Judge:
     def logits(self, first: Samples, second: Samples) -> Tensor:
         """Log-odds of first over second, [B]."""
         if self.fitting:
-            ids = rng.combine(rng.text_ids(first.prompts), rng.text_ids(first.outputs), rng.text_ids(second.outputs))
+            ids = rng.combine(prompt_ids(first.prompts), rng.text_ids(first.outputs), rng.text_ids(second.outputs))
             swap = rng.uniform(self.seed, "order of the question", ids) < 0.5
             shown = self._odds(_where(swap, second, first), _where(swap, first, second))
             return torch.where(torch.from_numpy(swap).to(shown.device), -shown, shown)
@@ -90,8 +91,8 @@ class Judge:
     def _odds(self, first: Samples, second: Samples) -> Tensor:
         """log pi(first verdict) - log pi(second verdict), [B]; all questions with both answers in one pass."""
         asked = [
-            _fill(self.question, instruction, a, b)
-            for instruction, a, b in zip(first.prompts, first.outputs, second.outputs, strict=True)
+            _fill(self.question, transcript(prompt), a, b)
+            for prompt, a, b in zip(first.prompts, first.outputs, second.outputs, strict=True)
         ]
         answers = [verdict for verdict in self.verdicts for _ in asked]
         found = log_likelihoods(self.policy, self.policy.encode(asked * 2, answers))

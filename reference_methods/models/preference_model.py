@@ -87,8 +87,8 @@ class PairwiseTable:
         self.table = torch.nn.Parameter(torch.zeros(prompts, responses, responses, dtype=policy.logits.dtype))
 
     def logits(self, first: Samples, second: Samples) -> Tensor:
-        states, rows = self.policy.rows.where(first)
-        _, columns = self.policy.rows.where(second)
+        states, rows = (place[:, 0] for place in self.policy.rows.where(first))
+        columns = self.policy.rows.where(second)[1][:, 0]
         return self.table[states, rows, columns] - self.table[states, columns, rows]
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:

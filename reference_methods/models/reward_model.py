@@ -31,6 +31,7 @@ from torch import Tensor
 from farm.base.bounds import Count, ErrorRate, Natural, NotNegative, Share
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Scorer
+from farm.tables.turns import prompts_of
 from reference_methods.parts.batches import Batch, in_parts, prompt_stream, sampled, tokens_at_once
 from reference_methods.parts.checkpoints import log_once
 from reference_methods.parts.losses import bradley_terry, rao_kupper
@@ -107,7 +108,7 @@ class RewardModel(Offline):
                 "reward_model: standardising the scores needs prompts: give some or set `calibration_samples: 0`"
             )
         purpose = "reward_model/calibration"
-        instructions = learning.prompts["instruction"].tolist()
+        instructions = prompts_of(learning.prompts)
         (prompts,) = prompt_stream(instructions, self.calibration_samples, 1, learning.seed, purpose)
         samples = sampled(learning.policy, prompts, seed=learning.seed, purpose=purpose)
         tokens = tokens_at_once(self.micro_batch_tokens, scorer, training=False)

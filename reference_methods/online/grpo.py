@@ -32,6 +32,7 @@ from torch import Tensor
 
 from farm.base.bounds import Count, Natural, NotNegative, Several
 from farm.roles.protocols import Learning, Policy
+from farm.tables.turns import prompts_of
 from reference_methods.parts import kl
 from reference_methods.parts.advantages import group_relative, same_in_group
 from reference_methods.parts.aggregation import Aggregation
@@ -80,7 +81,7 @@ class GRPO(Online):
             raise ValueError(f"kl_place is loss or reward, not {self.kl_place!r}")
 
     def train(self, learning: Learning) -> Policy:
-        policy, instructions = self.start(learning), learning.prompts["instruction"].tolist()
+        policy, instructions = self.start(learning), prompts_of(learning.prompts)
         networks = [(policy, self.learning_rate)]
         with OnlineTrainer(self, learning, "grpo", networks, at_start=RATIO_IS_ONE) as trainer:
             for rollout in trainer.rollouts(policy):

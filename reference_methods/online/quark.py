@@ -29,6 +29,7 @@ from torch import Tensor
 from farm.base import rng
 from farm.base.bounds import Count, NotNegative, Several
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.tables.turns import prefixed
 from reference_methods.parts import kl
 from reference_methods.parts.batches import Batch, TrainingRows
 from reference_methods.parts.checkpoints import packed, unpacked
@@ -132,7 +133,7 @@ class Pool:
         """Every response under the text of its quantile among all."""
         samples = self.samples
         quantile = quantile_of(np.concatenate(self.scores), len(self.texts))
-        asked = [self.texts[q] + p for q, p in zip(quantile, samples.prompts, strict=True)]
+        asked = [prefixed(self.texts[q], p) for q, p in zip(quantile, samples.prompts, strict=True)]
         return with_prompts(policy, samples, asked)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from torch import Tensor
 from farm.base import rng
 from farm.base.bounds import Count, NotNegative
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.tables.turns import prompt_ids
 from reference_methods.parts.batches import Batch, TrainingRows, index, log_likelihoods, total_lengths
 from reference_methods.parts.losses import prospect
 from reference_methods.parts.preferences import Preferences
@@ -93,7 +94,7 @@ def mismatched(pairs: Preferences, seed: int) -> Samples:
     """
     ids = rng.combine(pairs.ids, rng.text_ids(pairs.first.outputs))  # the two orders of a pair differ
     order = rng.permutation(ids, seed, "kto/others")
-    prompts = rng.text_ids(pairs.first.prompts)[order]
+    prompts = prompt_ids(pairs.first.prompts)[order]
     _, first, prompt, counts = np.unique(prompts, return_index=True, return_inverse=True, return_counts=True)
     order = order[np.argsort(first[prompt], kind="stable")]  # the pairs of a prompt together
     longest = int(counts.max())  # as many pairs further on stands another prompt

@@ -21,7 +21,8 @@ from farm.base.rng import Ids
 from farm.hardware import memory, processes
 from farm.policies.batches import onto
 from farm.policies.trees import same_prompts
-from farm.roles.protocols import Policy, Samples
+from farm.roles.protocols import Draws, Policy, Samples
+from farm.tables.turns import Prompt, prompt_ids
 from reference_methods.parts.aggregation import Aggregation, Totals, aggregate
 from reference_methods.parts.precision import inner
 
@@ -178,30 +179,33 @@ def _by_prompt(rows: Rows, lengths: Lengths, tokens: int, prompts: Rows) -> list
     return parts
 
 
-def prompt_stream(prompts: Sequence[str], size: int, steps: int, seed: int, purpose: str) -> Iterator[list[str]]:
+def prompt_stream(prompts: Sequence[Prompt], size: int, steps: int, seed: int, purpose: str) -> Iterator[list[Prompt]]:
     """``steps`` batches of ``size`` prompts: all prompts in a keyed order, then all again in another, and so on."""
-    ids = rng.text_ids(prompts)
+    ids = prompt_ids(prompts)
     passes = np.arange(-(-size * steps // len(prompts)), dtype=np.uint64)
     order = np.argsort(rng.bits(seed, f"{purpose}/prompts", passes[:, None], ids[None]), axis=1, kind="stable").ravel()
     for step in range(steps):
         yield [prompts[i] for i in order[step * size : (step + 1) * size]]
 
 
-def further_prompts(prompts: Sequence[str], number: int, asked: Collection[str], seed: int, purpose: str) -> list[str]:
+def further_prompts(
+    prompts: Sequence[Prompt], number: int, asked: Collection[Prompt], seed: int, purpose: str
+) -> list[Prompt]:
     """``number`` prompts in a keyed order, those that were not asked first."""
-    asked, keys = set(asked), rng.bits(seed, purpose, rng.text_ids(prompts))
+    asked, keys = set(asked), rng.bits(seed, purpose, prompt_ids(prompts))
     order = np.lexsort((keys, np.array([prompt in asked for prompt in prompts])))
     return [prompts[i] for i in order[np.arange(number) % len(order)].tolist()]
 
 
 def sampled(
     policy: Policy,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     seed: int,
     purpose: str,
     temperature: float = 1.0,
     max_new_tokens: int | None = None,
+    draws: Draws | None = None,
 ) -> Samples:
     """What ``policy`` answers to these prompts: of the processes that train each samples a share, and all have all."""
     mine = processes.by_prompt(prompts)
@@ -212,6 +216,7 @@ def sampled(
             purpose=purpose,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
+            draws=None if draws is None else [int(draws[i]) for i in mine],
         )
     )
     return processes.all_samples(samples, mine, len(prompts))

@@ -101,6 +101,7 @@ def unpacked(tensors: dict[str, Tensor]) -> Samples:
         cuts = tensors[f"{name}_lengths"].numpy().cumsum()[:-1]
         return [row.copy() for row in np.split(tensors[name].numpy(), cuts)] if prompts else []
 
+    prompts = [prompt if isinstance(prompt, str) else tuple(prompt) for prompt in prompts]  # JSON has lists
     return Samples(prompts, outputs, rows("prompt"), rows("response"), rows("log_probabilities"), reasons)
 
 

@@ -16,7 +16,8 @@ from typing import cast
 import torch
 
 from farm.policies import load, read_descriptor, write_descriptor
-from farm.roles.protocols import Policy, Samples, Scorer
+from farm.roles.protocols import Draws, Policy, Samples, Scorer
+from farm.tables.turns import Prompt, prefixed
 
 
 class ConditionedPolicy:
@@ -27,21 +28,23 @@ class ConditionedPolicy:
 
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         *,
         seed: int,
         purpose: str,
         temperature: float = 1.0,
         max_new_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
+        draws: Draws | None = None,
     ) -> Samples:
         samples = self.policy.sample(
-            [self.control + prompt for prompt in prompts],
+            [prefixed(self.control, prompt) for prompt in prompts],
             seed=seed,
             purpose=purpose,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
             progress=progress,
+            draws=draws,
         )
         return with_prompts(self.policy, samples, list(prompts))
 
@@ -52,9 +55,9 @@ class ConditionedPolicy:
         return self.policy.distributions(self._controlled(samples), temperature)
 
     def _controlled(self, samples: Samples) -> Samples:
-        return with_prompts(self.policy, samples, [self.control + prompt for prompt in samples.prompts])
+        return with_prompts(self.policy, samples, [prefixed(self.control, prompt) for prompt in samples.prompts])
 
-    def encode(self, prompts: Sequence[str], outputs: Sequence[str]) -> Samples:
+    def encode(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> Samples:
         return self.policy.encode(prompts, outputs)
 
     def scorer(self, seed: int) -> Scorer:
@@ -81,7 +84,7 @@ def controllable(policy: Policy, controls: Sequence[str]) -> Policy:
     return policy.copy() if with_settings is None else cast(Policy, with_settings(control_texts=list(controls)))
 
 
-def with_prompts(policy: Policy, samples: Samples, prompts: list[str]) -> Samples:
+def with_prompts(policy: Policy, samples: Samples, prompts: list[Prompt]) -> Samples:
     """The same responses, token by token, to other prompts."""
     distinct = dict(zip(prompts, samples.outputs, strict=True))  # the output only has to be one that the policy knows
     asked = policy.encode(list(distinct), list(distinct.values()))

@@ -16,6 +16,7 @@ from farm.base.rng import Ids
 from farm.policies.batches import onto
 from farm.roles.protocols import Learning, Policy, Samples
 from farm.tables.records import PairIds
+from farm.tables.turns import prompts_of
 from reference_methods.parts.batches import Lengths, Rows, TrainingRows, total_lengths
 
 
@@ -93,4 +94,4 @@ def samples_of(table: pd.DataFrame, policy: Policy, suffix: str = "") -> Samples
     columns = {"prompt_tokens", *(c + suffix for c in ("response_tokens", "log_probabilities", "finish_reason"))}
     if columns <= set(table.columns):
         return Samples.from_frame(table, suffix)
-    return policy.encode(table["instruction"].tolist(), table["output" + suffix].tolist())
+    return policy.encode(prompts_of(table), table["output" + suffix].tolist())

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Samples
+from farm.tables.turns import Prompt, prompts_of
 from reference_methods.parts.batches import (
     Batch,
     Rows,
@@ -140,9 +141,9 @@ class Trainer:
         for step in self.steps(len(rows), len(rows), of=source.ids.tobytes()):
             yield source.batch(rows[step])
 
-    def prompts(self, each: int) -> Iterator[list[str]]:
+    def prompts(self, each: int) -> Iterator[list[Prompt]]:
         """A step for each ``each`` prompts, in a keyed order; all come before any comes again."""
-        given, prompts = self.settings, self.learning.prompts["instruction"].tolist()
+        given, prompts = self.settings, prompts_of(self.learning.prompts)
         assert isinstance(given, OnPolicy)
         if not prompts:
             raise UserError(f"{self.purpose}: there are no prompts to sample for")

@@ -24,7 +24,8 @@ import torch
 from farm.base.bounds import Count, check
 from farm.base.errors import UserError
 from farm.policies import load, read_descriptor, write_descriptor
-from farm.roles.protocols import Learning, Policy, Samples, Scorer
+from farm.roles.protocols import Draws, Learning, Policy, Samples, Scorer
+from farm.tables.turns import Prompt
 from reference_methods.parts.batches import in_parts, tokens_at_once
 
 CANDIDATES_AT_ONCE = 16_384
@@ -69,17 +70,18 @@ class BestOfNPolicy:
 
     def sample(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         *,
         seed: int,
         purpose: str,
         temperature: float = 1.0,
         max_new_tokens: int | None = None,
         progress: Callable[[int], None] | None = None,
+        draws: Draws | None = None,
     ) -> Samples:
         """As :meth:`farm.roles.protocols.Policy.sample`. The k-th occurrence of a prompt has the candidates kn .. kn +
         n - 1, so that a larger n chooses from a superset at the first occurrence."""
-        places: dict[str, list[int]] = {}
+        places: dict[Prompt, list[int]] = {}
         for place, prompt in enumerate(prompts):
             places.setdefault(prompt, []).append(place)
         parts: list[Samples] = []
@@ -93,6 +95,7 @@ class BestOfNPolicy:
                 temperature=temperature,
                 max_new_tokens=max_new_tokens,
                 progress=report,
+                draws=None if draws is None else [int(draws[p]) * self.n + i for p in chunk for i in range(self.n)],
             )
             scores = in_parts(self.reward_model.scores, candidates, self.micro_batch_tokens).view(-1, self.n)
             best = scores.argmax(1).cpu().numpy()
@@ -106,7 +109,7 @@ class BestOfNPolicy:
     def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         raise NotImplementedError("the best of n samples is not written token by token; see `kl_bound`")
 
-    def encode(self, prompts: Sequence[str], outputs: Sequence[str]) -> Samples:
+    def encode(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> Samples:
         return self.policy.encode(prompts, outputs)
 
     def scorer(self, seed: int) -> Scorer:

@@ -23,6 +23,7 @@ from scipy.special import gammaln
 from farm.base.bounds import Count, Positive
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
+from farm.tables.turns import Prompt, prompts_of
 from reference_methods.parts.batches import in_parts, prompt_stream, tokens_at_once
 from reference_methods.parts.checkpoints import log_once
 from reference_methods.selection.best_of_n import CANDIDATES_AT_ONCE, BestOfN
@@ -44,7 +45,7 @@ class BestOfNCurve(BestOfN):
         if not len(learning.prompts):
             raise UserError("best_of_n_curve needs prompts to sample for: raise `sizes.prompts`")
         policy = super().train(learning)
-        instructions = learning.prompts["instruction"].tolist()
+        instructions = prompts_of(learning.prompts)
         (prompts,) = prompt_stream(instructions, self.prompts, 1, learning.seed, "best_of_n_curve")
         prompts = list(dict.fromkeys(prompts))
         sizes = [2**k for k in range(int(math.log2(self.candidates)) + 1)]
@@ -65,7 +66,7 @@ class BestOfNCurve(BestOfN):
             log_once(learning.log, line)
         return policy
 
-    def _pool(self, learning: Learning, prompts: list[str]) -> tuple[Floats, Floats | None]:
+    def _pool(self, learning: Learning, prompts: list[Prompt]) -> tuple[Floats, Floats | None]:
         """Reward and gold of M samples to each prompt, [prompts, M]."""
         assert learning.reward_model is not None
         each = max(1, CANDIDATES_AT_ONCE // self.candidates)

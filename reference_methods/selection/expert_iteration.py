@@ -17,6 +17,7 @@ from typing import ClassVar
 from farm.base.bounds import Count, Positive
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
+from farm.tables.turns import prompts_of
 from reference_methods.imitation.sft import SFT
 from reference_methods.parts.batches import prompt_stream, sampled, tokens_at_once
 from reference_methods.parts.checkpoints import CurrentPolicy
@@ -41,7 +42,7 @@ class ExpertIteration(SFT):
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None or not len(learning.prompts):
             raise UserError("expert_iteration needs prompts and a reward model: set `reward_model`")
-        instructions = learning.prompts["instruction"].tolist()
+        instructions = prompts_of(learning.prompts)
         count = self.prompts or len(instructions)
         asked = list(prompt_stream(instructions, count, self.rounds, learning.seed, "expert_iteration/prompts"))
         lines = self.rounds * (1 + self.epochs * -(-count // self.batch_size))  # sampling is a line too

@@ -23,6 +23,7 @@ from torch import Tensor
 from farm.base.bounds import Count, NotNegative, Positive, Share
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.tables.turns import prompts_of
 from reference_methods.imitation.sft import SFT
 from reference_methods.parts.batches import prompt_stream, sampled
 from reference_methods.parts.checkpoints import CurrentPolicy
@@ -54,7 +55,7 @@ class RAFT(SFT):
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None or not len(learning.prompts):
             raise UserError("raft needs prompts and a reward model: set `reward_model`")
-        instructions, reward_model = learning.prompts["instruction"].tolist(), learning.reward_model
+        instructions, reward_model = prompts_of(learning.prompts), learning.reward_model
         asked = list(prompt_stream(instructions, self.prompts, self.stages, learning.seed, "raft"))
         lines = self.stages * (1 + self.epochs * -(-self.prompts // self.batch_size))  # sampling is a line too
         policy = self.start(learning)

@@ -11,10 +11,11 @@ from collections import defaultdict
 import numpy as np
 
 from annotators.llm.completion import Completion, Failed, Request
-from annotators.llm.prompt import clean, shown
+from annotators.llm.prompt import clean, shown, told
 from annotators.llm.verdicts import spoken
 from farm.tables.formats import read_annotations
 from farm.tables.records import PairIds, swapped
+from farm.tables.turns import prompts_of
 
 
 class Replay:
@@ -25,8 +26,9 @@ class Replay:
     def __init__(self, name: str, _: str | None = None) -> None:
         table = read_annotations(name)
         table = table[table["preference"].notna()]
-        texts = {c: table[c].map(clean) for c in ("instruction", "output_1", "output_2")}
-        table = table.assign(**texts)
+        asked = prompts_of(table)
+        texts = {c: [clean(t, p) for t, p in zip(table[c], asked, strict=True)] for c in ("output_1", "output_2")}
+        table = table.assign(instruction=list(map(told, asked)), **texts).drop(columns="turns", errors="ignore")
         both = [table, swapped(table, np.ones(len(table), dtype=bool))]
         self._recorded: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         for one in both:

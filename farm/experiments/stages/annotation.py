@@ -14,6 +14,7 @@ from farm.experiments import making
 from farm.experiments.setting import Setting
 from farm.experiments.stages.pairs import Pairs
 from farm.experiments.stages.stage import Asks, Facts, Size, Stage, StageContext
+from farm.tables.turns import prompts_of
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,6 @@ def feedback_with_gold(setting: Setting, folder: Path) -> pd.DataFrame:
     table = pd.read_parquet(folder / "preferences.parquet")
     if setting.world.truth_known:
         for side in ("1", "2"):
-            texts = table["instruction"].tolist(), table[f"output_{side}"].tolist()
+            texts = prompts_of(table), table[f"output_{side}"].tolist()
             table[f"gold_{side}"] = setting.utility(*texts)
     return table

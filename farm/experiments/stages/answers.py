@@ -20,6 +20,7 @@ from farm.experiments.stages.method import MethodStage
 from farm.experiments.stages.sft import Sft, sft, sft_policy
 from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
 from farm.roles.protocols import Policy, Samples, Scorer
+from farm.tables.turns import prompts_of
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Answers:
 
     def make(self, at: StageContext) -> Facts | None:
         s, e, file = self.setting, self.setting.experiment, at.place.progress
-        held_out = s.world.instructions(e.split, e.sizes.evaluation)["instruction"]
-        prompts = np.repeat(held_out.to_numpy(), e.sizes.samples).tolist()
+        held_out = prompts_of(s.world.instructions(e.split, e.sizes.evaluation))
+        prompts = [prompt for prompt in held_out for _ in range(e.sizes.samples)]
         writer, proxy, start, t = self.writer(), self.proxy(), sft_policy(s, at), e.answer_temperature
         policy = start if self.method is None or writer is None else s.policy(at.folder(writer))
         samples = making.sample(s, policy, prompts, "answers", t, f"answers of {self.of}", file)

@@ -14,6 +14,7 @@ from farm.experiments.experiment import BASELINE
 from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.stage import Asks, Facts, Size, Stage, StageContext
+from farm.tables import turns
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Judgement:
             {
                 "method": self.of,
                 "sample": table["sample"],
-                "instruction": table["instruction"],
+                **{column: table[column] for column in turns.kept(table)},
                 "output_1": pd.read_parquet(at.folder(Answers(self.setting, SFT)) / "outputs.parquet")["baseline"],
                 "output_2": table["output"],
                 "generator_1": BASELINE,

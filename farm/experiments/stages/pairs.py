@@ -14,6 +14,8 @@ from farm.experiments.setting import Setting
 from farm.experiments.stages.sft import sft, sft_policy
 from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
 from farm.roles.protocols import Samples
+from farm.tables import turns
+from farm.tables.turns import prompts_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Pairs:
         s, e = self.setting, self.setting.experiment
         train = s.world.instructions("train")
         rows = np.arange(e.sizes.pairs) % len(train)
-        prompts = train["instruction"].to_numpy()[np.repeat(rows, 2)].tolist()
+        known = prompts_of(train)
+        prompts = [known[row] for row in np.repeat(rows, 2)]
         policy, temperature, file = sft_policy(s, at), e.temperature, at.place.progress
         samples = making.sample(s, policy, prompts, "pairs", temperature, "sampling pairs", file)
         table = _pair_table(samples.select(range(0, len(samples), 2)), samples.select(range(1, len(samples), 2)))
@@ -55,6 +58,6 @@ def _pair_table(first: Samples, second: Samples) -> pd.DataFrame:
     sides = []
     for number, samples in enumerate((first, second), start=1):
         frame = samples.frame("sft")
-        shared = ["instruction", "prompt_tokens"]
+        shared = [*turns.kept(frame), "prompt_tokens"]
         sides.append(frame.rename(columns={c: f"{c}_{number}" for c in frame.columns if c not in shared}))
-    return pd.concat([sides[0], sides[1].drop(columns=["instruction", "prompt_tokens"])], axis=1)
+    return pd.concat([sides[0], sides[1].drop(columns=shared)], axis=1)

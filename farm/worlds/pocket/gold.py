@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base.errors import UserError, nearest
+from farm.tables.turns import Prompt, turns_of
 from farm.worlds.pocket.grammar import LIST, STYLE_NAMES, Texts
 from farm.worlds.pocket.observations import BRIEF_WORDS, LONG_WORDS, Observations, observe, parse_requests
 from farm.worlds.pocket.vocabulary import vocabulary
@@ -110,11 +111,13 @@ class PocketFeatures:
         """The weight of each term in the gold utility."""
         return {**default_gold_weights(), **self.weights}
 
-    def observations(self, instructions: Sequence[str], outputs: Sequence[str]) -> Observations:
-        """The counts behind the terms, a row a text."""
-        return observe(Texts(*vocabulary().encode(outputs)), parse_requests(instructions))
+    def observations(self, instructions: Sequence[Prompt], outputs: Sequence[str]) -> Observations:
+        """The counts behind the terms, a row a text; of a conversation the request is the first turn."""
+        return observe(
+            Texts(*vocabulary().encode(outputs)), parse_requests([turns_of(prompt)[0] for prompt in instructions])
+        )
 
-    def __call__(self, instructions: Sequence[str], outputs: Sequence[str]) -> pd.DataFrame:
+    def __call__(self, instructions: Sequence[Prompt], outputs: Sequence[str]) -> pd.DataFrame:
         """One row a text: the terms of ``gold_weights``, ``length`` in words, and ``lists`` (0 or 1)."""
         seen = self.observations(instructions, outputs)
         table = pd.DataFrame(terms(seen))
@@ -122,7 +125,7 @@ class PocketFeatures:
         table["lists"] = (seen.styles[:, LIST] > 0).astype(np.float64)
         return table
 
-    def utility(self, instructions: Sequence[str], outputs: Sequence[str]) -> Floats:
+    def utility(self, instructions: Sequence[Prompt], outputs: Sequence[str]) -> Floats:
         """The gold utility of each text, [n]."""
         weights = self.gold_weights
         table: Floats = self(instructions, outputs)[list(weights)].to_numpy()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.roles.protocols import Samples
+from farm.tables.turns import Prompt
 from reference_methods.parts.batches import TrainingRows, total_lengths
 from reference_methods.parts.games.losses import Play
 from reference_methods.parts.optimization import Metrics
@@ -28,7 +29,7 @@ Decide = Callable[[Samples, Samples], NDArray[np.float64]]
 class Group:
     """n consecutive samples of each of S prompts, and their log-likelihoods. No tensor has a gradient."""
 
-    prompts: list[str]
+    prompts: list[Prompt]
     samples: Samples
     start: Tensor
     """of the learner before the step, [S, n]; where they are not ``known``, the first pass puts them here"""

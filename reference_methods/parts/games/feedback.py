@@ -18,6 +18,7 @@ from torch import Tensor
 
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Annotator, PreferenceModel, Samples, Scorer
+from farm.tables import turns
 from farm.tables.records import PairIds, in_random_order
 
 
@@ -95,7 +96,7 @@ class AnnotatorFeedback:
     def __call__(self, first: Samples, second: Samples) -> NDArray[np.float64]:
         pairs = pd.DataFrame(
             {
-                "instruction": first.prompts,
+                **turns.columns(first.prompts),
                 "output_1": first.outputs,
                 "output_2": second.outputs,
                 "generator_1": "policy",

@@ -13,6 +13,7 @@ import numpy as np
 
 from farm.roles.protocols import Annotator, Policy, Samples
 from farm.statistics.best_response import best_response, gap
+from farm.tables.turns import Prompt
 from reference_methods.parts.games.feedback import AnnotatorFeedback
 
 
@@ -22,7 +23,7 @@ class GapProbe:
 
     annotator: Annotator
     reference: Policy
-    prompts: list[str]
+    prompts: list[Prompt]
     seed: int
     samples: int = 8
     """responses to each prompt, of the policy and of the reference"""

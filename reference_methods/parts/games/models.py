@@ -140,7 +140,7 @@ class TabularEmbedder:
         return cls(policy, torch.from_numpy(draws).to(policy.logits.dtype))
 
     def __call__(self, samples: Samples) -> Tensor:
-        states, actions = self.policy.rows.where(samples)
+        states, actions = (place[:, 0] for place in self.policy.rows.where(samples))
         return self.table[states, actions]
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:

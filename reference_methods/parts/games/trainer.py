@@ -14,6 +14,7 @@ from torch import Tensor
 from farm.base.errors import UserError
 from farm.hardware import processes
 from farm.roles.protocols import Learning, Policy, PreferenceModel, Samples
+from farm.tables.turns import Prompt, prompts_of
 from reference_methods.parts.batches import Batch, index, sampled, tokens_at_once
 from reference_methods.parts.games.duels import Group, cut_loses, duels_against, duels_within
 from reference_methods.parts.games.feedback import AnnotatorFeedback, Feedback, ModelFeedback
@@ -82,7 +83,7 @@ class GameTrainer(Trainer):
 
     # --- what they are made of ----------------------------------------------------------------------------------------
 
-    def _write(self, prompts: list[str]) -> Group:
+    def _write(self, prompts: list[Prompt]) -> Group:
         game, key, started = self.settings, self.key(), time.perf_counter()
         theirs = game.samples_per_prompt // 2 if game.reference_samples else 0
         parts = [self._sample(self.policy, prompts, game.samples_per_prompt - theirs, key)]
@@ -103,7 +104,7 @@ class GameTrainer(Trainer):
             prompts, samples, start.view(shape), reference.view(shape), theirs, known, started, time.perf_counter()
         )
 
-    def _sample(self, writer: Policy, prompts: list[str], n: int, purpose: str) -> Samples:
+    def _sample(self, writer: Policy, prompts: list[Prompt], n: int, purpose: str) -> Samples:
         return sampled(
             writer,
             [prompt for prompt in prompts for _ in range(n)],
@@ -187,7 +188,7 @@ def probe_of(game: GameSettings, learning: Learning) -> GapProbe | None:
     return GapProbe(
         learning.annotator,
         learning.policy,
-        learning.prompts["instruction"].tolist()[: game.gap_prompts],
+        prompts_of(learning.prompts)[: game.gap_prompts],
         learning.seed,
         temperature=game.temperature,
         max_new_tokens=game.max_new_tokens,

@@ -1,0 +1,85 @@
+"""The role of a user, who replies to a policy's responses and may end the dialogue.
+
+An *episode* is one dialogue of a policy with a user. In a table it is a row a turn of the policy: the prompt of a turn
+holds the history (``instruction``, ``turns``), ``output`` is the policy's response, and beside stand
+
+    episode     which dialogue about an instruction; with the instruction it names one
+    turn        of the policy, from 0
+    reply       what the user says to the response; "" where the dialogue is over
+    reward      that the user gives for this turn
+    done        whether the user has ended the dialogue
+    status      "ok", or why there is no reply; the dialogue then ends there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from farm.base.errors import UserError
+from farm.base.rng import Ids
+from farm.tables.records import USAGE_COLUMNS
+from farm.tables.turns import Prompt, continued, prompts_of
+
+SAID = ("reply", "reward", "done", "status", *USAGE_COLUMNS)
+"""the columns that a user adds"""
+
+
+@runtime_checkable
+class User(Protocol):
+    """Someone, or something, that a policy talks to: a batch without state."""
+
+    def reply(self, episodes: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+        """The rows (``instruction``, ``turns`` where there are, ``output``, ``episode``, ``turn``) with :data:`SAID`.
+
+        What is hidden of an episode, such as the answer that the user has in mind, follows from (seed, first turn,
+        episode), so it is the same in every turn, whoever else is in the batch.
+        """
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """A world that knows which answers are right."""
+
+    def right(self, episodes: pd.DataFrame, *, seed: int) -> NDArray[np.bool_]:
+        """Whether the response of each row is right, [n]; what is hidden follows from (seed, first turn, episode)."""
+
+
+def replies(user: User, shown: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """The user's replies to the rows that are shown, in their order.
+
+    Raises:
+        UserError: where the user does not answer as its role says.
+    """
+    found, who = user.reply(shown, seed=seed), type(user).__name__
+    if lacking := [name for name in SAID if name not in found.columns]:
+        raise UserError(f"the user {who} gives no `{lacking[0]}`: reply() adds {', '.join(SAID)}")
+    if len(found) != len(shown):
+        raise UserError(f"the user {who} replies to {len(found):,} of {len(shown):,} rows; give one row for each")
+    return found.reset_index(drop=True)
+
+
+Take = Callable[[int, list[Prompt], Ids], pd.DataFrame]
+"""One turn of the dialogues that go on: (turn, prompts, episodes) -> a row each, with the response and the reply"""
+
+
+def dialogues(take: Take, prompts: Sequence[Prompt], episodes: Ids, turns: int) -> Iterator[pd.DataFrame]:
+    """The rows of each turn, until every dialogue is over or had ``turns`` turns.
+
+    Args:
+        prompts, episodes: [n], which together name the dialogues.
+    """
+    going, ids = list(prompts), episodes
+    for turn in range(turns):
+        if not going:
+            return
+        table = take(turn, going, ids)
+        yield table
+        on = np.flatnonzero(~table["done"].to_numpy(bool) & (table["status"] == "ok").to_numpy())
+        said = zip(prompts_of(table), table["output"], table["reply"], strict=True)
+        after = [continued(*row) for row in said]
+        going, ids = [after[row] for row in on], ids[on]
