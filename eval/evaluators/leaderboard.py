@@ -15,6 +15,8 @@ Tables (win rates and their bounds are percent, as on AlpacaEval's boards; every
 ``pairwise``: one row for each two methods, by the judge
     first, second, difference, standard_error, low, high (percent points), p, p_holm, p_max_t, n_instructions.
 
+``success``: where there were dialogues, success by turn (:mod:`eval.measures.success`).
+
 Intervals are clustered by instruction throughout, and differences are paired by it.
 """
 
@@ -25,6 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from eval.measures.success import by_turn
 from eval.published.orientation import turned_to
 from eval.ranks import ranking
 from eval.ranks.true_ranks import correlation_intervals, joint_covariance
@@ -52,7 +55,7 @@ class Leaderboard:
         check(self)
 
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
-        """The three tables. Raises UserError when the judge's annotations are absent or name an unknown method."""
+        """The tables. Raises UserError when the judge's annotations are absent or name an unknown method."""
         if "judge" not in comparison.annotations:
             raise UserError("the leaderboard needs annotations of the role `judge`")
         turned = {role: turned_to(t, comparison.baseline) for role, t in comparison.annotations.items()}
@@ -64,10 +67,12 @@ class Leaderboard:
         for column, name in (("gold", "gold_utility"), ("proxy", "proxy")):
             if column in comparison.outputs and comparison.outputs[column].notna().any():
                 measures[name] = _output_means(comparison.outputs, column, methods)
+        talked = comparison.dialogues
         return {
             "leaderboard": self._leaderboard(comparison, methods, measures),
             "agreement": self._agreement(measures, comparison.seed),
             "pairwise": self._pairwise(comparison.baseline, measures["judge"], comparison.seed),
+            **({} if talked is None else {"success": by_turn(talked, self.confidence)}),
         }
 
     def _leaderboard(self, comparison: Comparison, methods: list[str], measures: dict[str, JointMeans]) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from farm.experiments.stages import kinds
 from farm.experiments.stages.annotation import Annotation
 from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.computed import Computed
+from farm.experiments.stages.dialogues import Dialogues
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Size, Stage, StageContext
 from farm.scheduling.graph import Graph, Node
@@ -53,7 +54,9 @@ class Plan:
         """What the tables are made of."""
         if self.experiment.compute is not None:
             return [Computed(self.setting)]
-        answers = [Answers(self.setting, name) for name in self.names]
+        answers: list[Stage] = [Answers(self.setting, name) for name in self.names]
+        if self.experiment.user is not None:
+            answers += [Dialogues(self.setting, name) for name in self.names]
         return [*answers, *(Judgement(self.setting, r, name) for r in self.experiment.judges for name in self.names)]
 
     @cached_property

@@ -6,7 +6,8 @@ The report is made from it alone, without the models:
     environment.json       date, versions, machine, threads
     metrics.jsonl          one line a training step: {"method", "step", ...}
     tables/*.parquet       preferences (annotated training pairs), outputs (answers of all methods on held-out
-                           instructions, with gold, proxy, kl), judge_<role> (verdicts of each judge)
+                           instructions, with gold, proxy, kl), judge_<role> (verdicts of each judge), dialogues (with
+                           held-out users, a row a turn)
     leaderboard.csv/.json  and the evaluator's other tables (agreement.csv, pairwise.csv, ...)
     costs.json             stages with their seconds, annotations with their number and price
     checkpoints/<method>/  policies in Hugging Face format
@@ -164,6 +165,8 @@ def fill(run: Path, finished: Finished, checkpoints: bool = True) -> None:
         formats.write_table(finished.training, run / "tables" / "preferences.parquet")
         annotated = {"annotator": finished.training, **annotated}
     formats.write_table(comparison.outputs, run / "tables" / "outputs.parquet")
+    if comparison.dialogues is not None:
+        formats.write_table(comparison.dialogues, run / "tables" / "dialogues.parquet")
     for role, table in comparison.annotations.items():
         formats.write_table(table, run / "tables" / f"judge_{role}.parquet")
     (run / "costs.json").write_text(costs_text(stages, annotated))
@@ -231,7 +234,9 @@ def read_comparison(run: Path) -> Comparison:
             raise UserError(f"{path}: holds no row")
         if not {"method", "generator_2"} & set(table.columns):
             raise UserError(f"{path}: neither the column `method` nor `generator_2` says whose answers are judged")
-    return Comparison(answers, judged, BASELINE, config.get("seed") or 0)
+    talks = run / "tables" / "dialogues.parquet"
+    talked = run_tables.read(talks) if talks.is_file() else None
+    return Comparison(answers, judged, BASELINE, config.get("seed") or 0, talked)
 
 
 def _judge(run: Path, role: str) -> Path:

@@ -28,12 +28,13 @@ _NUMBERS = set(
     "rank win_rate discrete_win_rate standard_error difference low high degrees p p_holm p_fdr p_max_t p_first gold "
     "gold_1 gold_2 proxy kl avg_length preference price seconds tokens sample samples instructions seed seeds missing "
     "replicate input_tokens output_tokens shown_first spearman pearson kendall r_squared step exploitability labels "
-    "price_of_people ratio agreement_1 agreement_2".split()
+    "price_of_people ratio agreement_1 agreement_2 episode turn reward success distinct".split()
 )
 _NUMBER_PARTS = ("n_", "win_rate_"), ("_low", "_high", "_sd")
 _NEEDED = {
     "outputs": ("method", "instruction", "output"),
     "preferences": ("instruction", "preference"),
+    "dialogues": ("method", "instruction", "output", "episode", "turn", "reward"),
     "judge": ("instruction", "preference"),
     "leaderboard": ("method",),
     "results": ("variant", "method"),

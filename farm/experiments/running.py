@@ -27,6 +27,7 @@ from farm.experiments.run_status import StatusFile
 from farm.experiments.setting import SFT, describe_study
 from farm.experiments.stages.annotation import feedback_with_gold
 from farm.experiments.stages.answers import Answers
+from farm.experiments.stages.dialogues import Dialogues
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Stage
 from farm.roles import config
@@ -264,7 +265,11 @@ def _finished(plan: Plan, results: Results) -> Finished:
     e = plan.experiment
     setting = plan.setting
     chains: dict[str, list[Node]] = {
-        name: [plan.node(Answers(setting, name)), *(plan.node(Judgement(setting, role, name)) for role in e.judges)]
+        name: [
+            plan.node(Answers(setting, name)),
+            *(plan.node(Judgement(setting, role, name)) for role in e.judges),
+            *([plan.node(Dialogues(setting, name))] if e.user is not None else ()),
+        ]
         for name in plan.names
     }
     failures = []
@@ -291,7 +296,9 @@ def _finished(plan: Plan, results: Results) -> Finished:
         )
         for role in e.judges
     }
-    comparison = Comparison(outputs, annotations, BASELINE, e.seed)
+    talks = [table(Dialogues(setting, name), "dialogues.parquet") for name in kept if e.user is not None]
+    talked = pd.concat(talks, ignore_index=True) if talks else None
+    comparison = Comparison(outputs, annotations, BASELINE, e.seed, talked)
     evaluator = setting.evaluator()
     with progress.task("evaluating"):
         tables = evaluator.evaluate(comparison)

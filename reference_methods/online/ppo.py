@@ -47,6 +47,8 @@ class PPO(Online):
     gamma: Share = 1.0
     lam: Share = 0.95
     """lambda of the generalised advantage: 1 is the plain return, 0 one step of bootstrapping"""
+    clip_high: NotNegative | None = None
+    """how far the ratio counts above 1; as far as below (``clip``) where omitted"""
     value_clip: NotNegative | None = 0.2
     value_coefficient: NotNegative = 1.0
     """of the value loss; it matters where the value network's gradient is long enough to be clipped"""
@@ -77,14 +79,14 @@ class PPO(Online):
         where, width = index(batch.rows, new), new.shape[1]
         old, advantages = batch.old(new, rollout.log_probabilities), targets.advantages[where, :width]
         returns, old_values = targets.returns[where, :width], targets.old_values[where, :width]
-        mean = partial(batch.mean, mask=mask)
-        policy_loss = mean(clipped_policy_gradient(new - old, advantages, self.clip, self.clip))
+        mean, high = partial(batch.mean, mask=mask), self.clip if self.clip_high is None else self.clip_high
+        policy_loss = mean(clipped_policy_gradient(new - old, advantages, self.clip, high))
         value_loss = mean(clipped_value(critic.values(samples), returns, old_values, self.value_clip))
         return policy_loss + self.value_coefficient * value_loss, {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "ratio": mean((new - old).detach().exp()),
-            "clip_fraction": mean(clipped_share(new - old, advantages, self.clip, self.clip)),
+            "clip_fraction": mean(clipped_share(new - old, advantages, self.clip, high)),
             "update_kl": mean(kl.k3(old, new.detach())),
         }
 

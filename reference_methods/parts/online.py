@@ -26,6 +26,7 @@ from farm.base.bounds import Count, NotNegative, Positive
 from farm.base.errors import UserError
 from farm.hardware import memory, processes
 from farm.roles.protocols import Policy, Samples
+from farm.tables.turns import Prompt
 from reference_methods.parts.batches import (
     Batch,
     TrainingRows,
@@ -87,22 +88,45 @@ class OnlineTrainer(Trainer):
 
     settings: Online
 
+    def steps(self, number: int, updates: int = 0, of: object = None, lines: int | None = None) -> Iterator[int]:
+        for step in super().steps(number, updates, of, lines):
+            self._drawn = list[Rollout]()
+            yield step
+
     def rollouts(self, policy: Policy) -> Iterator[Rollout]:
         """A step for each batch of scored samples of ``policy`` as it is then."""
         for prompts in self.prompts(self.settings.rollouts // self.settings.samples_per_prompt):
-            self._drawn = list[Rollout]()
             yield self.rollout(policy, prompts)
 
-    def rollout(self, policy: Policy, prompts: Sequence[str], purpose: str = "") -> Rollout:
-        """``samples_per_prompt`` samples for each prompt, scored, and compared with what the trainer makes of them; the
-        line of a step is of all its rollouts.
+    def rollout(self, policy: Policy, prompts: Sequence[Prompt], purpose: str = "") -> Rollout:
+        """``samples_per_prompt`` samples for each prompt, scored by the reward model, as :meth:`scored`."""
+        given = self.settings
+        if self.learning.reward_model is None:
+            raise UserError(f"{type(given).__name__} needs a reward model to score its samples: set `reward_model`")
+        started = time.perf_counter()
+        samples = sampled(
+            policy,
+            [prompt for prompt in prompts for _ in range(given.samples_per_prompt)],
+            seed=self.learning.seed,
+            purpose=self.key(purpose),
+            temperature=given.temperature,
+            max_new_tokens=given.max_new_tokens,
+        )
+        scores = self.compute(self.learning.reward_model.scores, samples)
+        if given.missing_eos_reward is not None:
+            ended = torch.tensor([reason == "stop" for reason in samples.finish_reason], device=scores.device)
+            scores = torch.where(ended, scores, given.missing_eos_reward)
+        return self.scored(policy, samples, scores, started, purpose)
+
+    def scored(self, policy: Policy, samples: Samples, scores: Tensor, started: float, purpose: str = "") -> Rollout:
+        """The rollout of samples that ``policy`` has just written and their scores [B]: they are compared with what the
+        trainer makes of them; the line of a step is of all its rollouts.
 
         Raises:
             RuntimeError: before the first update, what samples is not the policy that trains.
         """
-        given, key = self.settings, self.key(purpose)
-        self.same = same_of(policy) if given.same is None else given.same
-        self._drawn.append(found := self._draw(policy, prompts, key))
+        self.same = same_of(policy) if self.settings.same is None else self.settings.same
+        self._drawn.append(found := self._seen(policy, samples, scores, started, self.key(purpose)))
         return found
 
     def minibatches(self, data: Samples | TrainingRows, samples: Samples | None = None) -> Iterator[Batch]:
@@ -135,30 +159,15 @@ class OnlineTrainer(Trainer):
         drawn = joined(self._drawn).metrics(self.learning)
         return {**drawn, **super().line(), "tokens_per_second": drawn["tokens_per_second"]}
 
-    def _draw(self, policy: Policy, prompts: Sequence[str], key: str) -> Rollout:
-        given = self.settings
-        if self.learning.reward_model is None:
-            raise UserError(f"{type(given).__name__} needs a reward model to score its samples: set `reward_model`")
-        started, tokens = time.perf_counter(), self.tokens
-        samples = sampled(
-            policy,
-            [prompt for prompt in prompts for _ in range(given.samples_per_prompt)],
-            seed=self.learning.seed,
-            purpose=key,
-            temperature=given.temperature,
-            max_new_tokens=given.max_new_tokens,
-        )
+    def _seen(self, policy: Policy, samples: Samples, scores: Tensor, started: float, key: str) -> Rollout:
+        given, tokens = self.settings, self.tokens
 
         def written_by(writer: Policy, part: Samples) -> Tensor:
             return writer.log_probabilities(part, given.temperature)[0]
 
         reference = self.compute(partial(written_by, self.learning.policy), samples)
         drawn, mask = padded(samples.log_probabilities, like=reference)
-        scores = self.compute(self.learning.reward_model.scores, samples)
-        if given.missing_eos_reward is not None:
-            ended = torch.tensor([reason == "stop" for reason in samples.finish_reason], device=scores.device)
-            scores = torch.where(ended, scores, given.missing_eos_reward)
-        rollout, alarm = Rollout(samples, mask, drawn, reference, scores, started), alarm_of(policy)
+        rollout, alarm = Rollout(samples, mask, drawn, reference, scores.to(reference), started), alarm_of(policy)
         if not (samples_elsewhere(policy) or in_16_bits(policy)):  # a check of a few, which is almost free
             lengths = total_lengths(samples)
             some = micro_batches(np.arange(len(lengths)), lengths, min(COMPARED, tokens))[0]

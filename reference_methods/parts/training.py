@@ -79,10 +79,11 @@ class Training:
         return cast(Scorer, policy.scorer(learning.seed, head))
 
     def start_critic(self, learning: Learning) -> Scorer:
-        """The reward model with a head of zeros (the start of a value model), in which what is to be trained trains."""
-        if learning.reward_model is None:
-            raise UserError(f"{type(self).__name__} needs a reward model: set `reward_model`")
+        """The reward model with a head of zeros (the start of a value model), in which what is to be trained trains; a
+        new scalar model where there is no reward model that could be trained."""
         changed, model = self._changed(learning.seed), learning.reward_model
+        if model is None or next(iter(model.parameters()), None) is None:
+            return self.start_scorer(learning).copy(zero_head=True)
         if changed and hasattr(model, "with_settings"):
             model = model.with_settings(**changed)
         return model.copy(zero_head=True)

@@ -220,7 +220,8 @@ def _check(found: Planned, origin: str, name: str, cell: Cell) -> None:
     methods = (SFT, *study.whole.methods)
     if cell.method not in methods:
         raise UserError(f"{origin}: the run {cell.run} has no method `{cell.method}`; {nearest(cell.method, methods)}")
-    there = ("outputs", "metrics", "preferences", *(f"judge_{role}" for role in study.whole.judges))
+    talks = () if study.whole.user is None else ("dialogues",)
+    there = ("outputs", "metrics", "preferences", *talks, *(f"judge_{role}" for role in study.whole.judges))
     for table in needed:
         if table not in there:
             raise UserError(

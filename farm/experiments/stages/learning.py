@@ -30,5 +30,6 @@ def learning(setting: Setting, method: Method, at: StageContext, models: Mapping
         annotator=setting.annotator("annotator") if "annotator" in needs else None,
         reward_model=None if reward is None else setting.scorer(reward),
         preference_model=None if preferring is None else setting.preference_model(preferring),
+        user=setting.user() if "user" in needs else None,
         gold=setting.gold,
     )

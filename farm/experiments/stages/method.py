@@ -56,6 +56,7 @@ class MethodStage:
             **self.setting.start,
             "method": described["methods"][self.method],
             "annotator": described["annotator"] if "annotator" in self.needs else None,
+            "user": described["user"] if "user" in self.needs else None,
             "prompts": e.sizes.prompts,
             "pairs": e.sizes.pairs,
             "seed": e.seed,

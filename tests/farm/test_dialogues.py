@@ -1,0 +1,137 @@
+"""Experiments with a user: dialogues with held-out users, killed and resumed, and success by turn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from annotators.llm.backends import mock
+from annotators.llm.completion import Request
+from annotators.users.try_again import TryAgain
+from eval.evaluators.leaderboard import Leaderboard
+from farm.base.errors import UserError
+from farm.experiments import experiment, running
+from farm.experiments.plan import Plan
+from farm.experiments.stages.dialogues import Dialogues
+from farm.experiments.stages.stage import StageContext
+from farm.hardware.models import save_causal_lm
+from farm.storage.artifacts import Place
+from farm.tables import turns
+from tests.policies.conftest import small_model, word_tokenizer
+
+QUIZ: dict[str, Any] = {
+    "name": "quiz",
+    "world": "quiz_table",
+    "reporter": None,
+    "evaluator": {"use": "leaderboard", "rounds": 20},
+    "methods": {"ufo": {"steps": 2, "rollouts": 32}},
+    "sizes": {"pairs": 20, "prompts": 20, "evaluation": 8, "samples": 3},
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "home"))
+
+
+def made(place: Path, **changes: Any) -> bytes:
+    """The bytes of the SFT policy's dialogues, made in a place that may hold a beginning."""
+    study = experiment.from_mapping({**QUIZ, **changes}, "quiz.yaml")
+    plan = Plan(study.variants[0].experiment, "quiz.yaml")
+    for folder in ("made", "checkpoints"):
+        (place / folder).mkdir(parents=True, exist_ok=True)
+    where = Place(place / "made", place / "checkpoints", place / "progress.json")
+    Dialogues(plan.setting, "sft").make(StageContext(where, plan.folder))
+    return (place / "made" / "dialogues.parquet").read_bytes()
+
+
+def test_dialogues_that_were_killed_go_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = made(tmp_path / "whole")
+    replied, calls = TryAgain.reply, list[int]()
+
+    def dying(self: TryAgain, episodes: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+        calls.append(int(episodes["turn"].iloc[0]))
+        if calls == [0, 1, 2]:
+            raise KeyboardInterrupt
+        return replied(self, episodes, seed=seed)
+
+    monkeypatch.setattr(TryAgain, "reply", dying)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "killed")
+    assert made(tmp_path / "killed") == whole
+    assert calls[:4] == [0, 1, 2, 2]  # what was over was not asked again
+    table = pd.read_parquet(tmp_path / "whole" / "made" / "dialogues.parquet")
+    assert table["turn"].max() <= 4 and table.groupby(["instruction", "episode"])["done"].sum().max() == 1
+    late = table[table["turn"] == 2]
+    assert all(len(turns) == 4 for turns in late["turns"]) and set(late["turns"].iloc[0][1::2]) == {TryAgain.words}
+
+
+def test_a_run_with_a_user_tells_success_by_turn(tmp_path: Path) -> None:
+    study = experiment.from_mapping(QUIZ, "quiz.yaml")
+    run = running.StudyRunner(study, tmp_path / "run").go()
+    assert not run.failures
+    table = run.table("success")
+    assert set(table["method"]) == {"sft", "ufo"} and table.groupby("method")["turn"].max().tolist() == [5, 5]
+    assert (table["success_low"] <= table["success"]).all() and (table["n_episodes"] == 24).all()
+    talks = pd.read_parquet(tmp_path / "run" / "tables" / "dialogues.parquet")
+    assert {"method", "episode", "turn", "reply", "reward", "done"} <= set(talks.columns)
+    from farm.experiments.run_folder import read_comparison
+
+    again = Leaderboard(rounds=20).evaluate(read_comparison(tmp_path / "run"))["success"]
+    pd.testing.assert_frame_equal(again, table, check_dtype=False)
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    assert "annotators.users.try_again.TryAgain" in config
+
+
+def test_a_method_that_needs_a_user_is_refused_without_one(tmp_path: Path) -> None:
+    study = experiment.from_mapping({**QUIZ, "user": None}, "quiz.yaml")
+    with pytest.raises(UserError, match="set `user`"):
+        running.StudyRunner(study, tmp_path / "run").go()
+    wrong = experiment.from_mapping({**QUIZ, "world": "matrix", "sft": None, "user": "try_again"}, "quiz.yaml")
+    with pytest.raises(UserError, match="quiz_table"):
+        running.StudyRunner(wrong, tmp_path / "run").go()
+
+
+def test_two_turn_instructions_go_the_whole_way(tmp_path: Path) -> None:
+    """The main job with conversations as instructions, on a random model with a chat template: pairs, labels, a reward
+    model, DPO, PPO, best of n, and a judge who sees all turns."""
+    asked = list[str]()
+
+    @mock.script("talks of a test")
+    def judge(request: Request) -> str:
+        asked.append(request.user)
+        return mock.answer(request, lambda pair: 1)
+
+    folder = tmp_path / "tiny"
+    save_causal_lm(small_model(sharpness=1.0), word_tokenizer(chat=True), folder)
+    talks = [(f"w{i}", f"w{i + 1} w3", f"w{i % 7 + 2} w{i % 5}") for i in range(36)]
+    (tmp_path / "talks.json").write_text(json.dumps([{"messages": turns.messages(talk)} for talk in talks]))
+    learns = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
+    study = experiment.from_mapping(
+        {
+            **QUIZ,
+            "name": "talks",
+            "world": {"class": "farm.worlds.text.TextWorld", "model": str(folder), "max_new_tokens": 4}
+            | {"instructions": str(tmp_path / "talks.json")},
+            "sft": None,
+            "reward_model": {"use": "reward_model", **learns, "calibration_samples": 8},
+            "methods": {
+                "dpo": learns,
+                "ppo": {"steps": 1, "rollouts": 8, "missing_eos_reward": None},
+                "best_of_n": {"n": 2},
+            },
+            "judges": {"judge": {"use": "mock_judge", "model": "mock/talks of a test"}},
+            "sizes": {"pairs": 24, "prompts": 12, "evaluation": 6, "samples": 1},
+        },
+        "talks.yaml",
+    )
+    run = running.StudyRunner(study, tmp_path / "run").go()
+    assert not run.failures
+    for name in ("outputs", "judge_judge", "preferences"):
+        table = pd.read_parquet(tmp_path / "run" / "tables" / f"{name}.parquet")
+        assert set(turns.prompts_of(table)) <= set(talks)
+    assert asked and all(user.count("<turn of=") == 3 for user in asked)  # the judge was shown the conversations
