@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
-from annotators.feedback.roles import ROLES
 from annotators.noise.both_orders import BothOrders
 from annotators.noise.wrapping import keeps_answers, unannotated
 from annotators.runs import feedback_run as feedback_run
@@ -18,6 +17,7 @@ from farm.api import spec_of
 from farm.asking.limits import Limits
 from farm.base.errors import UserError, nearest
 from farm.feedback import designs
+from farm.feedback.kind import kind as kind_of
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context
 from farm.storage.store import Store, home
@@ -75,10 +75,10 @@ def annotate(
     given = _table(pairs)
     limits = Limits(budget=budget)
     if kind != "pairs":
-        feedback_run.check(kind)
+        chosen_kind = kind_of(kind)
         if design or aggregate or active or against is not None:
             raise UserError(f"farm.annotate: `kind={kind}` has no pairs to design, aggregate or choose")
-        giver = _built(annotators, settings, ROLES[kind], context)
+        giver = _built(annotators, settings, chosen_kind.giver, context)
         shown = feedback_run.shown(given, kind)
         return feedback_run.FeedbackRun(kind, shown, giver, Path(), seed, replicates, limits).feedback()
     check(aggregate, active, labels, replicates)

@@ -1,56 +1,14 @@
-"""What gives feedback other than pairs; the same for simulated people and for language models (annotators/llm).
-
-Each takes a table and returns it with the columns of its record (farm/tables/records.py) and, as annotations have,
-``annotator, status, seed, replicate`` and the usage columns. A verdict depends on (seed, replicate, texts) only.
-"""
+"""What those who give feedback other than pairs share: their tables, and preferences that scores imply."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from farm.roles import config
 from farm.tables.records import USAGE_COLUMNS
 from farm.tables.turns import kept
-
-
-@runtime_checkable
-class Rater(Protocol):
-    """Gives every output a score."""
-
-    def rate(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        """Adds ``score``, NaN where there is none, and a column for each aspect."""
-
-
-@runtime_checkable
-class Reactor(Protocol):
-    """Likes an output or not, or says nothing."""
-
-    def react(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        """Adds ``liked`` (None where nothing was said), ``observed`` and ``propensity``."""
-
-
-@runtime_checkable
-class Ranker(Protocol):
-    """Puts the outputs to one instruction in order."""
-
-    def rank(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        """Of a table with ``instruction`` and ``outputs`` (lists): adds ``ranking``, positions from best to worst."""
-
-
-@runtime_checkable
-class Critic(Protocol):
-    """Says in words what is good and bad about an output."""
-
-    def critique(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        """Adds ``text``, ``polarity`` from -1 to 1, and where it points at parts ``spans``: (start, end, value)."""
-
-
-ROLES: dict[str, Any] = {"ratings": Rater, "reactions": Reactor, "rankings": Ranker, "critiques": Critic}
-"""Kinds of feedback and who gives them; all have their YAML among the annotators."""
-config.ROOM.update(dict.fromkeys(ROLES.values(), "annotators"))
 
 
 def said_by(name: str, outputs: pd.DataFrame, seed: int, replicate: int, **columns: Any) -> pd.DataFrame:

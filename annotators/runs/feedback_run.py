@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from annotators.feedback.roles import ROLES, both_sides
 from annotators.llm.session import session
 from annotators.runs.annotation_run import context_for
 from annotators.runs.annotation_summary import questions, reason
 from farm.asking.limits import Limits
 from farm.base import progress
-from farm.base.errors import Interrupted, UserError, nearest
+from farm.base.errors import Interrupted
+from farm.feedback.designs import groups, singles
+from farm.feedback.kind import kind as kind_of
 from farm.roles import config
 from farm.storage.store import Store, home
 from farm.tables.formats import check_table, read_outputs, read_pairs, read_table, write_table
@@ -76,8 +77,7 @@ class FeedbackRun:
             pass
 
     def _given(self) -> Any:
-        verb = {"ratings": "rate", "reactions": "react", "rankings": "rank", "critiques": "critique"}[self.kind]
-        ask = getattr(self.giver, verb)
+        ask = getattr(self.giver, kind_of(self.kind).verb)
         for replicate in range(self.replicates):
             for start in range(0, len(self.table), CHUNK):
                 yield ask(self.table.iloc[start : start + CHUNK], seed=self.seed, replicate=replicate)
@@ -88,37 +88,20 @@ def prepare(
     replicates: int = 1, world: str | None = None, settings: Sequence[str] = (), limits: Limits | None = None,
 ) -> FeedbackRun:  # fmt: skip
     """A run from what the command line says. Raises UserError for anything wrong."""
-    check(kind)
+    role = kind_of(kind).giver
     check_table(out, inputs=(path,))
     pairs = "output_1" in read_table(path).columns
     table = shown(read_pairs(path) if pairs else read_outputs(path), kind)
     yaml = config.find("annotators", annotators)
     spec = config.override(config.load_mapping(yaml), settings)
     kept = Store(store if store is not None else home() / "store.sqlite")
-    giver: Any = config.build(ROLES[kind], spec, context_for(world, kept), str(yaml))
+    giver: Any = config.build(role, spec, context_for(world, kept), str(yaml))
     return FeedbackRun(kind, table, giver, out, seed, replicates, limits or Limits())
-
-
-def check(kind: str) -> None:
-    """Refuse a kind of feedback that there is not."""
-    if kind not in ROLES:
-        raise UserError(f"there is no feedback `{kind}`; {nearest(kind, ['pairs', *ROLES])}")
 
 
 def shown(table: pd.DataFrame, kind: str) -> pd.DataFrame:
     """What is shown to who gives this feedback: outputs (both of a pair), or for rankings all of an instruction."""
-    outputs = both_sides(table) if "output_1" in table.columns else table
-    return listed(outputs) if kind == "rankings" else outputs
-
-
-def listed(outputs: pd.DataFrame) -> pd.DataFrame:
-    """The outputs to each instruction as one row with the lists ``outputs`` and ``generators``."""
-    columns = {"outputs": ("output", list)} | ({"generators": ("generator", list)} if "generator" in outputs else {})
-    table = outputs.groupby("instruction", sort=False).agg(**columns).reset_index()
-    table = table[table["outputs"].map(len) > 1].reset_index(drop=True)
-    if table.empty:
-        raise UserError("no instruction has two outputs, so there is nothing to rank")
-    return table
+    return groups(table) if kind == "rankings" else singles(table)
 
 
 def summarise(kind: str, table: pd.DataFrame) -> dict[str, Any]:

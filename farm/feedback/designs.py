@@ -1,20 +1,29 @@
-"""Which pairs to ask about, when there are several outputs to an instruction.
+"""Which responses to one instruction are put together, and asked about.
 
+Pairs:
     random        pairs drawn evenly (AlpacaFarm pairs each instruction once)
     all           every pair
     best-worst    the output with the highest score against the one with the lowest
     swiss         neighbours in the standing: 1st against 2nd, 3rd against 4th, as in a Swiss tournament round
+    ranked        every output against the next one in the standing: 1st against 2nd, 2nd against 3rd, ...
     uncertainty   the pairs whose scores are closest, where a verdict says most
+    adjacent      the 1st row against the 2nd, the 3rd against the 4th, as they stand: first draws against second ones
 
-The last three need a score for each output (a rating, a reward, a count of wins so far). Equal texts to one instruction
-are one output. Which of the two comes first is drawn, so that a design by score favours no column.
+Other kinds: **singles**, every response by itself; **groups**, all responses to an instruction; **triples**, an anchor
+and two others, drawn evenly.
+
+Best-worst, swiss, ranked and uncertainty need a score for each output (a rating, a reward, a count of wins so far).
+Equal texts to one instruction are one output, but in adjacent pairs and singles, which take rows as they are. Which of
+two comes first is drawn, so that a design by score favours no column; in adjacent pairs it is the first row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +31,34 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.errors import UserError, nearest
+from farm.feedback.units import prompt_ids
 from farm.tables.formats import read_outputs, read_pairs, read_table
 
-Design = Literal["random", "all", "best-worst", "swiss", "uncertainty"]
-DESIGNS: tuple[Design, ...] = ("random", "all", "best-worst", "swiss", "uncertainty")
-_BY_SCORE = ("best-worst", "swiss", "uncertainty")
+_BY_SCORE = ("best-worst", "swiss", "ranked", "uncertainty")
+DESIGNS = ("random", "all", *_BY_SCORE)
+"""of pairs, whatever the order of the rows"""
+OF_PROMPT = ("instruction", "turns", "prompt", "prompt_tokens", "split", "dataset", "topic")
+"""columns of the prompt, which rows put together have in common"""
+
+
+@dataclass(frozen=True)
+class Design:
+    """Which responses are put together."""
+
+    name: str = ""
+    """one of the kind's designs; its first where nothing is said"""
+    per_instruction: int = 1
+    """at most so many pairs or triples of an instruction (random, uncertainty, triples)"""
+    score: str = "score"
+    """the column of scores, for designs by score"""
+
+
+def require_design(design: Design, kind: str, known: Sequence[str]) -> Design:
+    """The design with its name. Raises UserError for one that a kind of feedback has not."""
+    name = design.name or known[0]
+    if name not in known:
+        raise UserError(f"{kind}: there is no design `{name}`; {nearest(name, known)}")
+    return Design(name, design.per_instruction, design.score)
 
 
 def read(
@@ -51,12 +83,11 @@ def read(
         return head_to_head(read_outputs(path), read_outputs(against))
     if design is None and "output" not in read_table(path).columns:
         return read_pairs(path)
-    wanted: Design = next(d for d in DESIGNS if d == (design or "random"))
-    return chosen(read_outputs(path), wanted, per_instruction=per_instruction, seed=seed, score=score)
+    return chosen(read_outputs(path), design or "random", per_instruction=per_instruction, seed=seed, score=score)
 
 
 def chosen(
-    outputs: pd.DataFrame, design: Design = "random", *, per_instruction: int = 1, seed: int = 0, score: str = "score"
+    outputs: pd.DataFrame, design: str = "random", *, per_instruction: int = 1, seed: int = 0, score: str = "score"
 ) -> pd.DataFrame:
     """Pairs of the outputs to the same instruction.
 
@@ -68,10 +99,12 @@ def chosen(
     Raises:
         UserError: where the scores are missing, or no instruction has two different outputs.
     """
-    table = outputs.drop_duplicates(["instruction", "output"]).reset_index(drop=True)
+    if design == "adjacent":
+        return _adjacent(outputs)
+    table = _distinct(outputs)
     if design in _BY_SCORE:
         _require_scores(table, score, design)
-    if design == "all" or design == "random" or design == "uncertainty":
+    if design in ("all", "random", "uncertainty"):
         first, second = _all_pairs(table)
     else:
         first, second = _by_standing(table, score, design, seed)
@@ -83,10 +116,68 @@ def chosen(
         if design == "uncertainty":
             scores = table[score].to_numpy(dtype=np.float64)
             order = np.abs(scores[first] - scores[second]) + 1e-12 * order  # equally close pairs: by draw
-        ranks = pd.Series(order).groupby(table["instruction"].to_numpy()[first]).rank(method="first")
-        kept = ranks.to_numpy() <= per_instruction
+        kept = _smallest(order, prompt_ids(table)[first], per_instruction)
         first, second = first[kept], second[kept]
     return _pairs(table, first, second, seed)
+
+
+def singles(table: pd.DataFrame) -> pd.DataFrame:
+    """Every output by itself: those of the rows, or of pairs both sides, first outputs first."""
+    if "output_1" not in table.columns:
+        return table
+    sides = []
+    for k in ("1", "2"):
+        columns = {c: table[c] for c in OF_PROMPT if c in table.columns} | {"output": table[f"output_{k}"]}
+        if f"generator_{k}" in table.columns:
+            columns["generator"] = table[f"generator_{k}"]
+        sides.append(pd.DataFrame(columns))
+    return pd.concat(sides, ignore_index=True)
+
+
+def groups(table: pd.DataFrame) -> pd.DataFrame:
+    """The outputs to each instruction as one row: a list ``outputs``, and of every other column one with its ``s``.
+
+    Raises:
+        UserError: where no instruction has two outputs.
+    """
+    if "outputs" in table.columns:
+        return table
+    rows = singles(table)
+    ids = prompt_ids(rows)
+    shared = [c for c in OF_PROMPT if c in rows.columns]
+    listed = {f"{c}s": (c, list) for c in rows.columns if c not in shared}
+    grouped = rows.groupby(ids, sort=False).agg(**{c: (c, "first") for c in shared}, **listed)
+    kept = grouped[grouped["outputs"].map(len) > 1].reset_index(drop=True)
+    if kept.empty:
+        raise UserError("no instruction has two outputs, so there is nothing to rank")
+    return kept
+
+
+def triples(table: pd.DataFrame, per_instruction: int, seed: int) -> pd.DataFrame:
+    """``anchor``, ``output_1`` and ``output_2`` of the outputs to an instruction, drawn evenly; which is which, too.
+
+    Raises:
+        UserError: where no instruction has three different outputs.
+    """
+    if "anchor" in table.columns:
+        return table
+    rows = _distinct(singles(table))
+    ids, texts = prompt_ids(rows), rng.text_ids(rows["output"])
+    found = [
+        (places[a], places[b], places[c])
+        for places in rows.groupby(ids, sort=False).indices.values()
+        for a in range(len(places))
+        for b, c in combinations([k for k in range(len(places)) if k != a], 2)
+    ]
+    if not found:
+        raise UserError("no instruction has three different outputs, so there are no triplets to compare")
+    anchor, first, second = np.array(found, dtype=np.int64).T
+    drawn = rng.uniform(seed, "design", ids[anchor], texts[anchor], rng.unordered(texts[first], texts[second]))
+    kept = _smallest(drawn, ids[anchor], per_instruction)
+    table = _pairs(rows, first[kept], second[kept], seed)
+    beside = [c for c in rows.columns if c not in OF_PROMPT and c != "output"]
+    there = {f"{c}_anchor": rows[c].to_numpy()[anchor[kept]] for c in beside}
+    return table.assign(anchor=rows["output"].to_numpy()[anchor[kept]], **there)
 
 
 def head_to_head(outputs: pd.DataFrame, against: pd.DataFrame) -> pd.DataFrame:
@@ -109,6 +200,28 @@ def head_to_head(outputs: pd.DataFrame, against: pd.DataFrame) -> pd.DataFrame:
     return both
 
 
+def _distinct(outputs: pd.DataFrame) -> pd.DataFrame:
+    """Equal texts to one prompt are one output."""
+    ids = rng.combine(prompt_ids(outputs), rng.text_ids(outputs["output"]))
+    return outputs[~pd.Series(ids).duplicated().to_numpy()].reset_index(drop=True)
+
+
+def _smallest(values: NDArray[np.float64], ids: rng.Ids, count: int) -> NDArray[np.bool_]:
+    """Where the ``count`` smallest values of each id are."""
+    return np.asarray(pd.Series(values).groupby(ids).rank(method="first").to_numpy() <= count)
+
+
+def _adjacent(outputs: pd.DataFrame) -> pd.DataFrame:
+    codes, _ = pd.factorize(prompt_ids(outputs))
+    order = np.argsort(codes, kind="stable")
+    place = np.arange(len(order)) - np.searchsorted(codes[order], codes[order])
+    upper = np.flatnonzero((place[:-1] % 2 == 0) & (codes[order][:-1] == codes[order][1:]))
+    upper = upper[np.argsort(order[upper], kind="stable")]
+    if not len(upper):
+        raise UserError("no instruction has two outputs, so there is nothing to compare")
+    return _sides(outputs, order[upper], order[upper + 1])
+
+
 def _require_scores(table: pd.DataFrame, score: str, design: str) -> None:
     if score not in table.columns:
         raise UserError(f"the design {design} needs a score of each output: there is no column `{score}`")
@@ -119,31 +232,31 @@ def _require_scores(table: pd.DataFrame, score: str, design: str) -> None:
 
 def _all_pairs(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of every pair of rows of one instruction."""
-    groups = table.groupby("instruction", sort=False).indices.values()
-    parts = [np.stack(np.triu_indices(len(rows), 1)) for rows in groups]
-    pairs = [np.asarray(rows)[part] for rows, part in zip(groups, parts, strict=True)]
+    places = table.groupby(prompt_ids(table), sort=False).indices.values()
+    parts = [np.stack(np.triu_indices(len(rows), 1)) for rows in places]
+    pairs = [np.asarray(rows)[part] for rows, part in zip(places, parts, strict=True)]
     both = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), dtype=np.int64)
     return both[0].astype(np.int64), both[1].astype(np.int64)
 
 
 def _by_standing(
-    table: pd.DataFrame, score: str, design: Design, seed: int
+    table: pd.DataFrame, score: str, design: str, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    ids = rng.combine(rng.text_ids(table["instruction"]), rng.text_ids(table["output"]))
-    ties = rng.uniform(seed, "standing", ids)
-    names, _ = pd.factorize(table["instruction"])
+    prompts = prompt_ids(table)
+    ties = rng.uniform(seed, "standing", rng.combine(prompts, rng.text_ids(table["output"])))
+    names, _ = pd.factorize(prompts)
     order = np.lexsort((ties, -table[score].to_numpy(dtype=np.float64), names))
     sorted_names = names[order]
     place = np.arange(len(order)) - np.searchsorted(sorted_names, sorted_names)
     size = np.bincount(names)[sorted_names]
     if design == "best-worst":
         return order[(place == 0) & (size > 1)], order[(place == size - 1) & (size > 1)]
-    upper = np.flatnonzero((place % 2 == 0) & (place + 1 < size))
+    upper = np.flatnonzero(((place % 2 == 0) | (design == "ranked")) & (place + 1 < size))
     return order[upper], order[upper + 1]
 
 
 def _pair_ids(table: pd.DataFrame, first: NDArray[np.int64], second: NDArray[np.int64]) -> rng.Ids:
-    texts, instructions = rng.text_ids(table["output"]), rng.text_ids(table["instruction"])
+    texts, instructions = rng.text_ids(table["output"]), prompt_ids(table)
     return rng.combine(instructions[first], rng.unordered(texts[first], texts[second]))
 
 
@@ -151,10 +264,13 @@ def _pairs(table: pd.DataFrame, first: NDArray[np.int64], second: NDArray[np.int
     texts = rng.text_ids(table["output"])
     canonical = texts[first] <= texts[second]
     swap = (rng.uniform(seed, "place", _pair_ids(table, first, second)) < 0.5) ^ canonical
-    first, second = np.where(swap, second, first), np.where(swap, first, second)
-    shared = ["instruction"]
-    sides: Sequence[str] = [c for c in table.columns if c not in shared]
-    out = {c: table[c].to_numpy()[first] for c in shared}
-    for column in sides:
-        out[f"{column}_1"], out[f"{column}_2"] = table[column].to_numpy()[first], table[column].to_numpy()[second]
+    return _sides(table, np.where(swap, second, first), np.where(swap, first, second))
+
+
+def _sides(table: pd.DataFrame, first: NDArray[np.int64], second: NDArray[np.int64]) -> pd.DataFrame:
+    """One row a pair of rows: what is of the prompt once, all else with ``_1`` and ``_2``."""
+    out: dict[str, Any] = {c: table[c].to_numpy()[first] for c in OF_PROMPT if c in table.columns}
+    for column in table.columns:
+        if column not in out:
+            out[f"{column}_1"], out[f"{column}_2"] = table[column].to_numpy()[first], table[column].to_numpy()[second]
     return pd.DataFrame(out)

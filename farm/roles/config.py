@@ -30,9 +30,9 @@ from farm.base import bounds, files
 from farm.base.errors import UserError, brief, nearest, shown
 from farm.roles import named_classes
 from farm.roles.classes import import_class
+from farm.roles.givers import GIVERS
 from farm.roles.protocols import (
     Aggregator,
-    Annotator,
     Computation,
     Context,
     Evaluator,
@@ -51,7 +51,7 @@ Role = TypeVar("Role")
 Model = TypeVar("Model", bound=BaseModel)
 
 ROOM: dict[Any, str] = {
-    Annotator: "annotators",
+    **dict.fromkeys(GIVERS, "annotators"),
     Method: "methods",
     World: "worlds",
     Evaluator: "evaluators",

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.roles.givers import Annotator as Annotator
 from farm.tables import turns
 from farm.tables.turns import Prompt
 
@@ -236,18 +237,6 @@ class SamplingEngine(Protocol):
 
     def forget(self, writer: Writer) -> None:
         """Nothing is known of the weights that the engine holds: the next responses follow a hand-over."""
-
-
-@runtime_checkable
-class Annotator(Protocol):
-    """Someone, or something, who prefers one of two outputs. Noise models wrap an annotator and are one."""
-
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        """An annotation table (:class:`farm.tables.records.Annotation`), rows in the order of ``pairs``.
-
-        A verdict depends on (seed, replicate, the row's texts and generators) only. ``replicate`` asks the same
-        annotator again: another draw for the same pair.
-        """
 
 
 @runtime_checkable

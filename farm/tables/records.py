@@ -202,8 +202,9 @@ def swapped(table: pd.DataFrame, where: NDArray[np.bool_]) -> pd.DataFrame:
         if (other := re.sub(r"_1(?=_|$)", "_2", column)) != column and other in table.columns:
             out[column] = table[column].where(~where, table[other])
             out[other] = table[other].where(~where, table[column])
-    if "preference" in table.columns:
-        out["preference"] = np.where(where, 3.0 - table["preference"], table["preference"])
+    for column in ("preference", "nearer"):
+        if column in table.columns:
+            out[column] = np.where(where, 3.0 - table[column], table[column])
     if "p_first" in table.columns:
         out["p_first"] = np.where(where, 1.0 - table["p_first"], table["p_first"])
     if "shown_first" in table.columns:
@@ -211,8 +212,10 @@ def swapped(table: pd.DataFrame, where: NDArray[np.bool_]) -> pd.DataFrame:
     return out
 
 
-def in_random_order(annotate: Callable[[pd.DataFrame], pd.DataFrame], pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Annotations of pairs each shown in an order drawn for it, with verdicts in the order of ``pairs``.
+def shown_in_random_order(
+    pairs: pd.DataFrame, seed: int
+) -> tuple[pd.DataFrame, Callable[[pd.DataFrame], pd.DataFrame]]:
+    """The pairs, each in an order drawn for it, and what brings the verdicts back into the order of ``pairs``.
 
     So a bias for the first place turns into noise instead of favouring one side. The draw is keyed by the pair; column
     ``shown_first`` says which output (1 or 2) the annotator saw first.
@@ -220,5 +223,14 @@ def in_random_order(annotate: Callable[[pd.DataFrame], pd.DataFrame], pairs: pd.
     ids = PairIds(pairs)
     shown_swapped = (rng.uniform(seed, "order of presentation", ids.pair) < 0.5) != ids.swapped
     pairs = pairs.drop(columns="shown_first", errors="ignore")  # of an earlier annotation
-    found = annotate(swapped(pairs, shown_swapped))
-    return swapped(found.assign(shown_first=found.get("shown_first", 1)), shown_swapped)
+
+    def undo(found: pd.DataFrame) -> pd.DataFrame:
+        return swapped(found.assign(shown_first=found.get("shown_first", 1)), shown_swapped)
+
+    return swapped(pairs, shown_swapped), undo
+
+
+def in_random_order(annotate: Callable[[pd.DataFrame], pd.DataFrame], pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Verdicts on pairs that are shown in a drawn order (:func:`shown_in_random_order`)."""
+    shown, undo = shown_in_random_order(pairs, seed)
+    return undo(annotate(shown))

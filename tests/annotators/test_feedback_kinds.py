@@ -13,11 +13,12 @@ from annotators.feedback.critiques import PersonCritic
 from annotators.feedback.rankings import PersonRanker
 from annotators.feedback.ratings import PersonRater, inconsistency
 from annotators.feedback.reactions import PersonReactor
-from annotators.feedback.roles import ROLES, Critic, Ranker, Rater, Reactor
 from annotators.llm.feedback import LLMCritic, LLMRanker, LLMRater
 from annotators.people.logit import LogitAnnotator
 from farm.base.errors import UserError
+from farm.feedback.kind import kinds
 from farm.roles import config
+from farm.roles.givers import Critic, Ranker, Rater, Reactor
 from farm.roles.protocols import Annotator, Context, World
 from farm.worlds.text_features import TextFeatures
 
@@ -34,7 +35,8 @@ def test_simulated_people_and_language_models_have_one_interface(features_of):
         assert isinstance(giver, kind)
     assert isinstance(LLMRater("mock/longer"), Rater) and isinstance(LLMRanker("mock/longer"), Ranker)
     assert isinstance(LLMCritic("mock/longer"), Critic) and isinstance(LLMRater("mock/longer"), Annotator)
-    assert set(ROLES) == {"ratings", "reactions", "rankings", "critiques"}
+    for kind in kinds().values():  # a kind's protocol asks for its verb, and a room of named ones
+        assert hasattr(kind.giver, kind.verb) and config.ROOM[kind.giver] == "annotators"
 
 
 def test_ratings_are_the_rounded_utility(features_of):
