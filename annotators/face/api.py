@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pandas as pd
 
 from annotators.noise.both_orders import BothOrders
-from annotators.noise.wrapping import keeps_answers, unannotated
 from annotators.runs import feedback_run as feedback_run
 from annotators.runs.annotation_run import AnnotationRun, Order, check, chooser_of, context_for
 from annotators.runs.cached import Cached
 from farm.api import spec_of
+from farm.asking.givers import keeps_answers
 from farm.asking.limits import Limits
 from farm.base.errors import UserError, nearest
 from farm.feedback import designs
@@ -22,6 +22,7 @@ from farm.roles import config
 from farm.roles.protocols import Annotator, Context
 from farm.storage.store import Store, home
 from farm.tables import formats
+from farm.tables.records import unannotated
 from farm.votes.table import from_table
 
 if TYPE_CHECKING:

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from annotators.feedback.roles import both_sides, implied, said_by
 from annotators.feedback.utility import look
-from annotators.noise.wrapping import unannotated
 from farm.base import rng
 from farm.base.bounds import NotNegative, Several, check
 from farm.roles.protocols import Features
-from farm.tables.records import annotation_table
+from farm.tables.records import annotation_table, unannotated
 
 Floats = NDArray[np.float64]
 

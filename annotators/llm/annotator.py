@@ -29,11 +29,10 @@ from annotators.llm.prompt import Form
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
 from annotators.noise.both_orders import BothOrders
-from annotators.noise.wrapping import unannotated
 from farm.base import rng
 from farm.base.bounds import Count, Natural, NotNegative, check
 from farm.storage.store import Store
-from farm.tables.records import PairIds, annotation_table, in_random_order
+from farm.tables.records import PairIds, annotation_table, in_random_order, unannotated
 from farm.tables.turns import prompts_of
 
 

@@ -20,10 +20,9 @@ from annotators.llm.completion import Request
 from annotators.llm.prompt import Item, Task, load
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
-from annotators.noise.wrapping import unannotated
 from farm.base.bounds import Count, NotNegative, check
 from farm.storage.store import Store
-from farm.tables.records import annotation_table
+from farm.tables.records import annotation_table, unannotated
 from farm.tables.turns import prompts_of
 
 LOW, HIGH = 1, 7

@@ -18,8 +18,8 @@ from pydantic import ConfigDict
 
 from annotators.llm.annotator import LLMAnnotator
 from annotators.noise.coins import Unit
-from annotators.noise.wrapping import description
 from annotators.people.pool import Pool
+from farm.asking.givers import description
 from farm.base.bounds import Count, Natural, NotNegative
 from farm.base.errors import nearest
 from farm.storage.store import Store

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.special import expit
 
 from annotators.noise.coins import with_coins
-from annotators.noise.wrapping import name_of
+from farm.asking.givers import name_of
 from farm.base import rng
 from farm.base.bounds import NotNegative, check
 from farm.roles.protocols import Annotator

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from annotators.noise.wrapping import name_of, unannotated
+from farm.asking.givers import name_of
 from farm.roles.protocols import Annotator
-from farm.tables.records import USAGE_COLUMNS, PairIds, annotation_table, swapped
+from farm.tables.records import USAGE_COLUMNS, PairIds, annotation_table, swapped, unannotated
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from annotators.noise.wrapping import merged, name_of, unannotated
+from farm.asking.givers import name_of
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.roles.protocols import Annotator
-from farm.tables.records import PairIds, annotation_table
+from farm.tables.records import PairIds, annotation_table, merged, unannotated
 
 Unit = Literal["pair", "instruction"]
 

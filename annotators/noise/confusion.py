@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from annotators.noise.wrapping import name_of, unannotated
+from farm.asking.givers import name_of
 from farm.base import rng
 from farm.roles.protocols import Annotator
-from farm.tables.records import PairIds
+from farm.tables.records import PairIds, unannotated
 
 _LABELS = {2: np.array([1.0, 2.0]), 3: np.array([1.0, 1.5, 2.0])}
 

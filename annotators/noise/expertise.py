@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.noise.coins import with_coins
-from annotators.noise.wrapping import name_of
+from farm.asking.givers import name_of
 from farm.base.bounds import Share, check
 from farm.roles.protocols import Annotator
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from annotators.noise.coins import with_coins
-from annotators.noise.wrapping import name_of
+from farm.asking.givers import name_of
 from farm.base import rng
 from farm.base.bounds import Count, Positive, Share, check
 from farm.roles.protocols import Annotator

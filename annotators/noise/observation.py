@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from annotators.noise.wrapping import name_of, unannotated
+from farm.asking.givers import name_of
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.roles.protocols import Annotator
-from farm.tables.records import PairIds
+from farm.tables.records import PairIds, unannotated
 
 
 @dataclass(frozen=True)

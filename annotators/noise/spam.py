@@ -14,9 +14,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from annotators.noise.wrapping import unannotated
 from farm.base import rng
-from farm.tables.records import PairIds, annotation_table
+from farm.tables.records import PairIds, annotation_table, unannotated
 
 Style = Literal["random", "first", "second", "tie", "longest"]
 

@@ -93,7 +93,7 @@ class Crowd:
         """What the votes depend on, as plain data."""
         plain = {k: v for k, v in vars(self).items() if k not in ("features", "world", "groups", "pool", "people")}
         groups = [g.model_dump() for g in self.groups]
-        from annotators.noise.wrapping import description
+        from farm.asking.givers import description
 
         # All that the world decides is in the weights of the people.
         known = [self.people[0].weights, self.people[-1].weights]

@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.noise.wrapping import unannotated
 from annotators.people import channel
 from annotators.people.logit import LogitAnnotator
 from farm.base import rng
 from farm.roles.protocols import World
-from farm.tables.records import PairIds, annotation_table
+from farm.tables.records import PairIds, annotation_table, unannotated
 
 
 @dataclass(frozen=True)

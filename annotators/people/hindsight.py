@@ -16,12 +16,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from annotators.noise.wrapping import merged, unannotated
 from annotators.people.logit import LogitAnnotator
 from farm.base import rng
 from farm.base.bounds import Positive, Share, check
 from farm.roles.protocols import Features
-from farm.tables.records import PairIds
+from farm.tables.records import PairIds, merged, unannotated
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.noise.wrapping import unannotated
 from annotators.people import channel
 from annotators.people.pair_features import Floats, PairFeatures, Rows
 from farm.base import rng
 from farm.base.bounds import NotNegative, Positive, Share, check
 from farm.roles.protocols import Features
-from farm.tables.records import PairIds, annotation_table
+from farm.tables.records import PairIds, annotation_table, unannotated
 
 
 @dataclass(frozen=True)

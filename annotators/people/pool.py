@@ -15,12 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.noise.coins import Unit
-from annotators.noise.wrapping import merged, name_of, unannotated
 from annotators.people.logit import LogitAnnotator, judge
+from farm.asking.givers import name_of
 from farm.base import rng
 from farm.base.bounds import Count, NotNegative, Positive, Share, check
 from farm.roles.protocols import Annotator, Features
-from farm.tables.records import PairIds
+from farm.tables.records import PairIds, merged, unannotated
 
 
 @dataclass(frozen=True)

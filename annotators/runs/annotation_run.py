@@ -22,10 +22,10 @@ from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.feedback import LLMRater
 from annotators.llm.session import session
 from annotators.noise.both_orders import BothOrders
-from annotators.noise.wrapping import keeps_answers, parts_of, unannotated
 from annotators.runs import active, aggregation
 from annotators.runs.annotation_summary import failures, of_aggregate, questions, spent, summarise
 from annotators.runs.cached import Cached
+from farm.asking.givers import keeps_answers, parts_of
 from farm.asking.limits import Limits
 from farm.base import progress
 from farm.base.errors import Interrupted, UserError, nearest
@@ -34,7 +34,7 @@ from farm.roles import config
 from farm.roles.protocols import Annotator, Context, Features, World
 from farm.storage.store import Store, home
 from farm.tables.formats import check_table, read_table, write_annotations
-from farm.tables.records import PairIds, in_random_order
+from farm.tables.records import PairIds, in_random_order, unannotated
 
 CHUNK = 20_000
 """Rows annotated between two entries in the store."""

@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.noise.wrapping import description, merged, name_of, unannotated
+from farm.asking.givers import description, name_of
 from farm.asking.purse import current
 from farm.base import rng
 from farm.roles.protocols import Annotator
 from farm.storage.store import Entry, Store, address
-from farm.tables.records import USAGE_COLUMNS, PairIds
+from farm.tables.records import USAGE_COLUMNS, PairIds, merged, unannotated
 
 _BESIDE = ("generator_1", "generator_2", "agreement_1", "agreement_2")
 """What a verdict may depend on beside the texts."""

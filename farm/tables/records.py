@@ -1,15 +1,15 @@
-"""What is recorded: instructions, outputs, pairs, annotations, and the other kinds of feedback.
+"""What is recorded: instructions, outputs, pairs and annotations; the kinds of feedback are in farm/feedback.
 
 Inside the program they are columns of a pandas table (cheap for millions of rows); the pydantic classes below define
-a row, and are used at the edges where a single row is read, shown or refused. A table may have more columns than its
+a row of pairs, and are used at the edges where a single row is read, shown or refused. A table may have more columns than its
 row defines; they are carried along.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,19 +25,6 @@ Status = Literal["ok", "unparseable", "refused", "error", "unobserved"]
 
 class Row(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
-
-
-class Instruction(Row):
-    instruction: str
-    split: str = "train"
-    """train (labelled and unlabelled prompts), validation (choosing settings) or test (the held-out evaluation)"""
-    dataset: str = ""
-
-
-class Output(Row):
-    instruction: str
-    output: str
-    generator: str
 
 
 class Pair(Row):
@@ -66,72 +53,6 @@ class Annotation(Pair):
     seconds: float = 0.0
 
 
-class Ranking(Row):
-    """Listwise feedback: the outputs from best to worst."""
-
-    instruction: str
-    outputs: list[str]
-    annotator: str
-
-
-class Rating(Row):
-    """A score for one output, with scores for single aspects where the annotator gives them."""
-
-    instruction: str
-    output: str
-    annotator: str
-    score: float
-    aspects: dict[str, float] = {}
-
-
-class Reaction(Row):
-    """A binary reaction to one output; silence is ``observed = False``, not a dislike."""
-
-    instruction: str
-    output: str
-    annotator: str
-    liked: bool | None
-    observed: bool = True
-
-
-class Critique(Row):
-    """Feedback in words."""
-
-    instruction: str
-    output: str
-    annotator: str
-    text: str
-    polarity: float = 0.0
-
-
-class Spans(Row):
-    """Feedback on parts of an output: (first character, end, value)."""
-
-    instruction: str
-    output: str
-    annotator: str
-    spans: list[tuple[int, int, float]]
-
-
-class Triplet(Row):
-    """Similarity feedback: is ``first`` or ``second`` nearer to the anchor?"""
-
-    anchor: str
-    first: str
-    second: str
-    annotator: str
-    first_is_nearer: bool
-
-
-class SetReward(Row):
-    """One score for a set of outputs, for example their diversity."""
-
-    instruction: str
-    outputs: list[str]
-    annotator: str
-    score: float
-
-
 class PairIds:
     """The ids of the rows of a pair table, from their texts alone.
 
@@ -157,6 +78,15 @@ def unanswered(annotations: pd.DataFrame) -> tuple[int, dict[str, int]]:
     gone = asked.loc[(asked["status"] != "ok") | asked["preference"].isna(), "status"]
     return len(asked), {str(status): int(count) for status, count in gone.value_counts().items()}
 
+
+VERDICT_COLUMNS = frozenset(Annotation.model_fields) - frozenset(Pair.model_fields) | {
+    "coin",
+    "consistent",
+    "cached",
+    "shown_first",
+    "propensity",
+}
+"""The columns that annotators and wrappers add to a table of pairs."""
 
 USAGE_COLUMNS = ("input_tokens", "output_tokens", "price", "seconds")
 
@@ -234,3 +164,35 @@ def in_random_order(annotate: Callable[[pd.DataFrame], pd.DataFrame], pairs: pd.
     """Verdicts on pairs that are shown in a drawn order (:func:`shown_in_random_order`)."""
     shown, undo = shown_in_random_order(pairs, seed)
     return undo(annotate(shown))
+
+
+def unannotated(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs without the verdicts that an earlier annotation left in the table."""
+    return pairs.drop(columns=[c for c in pairs.columns if c in VERDICT_COLUMNS])
+
+
+def merged(pairs: pd.DataFrame, parts: Sequence[tuple[NDArray[np.int64], pd.DataFrame]]) -> pd.DataFrame:
+    """One annotation table from annotations of disjoint groups of rows of ``pairs``, given with their row numbers.
+
+    A column that only some parts have is false, 0 or missing in the others.
+    """
+    new: dict[str, NDArray[Any]] = {}
+    for _, table in parts:
+        for column in table.columns:
+            if column not in pairs.columns and column not in new:
+                new[column] = _empty([t[column] for _, t in parts if column in t.columns], len(parts), len(pairs))
+    for rows, table in parts:
+        for column, values in new.items():
+            if column in table.columns:
+                values[rows] = table[column].to_numpy(dtype=values.dtype)
+    return pairs.assign(**new)
+
+
+def _empty(columns: list[pd.Series], parts: int, n: int) -> NDArray[Any]:
+    kinds = [c.dtype for c in columns]
+    if any(not isinstance(k, np.dtype) or k.kind not in "biuf" for k in kinds):
+        return np.full(n, None, dtype=object)
+    common = np.result_type(*kinds)
+    if common.kind == "f" and len(columns) < parts:
+        return np.full(n, np.nan, dtype=common)
+    return np.zeros(n, dtype=common)

@@ -13,9 +13,9 @@ from scipy.special import logit
 pytest.importorskip("transformers")
 import torch
 
-from annotators.noise.wrapping import description
 from annotators.people import likelihood as module
 from annotators.people.likelihood import Likelihood, LikelihoodAnnotator
+from farm.asking.givers import description
 from farm.base.errors import UserError
 from farm.hardware.models import load_causal_lm, save_causal_lm, tiny_llama
 from farm.storage.store import Store

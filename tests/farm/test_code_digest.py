@@ -99,7 +99,7 @@ def test_a_listed_part_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPat
 
 def test_the_code_of_an_annotator_is_that_of_its_module(package: Path) -> None:
     """Not of its package's first file alone: what the annotator's own file says decides what is cached."""
-    from annotators.noise.wrapping import description
+    from farm.asking.givers import description
 
     def current() -> object:
         digest()

@@ -15,7 +15,7 @@ from annotators.llm.backends import mock
 from annotators.llm.completion import Completion, Request
 from annotators.llm.prompt import shown
 from annotators.llm.session import session
-from annotators.noise.wrapping import description
+from farm.asking.givers import description
 from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context

@@ -12,7 +12,7 @@ from annotators.llm.backends import wire
 from annotators.llm.completion import redacted
 from annotators.llm.feedback import LLMRater
 from annotators.llm.session import session
-from annotators.noise.wrapping import description
+from farm.asking.givers import description
 from farm.asking.limits import Limits
 from farm.base import addresses
 from farm.base.errors import UserError

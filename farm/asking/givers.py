@@ -1,30 +1,19 @@
-"""What the wrappers share: the name of an annotator, a description of one, and tables put together from parts."""
+"""What is known of one who gives feedback, whatever the kind: a name, the parts, and a description for an address."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.roles.protocols import Annotator, Features
 from farm.storage.code_digest import class_digest
 from farm.storage.store import Store
-from farm.tables.records import Annotation, Pair
-
-VERDICT_COLUMNS = frozenset(Annotation.model_fields) - frozenset(Pair.model_fields) | {
-    "coin",
-    "consistent",
-    "cached",
-    "shown_first",
-    "propensity",
-}
-"""The columns that annotators and wrappers add to a table of pairs."""
 
 
 def name_of(annotator: Annotator) -> str:
@@ -90,35 +79,3 @@ def _fields(thing: Any) -> dict[str, Any] | None:
 def _code(kind: type) -> str:
     """A digest of the code behind a class: of its module and of what this imports within its package."""
     return class_digest(f"{kind.__module__}.{kind.__qualname__.partition('.')[0]}")
-
-
-def unannotated(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The pairs without the verdicts that an earlier annotation left in the table."""
-    return pairs.drop(columns=[c for c in pairs.columns if c in VERDICT_COLUMNS])
-
-
-def merged(pairs: pd.DataFrame, parts: Sequence[tuple[NDArray[np.int64], pd.DataFrame]]) -> pd.DataFrame:
-    """One annotation table from annotations of disjoint groups of rows of ``pairs``, given with their row numbers.
-
-    A column that only some parts have is false, 0 or missing in the others.
-    """
-    new: dict[str, NDArray[Any]] = {}
-    for _, table in parts:
-        for column in table.columns:
-            if column not in pairs.columns and column not in new:
-                new[column] = _empty([t[column] for _, t in parts if column in t.columns], len(parts), len(pairs))
-    for rows, table in parts:
-        for column, values in new.items():
-            if column in table.columns:
-                values[rows] = table[column].to_numpy(dtype=values.dtype)
-    return pairs.assign(**new)
-
-
-def _empty(columns: list[pd.Series], parts: int, n: int) -> NDArray[Any]:
-    kinds = [c.dtype for c in columns]
-    if any(not isinstance(k, np.dtype) or k.kind not in "biuf" for k in kinds):
-        return np.full(n, None, dtype=object)
-    common = np.result_type(*kinds)
-    if common.kind == "f" and len(columns) < parts:
-        return np.full(n, np.nan, dtype=common)
-    return np.zeros(n, dtype=common)
