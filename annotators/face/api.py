@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from annotators.noise.both_orders import BothOrders
-from annotators.runs import feedback_run as feedback_run
-from annotators.runs.annotation_run import AnnotationRun, Order, check, chooser_of, context_for
-from annotators.runs.cached import Cached
-from farm.api import spec_of
-from farm.asking.givers import keeps_answers
-from farm.asking.limits import Limits
-from farm.base.errors import UserError, nearest
-from farm.feedback import designs
-from farm.feedback.kind import kind as kind_of
-from farm.roles import config
-from farm.roles.protocols import Annotator, Context
-from farm.storage.store import Store, home
+from annotators.runs.annotation_run import Rows, prepare
+from annotators.runs.options import AnnotateOptions, Order
+from farm.base.errors import UserError
 from farm.tables import formats
-from farm.tables.records import unannotated
 from farm.votes.table import from_table
 
 if TYPE_CHECKING:
     from annotators.calibration.calibrate import Calibration
 
-Rows: TypeAlias = pd.DataFrame | Sequence[Mapping[str, Any]] | str | Path
-
 
 def annotate(
-    pairs: Rows,
+    rows: Rows,
     annotators: Any = "training",
     *,
-    kind: str = "pairs",
+    kind: str | None = None,
     against: Rows | None = None,
     design: str | None = None,
     per_instruction: int = 1,
@@ -51,90 +37,32 @@ def annotate(
     world: str | None = None,
     store: str | Path | None = None,
     budget: float | None = None,
+    concurrency: int | None = None,
+    requests_per_minute: float | None = None,
+    tokens_per_minute: float | None = None,
+    timeout: float = 120.0,
+    batches: bool = False,
     **settings: Any,
 ) -> pd.DataFrame:
-    """Annotations of pairs, one row a pair in their order: ``preference`` in [1, 2], ``status``, ``price``, ...
+    """Feedback of any kind as a table, in the order of the rows: of pairs ``preference`` in [1, 2], ``status``, ...
 
     Args:
-        pairs: a table, rows or a file with ``instruction, output_1, output_2`` (generators are optional), or of outputs
-            (``instruction, output``) that are paired by a ``design``, or with the outputs ``against``.
-        annotators: a name, a YAML file, a spec, a class with the settings as keywords, or an annotator.
-        kind: feedback on single outputs instead: "ratings", "reactions", "rankings" or "critiques".
-        replicates: verdicts on every pair, from ``replicate`` on; ``aggregate`` makes them one.
-        order: "random" draws which output is shown first, "both" asks twice, "given" shows output_1 first.
-        active, labels, rounds: choose round by round what to ask about, as the command does.
-        world: where the texts are from; any text if None.
-        store: keep verdicts in this file and never ask twice.
-        budget: US dollars that are never exceeded.
+        rows: a table, rows or a file with ``instruction, output_1, output_2`` (generators are optional), or of outputs
+            (``instruction, output``) that are put together as the kind and the ``design`` say.
+        annotators: a name, a YAML file, a spec, a class with the settings as keywords, or one who gives feedback.
+        kind, ..., batches: see :class:`~annotators.runs.options.AnnotateOptions`.
         settings: changes to the annotators, ``rate=0.1``.
 
     Raises:
         UserError: for columns, kinds or combinations that there are not.
     """
-    kept = Store(store or home() / "store.sqlite")
-    context = context_for(world, kept)
-    given = _table(pairs)
-    limits = Limits(budget=budget)
-    if kind != "pairs":
-        chosen_kind = kind_of(kind)
-        if design or aggregate or active or against is not None:
-            raise UserError(f"farm.annotate: `kind={kind}` has no pairs to design, aggregate or choose")
-        giver = _built(annotators, settings, chosen_kind.giver, context)
-        shown = feedback_run.shown(given, kind)
-        return feedback_run.FeedbackRun(kind, shown, giver, Path(), seed, replicates, limits).feedback()
-    check(aggregate, active, labels, replicates)
-    chosen = _built(annotators, settings, Annotator, context)
-    if order == "both":
-        chosen = BothOrders(chosen)
-    if store is not None and not keeps_answers(chosen):
-        chosen = Cached(chosen, kept)
-    table = _paired(
-        given, against, design or ("all" if active and against is None else None), per_instruction, score, seed
-    )
-    run = AnnotationRun(
-        unannotated(table), chosen, Path(), seed, order, replicates, limits, aggregate,
-        chooser_of(active, labels, rounds, context), first_replicate=replicate,
+    options = AnnotateOptions(
+        kind=kind, against=against, design=design, per_instruction=per_instruction, score=score, seed=seed,
+        replicate=replicate, replicates=replicates, order=order, aggregate=aggregate, active=active, labels=labels,
+        rounds=rounds, world=world, store=store, budget=budget, concurrency=concurrency,
+        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, timeout=timeout, batches=batches,
     )  # fmt: skip
-    return run.table()
-
-
-def _built(annotators: Any, settings: Mapping[str, Any], role: Any, context: Context) -> Any:
-    """The annotator that was named or described, or the one that was given."""
-    if isinstance(annotators, (str, Path, dict, type)):
-        return config.build(role, spec_of(annotators, settings), context, "farm.annotate")
-    return annotators
-
-
-def _table(rows: Rows) -> pd.DataFrame:
-    """Pairs or outputs, with the columns that each must have."""
-    if isinstance(rows, (str, Path)):
-        read = formats.read_outputs if "output" in formats.read_table(rows).columns else formats.read_pairs
-        return read(rows)
-    table = formats.merge_input(formats.rows(rows, "the rows"))
-    if "output" in table:
-        formats.require(table, ["instruction", "output"], "the outputs")
-        return table
-    formats.require(table, ["instruction", "output_1", "output_2"], "the pairs")
-    for column in ("generator_1", "generator_2"):
-        if column not in table:
-            table[column] = ""
-    return table
-
-
-def _paired(
-    given: pd.DataFrame, against: Rows | None, design: str | None, per_instruction: int, score: str, seed: int
-) -> pd.DataFrame:
-    """The pairs to ask about, by the rules of the command."""
-    if design is not None and design not in designs.DESIGNS:
-        raise UserError(f"there is no design `{design}`; {nearest(design, designs.DESIGNS)}")
-    if against is not None:
-        if design is not None:
-            raise UserError("two tables are compared head to head: leave out either the design or the second")
-        return designs.head_to_head(given, _table(against))
-    if "output" not in given:
-        return given
-    wanted = next(d for d in designs.DESIGNS if d == (design or "random"))
-    return designs.chosen(given, wanted, per_instruction=per_instruction, seed=seed, score=score)
+    return prepare(rows, annotators, options=options, settings=settings).table()
 
 
 def calibrate(

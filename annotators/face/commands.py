@@ -25,7 +25,7 @@ def annotate(
     annotators: Annotated[str, typer.Option(help="By name (see `farm list annotators`) or a YAML file.")],
     out: Annotated[Path, typer.Option(help="Where the annotations go; the suffix tells the format.")],
     store: Annotated[
-        Path | None, typer.Option(help="Keep every verdict here: nothing is asked twice, and a run can go on.")
+        Path | None, typer.Option(help="Keep every answer here: nothing is asked twice, and a run can go on.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,
     both_orders: Annotated[
@@ -34,7 +34,7 @@ def annotate(
     given_order: Annotated[
         bool, typer.Option("--given-order", help="Show output_1 first; by default the order is drawn for each pair.")
     ] = False,
-    replicates: Annotated[int, typer.Option(min=1, help="Verdicts on every pair.")] = 1,
+    replicates: Annotated[int, typer.Option(min=1, help="Answers to every row.")] = 1,
     world: Annotated[str | None, typer.Option(help="The world that the texts are from; by default any text.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the annotators.")
@@ -49,13 +49,21 @@ def annotate(
     ] = False,
     against: Annotated[Path | None, typer.Option(help="Outputs of the baseline: compare head to head.")] = None,
     design: Annotated[
-        str | None, typer.Option(help="Pair outputs by random, all, best-worst, swiss or uncertainty.")
+        str | None, typer.Option(help="Pair outputs: random, all, best-worst, swiss, ranked, uncertainty or adjacent.")
     ] = None,
-    per_instruction: Annotated[int, typer.Option(min=1, help="Pairs of one instruction (random, uncertainty).")] = 1,
-    score: Annotated[str, typer.Option(help="The column of scores for best-worst, swiss and uncertainty.")] = "score",
+    per_instruction: Annotated[
+        int, typer.Option(min=1, help="Pairs (random, uncertainty) or triplets of one instruction.")
+    ] = 1,
+    score: Annotated[
+        str, typer.Option(help="The column of scores for best-worst, swiss, ranked and uncertainty.")
+    ] = "score",
     kind: Annotated[
-        str, typer.Option(help="Feedback: pairs, or of single outputs: ratings, reactions, rankings or critiques.")
-    ] = "pairs",
+        str | None,
+        typer.Option(
+            help="Feedback: pairs, rankings, ratings, reactions, critiques, corrections, checks or triplets; "
+            "by default what the annotators give, pairs where they give several."
+        ),
+    ] = None,
     aggregate: Annotated[
         str | None, typer.Option(help="One verdict a pair from its votes: majority, dawid-skene, glad or weighted.")
     ] = None,
@@ -67,48 +75,29 @@ def annotate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much there is to do.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Let simulated annotators say which of two outputs they prefer, for every pair of a file.
+    """Let simulated annotators give feedback on outputs: which of two they prefer, or any other kind.
 
     Example: farm annotate pairs.json --annotators training --out preferences.parquet --set rate=0.1
     """
     import json
 
-    from annotators.runs import annotation_run, annotation_summary
-    from annotators.runs import feedback_run as feedback_run
-    from farm.asking.limits import Limits
-    from farm.base.errors import UserError
+    from annotators.runs import annotation_summary
+    from annotators.runs.annotation_run import prepare
+    from annotators.runs.options import AnnotateOptions
 
-    limits = Limits(
-        budget=budget,
-        concurrency=concurrency,
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        timeout=timeout,
-        batches=batches,
-    )
-    run: annotation_run.AnnotationRun | feedback_run.FeedbackRun
-    if kind != "pairs":
-        for_pairs: dict[str, object] = {
-            "--both-orders": both_orders,
-            "--given-order": given_order,
-            "--against": against,
-        }
-        for_pairs |= {"--design": design, "--aggregate": aggregate}
-        for_pairs["--active"] = active
-        if said := [option for option, value in for_pairs.items() if value]:
-            raise UserError(f"{said[0]} is for pairs, and --kind {kind} has none")
-        run = feedback_run.prepare(
-            pairs, kind, annotators, out,
-            store=store, seed=seed, replicates=replicates, world=world, settings=settings or [], limits=limits,
-        )  # fmt: skip
-    else:
-        run = annotation_run.prepare(
-            pairs, annotators, out,
-            store=store, seed=seed, order="both" if both_orders else "given" if given_order else "random",
-            replicates=replicates, world=world, settings=settings or [], limits=limits, against=against,
-            design=design, per_instruction=per_instruction, score=score, aggregate=aggregate,
-            strategy=active, labels=labels, rounds=rounds,
-        )  # fmt: skip
+    run = prepare(
+        pairs,
+        annotators,
+        out,
+        AnnotateOptions(
+            kind=kind, against=against, design=design, per_instruction=per_instruction, score=score, seed=seed,
+            replicates=replicates, order="both" if both_orders else "given" if given_order else "random",
+            aggregate=aggregate, active=active, labels=labels, rounds=rounds, world=world, store=store, budget=budget,
+            concurrency=concurrency, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute,
+            timeout=timeout, batches=batches,
+        ),
+        settings=settings or [],
+    )  # fmt: skip
     if dry_run:
         plan = run.plan()
         print(json.dumps(plan, indent=1) if as_json else annotation_summary.sentences(plan))

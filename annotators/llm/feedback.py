@@ -30,7 +30,9 @@ _USAGE = ("input_tokens", "output_tokens", "price", "seconds")
 
 
 @dataclass(frozen=True)
-class _Asker:
+class Asker:
+    """What puts questions about outputs to a language model."""
+
     model: str
     """``provider/name``"""
     prompt: str = ""
@@ -117,7 +119,7 @@ def _text(answer: Answer) -> str:
 
 
 @dataclass(frozen=True)
-class LLMRater(_Asker):
+class LLMRater(Asker):
     """Rates single outputs; with ``annotate`` an annotator of pairs."""
 
     prompt: str = "rating"
@@ -161,7 +163,7 @@ class LLMRater(_Asker):
 
 
 @dataclass(frozen=True)
-class LLMRanker(_Asker):
+class LLMRanker(Asker):
     """Ranks the outputs to one instruction."""
 
     prompt: str = "ranking"
@@ -181,7 +183,7 @@ class LLMRanker(_Asker):
 
 
 @dataclass(frozen=True)
-class LLMCritic(_Asker):
+class LLMCritic(Asker):
     """Says in words what is good and bad about an output."""
 
     prompt: str = "critique"

@@ -1,262 +1,217 @@
-"""An annotation run: a file of pairs in, a file of annotations out, with progress, a store to go on from, a summary.
+"""An annotation run: a table of responses or pairs in, a table of feedback of any kind out.
 
-Pairs are shown in an order drawn for each, so that a bias for the first place favours neither column, or in both
-orders. They are annotated in chunks: after each, what was found out is in the store, where one is named. Language
-models are asked in one session, which keeps every answer the moment it comes.
+Rows are asked about in chunks, with progress and a summary: after each chunk what was found out is in the store, where
+one is named. Language models are asked in one session, which keeps every answer the moment it comes.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from annotators.llm.annotator import LLMAnnotator
-from annotators.llm.feedback import LLMRater
+from annotators.llm.feedback import Asker
 from annotators.llm.session import session
-from annotators.noise.both_orders import BothOrders
 from annotators.runs import active, aggregation
-from annotators.runs.annotation_summary import failures, of_aggregate, questions, spent, summarise
-from annotators.runs.cached import Cached
+from annotators.runs.annotation_summary import failures, of_aggregate, questions
+from annotators.runs.givers import built, context_for
+from annotators.runs.options import AnnotateOptions
+from farm.asking import ask as asking
 from farm.asking.givers import keeps_answers, parts_of
-from farm.asking.limits import Limits
+from farm.asking.kept import keys
 from farm.base import progress
-from farm.base.errors import Interrupted, UserError, nearest
-from farm.feedback import designs
-from farm.roles import config
-from farm.roles.protocols import Annotator, Context, Features, World
+from farm.base.errors import Interrupted, UserError
+from farm.feedback.designs import Design, head_to_head
+from farm.feedback.kind import FeedbackKind, paid
+from farm.roles.protocols import Features
 from farm.storage.store import Store, home
-from farm.tables.formats import check_table, read_table, write_annotations
-from farm.tables.records import PairIds, in_random_order, unannotated
+from farm.tables import formats
+from farm.tables.formats import check_table, write_annotations
+from farm.tables.records import PairIds, unannotated
+
+Rows: TypeAlias = pd.DataFrame | Sequence[Mapping[str, Any]] | str | Path
 
 CHUNK = 20_000
-"""Rows annotated between two entries in the store."""
-
-Order = Literal["random", "given", "both"]
-
-
-@dataclass(frozen=True)
-class Active:
-    """How the next pairs are chosen."""
-
-    strategy: active.Strategy
-    labels: int
-    rounds: int
-    features: Features
+"""Rows asked about between two entries in the store."""
 
 
 @dataclass(frozen=True)
 class AnnotationRun:
-    """Everything a run needs, checked before the first row is annotated."""
+    """Everything a run needs, checked before the first row is asked about."""
 
-    pairs: pd.DataFrame
-    annotator: Annotator
-    out: Path
-    seed: int
-    order: Order
-    replicates: int
-    limits: Limits
-    """on what language models are asked"""
-    aggregate: str | None = None
-    """how the votes on each pair become one verdict (annotators/runs/aggregation.py)"""
-    active: Active | None = None
-    """which of the pairs are asked about, round by round (annotators/runs/active.py)"""
-    first_replicate: int = 0
+    kind: FeedbackKind
+    rows: pd.DataFrame
+    giver: Any
+    out: Path | None
+    """None where the answers are wanted as a table only"""
+    options: AnnotateOptions
+    store: Store | None = None
+    """where answers are kept, of a giver that does not keep them itself"""
+    features: Features | None = None
+    """of the texts, for active choice"""
 
     def plan(self) -> dict[str, Any]:
         """How much there is to do, without asking anyone."""
-        ids = PairIds(self.pairs)
-        facts = {
-            "pairs": len(self.pairs),
-            "distinct_pairs": len(np.unique(ids.pair)),
-            "identical_outputs": int(ids.identical.sum()),
-            "replicates": self.replicates,
-            "order": self.order,
-            "verdicts": len(self.pairs) * self.replicates,
-        }
-        if self.active:  # what is asked later depends on the answers
-            return {**facts, "verdicts": self.active.labels, "candidates": len(self.pairs)}
-        if self._asks_models():
-            with session(replace(self.limits, dry_run=True)) as dry, progress.quiet():
-                for _ in self._annotated():
+        o, rows = self.options, self.rows
+        facts: dict[str, Any] = {"kind": self.kind.name, "rows": len(rows), "replicates": o.replicates}
+        if self.kind.name == "pairs":
+            ids = PairIds(rows)
+            distinct, identical = len(np.unique(ids.pair)), int(ids.identical.sum())
+            facts = {"pairs": len(rows), "distinct_pairs": distinct, "identical_outputs": identical}
+            facts |= {"replicates": o.replicates, "order": o.order, "verdicts": len(rows) * o.replicates}
+        if o.active:  # what is asked later depends on the answers
+            return {**facts, "verdicts": o.labels, "candidates": len(rows)}
+        if any(isinstance(part, (LLMAnnotator, Asker)) for part in parts_of(self.giver)):
+            with session(replace(o.limits, dry_run=True)) as dry, progress.quiet():
+                for _ in self._answers():
                     pass
             tally = dry.tally
             asked = {"questions": tally.questions, "cached": tally.cached, "to_ask": tally.unasked}
             tokens = {"input_tokens": tally.input_tokens, "output_tokens_at_most": tally.output_tokens}
             return {**facts, **asked, **tokens, "models": sorted(tally.models), "cost_estimate": round(tally.cost, 6)}
-        if isinstance(self.annotator, Cached):
-            known = (
-                self._shown(partial(_known, self.annotator, seed=self.seed, replicate=r), c) for r, c in self._chunks()
-            )
-            facts["cached"] = sum(int(table["cached"].sum()) for table in known)
-        return facts
+        return facts if self.store is None else {**facts, "cached": self._known(self.store)}
 
     def go(self) -> dict[str, Any]:
-        """Annotate everything, write the file, and return the summary."""
-        started = time.monotonic()
-        total = self.active.labels if self.active else len(self.pairs) * self.replicates
+        """Ask about everything, write the file, and return the summary."""
+        assert self.out is not None
+        started, o = time.monotonic(), self.options
+        total = o.labels if o.active and o.labels else len(self.rows) * o.replicates
+        what = "verdicts" if self.kind.name == "pairs" else self.kind.name
         tables: list[pd.DataFrame] = []
-        with session(self.limits, self._rehearsal()) as asked, progress.task("annotating", total=total) as work:
+        with session(o.limits) as asked, progress.task("annotating", total=total) as work:
             try:
-                for table in self._annotated():
+                for table in self._answers():
                     tables.append(table)
                     # A session with language models has shown its own progress already.
-                    done, paid = sum(map(len, tables)), sum(map(spent, tables))
-                    work.advance(max(done - work.done, 0), max(paid - work.cost, 0.0), failures(tables))
+                    done, cost = sum(map(len, tables)), sum(map(paid, tables))
+                    work.advance(max(done - work.done, 0), max(cost - work.cost, 0.0), failures(tables))
             except KeyboardInterrupt:
                 kept = "what is done is in the store, and the same command goes on from there"
                 lost = "and nothing is kept: name a --store to be able to go on"
-                how = kept if keeps_answers(self.annotator) else lost
-                raise Interrupted(f"interrupted after {work.done:,} of {total:,} verdicts; {how}") from None
-        table = pd.concat(tables, ignore_index=True) if tables else self.annotator.annotate(self.pairs, seed=self.seed)
-        # Whether a verdict came from the store is about this run, not about the verdict.
-        write_annotations(table.drop(columns="cached", errors="ignore"), self._votes_path())
-        together: dict[str, Any] = {}
-        if self.aggregate:
-            one = aggregation.aggregated(table, self.aggregate)
+                how = kept if self.store is not None or keeps_answers(self.giver) else lost
+                raise Interrupted(f"interrupted after {work.done:,} of {total:,} {what}; {how}") from None
+        table = pd.concat(tables, ignore_index=True)
+        # Whether an answer came from the store is about this run, not about the answer.
+        write_annotations(table.drop(columns="cached", errors="ignore"), self._votes_path(self.out))
+        together: dict[str, Any] = {} if self.kind.name == "pairs" else {"kind": self.kind.name}
+        if o.aggregate:
+            one = aggregation.aggregated(table, o.aggregate)
             write_annotations(one, self.out)
-            together = {"votes": str(self._votes_path()), "aggregated": of_aggregate(one, self.aggregate)}
-        seconds = round(time.monotonic() - started, 2)
-        return {
-            "out": str(self.out),
-            **together,
-            **summarise(table),
-            **questions(asked.tally),
-            "took_seconds": seconds,
-        }
+            together = {"votes": str(self._votes_path(self.out)), "aggregated": of_aggregate(one, o.aggregate)}
+        facts = {"out": str(self.out), **together, **self.kind.summary(table), **questions(asked.tally)}
+        return {**facts, "took_seconds": round(time.monotonic() - started, 2)}
 
     def table(self) -> pd.DataFrame:
-        """All verdicts, or one a pair where they are aggregated; nothing is written."""
-        with session(self.limits, self._rehearsal()):
-            votes = pd.concat(list(self._annotated()), ignore_index=True)
-        return aggregation.aggregated(votes, self.aggregate) if self.aggregate else votes
+        """All answers, or one verdict a pair where they are aggregated; nothing is written."""
+        with session(self.options.limits):
+            votes = pd.concat(list(self._answers()), ignore_index=True)
+        return aggregation.aggregated(votes, self.options.aggregate) if self.options.aggregate else votes
 
-    def _asks_models(self) -> bool:
-        return any(isinstance(part, (LLMAnnotator, LLMRater)) for part in parts_of(self.annotator))
+    def _votes_path(self, out: Path) -> Path:
+        """Where the single votes go: the output, or beside it where that holds one verdict a pair."""
+        return out.with_name(f"{out.stem}.votes{out.suffix}") if self.options.aggregate else out
 
-    def _rehearsal(self) -> Callable[[], object] | None:
-        """All questions once, for the budget; None where they follow from answers, or nobody is asked."""
-        return None if self.active or not self._asks_models() else lambda: deque(self._annotated(), maxlen=0)
-
-    def _votes_path(self) -> Path:
-        """Where the single verdicts go: the output, or beside it where that holds one verdict a pair."""
-        return self.out.with_name(f"{self.out.stem}.votes{self.out.suffix}") if self.aggregate else self.out
-
-    def _annotated(self) -> Iterator[pd.DataFrame]:
-        if self.active:
-            how = self.active
-            ask = partial(self._shown, partial(self.annotator.annotate, seed=self.seed))
-            yield from active.rounds_of(
-                self.pairs, ask, how.features, how.strategy, labels=how.labels, rounds=how.rounds, seed=self.seed
-            )
+    def _answers(self) -> Iterator[pd.DataFrame]:
+        o = self.options
+        order: asking.Order = "random" if o.order == "random" else "given"
+        if not o.active:
+            replicates = range(o.replicate, o.replicate + o.replicates)
+            yield from asking.parts(
+                self.kind, self.giver, self.rows,
+                seed=o.seed, replicates=replicates, order=order, chunk=CHUNK, store=self.store,
+            )  # fmt: skip
             return
-        for replicate, chunk in self._chunks():
-            yield self._shown(partial(self.annotator.annotate, seed=self.seed, replicate=replicate), chunk)
 
-    def _chunks(self) -> Iterator[tuple[int, pd.DataFrame]]:
-        for replicate in range(self.first_replicate, self.first_replicate + self.replicates):
-            for start in range(0, len(self.pairs), CHUNK):
-                yield replicate, self.pairs.iloc[start : start + CHUNK]
+        def ask(pairs: pd.DataFrame) -> pd.DataFrame:
+            return asking.ask(self.kind, self.giver, pairs, seed=o.seed, order=order, store=self.store)
 
-    def _shown(self, ask: Callable[[pd.DataFrame], pd.DataFrame], chunk: pd.DataFrame) -> pd.DataFrame:
-        return in_random_order(ask, chunk, self.seed) if self.order == "random" else ask(chunk)
+        assert self.features is not None and o.labels is not None
+        strategy = next(s for s in active.STRATEGIES if s == o.active)
+        yield from active.rounds_of(
+            self.rows, ask, self.features, strategy, labels=o.labels, rounds=o.rounds, seed=o.seed
+        )
+
+    def _known(self, store: Store) -> int:
+        """How many answers are in the store."""
+        o, known = self.options, 0
+        rows = unannotated(self.rows, self.kind.columns)
+        shown = self.kind.orient(rows, o.seed)[0] if o.order == "random" else rows
+        for replicate in range(o.replicate, o.replicate + o.replicates):
+            at = keys(self.kind, self.giver, shown, o.seed, replicate)
+            there = store.get(at)
+            known += sum(key in there for key in at)
+        return known
 
 
 def prepare(
-    pairs: Path,
-    annotators: str,
-    out: Path,
+    rows: Rows,
+    annotators: Any,
+    out: Path | None = None,
+    options: AnnotateOptions | None = None,
     *,
-    store: Path | None = None,
-    seed: int = 0,
-    order: Order = "random",
-    replicates: int = 1,
-    world: str | None = None,
-    settings: Sequence[str] = (),
-    limits: Limits | None = None,
-    against: Path | None = None,
-    design: str | None = None,
-    per_instruction: int = 1,
-    score: str = "score",
-    aggregate: str | None = None,
-    strategy: str | None = None,
-    labels: int | None = None,
-    rounds: int = 10,
+    settings: Sequence[str] | Mapping[str, Any] = (),
 ) -> AnnotationRun:
-    """A run from what the command line says.
+    """A run, checked.
 
-    ``pairs`` is a file of pairs, or of outputs that are paired by a ``design``, or head to head with those of the file
-    ``against``.
+    Args:
+        rows: a table, rows or a file of pairs, or of outputs that are put together as the kind and the design say.
+        annotators: a name, a YAML file, a spec, a class, or one who gives feedback.
+        settings: changes to the annotators, ``a.b=c``, or a mapping.
 
-    With a ``store``, an annotator that does not keep its answers itself is wrapped in
-    :class:`~annotators.runs.cached.Cached`; one that does keeps them there, and else in the program's home.
+    With a ``store``, answers are kept there, by the giver or for it; without one, by those who do so themselves, in the
+    program's home.
 
     Raises:
-        UserError: for anything wrong in the files, the annotators or the settings.
+        UserError: for anything wrong in the files, the annotators or the options.
     """
-    check_table(out, inputs=(pairs, against))
-    check(aggregate, strategy, labels, replicates)
-    if strategy is not None:
-        design = design or ("all" if against is None and "output" in read_table(pairs).columns else None)
-    table = unannotated(
-        designs.read(pairs, against=against, design=design, per_instruction=per_instruction, score=score, seed=seed)
-    )
-    check_table(out, table)
-    path = config.find("annotators", annotators)
-    spec = config.override(config.load_mapping(path), settings)
-    kept = Store(store if store is not None else home() / "store.sqlite")
-    context = context_for(world, kept)
-    annotator = config.build(Annotator, spec, context, str(path))
-    if order == "both":
-        annotator = BothOrders(annotator)
-    if store is not None and not keeps_answers(annotator):
-        annotator = Cached(annotator, kept)
-    chooser = chooser_of(strategy, labels, rounds, context)
-    return AnnotationRun(table, annotator, out, seed, order, replicates, limits or Limits(), aggregate, chooser)
+    o = options or AnnotateOptions()
+    files = [Path(given) for given in (rows, o.against) if isinstance(given, (str, Path))]
+    if out is not None:
+        check_table(out, inputs=files)
+    o.check()
+    if o.kind is not None:
+        o.check_kind(o.kind)
+    store = Store(o.store if o.store is not None else home() / "store.sqlite")
+    context = context_for(o.world, store)
+    given = _read(rows, o.kind)
+    kind, giver = built(annotators, settings, o, context)
+    o.check_kind(kind.name)
+    table = unannotated(_together(given, kind, o), kind.columns)
+    if out is not None:
+        check_table(out, table)
+    keep = store if o.store is not None and not keeps_answers(giver) else None
+    return AnnotationRun(kind, table, giver, out, o, keep, context.features)
 
 
-def check(aggregate: str | None, strategy: str | None, labels: int | None, replicates: int) -> None:
-    """Refuse ways, strategies and combinations that there are not, before anything is read."""
-    if aggregate is not None and aggregate not in aggregation.WAYS:
-        raise UserError(f"there is no way to aggregate called `{aggregate}`; {nearest(aggregate, aggregation.WAYS)}")
-    if strategy is not None:
-        if strategy not in active.STRATEGIES:
-            raise UserError(f"there is no strategy `{strategy}`; {nearest(strategy, active.STRATEGIES)}")
-        if labels is None:
-            raise UserError("--active chooses what to ask, so say how much: --labels N")
-        if replicates > 1 or aggregate:
-            raise UserError("--active asks about each pair once: leave out --replicates and --aggregate")
-    elif labels is not None:
-        raise UserError("--labels is for --active: name a strategy")
+def _read(rows: Rows, kind: str | None) -> pd.DataFrame:
+    """Outputs, or pairs of them, with the columns that each must have."""
+    file = rows if isinstance(rows, (str, Path)) else None
+    table = formats.merge_input(formats.rows(rows, "the rows")) if file is None else formats.read_table(file)
+    of_pairs = "output" not in table and ("output_1" in table or kind in (None, "pairs"))
+    if file is not None:
+        return formats.read_pairs(file) if of_pairs else formats.read_outputs(file)
+    if not of_pairs:
+        formats.require(table, ["instruction", "output"], "the outputs")
+        return table
+    formats.require(table, ["instruction", "output_1", "output_2"], "the pairs")
+    return table.assign(**{c: "" for c in ("generator_1", "generator_2") if c not in table})
 
 
-def chooser_of(strategy: str | None, labels: int | None, rounds: int, context: Context) -> Active | None:
-    """How the next pairs are chosen; None where all are asked about."""
-    if strategy is None or labels is None or context.features is None:
-        return None
-    known = next(s for s in active.STRATEGIES if s == strategy)
-    return Active(known, labels, rounds, context.features)
-
-
-def context_for(world: str | None, store: Store) -> Context:
-    """What annotators may ask for: a world and its features, or the features of any text."""
-    if world is not None:
-        found = config.build(World, world, Context(store=store), "--world")
-        return Context(world=found, features=found.features, store=store)
-    from farm.worlds.text_features import TextFeatures
-
-    features: Features = TextFeatures()
-    return Context(features=features, store=store)
-
-
-def _known(cached: Cached, pairs: pd.DataFrame, *, seed: int, replicate: int) -> pd.DataFrame:
-    keys = cached.keys(pairs, seed, replicate)
-    known = cached.store.get(keys)
-    return pairs.assign(cached=[key in known for key in keys])
+def _together(given: pd.DataFrame, kind: FeedbackKind, options: AnnotateOptions) -> pd.DataFrame:
+    """What is asked about."""
+    o, design = options, options.design
+    if o.against is not None:
+        if design is not None:
+            raise UserError("two files are compared head to head: leave out either the design or the second file")
+        return head_to_head(given, _read(o.against, "outputs"))
+    if design is not None and "output" not in given.columns:
+        raise UserError(f"the design {design} pairs outputs, and these are pairs already: leave it out")
+    if o.active and "output" in given.columns:
+        design = design or "all"
+    return kind.build(given, Design(design or "", o.per_instruction, o.score), o.seed)

@@ -1,57 +1,15 @@
-"""What came out of an annotation run, as plain data and as lines for a terminal."""
+"""What came out of an annotation run, as lines for a terminal; what came out of each kind is in farm/feedback."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from annotators.llm.completion import redacted
 from annotators.llm.tally import Tally
 from farm.base.errors import Fruitless
-from farm.statistics import uncertainty
-
-SHARES = {"coins": "coin", "consistent": "consistent", "from_store": "cached"}
-"""shares of all verdicts in a summary, and the columns that they are of"""
-
-
-def summarise(table: pd.DataFrame) -> dict[str, Any]:
-    """What came out: counts of statuses, ties and coins, the preference for the first output, costs, who was asked.
-
-    ``prefers_first`` counts ties as one half, leaves out rows without a verdict, and has a 95 % interval clustered by
-    instruction.
-    """
-    ok = table[table["status"] == "ok"]
-    score = 2.0 - ok["preference"].to_numpy(dtype=np.float64)
-    shares = {
-        name: round(float(table[column].astype(bool).mean()), 4)
-        for name, column in SHARES.items()
-        if column in table.columns and len(table)
-    }
-    by = ok.assign(score=score).groupby("annotator")["score"].agg(["size", "mean"])
-    tokens = {c: int(table[c].sum()) for c in ("input_tokens", "output_tokens") if table[c].any()}
-    return {
-        "verdicts": len(table),
-        "status": {str(k): int(v) for k, v in table["status"].value_counts().items()},
-        **reason(table),
-        "identical_outputs": int((ok["output_1"] == ok["output_2"]).sum()),
-        "ties": int((ok["preference"] == 1.5).sum()),
-        "prefers_first": _interval(score, ok["instruction"]),
-        **shares,
-        **tokens,
-        "cost": round(spent(table), 6),
-        "annotators": {
-            str(name): {"verdicts": int(row["size"]), "prefers_first": round(float(row["mean"]), 4)}
-            for name, row in by.iterrows()
-        },
-    }
-
-
-def reason(table: pd.DataFrame) -> dict[str, str]:
-    """Why most of the rows without an answer have none, where that is known."""
-    said = table["failure"].dropna() if "failure" in table.columns else pd.Series(dtype=object)
-    return {"failure": str(said.mode()[0])} if len(said) else {}
+from farm.feedback.pairs import SHARES
 
 
 def check(facts: dict[str, Any]) -> None:
@@ -73,13 +31,6 @@ def of_aggregate(table: pd.DataFrame, way: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _interval(score: np.ndarray, clusters: pd.Series) -> dict[str, float | int | None]:
-    """The share with its interval; None where it is not known."""
-    found = uncertainty.mean(score, clusters.astype(str), bounds=uncertainty.SHARE)
-    known = {"estimate": found.value, "low": found.low, "high": found.high}
-    return {"n": found.n, **{name: None if np.isnan(value) else round(value, 4) for name, value in known.items()}}
-
-
 def questions(tally: Tally) -> dict[str, Any]:
     """How the questions to language models fared, where there were any."""
     if not tally.questions:
@@ -87,12 +38,6 @@ def questions(tally: Tally) -> dict[str, Any]:
     counts = {"asked": tally.asked, "known": tally.cached, "retried": tally.retried, "failed": tally.failed}
     unpriced = {"without_a_price": sorted(tally.unpriced)} if tally.unpriced else {}
     return {"questions": {**counts, "not asked": tally.unasked}, "models": sorted(tally.models), **unpriced}
-
-
-def spent(table: pd.DataFrame) -> float:
-    """US dollars spent now: rows from the store were paid for earlier."""
-    paid = table[~table["cached"].astype(bool)] if "cached" in table.columns else table
-    return float(paid["price"].sum())
 
 
 def failures(tables: list[pd.DataFrame]) -> str:

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from farm.asking.ask import ask
+from farm.asking.ask import parts
 from farm.asking.limits import Limits
 from farm.asking.purse import limited
 from farm.base import progress
 from farm.base.errors import UserError
+from farm.feedback.pairs import KIND as PAIRS
 from farm.roles import config
 from farm.roles.protocols import Annotator, Context, Features
 from farm.storage.store import Store, home
@@ -90,10 +91,6 @@ class Judged(NamedTuple):
     paid: float
 
 
-CACHED = "annotators.runs.cached.Cached"
-"""what wraps a judge so that it looks in the store first; named here because a wing imports no other"""
-
-
 def judge(
     table: pd.DataFrame,
     name: str,
@@ -119,19 +116,17 @@ def judge(
     features: Features = TextFeatures()
     kept = Store(store or home() / "store.sqlite")
     context = Context(features=features, store=kept)
-    if not fresh:
-        spec = {"class": CACHED, "annotator": spec}
     annotator = config.build(Annotator, spec, context, str(path))
-    parts: list[pd.DataFrame] = []
+    judged: list[pd.DataFrame] = []
     paid = 0.0
     whole = replace(limits or Limits(), whole=True)
     with limited(whole), progress.task(f"judging ({name})", len(table)) as work:
-        for part in ask(annotator, table, seed=seed, chunk=CHUNK):
-            parts.append(part)
+        for part in parts(PAIRS, annotator, table, seed=seed, chunk=CHUNK, store=None if fresh else kept):
+            judged.append(part)
             paid += _paid(part)
             # Questions to a language model have shown their progress already.
-            work.advance(max(sum(map(len, parts)) - work.done, 0), max(paid - work.cost, 0.0))
-    rows = pd.concat(parts, ignore_index=True)
+            work.advance(max(sum(map(len, judged)) - work.done, 0), max(paid - work.cost, 0.0))
+    rows = pd.concat(judged, ignore_index=True)
     reused = int(rows["cached"].sum()) if "cached" in rows else 0
     return Judged(rows.drop(columns="cached", errors="ignore"), reused, paid)
 

@@ -27,12 +27,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.asking.ask import ask
 from farm.base.bounds import Confidence, check
 from farm.base.errors import UserError
+from farm.feedback.pairs import KIND as PAIRS
 from farm.roles.protocols import Annotator, Comparison, Evaluator
 from farm.statistics.best_response import best_response, gap
 from farm.statistics.uncertainty import SHARE, mean
-from farm.tables import records
 
 Floats = NDArray[np.float64]
 
@@ -106,7 +107,7 @@ class HeadToHead:
 
         With ``soft`` the probability of it, where the judge knows its own.
         """
-        found = records.in_random_order(lambda shown: self.judge.annotate(shown, seed=seed), table, seed)
+        found = ask(PAIRS, self.judge, table, seed=seed)
         verdict = 2 - pd.to_numeric(found["preference"]).to_numpy(np.float64)
         if soft and "p_first" in found.columns:
             probability = pd.to_numeric(found["p_first"]).to_numpy(np.float64)

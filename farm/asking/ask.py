@@ -1,50 +1,81 @@
-"""The one way to put a table of pairs before an annotator.
+"""The one way to put a table before one who gives feedback, whatever the kind: the one caller of a verb.
 
-Pairs are shown in an order drawn for each, so that a bias for the first place favours neither column. Within a budget
-all is rehearsed first, so that what is in the store already counts before anything is paid for.
+    rows ─▶ order drawn ─▶ (replicate by replicate, chunk by chunk) ─▶ store ─▶ giver ─▶ order undone
+
+Rows are shown in an order drawn for each, so that a bias for the first place favours none. Within a budget all is
+rehearsed first, so that what is in the store already counts before anything is paid for.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from farm.asking import purse
+from farm.asking.givers import require_gives
+from farm.asking.kept import kept
 from farm.asking.limits import OverBudget
-from farm.roles.protocols import Annotator
-from farm.tables.records import in_random_order
+from farm.feedback.kind import FeedbackKind
+from farm.storage.store import Store
+from farm.tables.records import unannotated
 
 Order = Literal["random", "given"]
 
 
-def parts(
-    annotator: Annotator,
-    pairs: pd.DataFrame,
+def ask(
+    kind: FeedbackKind,
+    giver: Any,
+    rows: pd.DataFrame,
     *,
     seed: int,
-    replicates: Iterable[int] = (0,),
+    replicate: int | NDArray[np.int64] = 0,
     order: Order = "random",
-    chunk: int | None = None,
-) -> Iterator[pd.DataFrame]:
-    """The verdicts, replicate by replicate and in chunks of so many rows; whole replicates where ``chunk`` is None."""
-    for replicate in replicates:
-        ask = partial(annotator.annotate, seed=seed, replicate=replicate)
-        for start in range(0, len(pairs), chunk) if chunk else (0,):
-            rows = pairs.iloc[start : start + chunk] if chunk else pairs
-            yield in_random_order(ask, rows, seed) if order == "random" else ask(rows)
+    store: Store | None = None,
+) -> pd.DataFrame:
+    """Answers on all rows, in their order, within the limits in force (:mod:`farm.asking.purse`).
 
-
-def ask(annotator: Annotator, pairs: pd.DataFrame, *, seed: int, chunk: int | None = None) -> Iterator[pd.DataFrame]:
-    """The same within the limits in force (:mod:`farm.asking.purse`).
+    Args:
+        rows: what ``kind.build`` makes; what earlier answers left in them is dropped.
+        replicate: another one asks the same again, for all rows or one each, [n].
+        order: "given" shows the outputs of a row as they stand.
+        store: keep answers there, and look there first.
 
     Raises:
-        OverBudget: where the budget ends before the last verdict, if the limits say so; it tells what is lacking.
+        OverBudget: where the budget ends before the last answer, if the limits say so; it tells what is lacking.
+        UserError: where the giver has not the kind's verb, or its answers are not what the kind says.
     """
-    again = partial(parts, annotator, pairs, seed=seed, chunk=chunk)
+    if isinstance(replicate, int):
+        [answers] = parts(kind, giver, rows, seed=seed, replicates=(replicate,), order=order, store=store)
+        return answers
+    answered = []
+    for one in np.unique(replicate):
+        at = np.flatnonzero(replicate == one)
+        part = rows.iloc[at].reset_index(drop=True)
+        [answers] = parts(kind, giver, part, seed=seed, replicates=(int(one),), order=order, store=store)
+        answered.append(answers.set_axis(at, axis=0))
+    return pd.concat(answered).sort_index().set_axis(rows.index, axis=0)
+
+
+def parts(
+    kind: FeedbackKind,
+    giver: Any,
+    rows: pd.DataFrame,
+    *,
+    seed: int,
+    replicates: Sequence[int] = (0,),
+    order: Order = "random",
+    chunk: int | None = None,
+    store: Store | None = None,
+) -> Iterator[pd.DataFrame]:
+    """The same replicate by replicate and in chunks of so many rows; whole replicates where ``chunk`` is None."""
+    require_gives(giver, kind)
+    again = partial(_parts, kind, giver, rows, seed, replicates, order, chunk, store)
     limits = purse.current()
     if limits is None or limits.limits.budget is None:
         yield from again()
@@ -54,3 +85,25 @@ def ask(annotator: Annotator, pairs: pd.DataFrame, *, seed: int, chunk: int | No
         yield from again()
     except OverBudget:  # of the question that it stopped at, and of all behind it
         raise OverBudget(purse.rehearsed(lambda: deque(again(), maxlen=0)).estimate) from None
+
+
+def _parts(
+    kind: FeedbackKind,
+    giver: Any,
+    rows: pd.DataFrame,
+    seed: int,
+    replicates: Sequence[int],
+    order: Order,
+    chunk: int | None,
+    store: Store | None,
+) -> Iterator[pd.DataFrame]:
+    rows = unannotated(rows, kind.columns)
+    for replicate in replicates:
+        for start in range(0, len(rows), chunk) if chunk else (0,):
+            part = rows.iloc[start : start + chunk] if chunk else rows
+            shown, undo = kind.orient(part, seed) if order == "random" else (part, _same)
+            yield undo(kept(kind, giver, shown, seed=seed, replicate=replicate, store=store))
+
+
+def _same(answers: pd.DataFrame) -> pd.DataFrame:
+    return answers

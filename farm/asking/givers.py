@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,39 +12,80 @@ import pandas as pd
 
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.roles.protocols import Annotator, Features
+from farm.feedback.kind import FeedbackKind, kinds
+from farm.roles.protocols import Features
 from farm.storage.code_digest import class_digest
 from farm.storage.store import Store
 
-
-def name_of(annotator: Annotator) -> str:
-    """The annotator's ``name``, or its class where it has none."""
-    return str(getattr(annotator, "name", "") or type(annotator).__name__)
+_NO_GIVERS = (type, str, int, float, dict, re.Pattern, np.ndarray, pd.DataFrame, pd.Series)
+"""what has a method `match` or `rank` of its own, and what is quickly told"""
 
 
-def parts_of(annotator: Annotator) -> Iterator[Annotator]:
-    """The annotator and every annotator inside it."""
-    yield annotator
-    for value in vars(annotator).values() if hasattr(annotator, "__dict__") else ():
-        for inner in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(inner, Annotator) and not isinstance(inner, type):
-                yield from parts_of(inner)
+def name_of(giver: Any) -> str:
+    """The giver's ``name``, or its class where it has none."""
+    return str(getattr(giver, "name", "") or type(giver).__name__)
 
 
-def keeps_answers(annotator: Annotator) -> bool:
-    """Whether the annotator, or one inside it, keeps what it found out in a store of its own accord."""
-    return any(hasattr(part, "store") for part in parts_of(annotator))
+def inside(giver: Any) -> list[Any]:
+    """The givers that one is made of: what its attributes hold that has a verb of a kind."""
+    values = vars(giver).values() if hasattr(giver, "__dict__") else ()
+    listed = (inner for value in values for inner in (value if isinstance(value, (list, tuple)) else (value,)))
+    verbs = [kind.verb for kind in kinds().values()]
+    return [one for one in listed if not isinstance(one, _NO_GIVERS) and any(hasattr(one, verb) for verb in verbs)]
+
+
+def parts_of(giver: Any) -> Iterator[Any]:
+    """The giver and every one inside it."""
+    yield giver
+    for inner in inside(giver):
+        yield from parts_of(inner)
+
+
+def keeps_answers(giver: Any) -> bool:
+    """Whether the giver, or one inside it, keeps what it found out in a store of its own, and keeps to limits."""
+    return any(hasattr(part, "store") for part in parts_of(giver))
+
+
+def is_free(giver: Any) -> bool:
+    """Whether every answer is only computed: those that the giver is made of say so (``free``), or else itself."""
+    found = inside(giver)
+    return all(map(is_free, found)) if found else bool(getattr(giver, "free", False))
+
+
+def given_by(kind_of_giver: type) -> list[str]:
+    """The kinds of feedback that a class gives: those whose verb it has and, of a wrapper, that it ``wraps``."""
+    wraps = getattr(kind_of_giver, "wraps", None)
+    return [k.name for k in kinds().values() if hasattr(kind_of_giver, k.verb) and (wraps is None or k.name in wraps)]
+
+
+def gives(giver: Any) -> list[str]:
+    """The kinds of feedback that one gives; a wrapper those that what is inside it gives, too."""
+    found = given_by(type(giver))
+    for inner in inside(giver) if hasattr(giver, "wraps") else ():
+        found = [name for name in found if name in gives(inner)]
+    return found
+
+
+def require_gives(giver: Any, kind: FeedbackKind) -> None:
+    """Refuse one who does not give a kind of feedback, or a wrapper around one who does not."""
+    has = given_by(type(giver))
+    if kind.name not in has:
+        what = "wraps" if hasattr(giver, "wraps") else "gives"
+        known = ", ".join(has) or "no kind of feedback"
+        raise UserError(f"{name_of(giver)}: {type(giver).__name__} {what} {known}, not {kind.name}")
+    for inner in inside(giver) if hasattr(giver, "wraps") else ():
+        require_gives(inner, kind)
 
 
 def description(thing: Any) -> Any:
-    """Everything that determines an annotator's verdicts, as plain data for a content address.
+    """Everything that determines a giver's answers, as plain data for a content address.
 
-    A class that has a method ``description()`` says itself, as plain data, what its verdicts depend on. Any other
+    A class that has a method ``description()`` says itself, as plain data, what its answers depend on. Any other
     object is described by its class, its code and its fields (its attributes, where it is no dataclass), and features
     also by their gold weights. A store is not part of a description.
 
     Raises:
-        UserError: for an object that cannot be described; caching it could return another annotator's verdicts.
+        UserError: for an object that cannot be described; caching it could return another giver's answers.
     """
     if thing is None or isinstance(thing, (bool, int, float, str, np.generic)):
         return thing

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from farm.asking import ask as asking
+from farm.asking.ask import ask as put_before
 from farm.base import progress, rng
 from farm.base.errors import Fruitless
 from farm.experiments import trackers
 from farm.experiments.alarms import Alarms
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts
+from farm.feedback.pairs import KIND as PAIRS
 from farm.roles.protocols import Draws, Learning, Method, Policy, Samples
 from farm.storage.artifacts import Place
 from farm.tables import records
@@ -79,7 +80,7 @@ def ask(setting: Setting, role: str, pairs: pd.DataFrame) -> pd.DataFrame:
     # A seed of its own for each role: the same annotator as teacher and as judge draws independently.
     seed = rng.torch_seed(setting.seed, role) % 2**31
     annotator = setting.annotator(role)
-    return next(asking.ask(annotator, pairs, seed=seed))
+    return put_before(PAIRS, annotator, pairs, seed=seed)
 
 
 def check_answered(table: pd.DataFrame, who: str, least: float = 0.0) -> None:

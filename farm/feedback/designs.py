@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,6 @@ from numpy.typing import NDArray
 from farm.base import rng
 from farm.base.errors import UserError, nearest
 from farm.feedback.units import prompt_ids
-from farm.tables.formats import read_outputs, read_pairs, read_table
 
 _BY_SCORE = ("best-worst", "swiss", "ranked", "uncertainty")
 DESIGNS = ("random", "all", *_BY_SCORE)
@@ -59,31 +57,6 @@ def require_design(design: Design, kind: str, known: Sequence[str]) -> Design:
     if name not in known:
         raise UserError(f"{kind}: there is no design `{name}`; {nearest(name, known)}")
     return Design(name, design.per_instruction, design.score)
-
-
-def read(
-    path: Path,
-    *,
-    against: Path | None = None,
-    design: str | None = None,
-    per_instruction: int = 1,
-    score: str = "score",
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Pairs from a file of pairs, or from one of outputs by a design, or from two of outputs head to head.
-
-    Raises:
-        UserError: for a file, or a combination of these, that gives no pairs.
-    """
-    if design is not None and design not in DESIGNS:
-        raise UserError(f"there is no design `{design}`; {nearest(design, DESIGNS)}")
-    if against is not None:
-        if design is not None:
-            raise UserError("two files are compared head to head: leave out either the design or the second file")
-        return head_to_head(read_outputs(path), read_outputs(against))
-    if design is None and "output" not in read_table(path).columns:
-        return read_pairs(path)
-    return chosen(read_outputs(path), design or "random", per_instruction=per_instruction, seed=seed, score=score)
 
 
 def chosen(

@@ -14,9 +14,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from io import BytesIO
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -210,6 +212,17 @@ def raise_together(compute: Callable[[], Found]) -> Found:
     if messages:
         raise UserError(messages[0])
     return found
+
+
+def made_by_first(make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A table that the first process makes, on every process: what is asked, and paid for, is asked once.
+
+    Its index counts from 0. A `UserError` of the first process is raised in all. Every process must call this.
+    """
+    if world_size() == 1:
+        return make().reset_index(drop=True)
+    table = raise_together(lambda: make().to_parquet(index=False) if is_first() else b"")
+    return pd.read_parquet(BytesIO(from_first(table or b"")))
 
 
 def wait() -> None:

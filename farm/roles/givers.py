@@ -82,5 +82,9 @@ class Matcher(Protocol):
         and ``p_first``, the giver's own probability of saying 1, where it is known."""
 
 
-GIVERS: tuple[type, ...] = (Annotator, Ranker, Rater, Reactor, Critic, Corrector, Checker, Matcher)
+class Giver(Protocol):
+    """Who gives feedback of any kind: what a wrapper of several kinds wraps."""
+
+
+GIVERS: tuple[type, ...] = (Giver, Annotator, Ranker, Rater, Reactor, Critic, Corrector, Checker, Matcher)
 """All of them; their YAML is among the annotators."""

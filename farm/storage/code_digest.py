@@ -23,6 +23,8 @@ from farm.base.errors import UserError
 
 _GROUND = (
     "asking/ask.py",
+    "asking/kept.py",
+    "feedback",
     "base/rng.py",
     "tables",
     "roles/protocols.py",

@@ -1,14 +1,13 @@
 """What is recorded: instructions, outputs, pairs and annotations; the kinds of feedback are in farm/feedback.
 
 Inside the program they are columns of a pandas table (cheap for millions of rows); the pydantic classes below define
-a row of pairs, and are used at the edges where a single row is read, shown or refused. A table may have more columns than its
-row defines; they are carried along.
+a row. A table may have more columns than its row defines; they are carried along.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -81,6 +80,7 @@ def unanswered(annotations: pd.DataFrame) -> tuple[int, dict[str, int]]:
 
 VERDICT_COLUMNS = frozenset(Annotation.model_fields) - frozenset(Pair.model_fields) | {
     "coin",
+    "flipped",
     "consistent",
     "cached",
     "shown_first",
@@ -166,9 +166,10 @@ def in_random_order(annotate: Callable[[pd.DataFrame], pd.DataFrame], pairs: pd.
     return undo(annotate(shown))
 
 
-def unannotated(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The pairs without the verdicts that an earlier annotation left in the table."""
-    return pairs.drop(columns=[c for c in pairs.columns if c in VERDICT_COLUMNS])
+def unannotated(rows: pd.DataFrame, further: Collection[str] = ()) -> pd.DataFrame:
+    """The rows without the answers that earlier ones left in the table; ``further`` are columns of answers, too."""
+    left = {*VERDICT_COLUMNS, *further, *(["user"] if "annotator" in rows.columns else [])}
+    return rows.drop(columns=[c for c in rows.columns if c in left])
 
 
 def merged(pairs: pd.DataFrame, parts: Sequence[tuple[NDArray[np.int64], pd.DataFrame]]) -> pd.DataFrame:

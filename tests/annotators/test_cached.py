@@ -12,8 +12,10 @@ import pytest
 from annotators.noise.coins import Flip
 from annotators.people.logit import LogitAnnotator
 from annotators.people.pool import PersonaPool, Pool
-from annotators.runs.cached import Cached
+from farm.asking.ask import ask
+from farm.asking.kept import keys
 from farm.base.errors import UserError
+from farm.feedback.pairs import KIND as PAIRS
 from farm.storage.store import Store
 from farm.tables.records import annotation_table
 
@@ -53,9 +55,9 @@ def store(tmp_path):
 
 def test_nothing_is_paid_twice(store, pairs_of):
     judge = Judge()
-    cached, pairs = Cached(judge, store), pairs_of(range(10), [99] * 10)
-    first = cached.annotate(pairs.iloc[:6], seed=1)
-    both = cached.annotate(pairs, seed=1)
+    pairs = pairs_of(range(10), [99] * 10)
+    first = ask(PAIRS, judge, pairs.iloc[:6], seed=1, store=store)
+    both = ask(PAIRS, judge, pairs, seed=1, store=store)
     assert judge.asked == [6, 4]
     assert both["cached"].tolist() == [True] * 6 + [False] * 4
     assert both.loc[~both["cached"], "price"].sum() == pytest.approx(0.04)
@@ -67,9 +69,9 @@ def test_nothing_is_paid_twice(store, pairs_of):
 def test_failed_calls_are_asked_again_and_bad_answers_are_kept(store, pairs_of):
     judge = Judge(failures={"1": "error", "2": "unparseable", "3": "refused"})
     pairs = pairs_of(range(5), [99] * 5)
-    Cached(judge, store).annotate(pairs, seed=1)
+    ask(PAIRS, judge, pairs, seed=1, store=store, order="given")
     judge.failures.clear()
-    table = Cached(judge, store).annotate(pairs, seed=1)
+    table = ask(PAIRS, judge, pairs, seed=1, store=store, order="given")
     assert judge.asked == [5, 1]
     assert table["status"].tolist() == ["ok", "ok", "unparseable", "refused", "ok"]
     assert table["preference"].isna().tolist() == [False, False, True, True, False]
@@ -78,21 +80,21 @@ def test_failed_calls_are_asked_again_and_bad_answers_are_kept(store, pairs_of):
 
 def test_whatever_determines_a_verdict_is_in_its_address(store, pairs_of):
     pairs = pairs_of([0, 1], [2, 3])
-    base = Cached(Judge(), store).keys(pairs, 1)
+    base = keys(PAIRS, Judge(), pairs, 1)
     others = [
-        Cached(Judge(prompt="which is worse?"), store).keys(pairs, 1),
-        Cached(Judge(), store).keys(pairs, 2),
-        Cached(Judge(), store).keys(pairs, 1, 1),
-        Cached(Flip(Judge()), store).keys(pairs, 1),
-        Cached(Flip(Judge(), 0.1), store).keys(pairs, 1),
-        Cached(Judge(), store).keys(pairs.assign(generator_1="other"), 1),
-        Cached(Judge(), store).keys(pairs.assign(agreement_1=1.0, agreement_2=0.0), 1),
-        Cached(Judge(), store).keys(pairs.assign(instruction="other"), 1),
-        Cached(Judge(), store).keys(pairs.rename(columns={"output_1": "output_2", "output_2": "output_1"}), 1),
+        keys(PAIRS, Judge(prompt="which is worse?"), pairs, 1),
+        keys(PAIRS, Judge(), pairs, 2),
+        keys(PAIRS, Judge(), pairs, 1, 1),
+        keys(PAIRS, Flip(Judge()), pairs, 1),
+        keys(PAIRS, Flip(Judge(), 0.1), pairs, 1),
+        keys(PAIRS, Judge(), pairs.assign(generator_1="other"), 1),
+        keys(PAIRS, Judge(), pairs.assign(agreement_1=1.0, agreement_2=0.0), 1),
+        keys(PAIRS, Judge(), pairs.assign(instruction="other"), 1),
+        keys(PAIRS, Judge(), pairs.rename(columns={"output_1": "output_2", "output_2": "output_1"}), 1),
     ]
     everything = [*base, *(key for keys in others for key in keys)]
     assert len(set(everything)) == len(everything) and {len(key) for key in everything} == {16}
-    assert Cached(Judge(), store).keys(pairs.iloc[::-1], 1) == base[::-1]
+    assert keys(PAIRS, Judge(), pairs.iloc[::-1], 1) == base[::-1]
 
 
 def test_changed_parameters_of_a_nested_annotator_are_other_addresses(store, features_of, pairs_of):
@@ -108,7 +110,7 @@ def test_changed_parameters_of_a_nested_annotator_are_other_addresses(store, fea
         Pool([one, replace(one, name="b")]),
         Pool([one, replace(one, name="b")], weights=[1.0, 2.0]),
     ]
-    keys = [Cached(v, store).keys(pairs, 1)[0] for v in variants]
+    keys = [keys(PAIRS, v, pairs, 1)[0] for v in variants]
     assert len(set(keys)) == len(keys)
 
 
@@ -122,21 +124,24 @@ def test_ordinary_objects_are_described_by_what_they_hold(store, pairs_of):
 
     pairs = pairs_of([0], [1])
     held = [1.0, 2.0, np.array([1.0]), np.array([2.0]), {"a": [1]}, pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2]})]
-    keys = [Cached(LogitAnnotator(Plain(value)), store).keys(pairs, 1)[0] for value in held]
+    keys = [keys(PAIRS, LogitAnnotator(Plain(value)), pairs, 1)[0] for value in held]
     assert len(set(keys)) == len(keys)
-    assert keys[0] == Cached(LogitAnnotator(Plain(1.0)), store).keys(pairs, 1)[0]
+    assert keys[0] == keys(PAIRS, LogitAnnotator(Plain(1.0)), pairs, 1)[0]
     for hidden in (lambda: 1, iter([1]), object()):
         with pytest.raises(UserError, match="cannot be cached"):
-            Cached(LogitAnnotator(Plain(hidden)), store).annotate(pairs, seed=1)
+            ask(PAIRS, LogitAnnotator(Plain(hidden)), pairs, seed=1, store=store)
 
 
 def test_threads_share_a_store(store, features_of, pairs_of):
     features = features_of(u=np.linspace(0, 2, 50))
     generator = np.random.Generator(np.random.Philox(1))
     pairs = pairs_of(*generator.integers(0, 50, (2, 600)))
-    judge = Cached(PersonaPool(features), store)
+
+    def judged(rows: pd.DataFrame) -> pd.DataFrame:
+        return ask(PAIRS, PersonaPool(features), rows, seed=1, store=store, order="given")
+
     with ThreadPoolExecutor(4) as threads:
-        parts = list(threads.map(lambda i: judge.annotate(pairs.iloc[i : i + 100], seed=1), range(0, 600, 50)))
+        parts = list(threads.map(lambda i: judged(pairs.iloc[i : i + 100]), range(0, 600, 50)))
     assert store.totals()["rows"].sum() == 600
     whole = PersonaPool(features).annotate(pairs, seed=1)
     for part in parts:
@@ -144,5 +149,5 @@ def test_threads_share_a_store(store, features_of, pairs_of):
 
 
 def test_no_pairs(store, pairs_of):
-    table = Cached(Judge(), store).annotate(pairs_of(np.zeros(0, int), np.zeros(0, int)), seed=1)
+    table = ask(PAIRS, Judge(), pairs_of(np.zeros(0, int), np.zeros(0, int)), seed=1, store=store)
     assert len(table) == 0 and {"preference", "status", "cached"} <= set(table.columns)

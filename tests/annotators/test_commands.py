@@ -18,9 +18,13 @@ from typer.testing import CliRunner
 from annotators.face import commands
 from annotators.runs import annotation_run
 from annotators.runs.annotation_run import prepare
-from annotators.runs.annotation_summary import sentences, summarise
+from annotators.runs.annotation_summary import sentences
+from annotators.runs.options import AnnotateOptions
+from farm.asking import ask as asking
+from farm.asking.kept import kept
 from farm.base import progress
 from farm.base.errors import UserError
+from farm.feedback.pairs import KIND as PAIRS
 from farm.storage.store import Store
 from farm.tables.formats import read_annotations, write_table
 
@@ -106,7 +110,7 @@ def test_the_interval_is_clustered_by_instruction():
             **dict.fromkeys(("input_tokens", "output_tokens", "price"), 0.0),
         }
     )
-    once, four = (summarise(t)["prefers_first"] for t in (table, pd.concat([table] * 4)))
+    once, four = (PAIRS.summary(t)["prefers_first"] for t in (table, pd.concat([table] * 4)))
     assert four["high"] - four["low"] == pytest.approx(once["high"] - once["low"], abs=3e-4)
     error = (2 - table["preference"]).std(ddof=1) / 20
     assert once["high"] - once["low"] == pytest.approx(2 * 1.966 * error, rel=0.01)  # Student, 399 degrees of freedom
@@ -126,12 +130,12 @@ def test_a_unanimous_share_has_an_interval():
         }
     )
     t = 2.0930  # 97.5 % of Student's distribution with 19 degrees of freedom
-    share = summarise(table)["prefers_first"]
+    share = PAIRS.summary(table)["prefers_first"]
     assert (share["estimate"], share["high"]) == (1.0, 1.0)
     assert share["low"] == pytest.approx(1 / (1 + t**2 / 20), abs=1e-4)
-    one = summarise(table.head(1))["prefers_first"]
+    one = PAIRS.summary(table.head(1))["prefers_first"]
     assert (one["low"], one["high"]) == (None, None)
-    assert summarise(table.head(0))["prefers_first"] == {"n": 0, "estimate": None, "low": None, "high": None}
+    assert PAIRS.summary(table.head(0))["prefers_first"] == {"n": 0, "estimate": None, "low": None, "high": None}
 
 
 def test_orders(farm, pairs, tmp_path):
@@ -171,24 +175,24 @@ def test_dry_run_asks_nobody(farm, pairs, tmp_path):
 def test_an_interrupted_run_goes_on_where_it_was(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(annotation_run, "CHUNK", 50)
     whole = tmp_path / "whole.json"
-    prepare(pairs, "training", whole, seed=1).go()
+    prepare(pairs, "training", whole, AnnotateOptions(seed=1)).go()
     for store, said in ((tmp_path / "store.sqlite", "goes on from there"), (None, "name a --store")):
-        run = prepare(pairs, "training", tmp_path / "out.json", seed=1, store=store)
-        shown = run._shown
+        run = prepare(pairs, "training", tmp_path / "out.json", AnnotateOptions(seed=1, store=store))
         calls: list[int] = []
 
-        def stop(self: object, ask: Any, chunk: pd.DataFrame) -> pd.DataFrame:
-            calls.append(len(chunk))
+        def stop(*arguments: Any, **keywords: Any) -> pd.DataFrame:
+            calls.append(1)
             if len(calls) == 3:
                 raise KeyboardInterrupt
-            return shown(ask, chunk)
+            return kept(*arguments, **keywords)
 
         with monkeypatch.context() as patch:
-            patch.setattr(annotation_run.AnnotationRun, "_shown", stop)
+            patch.setattr(asking, "kept", stop)
             with pytest.raises(UserError, match=f"interrupted after 100 of 300 verdicts.*{said}"):
                 run.go()
         assert not (tmp_path / "out.json").exists()
-    again = prepare(pairs, "training", tmp_path / "out.json", seed=1, store=tmp_path / "store.sqlite").go()
+    options = AnnotateOptions(seed=1, store=tmp_path / "store.sqlite")
+    again = prepare(pairs, "training", tmp_path / "out.json", options).go()
     assert again["from_store"] == pytest.approx(1 / 3, abs=1e-4)
     assert (tmp_path / "out.json").read_text() == whole.read_text()
 
@@ -255,5 +259,5 @@ def test_progress_counts_every_verdict(pairs, tmp_path, monkeypatch):
     seen: list[tuple[int, int]] = []
     monkeypatch.setattr(progress.Task, "_render", lambda self: seen.append((self.done, self.total)))
     monkeypatch.setattr(annotation_run, "CHUNK", 100)
-    prepare(pairs, "training", tmp_path / "out.json", replicates=2).go()
+    prepare(pairs, "training", tmp_path / "out.json", AnnotateOptions(replicates=2)).go()
     assert [done for done, _ in seen] == [100, 200, 300, 400, 500, 600]

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from annotators.noise.both_orders import BothOrders
 from annotators.noise.coins import Difficulty, Flip, Lapse, TieBand
 from annotators.people.pool import PersonaPool, Pool
-from annotators.runs.cached import Cached
+from farm.asking.ask import ask
+from farm.feedback.pairs import KIND as PAIRS
 from farm.roles.protocols import Annotator
 from farm.storage.store import Store
 
@@ -112,9 +113,9 @@ def test_another_process_gives_the_same_verdicts(pairs_of):
 def test_cached_verdicts_are_the_fresh_ones(features_of, pairs, tmp_path):
     features = features_of(u=np.linspace(0, 3, 40))
     plain = BothOrders(Flip(PersonaPool(features)))
-    stored = Cached(plain, Store(tmp_path / "store.sqlite"))
+    store = Store(tmp_path / "store.sqlite")
     fresh = plain.annotate(pairs, seed=1)
     for expected in (False, True):
-        table = stored.annotate(pairs, seed=1)
+        table = ask(PAIRS, plain, pairs, seed=1, store=store, order="given")
         assert (table["cached"] == expected).all()
         pd.testing.assert_frame_equal(table[fresh.columns], fresh, check_exact=True)

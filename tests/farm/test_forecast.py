@@ -8,6 +8,7 @@ import pytest
 
 from annotators.llm.foresee import foresee as foreseen_price
 from annotators.runs.annotation_run import prepare
+from annotators.runs.options import AnnotateOptions
 from farm.experiments import experiment
 from farm.experiments.running import StudyRunner
 from farm.forecasts import arithmetic
@@ -71,9 +72,9 @@ def test_the_estimate_is_that_of_farm_annotate(here: Path) -> None:
     write_table(pairs, here / "pairs.json")
     name = "alpaca_farm_pool"
     spec = config.described(Annotator, name)
-    said = prepare(here / "pairs.json", name, here / "out.json", seed=5, order="given").plan()
-    built = prepare(here / "pairs.json", name, here / "out.json", seed=5, order="given")
-    found = foreseen_price(spec, lambda: built.annotator, lambda: built.pairs, 5)
+    built = prepare(here / "pairs.json", name, here / "out.json", AnnotateOptions(seed=5, order="given"))
+    said = built.plan()
+    found = foreseen_price(spec, lambda: built.giver, lambda: built.rows, 5)
     assert found is not None
     assert found["price"] == pytest.approx(said["cost_estimate"], abs=1e-6)
     assert found["input_tokens"] == said["input_tokens"] > 0

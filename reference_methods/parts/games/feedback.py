@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from farm.asking.ask import ask
+from farm.feedback.pairs import KIND as PAIRS
+from farm.hardware import processes
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Annotator, PreferenceModel, Samples, Scorer
-from farm.tables import turns
-from farm.tables.records import PairIds, in_random_order
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def _length(samples: Samples) -> int:
 class AnnotatorFeedback:
     """Duels decided by an annotator: 1, 0, a tie 1/2, and NaN where no verdict came (never a silent tie).
 
-    Each pair is shown in an order drawn for it. A pair that is asked again, in the same batch or another, is asked
-    under another ``replicate``, so that its verdict is a new draw.
+    Each pair is shown in an order drawn for it, and one process asks for all. A pair that is asked again, in the same
+    batch or another, is asked under another ``replicate``, so that its verdict is a new draw.
     """
 
     annotator: Annotator
@@ -96,32 +97,27 @@ class AnnotatorFeedback:
     def __call__(self, first: Samples, second: Samples) -> NDArray[np.float64]:
         pairs = pd.DataFrame(
             {
-                **turns.columns(first.prompts),
+                "instruction": first.prompts,
                 "output_1": first.outputs,
                 "output_2": second.outputs,
                 "generator_1": "policy",
                 "generator_2": "policy",
             }
         )
-        times = self._times(PairIds(pairs))
+        times = self._times(PAIRS.unit(pairs))
 
-        def ask(shown: pd.DataFrame) -> pd.DataFrame:
-            answered = []
-            for replicate in np.unique(times):
-                rows = np.flatnonzero(times == replicate)
-                part = shown.iloc[rows].reset_index(drop=True)
-                answers = self.annotator.annotate(part, seed=self.seed, replicate=int(replicate))
-                answered.append(answers.set_axis(rows, axis=0))
-            return pd.concat(answered).sort_index()
+        def answers() -> pd.DataFrame:
+            found = ask(PAIRS, self.annotator, pairs, seed=self.seed, replicate=times)
+            return found[[c for c in ("preference", "p_first", "status") if c in found.columns]]
 
-        answer = self._read(in_random_order(ask, pairs, self.seed))
+        answer = self._read(processes.made_by_first(answers))
         self.queries += len(pairs)
         self.unanswered += int(np.isnan(answer).sum())
         return answer
 
-    def _times(self, ids: PairIds) -> NDArray[np.int64]:
+    def _times(self, pairs: NDArray[np.uint64]) -> NDArray[np.int64]:
         """How often each pair has been asked before."""
-        asked = pd.Series(ids.pair)
+        asked = pd.Series(pairs)
         times = asked.groupby(asked).cumcount() + asked.map(self._asked).fillna(0).astype(int)
         self._asked.update(zip(asked, times + 1, strict=True))
         return np.asarray(times, dtype=np.int64)

@@ -249,16 +249,15 @@ def test_a_command_with_a_budget_counts_all_its_questions_before_it_asks(
 ) -> None:
     """The second half was paid for earlier, and stands behind the first in the table."""
     from annotators.runs import annotation_run
+    from annotators.runs.options import AnnotateOptions
     from farm.tables.formats import write_table
 
     write_table(make_pairs(40), tmp_path / "pairs.json")
-    settings_of = {"budget": 20 * 0.0012 + 0.001}
     with FaultServer() as server:
         with session():
             judge(server, store).annotate(make_pairs(20, start=20), seed=0)
-        run = annotation_run.AnnotationRun(
-            make_pairs(40), judge(server, store), tmp_path / "out.json", 0, "given", 1, Limits(**settings_of)
-        )
+        options = AnnotateOptions(order="given", budget=20 * 0.0012 + 0.001)
+        run = annotation_run.prepare(make_pairs(40), judge(server, store), tmp_path / "out.json", options)
         annotation_run.CHUNK, before = 10, annotation_run.CHUNK
         try:
             run.go()

@@ -1,0 +1,101 @@
+"""Answers kept in the content-addressed store: what was asked once is not asked, or paid for, again.
+
+The address of an answer is made of everything that determined it: the kind, the description of the giver (with the
+code behind it), what the row shows in the order in which it was shown, the seed and the replicate. A changed prompt,
+model or parameter is another address. Rows that were not answered (status "error" or "unobserved") are not kept, so
+that the next run asks again; unparseable and refused answers are, with all their columns.
+
+Language models and likelihoods keep their own answers, one question at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from farm.asking.givers import description, keeps_answers, name_of
+from farm.asking.purse import current
+from farm.base import rng
+from farm.base.errors import UserError
+from farm.feedback.kind import FeedbackKind
+from farm.storage.store import Entry, Store, address
+from farm.tables.records import USAGE_COLUMNS, merged
+
+_OF_A_RUN = ("seed", "replicate", "cached")
+"""what a row says of the run, and not of the answer"""
+_NUMBERS = ("preference", "p_first", "score", "polarity", "nearer", "propensity", *USAGE_COLUMNS)
+
+
+def kept(
+    kind: FeedbackKind, giver: Any, rows: pd.DataFrame, *, seed: int, replicate: int, store: Store | None
+) -> pd.DataFrame:
+    """Answers on unanswered rows, as they are shown. With a store, those that it had have ``cached`` true.
+
+    ``price`` and the other usage columns of a found row are those of the call that made it; it costs nothing now.
+    """
+    if store is None:
+        return _asked(kind, giver, rows, seed, replicate)
+    at = keys(kind, giver, rows, seed, replicate)
+    known = store.get(at)
+    there = np.fromiter((key in known for key in at), dtype=bool, count=len(at))
+    found, missing = np.flatnonzero(there), np.flatnonzero(~there)
+    purse = current()
+    if purse is not None:
+        for i in found:  # a budget is for all that was paid for a run's answers, whenever it was
+            purse.ledger.known(at[i], float(known[at[i]]["price"] or 0.0))
+    parts = [(found, _table(rows.iloc[found], [known[at[i]] for i in found], seed, replicate))] if found.size else []
+    if missing.size or not parts:
+        asked = _asked(kind, giver, rows.iloc[missing], seed, replicate)
+        if purse is None or not purse.limits.dry_run:
+            store.put("annotation", _entries([at[i] for i in missing], asked, set(rows.columns)))
+        parts.append((missing, asked.assign(cached=False)))
+    return merged(rows, parts)
+
+
+def _asked(kind: FeedbackKind, giver: Any, rows: pd.DataFrame, seed: int, replicate: int) -> pd.DataFrame:
+    """The giver's answers, which must be what the kind says. One who does not keep to limits is spared a dry run."""
+    purse, keeps = current(), keeps_answers(giver)
+    if purse is not None and purse.limits.dry_run and not keeps:
+        nothing: dict[str, Any] = {kind.answer: np.nan, "annotator": name_of(giver), "status": "unobserved"}
+        return rows.assign(**nothing, seed=seed, replicate=replicate, **dict.fromkeys(USAGE_COLUMNS, 0.0))
+    found: pd.DataFrame = getattr(giver, kind.verb)(rows, seed=seed, replicate=replicate)
+    lacking = [c for c in (kind.answer, "annotator", "status", *USAGE_COLUMNS) if c not in found.columns]
+    if lacking or len(found) != len(rows):
+        what = f"gave no column `{lacking[0]}`" if lacking else f"gave {len(found):,} rows for {len(rows):,}"
+        raise UserError(f"{name_of(giver)}: `{kind.verb}` {what}; see farm/feedback/{kind.name}.py")
+    if purse is not None and not keeps:
+        purse.ledger.settle(0.0, float(found["price"].sum()))
+    return found if "user" in found.columns else found.assign(user=found["annotator"])
+
+
+def keys(kind: FeedbackKind, giver: Any, rows: pd.DataFrame, seed: int, replicate: int = 0) -> list[bytes]:
+    """The 16-byte address of each row's answer."""
+    who = int.from_bytes(address("annotation", kind.name, description(giver), seed, replicate), "little")
+    ids = kind.address(rows)
+    words = [rng.combine(half, ids) for half in (who % 2**64, who >> 64)]
+    data = np.stack(np.broadcast_arrays(*words), axis=1).astype("<u8").tobytes()
+    return [data[i : i + 16] for i in range(0, 16 * len(rows), 16)]
+
+
+def _entries(at: list[bytes], table: pd.DataFrame, given: set[str]) -> list[Entry]:
+    columns = {c: _plain(table[c]) for c in table.columns if c not in given and c not in _OF_A_RUN}
+    entries = []
+    for i, key in enumerate(at):
+        value = {name: values[i] for name, values in columns.items()}
+        if value["status"] not in ("error", "unobserved"):
+            entries.append(
+                Entry(key, value, int(value["input_tokens"]), int(value["output_tokens"]), float(value["price"]))
+            )
+    return entries
+
+
+def _plain(column: pd.Series) -> list[Any]:
+    return [None if v is None or v is pd.NA or (isinstance(v, float) and v != v) else v for v in column.tolist()]
+
+
+def _table(rows: pd.DataFrame, values: list[dict[str, Any]], seed: int, replicate: int) -> pd.DataFrame:
+    stored = pd.DataFrame(values, index=rows.index)
+    columns = {c: stored[c].astype(np.float64) if c in _NUMBERS else stored[c] for c in stored.columns}
+    return rows.assign(**columns, seed=seed, replicate=replicate, cached=True)
