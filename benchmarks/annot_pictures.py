@@ -18,11 +18,14 @@ from annotators.feedback.ratings import PersonRater
 from annotators.feedback.reactions import PersonReactor
 from annotators.noise.ability import Ability
 from annotators.noise.both_orders import BothOrders
-from annotators.noise.coins import Difficulty, Flip, Lapse, TieBand
 from annotators.noise.confusion import Confusion
+from annotators.noise.difficulty import Difficulty
 from annotators.noise.expertise import Expertise
 from annotators.noise.fatigue import Fatigue
+from annotators.noise.flip import Flip
+from annotators.noise.lapse import Lapse
 from annotators.noise.observation import Observed
+from annotators.noise.tie_band import TieBand
 from annotators.people.logit import LogitAnnotator
 from farm.roles.protocols import Annotator
 

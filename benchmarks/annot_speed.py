@@ -21,7 +21,7 @@ import pandas as pd
 import psutil
 
 from annotators.noise.both_orders import BothOrders
-from annotators.noise.coins import Flip
+from annotators.noise.flip import Flip
 from annotators.people.pool import PersonaPool, Pool
 from farm.roles.protocols import Annotator
 

@@ -15,90 +15,17 @@ Rows where the coin decided have ``coin`` true, ``p_first`` .5, the annotator "c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
-from farm.asking.givers import name_of
 from farm.base import rng
-from farm.base.errors import UserError
 from farm.roles.protocols import Annotator
 from farm.tables.records import PairIds, annotation_table, merged, unannotated
 
 Unit = Literal["pair", "instruction"]
-
-
-@dataclass(frozen=True)
-class Flip:
-    """Turns the label round with probability ``rate``, whatever the pair. Above 1/2 it is an adversary."""
-
-    annotator: Annotator
-    rate: float = 0.25
-    key: Unit = "pair"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rate <= 1:
-            raise ValueError(f"rate = {self.rate} must lie between 0 and 1")
-
-    @property
-    def name(self) -> str:
-        return f"flip of {name_of(self.annotator)}"
-
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        rate = np.full(len(pairs), self.rate)
-        return with_coins(self.annotator, pairs, rate, self.key, purpose=self.name, seed=seed, replicate=replicate)
-
-
-@dataclass(frozen=True)
-class Lapse:
-    """Answers at random with probability ``rate``, without looking: the same as a flip of ``rate`` / 2."""
-
-    annotator: Annotator
-    rate: float = 0.1
-    key: Unit = "pair"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rate <= 1:
-            raise ValueError(f"rate = {self.rate} must lie between 0 and 1")
-
-    @property
-    def name(self) -> str:
-        return f"lapse of {name_of(self.annotator)}"
-
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        rate = np.full(len(pairs), self.rate / 2)
-        return with_coins(self.annotator, pairs, rate, self.key, purpose=self.name, seed=seed, replicate=replicate)
-
-
-@dataclass(frozen=True)
-class Difficulty:
-    """Turns the label round with a probability of the pair's own: σ(-|m|) with a margin m ~ N(0, ``spread``²).
-
-    Easy pairs are hardly ever turned round and hard ones half of the time, as people's votes are, while a constant
-    flip treats all alike. The margin belongs to the pair: every annotator and replicate meets the same difficulty.
-    On five-vote splits of UKPConvArg a constant flip is rejected (χ² 348, 4 df) and this shape is not (7.2); the
-    default spread gives AlpacaFarm's humans, one against the majority of three others, .6566.
-    """
-
-    annotator: Annotator
-    spread: float = 1.31
-
-    def __post_init__(self) -> None:
-        if self.spread < 0:
-            raise ValueError(f"spread = {self.spread} must not be negative")
-
-    @property
-    def name(self) -> str:
-        return f"difficulty of {name_of(self.annotator)}"
-
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        margin = self.spread * rng.normal(seed, "difficulty", PairIds(pairs).pair)
-        rate = np.asarray(expit(-np.abs(margin)))
-        return with_coins(self.annotator, pairs, rate, "pair", purpose=self.name, seed=seed, replicate=replicate)
 
 
 def with_coins(
@@ -135,33 +62,3 @@ def with_coins(
     if "coin" not in asked.columns:
         asked = asked.assign(coin=False)
     return merged(pairs, [(rest, asked), (rows, decided)])
-
-
-@dataclass(frozen=True)
-class TieBand:
-    """Says "equal" where the annotator's own logit, ln(p_first / (1 - p_first)), is smaller than ``width``.
-
-    A verdict without a probability keeps its label: nothing tells how small the difference was. So does a coin's.
-    """
-
-    annotator: Annotator
-    width: float = 0.25
-
-    def __post_init__(self) -> None:
-        if self.width < 0:
-            raise ValueError(f"width = {self.width} must not be negative")
-
-    @property
-    def name(self) -> str:
-        return f"ties of {name_of(self.annotator)}"
-
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        table = self.annotator.annotate(unannotated(pairs), seed=seed, replicate=replicate)
-        p_first = table["p_first"].to_numpy(dtype=np.float64)
-        decisive = table["preference"].notna().to_numpy()
-        if decisive.any() and np.isnan(p_first[decisive]).all():
-            raise UserError(f"a tie band needs probabilities, and {name_of(self.annotator)} gives none")
-        own = decisive & ~table["coin"].to_numpy(dtype=bool) if "coin" in table.columns else decisive
-        with np.errstate(divide="ignore"):
-            tied = own & (np.abs(logit(p_first)) < self.width)
-        return table.assign(preference=np.where(tied, 1.5, table["preference"]))

@@ -4,7 +4,7 @@ A *spec* says which class plays a role and with what arguments:
 
     training                                # the named config configs/annotators/training.yaml
     {use: training, rate: 0.1}              # the same with a changed argument
-    {class: annotators.noise.coins.Flip, rate: 0.1, annotator: evaluation}
+    {class: annotators.noise.flip.Flip, rate: 0.1, annotator: evaluation}
 
 :func:`build` turns a spec into an object. The constructor's signature is the schema: an unknown key, a missing one or a
 value of the wrong type is refused with the file and the key. An argument whose type is a role (``annotator:

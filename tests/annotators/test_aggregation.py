@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from annotators.noise.coins import Flip
+from annotators.noise.flip import Flip
 from annotators.people.logit import LogitAnnotator
 from annotators.runs.aggregation import WAYS, aggregated
 from farm.base.errors import UserError

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from annotators.noise.coins import Flip
+from annotators.noise.flip import Flip
 from annotators.people.logit import LogitAnnotator
 from annotators.people.pool import PersonaPool, Pool
 from farm.asking.ask import ask

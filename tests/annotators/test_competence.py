@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import check_grad
 from scipy.special import expit
 
-from annotators.noise.coins import Flip
+from annotators.noise.flip import Flip
 from annotators.people.logit import LogitAnnotator
 from annotators.people.pool import Pool
 from farm.votes.competence import Votes, dawid_skene, glad, majority, votes

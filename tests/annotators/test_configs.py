@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from annotators.noise.coins import Flip
+from annotators.noise.flip import Flip
 from annotators.people.gold import GoldAnnotator, PreferenceAnnotator
 from annotators.people.pool import PersonaPool
 from farm.base.errors import UserError

@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotators.noise.both_orders import BothOrders
-from annotators.noise.coins import Difficulty, Flip, Lapse, TieBand
+from annotators.noise.difficulty import Difficulty
+from annotators.noise.flip import Flip
+from annotators.noise.lapse import Lapse
+from annotators.noise.tie_band import TieBand
 from annotators.people.pool import PersonaPool, Pool
 from farm.asking.ask import ask
 from farm.feedback.pairs import KIND as PAIRS
@@ -92,7 +95,7 @@ KNOWN_NAMES = ["coin", "persona-0-05", "coin", "persona-0-12", "coin", "coin", "
 def test_another_process_gives_the_same_verdicts(pairs_of):
     """Hash randomisation of the interpreter must not reach a draw."""
     code = (
-        "import pandas as pd; from annotators.noise.coins import Flip\n"
+        "import pandas as pd; from annotators.noise.flip import Flip\n"
         "from annotators.people.logit import LogitAnnotator\n"
         "class F:\n"
         "    gold_weights = {'a': 1.0}\n"

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from annotators.noise.both_orders import BothOrders
-from annotators.noise.coins import Difficulty, Flip, Lapse, TieBand
+from annotators.noise.difficulty import Difficulty
+from annotators.noise.flip import Flip
+from annotators.noise.lapse import Lapse
+from annotators.noise.tie_band import TieBand
 from annotators.people.logit import LogitAnnotator
 from farm.base.errors import UserError
 from farm.roles.protocols import Annotator

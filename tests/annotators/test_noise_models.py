@@ -8,12 +8,13 @@ import pytest
 from scipy.special import expit
 
 from annotators.noise.ability import Ability
-from annotators.noise.coins import Flip, TieBand
 from annotators.noise.confusion import Confusion
 from annotators.noise.expertise import Expertise
 from annotators.noise.fatigue import Fatigue
+from annotators.noise.flip import Flip
 from annotators.noise.observation import Observed
 from annotators.noise.spam import Spammer
+from annotators.noise.tie_band import TieBand
 from annotators.people.hindsight import Hindsight
 from annotators.people.logit import LogitAnnotator
 from annotators.people.pool import Pool

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
-from annotators.noise.coins import Flip
+from annotators.noise.flip import Flip
 from annotators.people.logit import LogitAnnotator
 from annotators.people.pool import PersonaPool, Pool
 from farm.tables.records import PairIds

@@ -104,7 +104,7 @@ EXPERIMENT: dict[str, Any] = {
     "world": {"class": "table_world_for_test.TableWorld"},
     "sft": None,
     "annotator": {
-        "class": "annotators.noise.coins.Flip",
+        "class": "annotators.noise.flip.Flip",
         "rate": 0.25,
         "annotator": {"class": "annotators.people.logit.LogitAnnotator"},
     },

@@ -19,7 +19,7 @@ EXPERIMENT = {
     "world": {"class": "table_world_for_test.TableWorld"},
     "sft": None,
     "annotator": {
-        "class": "annotators.noise.coins.Flip",
+        "class": "annotators.noise.flip.Flip",
         "rate": 0.25,
         "annotator": {"class": "annotators.people.logit.LogitAnnotator"},
     },

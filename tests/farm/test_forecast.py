@@ -57,7 +57,7 @@ def test_language_models_are_priced_by_table_and_tokens(here: Path) -> None:
     assert found["output_tokens"] == 300  # one token each, from three policies' hundred answers
     assert "openai/gpt-5.4: " in text(found)
     once = look(f"annotator={LLM}")
-    half = look(f"annotator={{class: annotators.noise.coins.Flip, rate: 0.25, annotator: {LLM}}}")
+    half = look(f"annotator={{class: annotators.noise.flip.Flip, rate: 0.25, annotator: {LLM}}}")
     assert 0.3 * once["price"] < half["price"] < 0.7 * once["price"]  # type: ignore[operator]
 
 

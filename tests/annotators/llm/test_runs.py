@@ -23,7 +23,7 @@ from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import mock
 from annotators.llm.completion import Completion, Request
 from annotators.llm.session import session
-from annotators.noise.coins import Flip
+from annotators.noise.flip import Flip
 from farm.asking.limits import Limits
 from farm.base import progress
 from farm.base.errors import UserError

@@ -119,7 +119,7 @@ def build(
         "seed": seed,
         "world": {"class": "farm.worlds.pocket.Pocket", "instructions": 2000},
         "annotator": {
-            "class": "annotators.noise.coins.Flip",
+            "class": "annotators.noise.flip.Flip",
             "probability": 0.25,
             "annotator": {"class": "annotators.people.pool.PersonaPool"},
         },
