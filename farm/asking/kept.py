@@ -36,7 +36,7 @@ def kept(
     ``price`` and the other usage columns of a found row are those of the call that made it; it costs nothing now.
     """
     if store is None:
-        return _asked(kind, giver, rows, seed, replicate)
+        return _ordered(kind, rows, _asked(kind, giver, rows, seed, replicate))
     at = keys(kind, giver, rows, seed, replicate)
     known = store.get(at)
     there = np.fromiter((key in known for key in at), dtype=bool, count=len(at))
@@ -51,7 +51,14 @@ def kept(
         if purse is None or not purse.limits.dry_run:
             store.put("annotation", _entries([at[i] for i in missing], asked, set(rows.columns)))
         parts.append((missing, asked.assign(cached=False)))
-    return merged(rows, parts)
+    return _ordered(kind, rows, merged(rows, parts))
+
+
+def _ordered(kind: FeedbackKind, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """One order of columns, whether answers are fresh or from the store."""
+    first = [*rows.columns, "annotator", *kind.columns, "status", "seed", "replicate", *USAGE_COLUMNS]
+    first = [c for c in dict.fromkeys(first) if c in table.columns]
+    return table[[*first, *sorted(set(table.columns) - set(first))]]
 
 
 def _asked(kind: FeedbackKind, giver: Any, rows: pd.DataFrame, seed: int, replicate: int) -> pd.DataFrame:
