@@ -8,6 +8,7 @@ noise belongs to (person, output, replicate), so an output more or less in a lis
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from farm.roles.protocols import Features
 class PersonRanker:
     """A person who ranks; ``temperature`` 0 is without noise, equal outputs in the order given."""
 
+    free: ClassVar[bool] = True
     features: Features
     name: str = "ranker"
     weights: dict[str, float] | None = None

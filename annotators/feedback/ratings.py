@@ -11,6 +11,7 @@ weights and without noise the disagreement is ties alone; it grows with the angl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,7 @@ class PersonRater:
         ValueError: for a scale with fewer than two levels, or a negative noise.
     """
 
+    free: ClassVar[bool] = True
     features: Features
     name: str = "rater"
     weights: dict[str, float] | None = None

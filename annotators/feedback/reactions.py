@@ -11,6 +11,7 @@ not 0 reactions are missing not at random: the share of likes among those observ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from farm.roles.protocols import Features
 class PersonReactor:
     """A person who sometimes clicks on a thumb."""
 
+    free: ClassVar[bool] = True
     features: Features
     name: str = "reactor"
     weights: dict[str, float] | None = None

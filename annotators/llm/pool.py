@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from annotators.llm.annotator import LLMAnnotator
@@ -98,6 +100,10 @@ class LLMPool:
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         return self.pool.annotate(pairs, seed=seed, replicate=replicate)
+
+    def whose(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> NDArray[np.object_]:
+        """Who would be asked about each pair, [n], without asking."""
+        return self.pool.whose(pairs, seed=seed, replicate=replicate)
 
     def _annotator(self, name: str) -> LLMAnnotator:
         member = self.members[name]

@@ -10,22 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import expit
 
-from annotators.noise.coins import with_coins
+from annotators.noise.coins import Question, TurnsRound
 from farm.asking.givers import name_of
 from farm.base import rng
 from farm.base.bounds import NotNegative, check
-from farm.roles.protocols import Annotator
-from farm.tables.records import PairIds
+from farm.roles.givers import Giver
 
 
 @dataclass(frozen=True)
-class Ability:
+class Ability(TurnsRound):
     """Turns the label round with probability 1 - σ(``ability`` β), decided by coins before the annotator is asked."""
 
-    annotator: Annotator
+    annotator: Giver
     ability: float = 1.0
     easiness_spread: NotNegative = 1.0
     name: str = ""
@@ -35,7 +34,6 @@ class Ability:
         if not self.name:
             object.__setattr__(self, "name", f"ability {self.ability:g} of {name_of(self.annotator)}")
 
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        easiness = np.exp(self.easiness_spread * rng.normal(0, "easiness", PairIds(pairs).pair))
-        rate = np.asarray(1 - expit(self.ability * easiness))
-        return with_coins(self.annotator, pairs, rate, "pair", purpose=self.name, seed=seed, replicate=replicate)
+    def chances(self, asked: Question) -> NDArray[np.float64]:
+        easiness = np.exp(self.easiness_spread * rng.normal(0, "easiness", asked.unit))
+        return np.asarray(1 - expit(self.ability * easiness))

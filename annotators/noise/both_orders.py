@@ -8,10 +8,13 @@ judge gives, removes it to first order. At equal utilities the two answers name 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from annotators.noise.coins import whose
 from farm.asking.givers import name_of
 from farm.roles.protocols import Annotator
 from farm.tables.records import USAGE_COLUMNS, PairIds, annotation_table, swapped, unannotated
@@ -26,11 +29,16 @@ class BothOrders:
     one of the two answers failed there is no verdict, and the status is that of the failure.
     """
 
+    wraps: ClassVar[tuple[str, ...]] = ("pairs",)
     annotator: Annotator
 
     @property
     def name(self) -> str:
         return f"both orders of {name_of(self.annotator)}"
+
+    def whose(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> NDArray[np.object_]:
+        """Who would be asked about each pair, [n], without asking."""
+        return whose(self.annotator, pairs, seed=seed, replicate=2 * replicate)
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         pairs = unannotated(pairs)
@@ -52,4 +60,6 @@ class BothOrders:
         ).assign(consistent=labels[0] == labels[1])
         if "coin" in one.columns:
             table["coin"] = (one["coin"] | other["coin"]).to_numpy(dtype=bool)
+            both = zip(one["flipped"].tolist(), other["flipped"].tolist(), strict=True)
+            table["flipped"] = [None if None in pair else all(pair) for pair in both]  # one alone makes a tie
         return swapped(table, ids.swapped)

@@ -7,10 +7,12 @@ first" too easily; with three rows and columns (first, tie, second) ties are con
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
+from annotators.noise.coins import turned_round
 from farm.asking.givers import name_of
 from farm.base import rng
 from farm.roles.protocols import Annotator
@@ -27,6 +29,7 @@ class Confusion:
     number a pair and replicate, so that the draw is kept when other rows change.
     """
 
+    wraps: ClassVar[tuple[str, ...]] = ("pairs",)
     annotator: Annotator
     matrix: list[list[float]]
 
@@ -54,4 +57,5 @@ class Confusion:
         score = np.array([1.0, 0.5, 0.0])[[0, 2]] if len(labels) == 2 else np.array([1.0, 0.5, 0.0])
         p = table["p_first"].to_numpy(dtype=np.float64)
         mixed = p * float(matrix[0] @ score) + (1 - p) * float(matrix[-1] @ score)
-        return table.assign(preference=np.where(known, labels[said], truth), p_first=np.where(known, mixed, p))
+        label = np.where(known, labels[said], truth)
+        return table.assign(flipped=turned_round(table, label), preference=label, p_first=np.where(known, mixed, p))

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import expit
 
-from annotators.noise.coins import with_coins
+from annotators.noise.coins import Question, TurnsRound
 from farm.asking.givers import name_of
 from farm.base import rng
-from farm.roles.protocols import Annotator
-from farm.tables.records import PairIds
+from farm.roles.givers import Giver
 
 
 @dataclass(frozen=True)
-class Difficulty:
+class Difficulty(TurnsRound):
     """Turns the label round with a probability of the pair's own: σ(-|m|) with a margin m ~ N(0, ``spread``²).
 
     Easy pairs are hardly ever turned round and hard ones half of the time, as people's votes are, while a constant
@@ -25,7 +24,7 @@ class Difficulty:
     default spread gives AlpacaFarm's humans, one against the majority of three others, .6566.
     """
 
-    annotator: Annotator
+    annotator: Giver
     spread: float = 1.31
 
     def __post_init__(self) -> None:
@@ -36,7 +35,6 @@ class Difficulty:
     def name(self) -> str:
         return f"difficulty of {name_of(self.annotator)}"
 
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        margin = self.spread * rng.normal(seed, "difficulty", PairIds(pairs).pair)
-        rate = np.asarray(expit(-np.abs(margin)))
-        return with_coins(self.annotator, pairs, rate, "pair", purpose=self.name, seed=seed, replicate=replicate)
+    def chances(self, asked: Question) -> NDArray[np.float64]:
+        margin = self.spread * rng.normal(asked.seed, "difficulty", asked.unit)
+        return np.asarray(expit(-np.abs(margin)))

@@ -9,17 +9,16 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.noise.coins import with_coins
+from annotators.noise.coins import Question, TurnsRound
 from farm.asking.givers import name_of
 from farm.base.bounds import Share, check
-from farm.roles.protocols import Annotator
+from farm.roles.givers import Giver
 
 
 @dataclass(frozen=True)
-class Expertise:
+class Expertise(TurnsRound):
     """Turns the label round with the probability of the pair's topic.
 
     Args:
@@ -29,7 +28,7 @@ class Expertise:
         words: topic -> words of the instruction that tell it, the first topic found counts; default: its own name.
     """
 
-    annotator: Annotator
+    annotator: Giver
     rates: dict[str, Share]
     other: Share = 0.25
     column: str = "topic"
@@ -42,15 +41,11 @@ class Expertise:
     def name(self) -> str:
         return f"expertise of {name_of(self.annotator)}"
 
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        rate = self._rates(pairs)
-        return with_coins(self.annotator, pairs, rate, "pair", purpose=self.name, seed=seed, replicate=replicate)
-
-    def _rates(self, pairs: pd.DataFrame) -> NDArray[np.float64]:
-        if self.column in pairs.columns:
-            return pairs[self.column].map(self.rates).fillna(self.other).to_numpy(dtype=np.float64)
-        out = np.full(len(pairs), self.other)
-        lowered = pairs["instruction"].str.lower()
+    def chances(self, asked: Question) -> NDArray[np.float64]:
+        if self.column in asked.rows.columns:
+            return asked.rows[self.column].map(self.rates).fillna(self.other).to_numpy(dtype=np.float64)
+        out = np.full(len(asked.rows), self.other)
+        lowered = asked.rows["instruction"].str.lower()
         for topic, rate in reversed(self.rates.items()):
             words = (self.words or {}).get(topic, [topic])
             found = lowered.str.contains("|".join(rf"\b{re.escape(w.lower())}\b" for w in words), regex=True)

@@ -11,23 +11,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from annotators.noise.coins import with_coins
+from annotators.noise.coins import Question, TurnsRound
 from farm.asking.givers import name_of
 from farm.base import rng
 from farm.base.bounds import Count, Positive, Share, check
-from farm.roles.protocols import Annotator
-from farm.tables.records import PairIds
+from farm.roles.givers import Giver
 
 PLACE = "place_in_session"
 
 
 @dataclass(frozen=True)
-class Fatigue:
+class Fatigue(TurnsRound):
     """Answers at random with a probability that rises through a session of ``session`` pairs."""
 
-    annotator: Annotator
+    annotator: Giver
     fresh: Share = 0.0
     tired: Share = 0.4
     patience: Positive = 40.0
@@ -40,10 +39,11 @@ class Fatigue:
     def name(self) -> str:
         return f"fatigue of {name_of(self.annotator)}"
 
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        if PLACE in pairs.columns:
-            place = pairs[PLACE].to_numpy(dtype=np.float64)
+    def chances(self, asked: Question) -> NDArray[np.float64]:
+        if PLACE in asked.rows.columns:
+            place = asked.rows[PLACE].to_numpy(dtype=np.float64)
         else:
-            place = rng.integers(self.session, seed, "place in session", PairIds(pairs).pair, replicate).astype(float)
+            drawn = rng.integers(self.session, asked.seed, "place in session", asked.unit, asked.replicate)
+            place = drawn.astype(np.float64)
         rate = self.fresh + (self.tired - self.fresh) * (1 - np.exp(-place / self.patience))
-        return with_coins(self.annotator, pairs, rate / 2, "pair", purpose=self.name, seed=seed, replicate=replicate)
+        return np.asarray(rate / 2)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from annotators.noise.coins import Unit, with_coins
+from annotators.noise.coins import Question, TurnsRound, Unit
 from farm.asking.givers import name_of
-from farm.roles.protocols import Annotator
+from farm.roles.givers import Giver
 
 
 @dataclass(frozen=True)
-class Flip:
+class Flip(TurnsRound):
     """Turns the label round with probability ``rate``, whatever the pair. Above 1/2 it is an adversary."""
 
-    annotator: Annotator
+    annotator: Giver
     rate: float = 0.25
     key: Unit = "pair"
 
@@ -28,6 +28,5 @@ class Flip:
     def name(self) -> str:
         return f"flip of {name_of(self.annotator)}"
 
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        rate = np.full(len(pairs), self.rate)
-        return with_coins(self.annotator, pairs, rate, self.key, purpose=self.name, seed=seed, replicate=replicate)
+    def chances(self, asked: Question) -> NDArray[np.float64]:
+        return np.full(len(asked.rows), self.rate)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from annotators.noise.coins import Unit, with_coins
+from annotators.noise.coins import Question, TurnsRound, Unit
 from farm.asking.givers import name_of
-from farm.roles.protocols import Annotator
+from farm.roles.givers import Giver
 
 
 @dataclass(frozen=True)
-class Lapse:
+class Lapse(TurnsRound):
     """Answers at random with probability ``rate``, without looking: the same as a flip of ``rate`` / 2."""
 
-    annotator: Annotator
+    annotator: Giver
     rate: float = 0.1
     key: Unit = "pair"
 
@@ -28,6 +28,5 @@ class Lapse:
     def name(self) -> str:
         return f"lapse of {name_of(self.annotator)}"
 
-    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        rate = np.full(len(pairs), self.rate / 2)
-        return with_coins(self.annotator, pairs, rate, self.key, purpose=self.name, seed=seed, replicate=replicate)
+    def chances(self, asked: Question) -> NDArray[np.float64]:
+        return np.full(len(asked.rows), self.rate / 2)

@@ -9,6 +9,7 @@ inverse makes up for what is missing; a mean of what was observed is biased wher
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from farm.tables.records import PairIds, unannotated
 class Observed:
     """Withholds verdicts: not at random where ``by_margin`` or ``by_verdict`` is not 0."""
 
+    wraps: ClassVar[tuple[str, ...]] = ("pairs",)
     annotator: Annotator
     base: float = 0.0
     """b: log-odds of being observed"""

@@ -9,7 +9,7 @@ longest     the longer text, at a glance
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ Style = Literal["random", "first", "second", "tie", "longest"]
 class Spammer:
     """One spammer. In a :class:`~annotators.people.pool.Pool` with a small weight, the spam of a crowd."""
 
+    free: ClassVar[bool] = True
     style: Style = "random"
     name: str = "spammer"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ class TieBand:
     A verdict without a probability keeps its label: nothing tells how small the difference was. So does a coin's.
     """
 
+    wraps: ClassVar[tuple[str, ...]] = ("pairs",)
     annotator: Annotator
     width: float = 0.25
 
@@ -41,4 +43,6 @@ class TieBand:
         own = decisive & ~table["coin"].to_numpy(dtype=bool) if "coin" in table.columns else decisive
         with np.errstate(divide="ignore"):
             tied = own & (np.abs(logit(p_first)) < self.width)
+        if "flipped" in table.columns:
+            table = table.assign(flipped=table["flipped"].where(~tied, False))
         return table.assign(preference=np.where(tied, 1.5, table["preference"]))

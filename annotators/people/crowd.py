@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from annotators.noise.coins import Unit
@@ -101,6 +102,10 @@ class Crowd:
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         return self.pool.annotate(pairs, seed=seed, replicate=replicate)
+
+    def whose(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> NDArray[np.object_]:
+        """Who would be asked about each pair, [n], without asking."""
+        return self.pool.whose(pairs, seed=seed, replicate=replicate)
 
     @cached_property
     def pool(self) -> Pool:

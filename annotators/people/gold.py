@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ class GoldAnnotator:
         ValueError: for a world whose truth is not known.
     """
 
+    free: ClassVar[bool] = True
     world: World
     name: str = "gold"
 
@@ -54,6 +55,7 @@ class PreferenceAnnotator:
         ValueError: for a world without a method ``preference(first, second)``.
     """
 
+    free: ClassVar[bool] = True
     world: World
     name: str = "preference"
     greedy: bool = False

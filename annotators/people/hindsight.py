@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ class Hindsight:
         ValueError: for a share outside [0, 1].
     """
 
+    free: ClassVar[bool] = True
     features: Features
     foresight_weights: dict[str, float]
     hindsight_weights: dict[str, float] | None = None

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,7 @@ class LogitAnnotator:
         UserError: when annotating, if a weighted feature, or a column that a bias needs, is absent.
     """
 
+    free: ClassVar[bool] = True
     features: Features
     name: str = "logit"
     """keys the draws, and stands in the column ``annotator``"""

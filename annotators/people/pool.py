@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.noise.coins import Unit
+from annotators.noise.coins import Unit, whose
 from annotators.people.logit import LogitAnnotator, judge
 from farm.asking.givers import name_of
 from farm.base import rng
@@ -27,6 +28,7 @@ from farm.tables.records import PairIds, merged, unannotated
 class Pool:
     """A pool of any annotators, drawn with probability proportional to ``weights`` (equal by default)."""
 
+    wraps: ClassVar[tuple[str, ...]] = ("pairs",)
     annotators: list[Annotator]
     weights: list[float] | None = None
     assign: Unit = "pair"
@@ -56,6 +58,14 @@ class Pool:
             pairs,
             [(rows, a.annotate(pairs.iloc[rows], seed=seed, replicate=replicate)) for rows, a in groups if rows.size],
         )
+
+    def whose(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> NDArray[np.object_]:
+        """Who would be asked about each pair, [n], without asking."""
+        which, found = self.assigned(PairIds(pairs), seed, replicate), np.full(len(pairs), None, dtype=object)
+        for i, annotator in enumerate(self.annotators):
+            rows = np.flatnonzero(which == i)
+            found[rows] = whose(annotator, pairs.iloc[rows], seed=seed, replicate=replicate)
+        return found
 
     def assigned(self, ids: PairIds, seed: int, replicate: int = 0) -> NDArray[np.int64]:
         """Which annotator gets each row, int64 [n]. The draw belongs to this pool: a pool in a pool draws anew."""
@@ -111,6 +121,10 @@ class PersonaPool:
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         return self.pool.annotate(pairs, seed=seed, replicate=replicate)
+
+    def whose(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> NDArray[np.object_]:
+        """Who would be asked about each pair, [n], without asking."""
+        return self.pool.whose(pairs, seed=seed, replicate=replicate)
 
     @cached_property
     def pool(self) -> Pool:

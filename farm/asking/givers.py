@@ -68,10 +68,10 @@ def gives(giver: Any) -> list[str]:
 
 def require_gives(giver: Any, kind: FeedbackKind) -> None:
     """Refuse one who does not give a kind of feedback, or a wrapper around one who does not."""
-    has = given_by(type(giver))
-    if kind.name not in has:
-        what = "wraps" if hasattr(giver, "wraps") else "gives"
-        known = ", ".join(has) or "no kind of feedback"
+    wraps = getattr(giver, "wraps", None)
+    if not hasattr(giver, kind.verb) or (wraps is not None and kind.name not in wraps):
+        what = "gives" if wraps is None else "wraps"
+        known = ", ".join(given_by(type(giver))) or "no kind of feedback"
         raise UserError(f"{name_of(giver)}: {type(giver).__name__} {what} {known}, not {kind.name}")
     for inner in inside(giver) if hasattr(giver, "wraps") else ():
         require_gives(inner, kind)

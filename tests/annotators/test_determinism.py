@@ -89,7 +89,7 @@ def test_known_verdicts(features_of, pairs_of):
 
 
 KNOWN_LABELS = [1.0, 2.0, 1.0, 1.0, 2.0, 1.0, 1.5, 2.0]
-KNOWN_NAMES = ["coin", "persona-0-05", "coin", "persona-0-12", "coin", "coin", "persona-0-05", "coin"]
+KNOWN_NAMES = [f"persona-0-{k:02d}" for k in (9, 5, 1, 12, 7, 3, 5, 8)]
 
 
 def test_another_process_gives_the_same_verdicts(pairs_of):

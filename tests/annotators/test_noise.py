@@ -52,7 +52,8 @@ def test_flip_keeps_one_minus_rate_of_the_labels(features_of, pairs_of):
     assert table["coin"].mean() == pytest.approx(0.5, abs=SE)
     coins = table[table["coin"]]
     assert (coins["preference"] == 1).mean() == pytest.approx(0.5, abs=2 * SE)
-    assert set(coins["p_first"]) == {0.5} and set(coins["annotator"]) == {"coin"}
+    assert set(coins["p_first"]) == {0.5} and set(table["annotator"]) == {"logit"}
+    assert (table["flipped"] == (table["preference"] == 2)).all()  # not all that a coin decided
     assert (table.loc[~table["coin"], "preference"] == 1).all()
 
 
@@ -62,6 +63,8 @@ def test_a_coin_costs_no_call(pairs_of):
     assert judge.asked == [(~table["coin"]).sum()]
     assert table["price"].sum() == pytest.approx(0.01 * judge.asked[0])
     assert table.loc[table["coin"], "raw_completion"].isna().all()
+    assert table.loc[table["coin"], "flipped"].isna().all()  # nobody knows what the judge would have said
+    assert not table.loc[~table["coin"], "flipped"].any() and "coin" not in set(table["annotator"])
     assert (table.loc[~table["coin"], "raw_completion"] == "1").all()
 
 
@@ -105,7 +108,7 @@ def test_an_adversary_flips_more_than_half(features_of, pairs_of):
     table = Flip(oracle(features_of), 0.9).annotate(pairs_of(1, np.zeros(N, int)), seed=1)
     assert (table["preference"] == 2).mean() == pytest.approx(0.9, abs=SE)
     certain = Flip(Priced(), 1.0).annotate(pairs_of(1, np.zeros(50, int)), seed=1)
-    assert set(certain["preference"]) == {2.0} and not certain["coin"].any()
+    assert set(certain["preference"]) == {2.0} and not certain["coin"].any() and certain["flipped"].all()
 
 
 def test_flips_compose(features_of, pairs_of):
@@ -114,6 +117,7 @@ def test_flips_compose(features_of, pairs_of):
     table = twice.annotate(pairs_of(1, np.zeros(N, int)), seed=1)
     assert (table["preference"] == 2).mean() == pytest.approx(0.2 + 0.1 - 2 * 0.2 * 0.1, abs=SE)
     assert table["coin"].mean() == pytest.approx(0.2 + 0.8 * 0.4, abs=SE)
+    assert (table["flipped"] == (table["preference"] == 2)).all()  # turned round twice is not turned round
 
 
 def test_lapse_is_a_flip_of_half_its_rate(features_of, pairs_of):
