@@ -12,15 +12,15 @@ construction, and a deceptive critic (arXiv 2506.03332) is wrong by a known prob
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.feedback.roles import said_by
+from annotators.feedback.sentences import sentences, without
 from annotators.feedback.utility import look
 from farm.base import rng
 from farm.base.bounds import Share, check
@@ -29,7 +29,6 @@ from farm.roles.protocols import Features
 Floats = NDArray[np.float64]
 Intent = Literal["constructive", "hypercritical", "malicious"]
 
-_SENTENCE = re.compile(r"[^.!?\n]*[.!?]+|[^.!?\n]+")
 _FAULTS = {
     "too_long": "It is too long.",
     "too_short": "It is too short.",
@@ -57,10 +56,11 @@ _MERITS = {
 class PersonCritic:
     """A critic who knows what a text is worth to them.
 
-    ``polarity`` is tanh of the utility over ``scale``, as the remarks put it; ``spans`` are (start, end, value) of the
-    sentences whose value is at least ``threshold``.
+    ``polarity`` is tanh of the utility over ``scale``, as the remarks put it; ``marks`` are the sentences whose value
+    is at least ``threshold``, each with the term that it is a matter of (``aspect``).
     """
 
+    free: ClassVar[bool] = True
     features: Features
     name: str = "critic"
     weights: dict[str, float] | None = None
@@ -90,15 +90,11 @@ class PersonCritic:
             polarity = np.where(lies, -polarity, polarity)
         elif self.intent == "hypercritical":
             polarity = np.where(lies, -np.abs(polarity), polarity)
-        marks = self._marks(outputs, weights, worth.sum(axis=1))
-        turn = -1.0 if self.intent == "malicious" else 1.0
-        spans = [
-            [(start, end, round(turn * value if lie else value, 4)) for start, end, value in row]
-            for row, lie in zip(marks, lies, strict=True)
-        ]
+        turned = lies & (self.intent == "malicious")
+        marks = self._marks(outputs, weights, worth, np.where(turned, -1.0, 1.0))
         return said_by(
             self.name, outputs, seed, replicate, text=texts, polarity=polarity,
-            spans=pd.Series(spans, index=outputs.index, dtype=object), deceived=lies,
+            marks=pd.Series(marks, index=outputs.index, dtype=object), deceived=lies,
         )  # fmt: skip
 
     def _words(self, terms: list[str], worth: Floats, lie: bool) -> str:
@@ -112,28 +108,25 @@ class PersonCritic:
         return " ".join(said) or "There is nothing to say about it."
 
     def _marks(
-        self, outputs: pd.DataFrame, weights: dict[str, float], whole: Floats
-    ) -> list[list[tuple[int, int, float]]]:
-        """Of each output its sentences and what they add: leave one out."""
-        places = [
-            [(m.start(), m.end()) for m in _SENTENCE.finditer(text) if m.group().strip()] for text in outputs["output"]
-        ]
-        without = [
-            (i, text, text[:start] + text[end:].lstrip(" "))
-            for i, (text, spots) in enumerate(zip(outputs["output"], places, strict=True))
-            for start, end in spots
-        ]
-        if not without:
-            return [[] for _ in places]
-        rows = np.array([i for i, _, _ in without])
-        asked = outputs["instruction"].to_numpy(dtype=object)[rows]
-        shorter = pd.DataFrame({"instruction": asked, "output": [rest for _, _, rest in without]})
-        value = whole[rows] - look(self.features, shorter).utility(weights)
-        found: list[list[tuple[int, int, float]]] = [[] for _ in places]
-        flat = [(i, start, end) for i, spots in enumerate(places) for start, end in spots]
-        for (i, start, end), v in zip(flat, value, strict=True):
+        self, outputs: pd.DataFrame, weights: dict[str, float], whole: Floats, turn: Floats
+    ) -> list[list[dict[str, Any]]]:
+        """Of each output its sentences and what they add to the terms [n, terms]: leave one out."""
+        spots = [(i, *at) for i, text in enumerate(outputs["output"]) for at in sentences(text)]
+        found: list[list[dict[str, Any]]] = [[] for _ in range(len(outputs))]
+        if not spots:
+            return found
+        rows = np.array([i for i, _, _ in spots])
+        asked, texts = (outputs[c].to_numpy(dtype=object)[rows] for c in ("instruction", "output"))
+        rest = [without(text, start, end) for text, (_, start, end) in zip(texts, spots, strict=True)]
+        shorter = look(self.features, pd.DataFrame({"instruction": asked, "output": rest}))
+        names, terms = _merged_terms(weights, shorter.table)
+        added = whole[rows] - terms
+        value = whole.sum(axis=1)[rows] - shorter.utility(weights)
+        for (i, start, end), v, of in zip(spots, value, added, strict=True):
             if abs(v) >= self.threshold:
-                found[i].append((start, end, float(v)))
+                aspect = names[int(np.argmax(of * np.sign(v)))]
+                mark = {"start": start, "end": end, "value": round(float(turn[i] * v), 4), "aspect": aspect}
+                found[i].append(dict(sorted(mark.items())))  # as the store gives them back
         return found
 
 

@@ -1,4 +1,4 @@
-"""Feedback other than pairs from a language model: ratings, rankings and critiques, through the same store and limits.
+"""Feedback other than pairs from a language model, of any kind but reactions and triplets: the same store and limits.
 
 Ratings go from 1 to 7, overall or for each aspect of the template (UltraFeedback's four, arXiv 2310.01377; the score
 is then their mean). As an annotator of pairs a rater implies the preference for the output it rates higher; equal
@@ -198,3 +198,38 @@ class LLMCritic(Asker):
         text = [verdicts.without_rating(_text(a)) for a in answers]
         readable = [bool(t) for t in text]
         return outputs.assign(text=text, polarity=polarity, **self._columns(answers, readable, seed, replicate))
+
+
+@dataclass(frozen=True)
+class LLMEditor(Asker):
+    """Writes an output as it should have been."""
+
+    prompt: str = "correction"
+    max_tokens: int = 1000
+    task: Task = field(default="correction", init=False, repr=False)
+
+    def correct(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        """Corrections of an output table: ``correction``, None where there is none or it was cut off."""
+        items = [Item(i, (o,)) for i, o in zip(outputs["instruction"], outputs["output"], strict=True)]
+        answers = self._ask(items, seed, replicate)
+        whole = [a.completion is not None and a.completion.finish != "length" for a in answers]
+        texts = [(_text(a).strip() or None) if ok else None for a, ok in zip(answers, whole, strict=True)]
+        found = pd.Series(texts, index=outputs.index, dtype=object)
+        readable = [text is not None for text in texts]
+        return outputs.assign(correction=found, **self._columns(answers, readable, seed, replicate))
+
+
+@dataclass(frozen=True)
+class LLMChecker(Asker):
+    """Says whether an output is right."""
+
+    prompt: str = "check"
+    task: Task = field(default="check", init=False, repr=False)
+
+    def check(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        """Checks of an output table: ``right``, None where the answer has no verdict."""
+        items = [Item(i, (o,)) for i, o in zip(outputs["instruction"], outputs["output"], strict=True)]
+        answers = self._ask(items, seed, replicate)
+        said = [verdicts.pairwise(_text(a), "line", 1)[0] for a in answers]
+        right = pd.Series([{1.0: True, 2.0: False}.get(v or 0.0) for v in said], index=outputs.index, dtype=object)
+        return outputs.assign(right=right, **self._columns(answers, right.notna().tolist(), seed, replicate))

@@ -1,7 +1,7 @@
 """Prompt templates: one YAML file each, in annotators/llm/prompts or the user's own, with a version of its content.
 
-    task       pairwise, rating, ranking or critique
-    verdict    how the answer ends: label (nothing but 1 or 2), line (``Verdict: 1``), json, or text (critiques)
+    task       pairwise, rating, ranking, critique, correction or check
+    verdict    how the answer ends: label (nothing but 1 or 2), line (``Verdict: 1``), json, or text (corrections)
     system     who the model is; {persona} is replaced by the annotator's persona
     user       the question; {items} is replaced by what is judged, {examples} by the examples
     examples   solved questions, shown in the form of the real ones (optional)
@@ -29,7 +29,7 @@ from farm.roles import config
 from farm.tables.turns import Prompt as Turns
 from farm.tables.turns import messages
 
-Task = Literal["pairwise", "rating", "ranking", "critique"]
+Task = Literal["pairwise", "rating", "ranking", "critique", "correction", "check"]
 Form = Literal["label", "line", "json", "text"]
 FOLDER = Path(__file__).parent / "prompts"
 

@@ -35,7 +35,7 @@ from farm.feedback.units import prompt_ids
 _BY_SCORE = ("best-worst", "swiss", "ranked", "uncertainty")
 DESIGNS = ("random", "all", *_BY_SCORE)
 """of pairs, whatever the order of the rows"""
-OF_PROMPT = ("instruction", "turns", "prompt", "prompt_tokens", "split", "dataset", "topic")
+OF_PROMPT = ("instruction", "turns", "prompt", "prompt_tokens", "split", "dataset", "topic", "answer")
 """columns of the prompt, which rows put together have in common"""
 
 

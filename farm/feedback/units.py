@@ -7,8 +7,8 @@ import pandas as pd
 
 from farm.base import rng
 
-SINGLE = ("generator", "agreement", "topic", "place_in_session", "user")
-PAIRED = ("generator_1", "generator_2", "agreement_1", "agreement_2", "topic", "place_in_session", "user")
+SINGLE = ("generator", "agreement", "answer", "topic", "place_in_session", "user")
+PAIRED = ("generator_1", "generator_2", "agreement_1", "agreement_2", "answer", "topic", "place_in_session", "user")
 """columns that an answer may depend on beside the texts"""
 
 
@@ -29,8 +29,10 @@ def address_of_singles(outputs: pd.DataFrame) -> rng.Ids:
 
 def beside(ids: rng.Ids, table: pd.DataFrame, columns: tuple[str, ...]) -> rng.Ids:
     """The ids with those of the columns that the table has."""
-    there = [c for c in columns if c in table.columns]
-    return rng.combine(ids, *(rng.combine(rng.text_id(c), rng.text_ids(table[c].astype(str))) for c in there))
+    for column in columns:
+        if column in table.columns:
+            ids = rng.combine(ids, rng.text_id(column), rng.text_ids([str(value) for value in table[column]]))
+    return ids
 
 
 def of_lists(lists: pd.Series, ordered: bool) -> rng.Ids:

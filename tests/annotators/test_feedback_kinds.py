@@ -118,9 +118,10 @@ def test_critiques_in_the_pocket_world_say_what_is_true():
     # a mark is what the sentence adds
     i = 0
     text, asked = outputs["output"].iloc[i], outputs["instruction"].iloc[i]
-    for start, end, value in table["spans"].iloc[i]:
-        rest = text[:start] + text[end:].lstrip(" ")
-        assert value == pytest.approx(utility[i] - world.features.utility([asked], [rest])[0], abs=1e-3)
+    for mark in table["marks"].iloc[i]:
+        rest = text[: mark["start"]] + text[mark["end"] :].lstrip(" ")
+        assert mark["aspect"] in world.features.gold_weights
+        assert mark["value"] == pytest.approx(utility[i] - world.features.utility([asked], [rest])[0], abs=1e-3)
 
 
 def test_a_deceptive_critic_lies_as_often_as_it_says():

@@ -11,7 +11,7 @@ import pytest
 
 from annotators.llm.backends import mock
 from annotators.llm.completion import Completion, Request
-from annotators.llm.feedback import LLMCritic, LLMRanker, LLMRater
+from annotators.llm.feedback import LLMChecker, LLMCritic, LLMEditor, LLMRanker, LLMRater
 from annotators.llm.session import session
 from farm.roles.protocols import Annotator
 from farm.storage.store import Store
@@ -86,6 +86,27 @@ def test_critiques(store: Store) -> None:
     assert table["polarity"].to_numpy() == pytest.approx(np.full(4, -2 / 3))
 
 
+@mock.script("checks by words")
+def _checks(request: Request) -> str:
+    n = words(request)[0]
+    return f"Verdict: 1 would be kind.\nVerdict: {n}" if n < 3 else "I cannot tell."
+
+
+@mock.script("corrects")
+def _corrects(request: Request) -> Completion:
+    n = words(request)[0]
+    return Completion("one two three four" if n < 3 else "one two th", finish="stop" if n < 3 else "length")
+
+
+def test_checks_and_corrections(store: Store) -> None:
+    table = LLMChecker("mock/checks by words", store=store).check(OUTPUTS, seed=0)
+    assert table["right"].tolist() == [True, False, None, False]
+    assert table["status"].tolist() == ["ok", "ok", "unparseable", "ok"]
+    table = LLMEditor("mock/corrects", store=store).correct(OUTPUTS, seed=0)
+    assert table["correction"].tolist() == ["one two three four", "one two three four", None, "one two three four"]
+    assert table["status"].tolist() == ["ok", "ok", "unparseable", "ok"], "what was cut off is no correction"
+
+
 def test_refusals_are_a_status(store: Store) -> None:
     @mock.script("refuses with a rating")
     def _(request: Request) -> Completion:
@@ -96,7 +117,7 @@ def test_refusals_are_a_status(store: Store) -> None:
     assert table["score"].isna().all()
 
 
-@pytest.mark.parametrize("kind", [LLMRater, LLMRanker, LLMCritic])
+@pytest.mark.parametrize("kind", [LLMRater, LLMRanker, LLMCritic, LLMEditor, LLMChecker])
 @pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"temperature": np.inf}, {"temperature": np.nan},
                                    {"max_tokens": 0}])  # fmt: skip
 def test_settings_that_no_model_has_are_refused(kind: type, wrong: dict[str, float]) -> None:

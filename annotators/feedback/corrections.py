@@ -1,0 +1,81 @@
+"""Corrections: an editor who strikes out what makes a text worse to them.
+
+    y_0 = y;   y_{k+1} = the best of y_k without one of its sentences, as long as u(y_{k+1}) > u(y_k) + threshold
+
+u is the utility by the editor's weights. In the pocket world it is the truth, so that a correction is an improvement by
+construction, and by a known amount (``gain``); elsewhere it is that of the features. With probability ``lapse`` the
+editor returns the text as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from annotators.feedback.roles import said_by
+from annotators.feedback.sentences import sentences, without
+from annotators.feedback.utility import look
+from farm.base import rng
+from farm.roles.protocols import Features
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PersonEditor:
+    """Strikes out at most ``edits`` sentences, the worst first, and never all of them.
+
+    Adds ``correction``, how many sentences were struck out (``edits``), and what the text gained by it (``gain``).
+    """
+
+    free: ClassVar[bool] = True
+    features: Features
+    name: str = "editor"
+    weights: dict[str, float] | None = None
+    """default: the gold weights"""
+    edits: int = 2
+    threshold: float = 0.0
+    """utility that a correction must be worth"""
+    lapse: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.edits < 1:
+            raise ValueError(f"edits = {self.edits} must be at least 1")
+        if not 0 <= self.lapse <= 1:
+            raise ValueError(f"lapse = {self.lapse} must lie between 0 and 1")
+
+    def correct(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        weights = self.features.gold_weights if self.weights is None else self.weights
+        seen = look(self.features, outputs)
+        asked = outputs["instruction"].to_numpy(dtype=object)
+        texts = outputs["output"].to_numpy(dtype=object).copy()
+        before = seen.utility(weights)
+        worth, edits = before.copy(), np.zeros(len(outputs), dtype=np.int64)
+        looks = rng.uniform(seed, f"looks: {self.name}", seen.ids, replicate) >= self.lapse
+        open_ = np.flatnonzero(looks)
+        for _ in range(self.edits):
+            rows, shorter = _shorter(texts, open_)
+            if not len(rows):
+                break
+            value = look(self.features, pd.DataFrame({"instruction": asked[rows], "output": shorter})).utility(weights)
+            best = pd.Series(value).groupby(rows).idxmax()
+            kept = best[value[best.to_numpy()] > worth[best.index.to_numpy()] + self.threshold]
+            open_ = kept.index.to_numpy(dtype=np.int64)
+            texts[open_], worth[open_] = shorter[kept.to_numpy()], value[kept.to_numpy()]
+            edits[open_] += 1
+        return said_by(self.name, outputs, seed, replicate, correction=texts, edits=edits, gain=worth - before)
+
+
+def _shorter(texts: NDArray[np.object_], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
+    """The texts of these rows without one of their sentences each, and the rows that they are of."""
+    found = [
+        (row, without(texts[row], start, end))
+        for row in rows
+        if len(places := sentences(texts[row])) > 1
+        for start, end in places
+    ]
+    return np.array([row for row, _ in found], dtype=np.int64), np.array([text for _, text in found], dtype=object)
