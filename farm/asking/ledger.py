@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+
+
+def _unnoted(spent: float) -> None:  # noqa: ARG001
+    pass
 
 
 class Ledger:
@@ -16,6 +21,8 @@ class Ledger:
         """the questions that are in it, and their prices"""
         self.uncertain = 0.0
         """of questions that were lost on the way, and may have been charged"""
+        self.noted: Callable[[float], None] = _unnoted
+        """told what is spent, uncertain money included, whenever something was paid"""
         self._reserved = 0.0
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -41,6 +48,8 @@ class Ledger:
         self._reserved = max(0.0, self._reserved - worst) if self._reserved - worst > 1e-9 else 0.0
         self.spent += spent
         self.uncertain += uncertain
+        if spent or uncertain:
+            self.noted(self.spent + self.uncertain)
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if not waiter.done():

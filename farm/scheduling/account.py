@@ -7,6 +7,7 @@ it where it was not finished, so that a later run counts it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,11 +50,19 @@ class Paying:
     limits: Limits
 
     def __call__(self, place: Place) -> dict[str, Any]:
+        note = place.progress.with_name(PAID)
+
+        def noted(spent: float) -> None:
+            beside = note.with_suffix(".new")
+            beside.write_text(json.dumps({"paid": spent}))
+            os.replace(beside, note)
+
         with limited(self.limits) as purse:
+            purse.ledger.noted = noted  # as it is paid: a process that is killed leaves no other word
             try:
                 facts = self.work(place) or {}
             except BaseException:
                 if purse.spent:
-                    place.progress.with_name(PAID).write_text(json.dumps({"paid": purse.spent}))
+                    noted(purse.spent)
                 raise
         return {**facts, "paid": purse.spent} if purse.spent else facts

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from farm.asking.purse import current
 from farm.base.errors import Fruitless, UserError
 from farm.experiments import experiment
 from farm.experiments.running import StudyRunner
-from farm.scheduling.account import opened
+from farm.scheduling.account import Paying, opened
 from farm.scheduling.graph import Graph, Node
 from farm.scheduling.here import Here
 from farm.scheduling.perform import Outcome
@@ -186,6 +189,26 @@ def test_what_is_left_goes_from_stage_to_stage_and_from_run_to_run(tmp_path: Pat
     assert again.paid == {"a": 1.0, "b": 1.5, "c": 0.0}, "of an unfinished stage, too"
     assert not schedule(graph, artifacts, Here(tmp_path), account=again).failures
     assert again.paid == {"a": 1.0, "b": 3.0, "c": 1.0}
+
+
+def test_a_process_that_is_killed_leaves_what_it_paid(tmp_path: Path) -> None:
+    def work(place: Place) -> None:
+        purse = current()
+        assert purse is not None
+        purse.ledger.settle(0.0, 0.5)
+        purse.ledger.settle(0.0, 0.25, 0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    artifacts, limits = Artifacts(tmp_path), Limits(budget=2.0)
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: artifacts.make("a", "a", Paying(work, limits), {}, False)
+    )
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert artifacts.paid("a", "a") == pytest.approx(0.8)
+    account = opened(limits, paying(1.0, 3.0), artifacts)
+    assert account.left("b").budget == pytest.approx(1.2), "another stage gets what is left"
 
 
 class Waits:
