@@ -89,6 +89,14 @@ def test_a_mistake_that_one_process_meets_is_told_by_all(trained: dict[str, Path
         assert all("does not fit the model's context" in text for text in told.values())
 
 
+def test_one_process_asks_and_all_get_the_verdicts(trained: dict[str, Path]) -> None:
+    one, other = (json.loads((trained["two processes"] / f"rank{rank}" / "asked.json").read_text()) for rank in (0, 1))
+    assert (one["rows"], other["rows"]) == (9, 0)
+    assert one["verdicts"] == other["verdicts"] == [[0.0, 1.0, 0.5], [1.0, 0.0, 0.5]]
+    assert one["queries"] == other["queries"] == 6
+    assert one["told"] == other["told"] == "the budget is spent"
+
+
 def test_training_moved_the_parameters(trained: dict[str, Path]) -> None:
     numbers = [load_file(trained["whole"] / "rank0" / f"{name}.safetensors")["parameters"] for name in NAMES]
     for i, first in enumerate(numbers):

@@ -27,6 +27,7 @@ from reference_methods.online.ppo import PPO
 from reference_methods.online.rloo import RLOO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.batches import in_parts, log_likelihoods, sampled
+from reference_methods.parts.games.feedback import AnnotatorFeedback
 from tests.policies.conftest import PROMPTS, small_model, word_tokenizer
 from tests.training.conftest import everything, numbers
 
@@ -61,6 +62,7 @@ def main(folder: Path, names: list[str], micro_batch_tokens: int, share_prompts:
         (out / f"{name}.txt").write_text("\n".join(samples.outputs))
     stopped(given, folder)
     mistaken(given, folder)
+    asked(given, folder)
     processes.wait()
 
 
@@ -94,6 +96,36 @@ def mistaken(given: Any, folder: Path) -> None:
         except UserError as error:
             told[name] = str(error)
     (folder / f"rank{processes.rank()}" / "mistaken.json").write_text(json.dumps(told))
+
+
+class Counts:
+    """An annotator that counts its rows, and refuses the third question."""
+
+    def __init__(self, annotator: Any) -> None:
+        self.annotator, self.rows, self.questions = annotator, 0, 0
+
+    def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        self.rows, self.questions = self.rows + len(pairs), self.questions + 1
+        if self.questions == 3:
+            raise UserError("the budget is spent")
+        return self.annotator.annotate(pairs, seed=seed, replicate=replicate)  # type: ignore[no-any-return]
+
+
+def asked(given: Any, folder: Path) -> None:
+    """Duels are asked about by one process, and every process gets the verdicts, or hears why there are none."""
+    counts = Counts(given.annotator)
+    feedback = AnnotatorFeedback(counts, seed=0)
+    first, second = (
+        given.policy.encode(PROMPTS[:3], texts) for texts in (["w1", "w2 w3", "w4"], ["w5 w6", "w7", "w8"])
+    )
+    verdicts = [feedback(first, second).tolist(), feedback(second, first).tolist()]
+    try:
+        feedback(first, second)
+        told = ""
+    except UserError as error:
+        told = str(error)
+    found = {"rows": counts.rows, "queries": feedback.queries, "verdicts": verdicts, "told": told}
+    (folder / f"rank{processes.rank()}" / "asked.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
