@@ -15,6 +15,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 import pandas as pd
@@ -68,13 +69,18 @@ class FeedbackKind:
 
 
 def kinds() -> dict[str, FeedbackKind]:
-    """Every kind by its name."""
+    """Every kind by its name: those of this room, and of packages that others name under the entry point
+    ``farm.feedback``."""
     return dict(_kinds())
 
 
 @cache
 def _kinds() -> Mapping[str, FeedbackKind]:
-    files = [importlib.import_module(f"farm.feedback.{m.name}") for m in pkgutil.iter_modules(farm.feedback.__path__)]
+    others = [importlib.import_module(entry.value) for entry in entry_points(group="farm.feedback")]
+    packages = [farm.feedback, *others]
+    files = [
+        importlib.import_module(f"{p.__name__}.{m.name}") for p in packages for m in pkgutil.iter_modules(p.__path__)
+    ]
     return {file.KIND.name: file.KIND for file in files if hasattr(file, "KIND")}
 
 
