@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.feedback.roles import said_by
+from annotators.feedback.answers import said_by
 from annotators.feedback.utility import look
 from farm.base import rng
 from farm.base.errors import UserError, nearest

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.feedback.roles import said_by
+from annotators.feedback.answers import said_by
 from annotators.feedback.sentences import sentences, without
 from annotators.feedback.utility import look
 from farm.base import rng

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from annotators.feedback.roles import said_by
+from annotators.feedback.answers import said_by
 from annotators.feedback.utility import look
 from farm.base import rng
 from farm.base.bounds import NotNegative, check

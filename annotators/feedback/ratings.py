@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annotators.feedback.roles import both_sides, implied, said_by
+from annotators.feedback.answers import implied, said_by
 from annotators.feedback.utility import look
 from farm.base import rng
 from farm.base.bounds import NotNegative, Several, check
+from farm.feedback.designs import singles
 from farm.roles.protocols import Features
 from farm.tables.records import annotation_table, unannotated
 
@@ -73,7 +74,7 @@ class PersonRater:
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         """The preferences that the ratings imply, with both ratings as ``score_1`` and ``score_2``."""
         pairs = unannotated(pairs)
-        score = self.rate(both_sides(pairs), seed=seed, replicate=replicate)["score"]
+        score = self.rate(singles(pairs), seed=seed, replicate=replicate)["score"]
         preference, n = implied(score, len(pairs)), len(pairs)
         table = annotation_table(pairs, self.name, preference, np.full(n, np.nan), seed=seed, replicate=replicate)
         return table.assign(score_1=score.to_numpy()[:n], score_2=score.to_numpy()[n:])

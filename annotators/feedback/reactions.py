@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from annotators.feedback.roles import said_by
+from annotators.feedback.answers import said_by
 from annotators.feedback.utility import look
 from farm.base import rng
 from farm.base.bounds import Positive, check

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from annotators.feedback.roles import both_sides, implied
+from annotators.feedback.answers import implied
 from annotators.llm import backends, verdicts
 from annotators.llm.completion import Request
 from annotators.llm.prompt import Item, Task, load
 from annotators.llm.question import Answer, Question
 from annotators.llm.session import current
 from farm.base.bounds import Count, NotNegative, check
+from farm.feedback.designs import singles
 from farm.storage.store import Store
 from farm.tables.records import annotation_table, unannotated
 from farm.tables.turns import prompts_of
@@ -149,7 +150,7 @@ class LLMRater(Asker):
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         """The preferences that the ratings of both outputs imply; equal ratings are a tie."""
         pairs = unannotated(pairs)
-        rated = self.rate(both_sides(pairs), seed=seed, replicate=replicate)
+        rated = self.rate(singles(pairs), seed=seed, replicate=replicate)
         one, two = rated.iloc[: len(pairs)], rated.iloc[len(pairs) :]
         status = np.where(one["status"].to_numpy() == "ok", two["status"], one["status"]).astype(object)
         usage = {c: one[c].to_numpy(dtype=float) + two[c].to_numpy(dtype=float) for c in _USAGE}

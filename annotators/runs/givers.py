@@ -27,7 +27,8 @@ def built(
     Raises:
         UserError: where the giver does not give the kind, or gives several and none is named.
     """
-    role: Any = Giver if options.kind is None else kind_of(options.kind).giver
+    asked = None if options.kind is None else kind_of(options.kind).giver
+    role: Any = asked if asked in config.ROOM else Giver
     giver = annotators
     if isinstance(annotators, (str, Path)) and not isinstance(settings, Mapping):
         path = config.find("annotators", str(annotators))

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from farm.tables.records import USAGE_COLUMNS
-from farm.tables.turns import kept
 
 
 def said_by(name: str, outputs: pd.DataFrame, seed: int, replicate: int, **columns: Any) -> pd.DataFrame:
@@ -18,17 +17,6 @@ def said_by(name: str, outputs: pd.DataFrame, seed: int, replicate: int, **colum
     if "status" not in columns:
         table["status"] = "ok"
     return table.assign(seed=seed, replicate=replicate, **free)
-
-
-def both_sides(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The 2 n outputs of n pairs, first outputs first."""
-    sides = []
-    for k in ("1", "2"):
-        columns = {**{name: pairs[name] for name in kept(pairs)}, "output": pairs[f"output_{k}"]}
-        if f"generator_{k}" in pairs.columns:
-            columns["generator"] = pairs[f"generator_{k}"]
-        sides.append(pd.DataFrame(columns))
-    return pd.concat(sides, ignore_index=True)
 
 
 def implied(scores: pd.Series, pairs: int) -> np.ndarray:
