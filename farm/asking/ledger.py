@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-def _unnoted(spent: float) -> None:  # noqa: ARG001
+def _unnoted(spent: float) -> None:
     pass
 
 
