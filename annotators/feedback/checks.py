@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from annotators.feedback.answers import said_by
 from annotators.feedback.utility import look
-from farm.base import rng
+from farm.base import bounds, rng
+from farm.base.bounds import Share
 from farm.base.errors import UserError, nearest
 from farm.feedback.units import of_singles
 from farm.roles.protocols import Features
@@ -44,13 +45,11 @@ class AnswerChecker:
     feature: str | None = None
     """a feature that decides instead"""
     at_least: float = 0.5
-    passes_wrong: float = 0.0
-    fails_right: float = 0.0
+    passes_wrong: Share = 0.0
+    fails_right: Share = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("passes_wrong", "fails_right"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"{key} = {getattr(self, key)} must lie between 0 and 1")
+        bounds.check(self)
 
     def check(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         known, right = self._by_feature(outputs) if self.feature else self._by_answer(outputs)

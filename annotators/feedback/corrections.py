@@ -20,6 +20,7 @@ from annotators.feedback.answers import said_by
 from annotators.feedback.sentences import sentences, without
 from annotators.feedback.utility import look
 from farm.base import rng
+from farm.base.bounds import Count, NotNegative, Share, check
 from farm.roles.protocols import Features
 
 Floats = NDArray[np.float64]
@@ -37,16 +38,13 @@ class PersonEditor:
     name: str = "editor"
     weights: dict[str, float] | None = None
     """default: the gold weights"""
-    edits: int = 2
-    threshold: float = 0.0
+    edits: Count = 2
+    threshold: NotNegative = 0.0
     """utility that a correction must be worth"""
-    lapse: float = 0.0
+    lapse: Share = 0.0
 
     def __post_init__(self) -> None:
-        if self.edits < 1:
-            raise ValueError(f"edits = {self.edits} must be at least 1")
-        if not 0 <= self.lapse <= 1:
-            raise ValueError(f"lapse = {self.lapse} must lie between 0 and 1")
+        check(self)
 
     def correct(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         weights = self.features.gold_weights if self.weights is None else self.weights

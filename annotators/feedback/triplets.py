@@ -19,6 +19,7 @@ from annotators.feedback.answers import said_by
 from annotators.feedback.utility import look
 from annotators.people import channel
 from farm.base import rng
+from farm.base.bounds import NotNegative, check
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
 from farm.tables.records import PairIds
@@ -31,16 +32,13 @@ class PersonMatcher:
     free: ClassVar[bool] = True
     features: Features
     name: str = "matcher"
-    weights: dict[str, float] | None = None
-    """what each feature counts, not negative; default: 1 for each that the gold utility has"""
-    temperature: float = 0.5
+    weights: dict[str, NotNegative] | None = None
+    """what each feature counts; default: 1 for each that the gold utility has"""
+    temperature: NotNegative = 0.5
     """distance that makes one unit of logit; 0 is without noise"""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature = {self.temperature} must not be negative")
-        if self.weights and min(self.weights.values()) < 0:
-            raise ValueError("weights must not be negative")
+        check(self)
 
     def match(self, triplets: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         ids = PairIds(triplets)

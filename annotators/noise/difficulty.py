@@ -11,6 +11,7 @@ from scipy.special import expit
 from annotators.noise.coins import Question, TurnsRound
 from farm.asking.givers import name_of
 from farm.base import rng
+from farm.base.bounds import NotNegative, check
 from farm.roles.givers import Giver
 
 
@@ -25,11 +26,10 @@ class Difficulty(TurnsRound):
     """
 
     annotator: Giver
-    spread: float = 1.31
+    spread: NotNegative = 1.31
 
     def __post_init__(self) -> None:
-        if self.spread < 0:
-            raise ValueError(f"spread = {self.spread} must not be negative")
+        check(self)
 
     @property
     def name(self) -> str:

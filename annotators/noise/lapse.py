@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from annotators.noise.coins import Question, TurnsRound, Unit
 from farm.asking.givers import name_of
+from farm.base.bounds import Share, check
 from farm.roles.givers import Giver
 
 
@@ -17,12 +18,11 @@ class Lapse(TurnsRound):
     """Answers at random with probability ``rate``, without looking: the same as a flip of ``rate`` / 2."""
 
     annotator: Giver
-    rate: float = 0.1
+    rate: Share = 0.1
     key: Unit = "pair"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate <= 1:
-            raise ValueError(f"rate = {self.rate} must lie between 0 and 1")
+        check(self)
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import logit
 
 from farm.asking.givers import name_of
+from farm.base.bounds import NotNegative, check
 from farm.base.errors import UserError
 from farm.roles.protocols import Annotator
 from farm.tables.records import unannotated
@@ -24,11 +25,10 @@ class TieBand:
 
     wraps: ClassVar[tuple[str, ...]] = ("pairs",)
     annotator: Annotator
-    width: float = 0.25
+    width: NotNegative = 0.25
 
     def __post_init__(self) -> None:
-        if self.width < 0:
-            raise ValueError(f"width = {self.width} must not be negative")
+        check(self)
 
     @property
     def name(self) -> str:

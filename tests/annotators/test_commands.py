@@ -222,7 +222,7 @@ def test_a_matrix_world_and_its_truth(farm, tmp_path):
         (["PAIRS", "--annotators", "training", "--out", "PAIRS"], "would be overwritten"),
         (["nowhere.json", "--annotators", "training", "--out", "o.json"], "no such file"),
         (["PAIRS", "--annotators", "training", "--out", "o.json", "--set", "rat=1"], "did you mean `rate`"),
-        (["PAIRS", "--annotators", "training", "--out", "o.json", "--set", "rate=2"], "between 0 and 1"),
+        (["PAIRS", "--annotators", "training", "--out", "o.json", "--set", "rate=2"], "`rate` = 2 is wrong"),
         (["PAIRS", "--annotators", "gold", "--out", "o.json"], "`world`"),
         (["PAIRS", "--annotators", "training", "--out", "o.json", "--world", "pokcet"], "no such config"),
         (["PAIRS", "--annotators", "person", "--out", "o.json", "--set", "self_enhancement=1", "--set",
