@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from annotators.face.options import AnnotateOptions
 from annotators.runs.annotation_run import Rows, prepare
-from annotators.runs.options import AnnotateOptions, Order
 from farm.base.errors import UserError
+from farm.face.options import made
 from farm.tables import formats
 from farm.votes.table import from_table
 
@@ -17,52 +19,23 @@ if TYPE_CHECKING:
     from annotators.calibration.calibrate import Calibration
 
 
-def annotate(
-    rows: Rows,
-    annotators: Any = "training",
-    *,
-    kind: str | None = None,
-    against: Rows | None = None,
-    design: str | None = None,
-    per_instruction: int = 1,
-    score: str = "score",
-    seed: int = 0,
-    replicate: int = 0,
-    replicates: int = 1,
-    order: Order = "random",
-    aggregate: str | None = None,
-    active: str | None = None,
-    labels: int | None = None,
-    rounds: int = 10,
-    world: str | None = None,
-    store: str | Path | None = None,
-    budget: float | None = None,
-    concurrency: int | None = None,
-    requests_per_minute: float | None = None,
-    tokens_per_minute: float | None = None,
-    timeout: float = 120.0,
-    batches: bool = False,
-    **settings: Any,
-) -> pd.DataFrame:
+def annotate(rows: Rows, annotators: Any = "training", **options: Any) -> pd.DataFrame:
     """Feedback of any kind as a table, in the order of the rows: of pairs ``preference`` in [1, 2], ``status``, ...
 
     Args:
         rows: a table, rows or a file with ``instruction, output_1, output_2`` (generators are optional), or of outputs
             (``instruction, output``) that are put together as the kind and the ``design`` say.
         annotators: a name, a YAML file, a spec, a class with the settings as keywords, or one who gives feedback.
-        kind, ..., batches: see :class:`~annotators.runs.options.AnnotateOptions`.
-        settings: changes to the annotators, ``rate=0.1``.
+        options: the fields of :class:`~annotators.face.options.AnnotateOptions` (``kind``, ``seed``, ``replicates``,
+            ``store``, ``budget``, ...); any other keyword is a setting of the annotators, ``rate=0.1``.
 
     Raises:
         UserError: for columns, kinds or combinations that there are not.
     """
-    options = AnnotateOptions(
-        kind=kind, against=against, design=design, per_instruction=per_instruction, score=score, seed=seed,
-        replicate=replicate, replicates=replicates, order=order, aggregate=aggregate, active=active, labels=labels,
-        rounds=rounds, world=world, store=store, budget=budget, concurrency=concurrency,
-        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, timeout=timeout, batches=batches,
-    )  # fmt: skip
-    return prepare(rows, annotators, options=options, settings=settings).table()
+    known = {field.name for field in fields(AnnotateOptions)}
+    settings = {name: value for name, value in options.items() if name not in known}
+    found = made(AnnotateOptions, {name: value for name, value in options.items() if name in known})
+    return prepare(rows, annotators, options=found, settings=settings).table()
 
 
 def calibrate(

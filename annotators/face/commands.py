@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from annotators.face.options import AnnotateOptions
+from farm.face.options import command
 
 
 def register(app: typer.Typer) -> None:
@@ -14,8 +18,10 @@ def register(app: typer.Typer) -> None:
     app.command()(calibrate)
 
 
+@command(AnnotateOptions)
 def annotate(
-    pairs: Annotated[
+    options: AnnotateOptions,
+    rows: Annotated[
         Path,
         typer.Argument(
             help="Pairs (instruction, output_1, output_2) or outputs (instruction, output), AlpacaEval's form: "
@@ -23,55 +29,16 @@ def annotate(
         ),
     ],
     annotators: Annotated[str, typer.Option(help="By name (see `farm list annotators`) or a YAML file.")],
-    out: Annotated[Path, typer.Option(help="Where the annotations go; the suffix tells the format.")],
-    store: Annotated[
-        Path | None, typer.Option(help="Keep every answer here: nothing is asked twice, and a run can go on.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of everything random.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where the answers go; the suffix tells the format.")],
     both_orders: Annotated[
         bool, typer.Option("--both-orders", help="Ask in both orders, a tie where the answers contradict each other.")
     ] = False,
     given_order: Annotated[
-        bool, typer.Option("--given-order", help="Show output_1 first; by default the order is drawn for each pair.")
+        bool, typer.Option("--given-order", help="Show output_1 first; by default the order is drawn for each row.")
     ] = False,
-    replicates: Annotated[int, typer.Option(min=1, help="Answers to every row.")] = 1,
-    world: Annotated[str | None, typer.Option(help="The world that the texts are from; by default any text.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the annotators.")
     ] = None,
-    budget: Annotated[float | None, typer.Option(min=0, help="US dollars that are never exceeded.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Questions to language models in flight.")] = None,
-    requests_per_minute: Annotated[float | None, typer.Option(min=1, help="To each model.")] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option(min=1, help="Of questions, to each model.")] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one answer of a language model.")] = 120.0,
-    batches: Annotated[
-        bool, typer.Option("--batches", help="Submit questions as the provider's batches; run again to collect.")
-    ] = False,
-    against: Annotated[Path | None, typer.Option(help="Outputs of the baseline: compare head to head.")] = None,
-    design: Annotated[
-        str | None, typer.Option(help="Pair outputs: random, all, best-worst, swiss, ranked, uncertainty or adjacent.")
-    ] = None,
-    per_instruction: Annotated[
-        int, typer.Option(min=1, help="Pairs (random, uncertainty) or triplets of one instruction.")
-    ] = 1,
-    score: Annotated[
-        str, typer.Option(help="The column of scores for best-worst, swiss, ranked and uncertainty.")
-    ] = "score",
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            help="Feedback: pairs, rankings, ratings, reactions, critiques, corrections, checks or triplets; "
-            "by default what the annotators give, pairs where they give several."
-        ),
-    ] = None,
-    aggregate: Annotated[
-        str | None, typer.Option(help="One verdict a pair from its votes: majority, dawid-skene, glad or weighted.")
-    ] = None,
-    active: Annotated[
-        str | None, typer.Option(help="Choose what to label next, round by round: disagreement, thompson or random.")
-    ] = None,
-    labels: Annotated[int | None, typer.Option(min=1, help="With --active: verdicts in all.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="With --active: rounds of choosing.")] = 10,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much there is to do.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -83,21 +50,9 @@ def annotate(
 
     from annotators.runs import annotation_summary
     from annotators.runs.annotation_run import prepare
-    from annotators.runs.options import AnnotateOptions
 
-    run = prepare(
-        pairs,
-        annotators,
-        out,
-        AnnotateOptions(
-            kind=kind, against=against, design=design, per_instruction=per_instruction, score=score, seed=seed,
-            replicates=replicates, order="both" if both_orders else "given" if given_order else "random",
-            aggregate=aggregate, active=active, labels=labels, rounds=rounds, world=world, store=store, budget=budget,
-            concurrency=concurrency, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute,
-            timeout=timeout, batches=batches,
-        ),
-        settings=settings or [],
-    )  # fmt: skip
+    options = replace(options, order="both" if both_orders else "given" if given_order else "random")
+    run = prepare(rows, annotators, out, options, settings=settings or [])
     if dry_run:
         plan = run.plan()
         print(json.dumps(plan, indent=1) if as_json else annotation_summary.sentences(plan))

@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from annotators.face.options import AnnotateOptions
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.feedback import Asker
 from annotators.llm.session import session
 from annotators.runs import active, aggregation
 from annotators.runs.annotation_summary import failures, of_aggregate, questions
 from annotators.runs.givers import built, context_for
-from annotators.runs.options import AnnotateOptions
 from farm.asking import ask as asking
 from farm.asking.givers import keeps_answers, parts_of
 from farm.asking.kept import keys

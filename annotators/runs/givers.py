@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from annotators.face.options import AnnotateOptions
 from annotators.noise.both_orders import BothOrders
-from annotators.runs.options import AnnotateOptions
 from farm.api import spec_of
 from farm.asking.givers import gives, name_of, require_gives
 from farm.base.errors import UserError
@@ -36,6 +36,9 @@ def built(
     elif isinstance(annotators, (str, Path, dict, type)):
         changes = settings if isinstance(settings, Mapping) else {}
         giver = config.build(role, spec_of(annotators, changes), context, "farm.annotate")
+    elif settings:
+        name = next(iter(settings))
+        raise UserError(f"`{name}` is no option, and a setting is for annotators that are built here: set it there")
     kind = kind_of(options.kind or _default(giver))
     require_gives(giver, kind)
     return kind, BothOrders(giver) if options.order == "both" else giver

@@ -16,10 +16,10 @@ import typer
 from typer.testing import CliRunner
 
 from annotators.face import commands
+from annotators.face.options import AnnotateOptions
 from annotators.runs import annotation_run
 from annotators.runs.annotation_run import prepare
 from annotators.runs.annotation_summary import sentences
-from annotators.runs.options import AnnotateOptions
 from farm.asking import ask as asking
 from farm.asking.kept import kept
 from farm.base import progress

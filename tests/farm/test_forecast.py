@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from annotators.face.options import AnnotateOptions
 from annotators.llm.foresee import foresee as foreseen_price
 from annotators.runs.annotation_run import prepare
-from annotators.runs.options import AnnotateOptions
 from farm.experiments import experiment
 from farm.experiments.running import StudyRunner
 from farm.forecasts import arithmetic

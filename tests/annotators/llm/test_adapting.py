@@ -248,8 +248,8 @@ def test_a_command_with_a_budget_counts_all_its_questions_before_it_asks(
     priced: None, tmp_path: Path, store: Store
 ) -> None:
     """The second half was paid for earlier, and stands behind the first in the table."""
+    from annotators.face.options import AnnotateOptions
     from annotators.runs import annotation_run
-    from annotators.runs.options import AnnotateOptions
     from farm.tables.formats import write_table
 
     write_table(make_pairs(40), tmp_path / "pairs.json")
