@@ -72,8 +72,8 @@ def _asked(kind: FeedbackKind, giver: Any, rows: pd.DataFrame, seed: int, replic
     if lacking or len(found) != len(rows):
         what = f"gave no column `{lacking[0]}`" if lacking else f"gave {len(found):,} rows for {len(rows):,}"
         raise UserError(f"{name_of(giver)}: `{kind.verb}` {what}; see farm/feedback/{kind.name}.py")
-    if purse is not None and not keeps:
-        purse.ledger.settle(0.0, float(found["price"].sum()))
+    if purse is not None and not keeps and (price := float(found["price"].sum())):
+        purse.ledger.settle(0.0, price)
     return found if "user" in found.columns else found.assign(user=found["annotator"])
 
 
