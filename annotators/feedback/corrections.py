@@ -22,6 +22,7 @@ from annotators.feedback.utility import look
 from farm.base import rng
 from farm.base.bounds import Count, NotNegative, Share, check
 from farm.roles.protocols import Features
+from farm.tables import turns
 
 Floats = NDArray[np.float64]
 
@@ -49,7 +50,7 @@ class PersonEditor:
     def correct(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         weights = self.features.gold_weights if self.weights is None else self.weights
         seen = look(self.features, outputs)
-        asked = outputs["instruction"].to_numpy(dtype=object)
+        asked = outputs[turns.kept(outputs)]
         texts = outputs["output"].to_numpy(dtype=object).copy()
         before = seen.utility(weights)
         worth, edits = before.copy(), np.zeros(len(outputs), dtype=np.int64)
@@ -59,7 +60,7 @@ class PersonEditor:
             rows, shorter = _shorter(texts, open_)
             if not len(rows):
                 break
-            value = look(self.features, pd.DataFrame({"instruction": asked[rows], "output": shorter})).utility(weights)
+            value = look(self.features, asked.iloc[rows].assign(output=shorter)).utility(weights)
             best = pd.Series(value).groupby(rows).idxmax()
             kept = best[value[best.to_numpy()] > worth[best.index.to_numpy()] + self.threshold]
             open_ = kept.index.to_numpy(dtype=np.int64)

@@ -25,6 +25,7 @@ from annotators.feedback.utility import look
 from farm.base import rng
 from farm.base.bounds import Share, check
 from farm.roles.protocols import Features
+from farm.tables import turns
 
 Floats = NDArray[np.float64]
 Intent = Literal["constructive", "hypercritical", "malicious"]
@@ -116,9 +117,9 @@ class PersonCritic:
         if not spots:
             return found
         rows = np.array([i for i, _, _ in spots])
-        asked, texts = (outputs[c].to_numpy(dtype=object)[rows] for c in ("instruction", "output"))
+        texts = outputs["output"].to_numpy(dtype=object)[rows]
         rest = [without(text, start, end) for text, (_, start, end) in zip(texts, spots, strict=True)]
-        shorter = look(self.features, pd.DataFrame({"instruction": asked, "output": rest}))
+        shorter = look(self.features, outputs[turns.kept(outputs)].iloc[rows].assign(output=rest))
         names, terms = _merged_terms(weights, shorter.table)
         added = whole[rows] - terms
         value = whole.sum(axis=1)[rows] - shorter.utility(weights)

@@ -18,6 +18,7 @@ from annotators.feedback.utility import look
 from farm.base import rng
 from farm.base.bounds import NotNegative, check
 from farm.roles.protocols import Features
+from farm.tables import turns
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,8 @@ class PersonRanker:
 
     def rank(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         size = groups["outputs"].map(len).to_numpy()
-        single = pd.DataFrame({
-            "instruction": np.repeat(groups["instruction"].to_numpy(dtype=object), size),
-            "output": [text for listed in groups["outputs"] for text in listed],
-        })  # fmt: skip
+        each = groups[turns.kept(groups)].iloc[np.repeat(np.arange(len(groups)), size)]
+        single = each.assign(output=[text for listed in groups["outputs"] for text in listed])
         seen = look(self.features, single)
         weights = self.features.gold_weights if self.weights is None else self.weights
         value = seen.utility(weights, self.latent)

@@ -22,6 +22,7 @@ from farm.base import rng
 from farm.base.bounds import NotNegative, check
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
+from farm.tables import turns
 from farm.tables.records import PairIds
 
 
@@ -63,7 +64,7 @@ class PersonMatcher:
 
     def _features(self, triplets: pd.DataFrame, column: str) -> np.ndarray:
         """√w φ of the texts in a column, [n, features]."""
-        texts = pd.DataFrame({"instruction": triplets["instruction"], "output": triplets[column]})
+        texts = triplets[turns.kept(triplets)].assign(output=triplets[column])
         table = look(self.features, texts).table
         weights = dict.fromkeys(self.features.gold_weights, 1.0) if self.weights is None else self.weights
         for name in weights:

@@ -211,7 +211,7 @@ class LLMEditor(Asker):
 
     def correct(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         """Corrections of an output table: ``correction``, None where there is none or it was cut off."""
-        items = [Item(i, (o,)) for i, o in zip(outputs["instruction"], outputs["output"], strict=True)]
+        items = [Item(i, (o,)) for i, o in zip(prompts_of(outputs), outputs["output"], strict=True)]
         answers = self._ask(items, seed, replicate)
         whole = [a.completion is not None and a.completion.finish != "length" for a in answers]
         texts = [(_text(a).strip() or None) if ok else None for a, ok in zip(answers, whole, strict=True)]
@@ -229,7 +229,7 @@ class LLMChecker(Asker):
 
     def check(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         """Checks of an output table: ``right``, None where the answer has no verdict."""
-        items = [Item(i, (o,)) for i, o in zip(outputs["instruction"], outputs["output"], strict=True)]
+        items = [Item(i, (o,)) for i, o in zip(prompts_of(outputs), outputs["output"], strict=True)]
         answers = self._ask(items, seed, replicate)
         said = [verdicts.pairwise(_text(a), "line", 1)[0] for a in answers]
         right = pd.Series([{1.0: True, 2.0: False}.get(v or 0.0) for v in said], index=outputs.index, dtype=object)

@@ -31,9 +31,9 @@ from farm.asking.givers import is_free, name_of
 from farm.base import rng
 from farm.feedback.kind import FeedbackKind
 from farm.feedback.kind import kind as kind_of
-from farm.feedback.units import prompt_ids
 from farm.roles.protocols import Annotator
 from farm.tables.records import PairIds, annotation_table, merged, unannotated
+from farm.tables.turns import row_ids
 
 Unit = Literal["pair", "instruction"]
 
@@ -79,7 +79,7 @@ class TurnsRound:
 
     def _turned(self, kind: FeedbackKind, rows: pd.DataFrame, seed: int, replicate: int) -> pd.DataFrame:
         found = getattr(self.annotator, kind.verb)(rows, seed=seed, replicate=replicate)
-        ids = kind.unit(rows) if self.key == "pair" else prompt_ids(rows)
+        ids = kind.unit(rows) if self.key == "pair" else row_ids(rows)
         rate = self.chances(Question(kind, rows, seed, replicate))
         said = found[kind.answer]
         turn = (rng.uniform(seed, f"coin: {name_of(self)}", ids, replicate) < rate) & said.notna().to_numpy()

@@ -24,6 +24,7 @@ from scipy.special import expit
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.roles.protocols import Features
+from farm.tables import turns
 from farm.tables.records import PairIds
 
 Floats = NDArray[np.float64]
@@ -51,7 +52,7 @@ def rounds_of(
     if labels > len(pairs):
         raise UserError(f"{labels:,} labels of {len(pairs):,} candidate pairs: name fewer, or give more outputs")
     design = differences(pairs, features)
-    instruction, _ = pd.factorize(pairs["instruction"])
+    instruction, _ = pd.factorize(turns.row_ids(pairs))
     ids = PairIds(pairs).pair
     open_ = np.ones(len(pairs), dtype=bool)
     taken: list[NDArray[np.int64]] = []
@@ -81,7 +82,7 @@ def rounds_of(
 
 def differences(pairs: pd.DataFrame, features: Features) -> Floats:
     """Standardised differences of all numeric features of the two outputs, [pairs, features]."""
-    asked = pairs["instruction"].tolist()
+    asked = turns.prompts_of(pairs)
     one, two = (features(asked, pairs[c].tolist()).to_numpy(dtype=np.float64) for c in ("output_1", "output_2"))
     scale = np.concatenate([one, two]).std(axis=0)
     return np.asarray((one - two)[:, scale > 1e-12] / scale[scale > 1e-12])

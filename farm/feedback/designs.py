@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.errors import UserError, nearest
-from farm.feedback.units import prompt_ids
+from farm.tables.turns import row_ids
 
 _BY_SCORE = ("best-worst", "swiss", "ranked", "uncertainty")
 DESIGNS = ("random", "all", *_BY_SCORE)
@@ -89,7 +89,7 @@ def chosen(
         if design == "uncertainty":
             scores = table[score].to_numpy(dtype=np.float64)
             order = np.abs(scores[first] - scores[second]) + 1e-12 * order  # equally close pairs: by draw
-        kept = _smallest(order, prompt_ids(table)[first], per_instruction)
+        kept = _smallest(order, row_ids(table)[first], per_instruction)
         first, second = first[kept], second[kept]
     return _pairs(table, first, second, seed)
 
@@ -116,7 +116,7 @@ def groups(table: pd.DataFrame) -> pd.DataFrame:
     if "outputs" in table.columns:
         return table
     rows = singles(table)
-    ids = prompt_ids(rows)
+    ids = row_ids(rows)
     shared = [c for c in OF_PROMPT if c in rows.columns]
     listed = {f"{c}s": (c, list) for c in rows.columns if c not in shared}
     grouped = rows.groupby(ids, sort=False).agg(**{c: (c, "first") for c in shared}, **listed)
@@ -135,7 +135,7 @@ def triples(table: pd.DataFrame, per_instruction: int, seed: int) -> pd.DataFram
     if "anchor" in table.columns:
         return table
     rows = _distinct(singles(table))
-    ids, texts = prompt_ids(rows), rng.text_ids(rows["output"])
+    ids, texts = row_ids(rows), rng.text_ids(rows["output"])
     found = [
         (places[a], places[b], places[c])
         for places in rows.groupby(ids, sort=False).indices.values()
@@ -175,7 +175,7 @@ def head_to_head(outputs: pd.DataFrame, against: pd.DataFrame) -> pd.DataFrame:
 
 def _distinct(outputs: pd.DataFrame) -> pd.DataFrame:
     """Equal texts to one prompt are one output."""
-    ids = rng.combine(prompt_ids(outputs), rng.text_ids(outputs["output"]))
+    ids = rng.combine(row_ids(outputs), rng.text_ids(outputs["output"]))
     return outputs[~pd.Series(ids).duplicated().to_numpy()].reset_index(drop=True)
 
 
@@ -185,7 +185,7 @@ def _smallest(values: NDArray[np.float64], ids: rng.Ids, count: int) -> NDArray[
 
 
 def _adjacent(outputs: pd.DataFrame) -> pd.DataFrame:
-    codes, _ = pd.factorize(prompt_ids(outputs))
+    codes, _ = pd.factorize(row_ids(outputs))
     order = np.argsort(codes, kind="stable")
     place = np.arange(len(order)) - np.searchsorted(codes[order], codes[order])
     upper = np.flatnonzero((place[:-1] % 2 == 0) & (codes[order][:-1] == codes[order][1:]))
@@ -205,7 +205,7 @@ def _require_scores(table: pd.DataFrame, score: str, design: str) -> None:
 
 def _all_pairs(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of every pair of rows of one instruction."""
-    places = table.groupby(prompt_ids(table), sort=False).indices.values()
+    places = table.groupby(row_ids(table), sort=False).indices.values()
     parts = [np.stack(np.triu_indices(len(rows), 1)) for rows in places]
     pairs = [np.asarray(rows)[part] for rows, part in zip(places, parts, strict=True)]
     both = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), dtype=np.int64)
@@ -215,7 +215,7 @@ def _all_pairs(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64
 def _by_standing(
     table: pd.DataFrame, score: str, design: str, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    prompts = prompt_ids(table)
+    prompts = row_ids(table)
     ties = rng.uniform(seed, "standing", rng.combine(prompts, rng.text_ids(table["output"])))
     names, _ = pd.factorize(prompts)
     order = np.lexsort((ties, -table[score].to_numpy(dtype=np.float64), names))
@@ -229,7 +229,7 @@ def _by_standing(
 
 
 def _pair_ids(table: pd.DataFrame, first: NDArray[np.int64], second: NDArray[np.int64]) -> rng.Ids:
-    texts, instructions = rng.text_ids(table["output"]), prompt_ids(table)
+    texts, instructions = rng.text_ids(table["output"]), row_ids(table)
     return rng.combine(instructions[first], rng.unordered(texts[first], texts[second]))
 
 

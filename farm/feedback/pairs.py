@@ -10,10 +10,11 @@ import pandas as pd
 from farm.base import rng
 from farm.feedback.designs import DESIGNS, Design, chosen
 from farm.feedback.kind import FeedbackKind, Undo, counts, paid
-from farm.feedback.units import PAIRED, beside, prompt_ids
+from farm.feedback.units import PAIRED, beside
 from farm.roles.givers import Annotator
 from farm.statistics import uncertainty
 from farm.tables.records import PairIds, shown_in_random_order
+from farm.tables.turns import row_ids
 
 SHARES = {"coins": "coin", "flipped": "flipped", "consistent": "consistent", "from_store": "cached"}
 """shares of all verdicts in a summary, and the columns that they are of"""
@@ -35,7 +36,7 @@ def _unit(pairs: pd.DataFrame) -> rng.Ids:
 
 def _address(pairs: pd.DataFrame) -> rng.Ids:
     texts = (rng.text_ids(pairs[c]) for c in ("output_1", "output_2"))
-    return beside(rng.combine(prompt_ids(pairs), *texts), pairs, PAIRED)
+    return beside(rng.combine(row_ids(pairs), *texts), pairs, PAIRED)
 
 
 def summary(table: pd.DataFrame) -> dict[str, Any]:

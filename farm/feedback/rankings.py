@@ -13,8 +13,9 @@ import pandas as pd
 from farm.base import rng
 from farm.feedback.designs import Design, groups
 from farm.feedback.kind import FeedbackKind, Undo, counts, paid
-from farm.feedback.units import SINGLE, beside, of_lists, prompt_ids
+from farm.feedback.units import SINGLE, beside, of_lists
 from farm.roles.givers import Ranker
+from farm.tables.turns import row_ids
 
 
 def _rows(responses: pd.DataFrame, design: Design, seed: int) -> pd.DataFrame:  # noqa: ARG001
@@ -23,7 +24,7 @@ def _rows(responses: pd.DataFrame, design: Design, seed: int) -> pd.DataFrame:  
 
 def _orient(lists: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, Undo]:
     """A ranking, and scores where given, are of the outputs as they stand in the table, whatever was shown."""
-    keys = prompt_ids(lists)
+    keys = row_ids(lists)
     orders = [
         rng.permutation(rng.combine(keys[i], rng.text_ids(texts)), seed, "order of presentation")
         for i, texts in enumerate(lists["outputs"])
@@ -51,11 +52,11 @@ def _each(lists: pd.Series, orders: list[Any], change: Any) -> pd.Series:
 
 
 def _unit(lists: pd.DataFrame) -> rng.Ids:
-    return rng.combine(prompt_ids(lists), of_lists(lists["outputs"], ordered=False))
+    return rng.combine(row_ids(lists), of_lists(lists["outputs"], ordered=False))
 
 
 def _address(lists: pd.DataFrame) -> rng.Ids:
-    ids = rng.combine(prompt_ids(lists), of_lists(lists["outputs"], ordered=True))
+    ids = rng.combine(row_ids(lists), of_lists(lists["outputs"], ordered=True))
     if "generators" in lists.columns:
         ids = rng.combine(ids, of_lists(lists["generators"], ordered=True))
     return beside(ids, lists, SINGLE)

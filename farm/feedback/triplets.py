@@ -9,9 +9,10 @@ import pandas as pd
 from farm.base import rng
 from farm.feedback.designs import Design, triples
 from farm.feedback.kind import FeedbackKind, Undo, counts, paid
-from farm.feedback.units import PAIRED, beside, prompt_ids
+from farm.feedback.units import PAIRED, beside
 from farm.roles.givers import Matcher
 from farm.tables.records import PairIds, shown_in_random_order
+from farm.tables.turns import row_ids
 
 
 def _rows(responses: pd.DataFrame, design: Design, seed: int) -> pd.DataFrame:
@@ -28,7 +29,7 @@ def _unit(triplets: pd.DataFrame) -> rng.Ids:
 
 def _address(triplets: pd.DataFrame) -> rng.Ids:
     texts = (rng.text_ids(triplets[c]) for c in ("anchor", "output_1", "output_2"))
-    return beside(rng.combine(prompt_ids(triplets), *texts), triplets, (*PAIRED, "generator_anchor"))
+    return beside(rng.combine(row_ids(triplets), *texts), triplets, (*PAIRED, "generator_anchor"))
 
 
 def summary(table: pd.DataFrame) -> dict[str, Any]:

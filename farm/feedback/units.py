@@ -6,20 +6,16 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
+from farm.tables import turns
 
 SINGLE = ("generator", "agreement", "answer", "topic", "place_in_session", "user")
 PAIRED = ("generator_1", "generator_2", "agreement_1", "agreement_2", "answer", "topic", "place_in_session", "user")
 """columns that an answer may depend on beside the texts"""
 
 
-def prompt_ids(table: pd.DataFrame) -> rng.Ids:
-    """The ids of the prompts, [n]."""
-    return rng.text_ids(table["instruction"])
-
-
 def of_singles(outputs: pd.DataFrame) -> rng.Ids:
     """The ids of single outputs: prompt and text."""
-    return rng.combine(prompt_ids(outputs), rng.text_ids(outputs["output"]))
+    return rng.combine(turns.row_ids(outputs), rng.text_ids(outputs["output"]))
 
 
 def address_of_singles(outputs: pd.DataFrame) -> rng.Ids:

@@ -97,6 +97,19 @@ def test_neither_order_nor_chunks_nor_a_resume_change_an_answer(name: str, tmp_p
     same(again[list(whole.columns)], whole)
 
 
+@pytest.mark.parametrize("name", GIVERS)
+def test_the_turns_before_the_last_are_part_of_what_is_asked_about(name: str) -> None:
+    feedback, giver = kind(name), built(GIVERS[name])
+    plain = outputs()
+    talked = plain.assign(turns=[["Say more.", "And then?"]] * len(plain))
+    rows, longer = feedback.build(plain, seed=2), feedback.build(talked, seed=2)
+    assert list(longer["turns"].iloc[0]) == ["Say more.", "And then?"] and len(rows) == len(longer)
+    for ids in (feedback.unit, feedback.address):
+        assert not set(ids(rows)) & set(ids(longer))
+    answered = ask(feedback, giver, longer, seed=3)
+    assert answered[feedback.answer].notna().any() and answered["turns"].tolist() == longer["turns"].tolist()
+
+
 @dataclass(frozen=True)
 class Paid:
     """Answers every kind of feedback for a cent, and knows nothing of limits."""

@@ -21,6 +21,7 @@ from farm.feedback.pairs import KIND as PAIRS
 from farm.hardware import processes
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Annotator, PreferenceModel, Samples, Scorer
+from farm.tables import turns
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class AnnotatorFeedback:
     def __call__(self, first: Samples, second: Samples) -> NDArray[np.float64]:
         pairs = pd.DataFrame(
             {
-                "instruction": first.prompts,
+                **turns.columns(first.prompts),
                 "output_1": first.outputs,
                 "output_2": second.outputs,
                 "generator_1": "policy",
