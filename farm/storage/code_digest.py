@@ -28,6 +28,7 @@ _GROUND = (
     "base/rng.py",
     "tables",
     "roles/protocols.py",
+    "roles/users.py",
     "hardware",
     "engines",
     "policies",

@@ -2,7 +2,8 @@
 
     sft ─▶ pairs ─▶ annotation ─▶ reward model ─▶ method ─▶ its answers ─▶ the verdict of each judge on them
      └──────────────────────────────────────────────┘
-(A preference model may stand beside the reward model, or in its place.)
+(A preference model may stand beside the reward model, or in its place. Where there is a user, each method and SFT also
+have their dialogues with held-out users.)
 
 A new stage is a new file here and a stage that reads it: the plan, the forecast, the status and the engines go over
 what a stage declares.
