@@ -12,6 +12,7 @@ from eval.report import wording
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
 from farm.base import rng
+from farm.tables.turns import transcript
 
 LONGEST = 3000
 """characters shown of a text; an answer of a book must not become a report of a library"""
@@ -87,14 +88,22 @@ def _example(
             }
         )
     baseline = _baseline(instruction, answers, verdicts)
-    first = instruction.strip().split("\n")[0]
+    first, asked = instruction.strip().split("\n")[0], _asked(instruction, answers)
     return {
-        "instruction": _cut(instruction),
+        "instruction": _cut(asked),
         "heading": _cut(first if len(first) <= 110 else first[:107].rstrip() + "…"),
-        "whole": first == instruction.strip() and len(first) <= 110,
+        "whole": first == asked.strip() and len(first) <= 110,
         "baseline": None if baseline is None else _cut(baseline),
         "cards": cards,
     }
+
+
+def _asked(instruction: str, answers: dict[tuple[str, str], dict[Any, Any]]) -> str:
+    """What was answered: the instruction, or the whole conversation with who speaks."""
+    rest = next((row.get("turns") for (_, first), row in answers.items() if first == instruction), None)
+    if not isinstance(rest, (list, np.ndarray)) or not len(rest):
+        return instruction
+    return transcript((instruction, *map(str, rest)))
 
 
 def _verdict(row: dict[Any, Any]) -> dict[str, str]:

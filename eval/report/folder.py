@@ -36,6 +36,8 @@ class RunFolder:
     pairwise: pd.DataFrame
     head_to_head: pd.DataFrame
     exploitability: pd.DataFrame
+    success: pd.DataFrame
+    """one row a method and number of turns, where there were dialogues"""
     headlines: pd.DataFrame
     """sentences (``headline``) that an evaluator puts first"""
     outputs: pd.DataFrame
@@ -64,6 +66,7 @@ class RunFolder:
             pairwise=_table(run / "pairwise.json", run / "pairwise.csv"),
             head_to_head=_table(run / "head_to_head.json", run / "head_to_head.csv"),
             exploitability=_table(run / "exploitability.json", run / "exploitability.csv"),
+            success=_table(run / "success.json", run / "success.csv"),
             headlines=_table(run / "headlines.json", run / "headlines.csv"),
             outputs=_table(run / "tables" / "outputs.parquet"),
             preferences=_table(run / "tables" / "preferences.parquet"),

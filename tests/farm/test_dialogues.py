@@ -26,7 +26,7 @@ from tests.policies.conftest import small_model, word_tokenizer
 QUIZ: dict[str, Any] = {
     "name": "quiz",
     "world": "quiz_table",
-    "reporter": None,
+    "reporter": "html",
     "evaluator": {"use": "leaderboard", "rounds": 20},
     "methods": {"ufo": {"steps": 2, "rollouts": 32}},
     "sizes": {"pairs": 20, "prompts": 20, "evaluation": 8, "samples": 3},
@@ -85,6 +85,8 @@ def test_a_run_with_a_user_tells_success_by_turn(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(again, table, check_dtype=False)
     config = (tmp_path / "run" / "config.yaml").read_text()
     assert "annotators.users.try_again.TryAgain" in config
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Success by turn" in page and "Within 5, %" in page
 
 
 def test_a_method_that_needs_a_user_is_refused_without_one(tmp_path: Path) -> None:
@@ -135,3 +137,4 @@ def test_two_turn_instructions_go_the_whole_way(tmp_path: Path) -> None:
         table = pd.read_parquet(tmp_path / "run" / "tables" / f"{name}.parquet")
         assert set(turns.prompts_of(table)) <= set(talks)
     assert asked and all(user.count("<turn of=") == 3 for user in asked)  # the judge was shown the conversations
+    assert "Assistant: w" in (tmp_path / "run" / "report.html").read_text()
