@@ -31,7 +31,7 @@ import pandas as pd
 
 from farm.base import files
 from farm.base.errors import UserError, nearest
-from farm.tables import annotated_pairs, formats, hub
+from farm.tables import annotated_pairs, formats, hub, turns
 from farm.tables.set_formats import FORMATS, NESTED, Format, from_winners
 from farm.tables.table_files import check_table, read_table, write_table
 
@@ -183,13 +183,13 @@ def _require_texts(table: pd.DataFrame, origin: str, name: str) -> None:
 
 
 def _compared(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Every two outputs that one annotator rated for one instruction: the higher score is preferred, equal ones tie."""
+    """Every two outputs that one annotator rated for one prompt: the higher score is preferred, equal ones tie."""
     known = ratings[ratings["score"].notna()].reset_index(drop=True)
-    groups = known.groupby(["instruction", "annotator"], sort=False).indices.values()
+    groups = known.groupby([turns.row_ids(known), "annotator"], sort=False).indices.values()
     places = [np.asarray(rows)[np.stack(np.triu_indices(len(rows), 1))] for rows in groups]
     first, second = np.concatenate([np.zeros((2, 0), np.int64), *places], axis=1).astype(np.int64)
     one, two = known.iloc[first].reset_index(drop=True), known.iloc[second].reset_index(drop=True)
-    table = one[["instruction", "annotator"]].copy()
+    table = one[[*turns.kept(one), "annotator"]].copy()
     for number, side in (("1", one), ("2", two)):
         table[f"output_{number}"], table[f"generator_{number}"] = side["output"], side["generator"]
     table["preference"] = 1.5 + 0.5 * np.sign(two["score"].to_numpy() - one["score"].to_numpy())
@@ -200,7 +200,7 @@ def _sides(pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     sides = []
     for number in ("1", "2"):
         names = {f"output_{number}": "output", f"generator_{number}": "generator"}
-        sides.append(pairs[["instruction", "annotator", *names]].rename(columns=names))
+        sides.append(pairs[[*turns.kept(pairs), "annotator", *names]].rename(columns=names))
     return sides[0], sides[1]
 
 
@@ -214,8 +214,8 @@ def _as_reactions(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _outputs(table: pd.DataFrame) -> pd.DataFrame:
     both = pd.concat(_sides(table)).sort_index(kind="stable") if "output_1" in table.columns else table
-    columns = ["instruction", "output", "generator"]
-    return both[columns].drop_duplicates().reset_index(drop=True)
+    again = both[["output", "generator"]].assign(prompt=turns.row_ids(both)).duplicated()
+    return both.loc[~again, [*turns.kept(both), "output", "generator"]].reset_index(drop=True)
 
 
 _FOLLOWS: dict[tuple[str, str], Callable[[pd.DataFrame], pd.DataFrame]] = {

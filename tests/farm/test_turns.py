@@ -14,7 +14,7 @@ from annotators.llm import prompt as templates
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.roles.protocols import Samples
-from farm.tables import formats, turns
+from farm.tables import feedback_sets, formats, turns
 from farm.tables.records import PairIds
 from farm.worlds.text import TextWorld
 
@@ -90,6 +90,15 @@ def test_conversational_preferences_keep_their_turns(tmp_path: Path) -> None:
     assert turns.prompts_of(again) == [TALK, "one"] and again["output_1"].tolist() == ["good", "yes"]
     with pytest.raises(UserError, match="take conversational"):
         formats.as_chosen_and_rejected(table)
+
+
+def test_what_follows_from_feedback_keeps_the_conversations() -> None:
+    talks: list[turns.Prompt] = [TALK, ("hello", "ho", "and now?"), TALK]
+    ratings = pd.DataFrame({**turns.columns(talks), "output": ["a", "b", "c"], "score": [1, 2, 3]})
+    found = feedback_sets.of_table(ratings, "ratings")
+    pairs = feedback_sets.as_kind(found, "pairs")
+    assert turns.prompts_of(pairs) == [TALK] and pairs["preference"].tolist() == [2.0]
+    assert turns.prompts_of(feedback_sets.as_kind(found, "outputs")) == talks
 
 
 def test_a_text_world_splits_conversations_and_keeps_them_apart(tmp_path: Path) -> None:
