@@ -20,15 +20,16 @@ from farm.roles.protocols import Learning, World
 class VerifiedReward:
     """Raises UserError for a policy that is no table, and a world whose truth is not known."""
 
-    world: World
+    world: World | None = None
+    """the experiment's"""
 
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def train(self, learning: Learning) -> TabularScorer:
-        policy, features = learning.policy, self.world.features
-        if not isinstance(policy, TabularPolicy) or policy.rows.length > 1 or not self.world.truth_known:
+        policy, world = learning.policy, self.world
+        if world is None or not (world.truth_known and isinstance(policy, TabularPolicy) and policy.rows.length == 1):
             raise UserError("verified_reward is for worlds whose policy is a table and whose truth is known")
-        prompts = [prompt for prompt in policy.prompts for _ in policy.responses]
+        features, prompts = world.features, [prompt for prompt in policy.prompts for _ in policy.responses]
         table = features(prompts, policy.responses * len(policy.prompts))
         gold = sum(weight * table[name].to_numpy(float) for name, weight in features.gold_weights.items())
         scores = torch.as_tensor(gold).to(policy.logits.dtype).view(policy.rows.shape)
