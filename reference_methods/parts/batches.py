@@ -147,7 +147,7 @@ def micro_batches(rows: Rows, lengths: Lengths, tokens: int, prompts: Rows | Non
 def tokens_at_once(setting: int | Literal["auto"], *networks: Any, training: bool = True) -> int:
     """The most tokens of a micro-batch: as set, or ("auto") as many as 70 % of the memory that their device has left
     hold, besides the gradients and moments that are still to come; ``ON_A_PROCESSOR`` on anything but CUDA."""
-    if setting != "auto":
+    if isinstance(setting, int):
         return setting
     bodies = [body for network in networks if (body := getattr(inner(network), "body", None)) is not None]
     left = memory.free(bodies[0].device) if bodies else None

@@ -84,7 +84,7 @@ class Optimizer:
         for spread in self._spreads:
             spread.drop()
         each = [self._gradients(given, own) for given, own in zip(self._given, self._groups, strict=True)]
-        norms: list[float] = torch.stack(each).tolist() if each else []  # read together: an accelerator waits once
+        norms = _read(each)
         if not all(math.isfinite(x) for x in (loss, *norms)):
             raise UserError(
                 f"{self._purpose}: the loss or its gradient is not finite at update {self.steps_taken} (loss {loss:g}, "
@@ -178,6 +178,14 @@ class Optimizer:
                 self._adam.state[part] = {name: moment.to(part.device, copy=True) for name, moment in found.items()}
 
 
+def _read(scalars: Sequence[Tensor]) -> list[float]:
+    """The numbers, read all at once: an accelerator makes the program wait for each time that it is asked."""
+    if not scalars:
+        return []
+    found: list[float] = torch.stack([scalar.to(scalars[0].device) for scalar in scalars]).tolist()
+    return found
+
+
 def _spread(parameter: Tensor) -> Any:
     """The ``farm.policies.sharding.Spread`` that a parameter belongs to; None where it is whole."""
     return getattr(parameter, "spread", None)
@@ -221,7 +229,6 @@ def accumulate(
 
     processes.raise_together(add)
     metrics: Metrics = {"loss": 0.0}
-    found = torch.stack([share.to(shares[0][1].device) for _, share in shares]).tolist() if shares else []
-    for (name, _), share in zip(shares, found, strict=True):  # read once: an accelerator does not wait for each
+    for (name, _), share in zip(shares, _read([share for _, share in shares]), strict=True):
         metrics[name] = metrics.get(name, 0.0) + share
     return processes.add_metrics(metrics, processes.names_of(metrics))
