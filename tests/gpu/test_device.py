@@ -16,6 +16,7 @@ import torch
 from torch import distributed as dist
 
 from farm.hardware import processes
+from farm.hardware.models import tiny_llama
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Learning
@@ -26,7 +27,7 @@ from reference_methods.online.ppo import PPO
 from reference_methods.online.rloo import RLOO
 from reference_methods.pairs.dpo import DPO
 from tests.gpu.conftest import policy_on, sampled_on_processor
-from tests.policies.conftest import PROMPTS
+from tests.policies.conftest import PROMPTS, SPECIAL, WORDS, word_tokenizer
 from tests.training.conftest import everything, numbers
 
 ONCE: dict[str, Any] = {"steps": 1, "rollouts": 8, "missing_eos_reward": None, "learning_rate": 1e-3, "minibatches": 1}
@@ -174,3 +175,21 @@ def test_a_saved_policy_is_the_same_when_loaded(device: torch.device, tmp_path: 
     samples = sampled_on_processor()
     difference = again.log_probabilities(samples)[0].cpu() - policy.log_probabilities(samples)[0].cpu()
     assert float(difference.abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("trees", [False, True])
+def test_attention_is_computed_by_one_kernel(
+    device: torch.device, trees: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the plain causal kind, and of branches that share a prompt, which take a mask."""
+    model = tiny_llama(len(SPECIAL) + len(WORDS), 128, 2, 2, 256, 64, 0).to(device)
+    policy = LanguageModelPolicy(model, word_tokenizer(), template="{prompt}", compute_dtype="bfloat16")
+    prompt = " ".join(f"w{i}" for i in range(30))
+    prompts = [prompt] * 4 if trees else [f"w{i} {prompt}" for i in range(4)]
+    samples = policy.encode(prompts, ["w1 w2", "w3", "w4 w5", "w6"])
+    with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        policy.log_probabilities(samples)
+    used = {event.key for event in profile.key_averages() if "_scaled_dot_product" in event.key}
+    with capsys.disabled():
+        print(f"\n{device}, {'branches' if trees else 'plain'}: {', '.join(sorted(used))}")
+    assert used and not any(name.endswith("_math") for name in used)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import softmax
 
 from farm.base.errors import UserError
+from farm.engines import sampling, transformers
 from farm.engines.llama import LlamaDecoder, is_plain_llama
 from farm.engines.sampling import NEVER, Sampler, TransformersDecoder, invert, nucleus
 from farm.hardware.models import tiny_llama
@@ -301,3 +303,65 @@ def test_log_probabilities_of_a_cut_distribution() -> None:
         chosen = token == place
         torch.testing.assert_close(log_probability[chosen][0].exp(), probability)
         assert abs(float(chosen.float().mean()) - float(probability)) < 0.03
+
+
+# --- on an accelerator ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("look", [2, 5, 100])
+def test_when_it_is_asked_for_ended_rows_changes_nothing(
+    decoder: str, look: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that have ended go on for a few steps, and what they write then is thrown away."""
+    policy, seen = make_policy(extra_eos=["w3", "w4", "w5", "w6"]), list[int]()
+    straight = policy.sample(PROMPTS * 9, seed=1, purpose="t")
+    assert set(straight.finish_reason) == {"stop", "length"}
+    monkeypatch.setitem(sampling.LOOK, "cpu", look)
+    found = policy.sample(PROMPTS * 9, seed=1, purpose="t", progress=seen.append)
+    assert same(found, straight) and found.finish_reason == straight.finish_reason
+    assert sum(seen) == len(found)
+    for a, b in zip(found.log_probabilities, straight.log_probabilities, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_prompts_in_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = make_policy()
+    straight = policy.sample(PROMPTS * 3, seed=1, purpose="t")
+    monkeypatch.setitem(sampling.PREFILLED, "cpu", 12)  # the longest prompt has 5 words
+    found = policy.sample(PROMPTS * 3, seed=1, purpose="t")
+    assert same(found, straight)
+    for a, b in zip(found.log_probabilities, straight.log_probabilities, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_cache_of_16_bits_has_room_for_twice_the_rows() -> None:
+    plain, half = make_policy(), make_policy(compute_dtype="bfloat16")
+    sizes = [TransformersDecoder(p.model, p.forbidden, p.body.autocast).bytes_per_token for p in (plain, half)]
+    assert sizes[0] == 2 * sizes[1] == plain.decoder().bytes_per_token
+
+
+def test_rows_are_as_many_as_the_free_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, together = make_policy(), list[int]()
+    start = LlamaDecoder.start
+
+    def counted(self: LlamaDecoder, prompts: Any, prompt_of: Any, limit: int) -> torch.Tensor:
+        together.append(len(prompt_of))
+        return start(self, prompts, prompt_of, limit)
+
+    monkeypatch.setattr(LlamaDecoder, "start", counted)
+    monkeypatch.setattr(sampling, "CACHE_BYTES", 5 * 17 * policy.decoder().bytes_per_token)
+    policy.sample(PROMPTS * 9, seed=1, purpose="t")
+    assert max(together) <= 6
+    together.clear()
+    monkeypatch.setattr(sampling.memory, "free", lambda device: 2**30)
+    policy.sample(PROMPTS * 9, seed=1, purpose="t")
+    assert together == [54]
+
+
+def test_a_large_model_on_an_accelerator_is_told_of_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers, "LARGE", 10)
+    monkeypatch.setattr(transformers, "write", lambda *_: None)
+    first = SimpleNamespace(device=torch.device("cuda"), numel=lambda: 20)
+    writer: Any = SimpleNamespace(model=SimpleNamespace(parameters=lambda: iter([first])), decoder=lambda: None)
+    with pytest.warns(UserWarning, match="`world.engine: vllm`"):
+        transformers.Transformers().write(writer, None)  # type: ignore[arg-type]
