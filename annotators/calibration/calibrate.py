@@ -22,7 +22,7 @@ from annotators.calibration.mixture import best, fit
 from annotators.calibration.moments import matched
 from annotators.people.crowd import Group
 from farm.base import files, progress
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import Estimate
 from farm.votes.competence import Votes, dawid_skene, glad
@@ -111,7 +111,7 @@ def calibrate(path: Path, *, annotator: str = "", pairs: Path | None = None, gro
     if published.is_published(path):
         return _of_row(path, annotator or "humans", pairs)
     if pairs is not None:
-        raise UserError(f"{path} has the votes themselves; --pairs is for a row of an evaluators leaderboard")
+        raise OptionError(f"{path} has the votes themselves; `pairs` is for a row of an evaluators leaderboard")
     return of_votes(of_annotator(read_votes(path), annotator, str(path)), str(path), groups=groups)
 
 

@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from annotators.calibration.ballots import Ballots, ballots
 from annotators.people.crowd import Group
-from farm.base.errors import UserError, nearest
+from farm.base.errors import OptionError, UserError, nearest
 from farm.tables.formats import read_pairs, read_table
 from farm.tables.table_files import header
 from farm.votes.table import from_table
@@ -77,7 +77,7 @@ def solve(row: Row, given: Ballots | None) -> Group:
     """The one group whose expected statistics are the row's."""
     length, lists, longer, listed, position = _design(given)
     if not (longer.any() and listed.any() and np.isfinite(np.r_[length, lists, position]).all()):
-        raise UserError("--pairs: no output is clearly longer, or none alone has a list: the biases cannot be fitted")
+        raise OptionError("`pairs`: no output is clearly longer, or none alone has a list: the biases cannot be fitted")
 
     def expected(x: Floats) -> Floats:
         spread = np.exp(x[0])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from annotators.face.options import AnnotateOptions
+from annotators.face.options import AnnotateOptions, CalibrateOptions
 from annotators.runs.annotation_run import Rows, prepare
-from farm.base.errors import UserError
-from farm.face.options import made
+from farm.base.errors import OptionError
+from farm.face.options import made, takes
 from farm.tables import formats
 from farm.votes.table import from_table
 
@@ -38,39 +38,24 @@ def annotate(rows: Rows, annotators: Any = "training", **options: Any) -> pd.Dat
     return prepare(rows, annotators, options=found, settings=settings).table()
 
 
-def calibrate(
-    votes: Rows,
-    out: str | Path | None = None,
-    *,
-    annotator: str = "",
-    pairs: str | Path | None = None,
-    groups: int | None = None,
-) -> Calibration:
-    """How noisy people's votes are, and a simulated crowd that votes like them, as `farm calibrate`.
-
-    Args:
-        votes: a table, rows or a file of several people's votes on the same pairs, or an evaluators leaderboard.
-        out: write the crowd here (.yaml), for ``annotate(pairs, out)`` and experiments.
-        annotator, pairs, groups: as in :func:`annotators.calibration.calibrate.calibrate`.
-    """
+def calibrated(options: CalibrateOptions) -> Calibration:
+    """How noisy people's votes are, and a simulated crowd that votes like them, as `farm calibrate`."""
     from annotators.calibration import calibrate as calibration
 
-    if groups is not None and not 1 <= groups <= 4:
-        raise UserError(f"groups = {groups}: give a number from 1 to 4")
+    votes, out, pairs = options.votes, options.out, options.pairs
     if out is not None:
-        given = (Path(rows) for rows in (votes, pairs) if isinstance(rows, (str, Path)))
-        calibration.check_out(Path(out), tuple(given))
+        calibration.check_out(out, tuple(Path(rows) for rows in (votes, pairs) if isinstance(rows, (str, Path))))
     if isinstance(votes, (str, Path)):
-        found = calibration.calibrate(
-            Path(votes), annotator=annotator, pairs=None if pairs is None else Path(pairs), groups=groups
-        )
+        found = calibration.calibrate(Path(votes), annotator=options.annotator, pairs=pairs, groups=options.groups)
     else:
         if pairs is not None:
-            raise UserError("farm.calibrate: `pairs` is for a row of an evaluators leaderboard")
+            raise OptionError("`pairs` is for a row of an evaluators leaderboard")
         table = from_table(formats.rows(votes, "the votes"), "the votes")
-        found = calibration.of_votes(
-            calibration.of_annotator(table, annotator, "the votes"), "the votes", groups=groups
-        )
+        of_one = calibration.of_annotator(table, options.annotator, "the votes")
+        found = calibration.of_votes(of_one, "the votes", groups=options.groups)
     if out is not None:
-        calibration.write(found, Path(out))
+        calibration.write(found, out)
     return found
+
+
+calibrate = takes(CalibrateOptions)(calibrated)

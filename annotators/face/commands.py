@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from annotators.face.options import AnnotateOptions
+from annotators.face.options import AnnotateOptions, CalibrateOptions
 from farm.face.options import command
 
 
@@ -20,7 +20,6 @@ def register(app: typer.Typer) -> None:
 
 @command(AnnotateOptions)
 def annotate(
-    options: AnnotateOptions,
     rows: Annotated[
         Path,
         typer.Argument(
@@ -30,6 +29,7 @@ def annotate(
     ],
     annotators: Annotated[str, typer.Option(help="By name (see `farm list annotators`) or a YAML file.")],
     out: Annotated[Path, typer.Option(help="Where the answers go; the suffix tells the format.")],
+    options: AnnotateOptions,
     both_orders: Annotated[
         bool, typer.Option("--both-orders", help="Ask in both orders, a tie where the answers contradict each other.")
     ] = False,
@@ -62,22 +62,9 @@ def annotate(
     annotation_summary.check(summary)
 
 
+@command(CalibrateOptions)
 def calibrate(
-    votes: Annotated[
-        Path,
-        typer.Argument(
-            help="Votes of several people on the same pairs: AlpacaEval cross-annotations, annotated pairs 2.0, crowd "
-            "tables (pair, worker, verdict), PandaLM; or an AlpacaEval evaluators leaderboard (.csv)."
-        ),
-    ],
-    out: Annotated[Path | None, typer.Option(help="The YAML of the crowd, for --annotators and `farm run`.")] = None,
-    annotator: Annotated[
-        str, typer.Option(help="Only annotators whose name contains this; of a leaderboard, the row (humans).")
-    ] = "",
-    pairs: Annotated[Path | None, typer.Option(help="The judged pairs, for a leaderboard.")] = None,
-    groups: Annotated[
-        int | None, typer.Option(min=1, max=4, help="Groups of people; by default chosen by BIC.")
-    ] = None,
+    options: CalibrateOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as JSON.")] = False,
 ) -> None:
     """Learn from people's votes how noisy they are, and write a simulated crowd that votes like them.
@@ -85,9 +72,9 @@ def calibrate(
     Example: farm calibrate crowd.csv --out crowd.yaml, then farm annotate pairs.json --annotators crowd.yaml ...
     """
     from annotators.calibration.summary import sentences
-    from annotators.face.api import calibrate as calibrated
+    from annotators.face.api import calibrated
     from farm.base import progress
 
     with progress.task("calibrating"):
-        found = calibrated(votes, out, annotator=annotator, pairs=pairs, groups=groups)
-    print(found.to_json() if as_json else sentences(found) + (f"\nwritten to {out}" if out else ""))
+        found = calibrated(options)
+    print(found.to_json() if as_json else sentences(found) + (f"\nwritten to {options.out}" if options.out else ""))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from farm.asking.limits import AskingOptions, Limits
 from farm.base.bounds import Count, Natural
@@ -92,3 +92,18 @@ class AnnotateOptions(AskingOptions):
         of_pairs |= {"aggregate": self.aggregate, "active": self.active}
         if kind != "pairs" and (said := [option for option, value in of_pairs.items() if value]):
             raise OptionError(f"`{said[0]}` is for pairs, and {kind} have none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateOptions:
+    votes: Annotated[Any, Flag(argument=True, kind=Path)] = field(kw_only=False)
+    """Votes of several people on the same pairs: AlpacaEval cross-annotations, annotated pairs 2.0, crowd tables (pair,
+    worker, verdict), PandaLM; or an AlpacaEval evaluators leaderboard (.csv)."""
+    out: Path | None = field(default=None, kw_only=False)
+    """The YAML of the crowd, for --annotators and `farm run`."""
+    annotator: str = ""
+    """Only annotators whose name contains this; of a leaderboard, the row (humans)."""
+    pairs: Path | None = None
+    """The judged pairs, for a leaderboard."""
+    groups: Annotated[int, Ge(1), Le(4)] | None = None
+    """Groups of people; by default chosen by BIC."""

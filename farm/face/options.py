@@ -79,21 +79,23 @@ Repeated = Annotated[tuple[str, ...], Listed(commas=False)]
 
 
 def command(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a function of the options a command with a flag for each field; its own further parameters follow them."""
+    """Make a function a command, with a flag for each field in the place of its parameter ``options``."""
 
     def wrap(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        own = list(inspect.signature(function, eval_str=True).parameters.values())
+        place = [parameter.name for parameter in own].index("options")
+        before, after = own[:place], own[place + 1 :]
 
         @wraps(function)
         def called(**given: Any) -> None:
-            kept = {parameter.name: given.pop(parameter.name) for parameter in own}
+            kept = {parameter.name: given.pop(parameter.name) for parameter in (*before, *after)}
             try:
-                function(made(options, {k: v for k, v in given.items() if v is not None and v != []}), **kept)
+                said = made(options, {k: v for k, v in given.items() if v is not None and v != []})
+                function(options=said, **kept)
             except OptionError as error:
                 raise UserError(_with_flags(str(error), options)) from error
 
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters = [*_parameters(options), *(parameter.replace(kind=keyword) for parameter in own)]
+        parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*before, *_parameters(options), *after)]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return called

@@ -137,7 +137,7 @@ def test_judging_the_judge_and_calibrating_a_crowd(tmp_path: Path, told: CliRunn
     assert set(told_again["status"]) == {"ok"}
     with pytest.raises(UserError, match=r"written as \.yaml"):
         farm.calibrate(people, tmp_path / "crowd.json")
-    with pytest.raises(UserError, match="groups = 9"):
+    with pytest.raises(UserError, match="`groups` = 9"):
         farm.calibrate(people, groups=9)
 
 
