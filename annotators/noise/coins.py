@@ -53,12 +53,17 @@ class Question:
         return self.kind.unit(self.rows)
 
 
+@dataclass(frozen=True)
 class TurnsRound:
     """A noise model that turns answers round: it says with which probability, and this has the verbs."""
 
     wraps: ClassVar[tuple[str, ...]] = ("pairs", "reactions", "checks", "triplets")
     annotator: Any
-    key: Unit = "pair"
+
+    @property
+    def _key(self) -> Unit:
+        """What is decided together: Flip and Lapse may say `instruction` by their setting ``key``."""
+        return getattr(self, "key", "pair")
 
     def chances(self, asked: Question) -> NDArray[np.float64]:
         """The probability that the answer to each row is turned round, [n]."""
@@ -66,7 +71,7 @@ class TurnsRound:
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         rate = self.chances(Question(kind_of("pairs"), pairs, seed, replicate))
-        return with_coins(self.annotator, pairs, rate, self.key, purpose=name_of(self), seed=seed, replicate=replicate)
+        return with_coins(self.annotator, pairs, rate, self._key, purpose=name_of(self), seed=seed, replicate=replicate)
 
     def react(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         return self._turned(kind_of("reactions"), outputs, seed, replicate)
@@ -79,7 +84,7 @@ class TurnsRound:
 
     def _turned(self, kind: FeedbackKind, rows: pd.DataFrame, seed: int, replicate: int) -> pd.DataFrame:
         found = getattr(self.annotator, kind.verb)(rows, seed=seed, replicate=replicate)
-        ids = kind.unit(rows) if self.key == "pair" else row_ids(rows)
+        ids = kind.unit(rows) if self._key == "pair" else row_ids(rows)
         rate = self.chances(Question(kind, rows, seed, replicate))
         said = found[kind.answer]
         turn = (rng.uniform(seed, f"coin: {name_of(self)}", ids, replicate) < rate) & said.notna().to_numpy()

@@ -13,7 +13,7 @@ from annotators.noise.flip import Flip
 from annotators.people.logit import LogitAnnotator
 from annotators.people.pool import PersonaPool, Pool
 from farm.asking.ask import ask
-from farm.asking.kept import keys
+from farm.asking.kept import keys as addresses
 from farm.base.errors import UserError
 from farm.feedback.pairs import KIND as PAIRS
 from farm.storage.store import Store
@@ -80,21 +80,21 @@ def test_failed_calls_are_asked_again_and_bad_answers_are_kept(store, pairs_of):
 
 def test_whatever_determines_a_verdict_is_in_its_address(store, pairs_of):
     pairs = pairs_of([0, 1], [2, 3])
-    base = keys(PAIRS, Judge(), pairs, 1)
+    base = addresses(PAIRS, Judge(), pairs, 1)
     others = [
-        keys(PAIRS, Judge(prompt="which is worse?"), pairs, 1),
-        keys(PAIRS, Judge(), pairs, 2),
-        keys(PAIRS, Judge(), pairs, 1, 1),
-        keys(PAIRS, Flip(Judge()), pairs, 1),
-        keys(PAIRS, Flip(Judge(), 0.1), pairs, 1),
-        keys(PAIRS, Judge(), pairs.assign(generator_1="other"), 1),
-        keys(PAIRS, Judge(), pairs.assign(agreement_1=1.0, agreement_2=0.0), 1),
-        keys(PAIRS, Judge(), pairs.assign(instruction="other"), 1),
-        keys(PAIRS, Judge(), pairs.rename(columns={"output_1": "output_2", "output_2": "output_1"}), 1),
+        addresses(PAIRS, Judge(prompt="which is worse?"), pairs, 1),
+        addresses(PAIRS, Judge(), pairs, 2),
+        addresses(PAIRS, Judge(), pairs, 1, 1),
+        addresses(PAIRS, Flip(Judge()), pairs, 1),
+        addresses(PAIRS, Flip(Judge(), 0.1), pairs, 1),
+        addresses(PAIRS, Judge(), pairs.assign(generator_1="other"), 1),
+        addresses(PAIRS, Judge(), pairs.assign(agreement_1=1.0, agreement_2=0.0), 1),
+        addresses(PAIRS, Judge(), pairs.assign(instruction="other"), 1),
+        addresses(PAIRS, Judge(), pairs.rename(columns={"output_1": "output_2", "output_2": "output_1"}), 1),
     ]
     everything = [*base, *(key for keys in others for key in keys)]
     assert len(set(everything)) == len(everything) and {len(key) for key in everything} == {16}
-    assert keys(PAIRS, Judge(), pairs.iloc[::-1], 1) == base[::-1]
+    assert addresses(PAIRS, Judge(), pairs.iloc[::-1], 1) == base[::-1]
 
 
 def test_changed_parameters_of_a_nested_annotator_are_other_addresses(store, features_of, pairs_of):
@@ -110,7 +110,7 @@ def test_changed_parameters_of_a_nested_annotator_are_other_addresses(store, fea
         Pool([one, replace(one, name="b")]),
         Pool([one, replace(one, name="b")], weights=[1.0, 2.0]),
     ]
-    keys = [keys(PAIRS, v, pairs, 1)[0] for v in variants]
+    keys = [addresses(PAIRS, v, pairs, 1)[0] for v in variants]
     assert len(set(keys)) == len(keys)
 
 
@@ -124,9 +124,9 @@ def test_ordinary_objects_are_described_by_what_they_hold(store, pairs_of):
 
     pairs = pairs_of([0], [1])
     held = [1.0, 2.0, np.array([1.0]), np.array([2.0]), {"a": [1]}, pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [2]})]
-    keys = [keys(PAIRS, LogitAnnotator(Plain(value)), pairs, 1)[0] for value in held]
+    keys = [addresses(PAIRS, LogitAnnotator(Plain(value)), pairs, 1)[0] for value in held]
     assert len(set(keys)) == len(keys)
-    assert keys[0] == keys(PAIRS, LogitAnnotator(Plain(1.0)), pairs, 1)[0]
+    assert keys[0] == addresses(PAIRS, LogitAnnotator(Plain(1.0)), pairs, 1)[0]
     for hidden in (lambda: 1, iter([1]), object()):
         with pytest.raises(UserError, match="cannot be cached"):
             ask(PAIRS, LogitAnnotator(Plain(hidden)), pairs, seed=1, store=store)
