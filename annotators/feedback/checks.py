@@ -55,7 +55,8 @@ class AnswerChecker:
         known, right = self._by_feature(outputs) if self.feature else self._by_answer(outputs)
         uniform = rng.uniform(seed, f"checks: {self.name}", of_singles(outputs), replicate)
         wrongly = uniform < np.where(right, self.fails_right, self.passes_wrong)
-        said = np.where(known, (right ^ wrongly).astype(object), None)
+        said = (right ^ wrongly).astype(object)
+        said[~known] = None
         return said_by(
             self.name, outputs, seed, replicate, right=said, flipped=wrongly & known,
             status=np.where(known, "ok", "unobserved"),
