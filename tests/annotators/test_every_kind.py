@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import farm.feedback
 from annotators.feedback.checks import AnswerChecker
 from annotators.feedback.corrections import PersonEditor
 from annotators.feedback.ratings import PersonRater
@@ -23,6 +24,7 @@ from farm.asking.ask import ask, parts
 from farm.asking.limits import Limits
 from farm.asking.purse import limited
 from farm.base.errors import UserError
+from farm.feedback import kind as kind_module
 from farm.feedback.kind import FeedbackKind, as_shown, counts, kind, kinds
 from farm.feedback.units import address_of_singles, of_singles
 from farm.roles import config
@@ -236,6 +238,63 @@ def test_the_nearer_text_is_named_as_often_as_its_distance_says(features_of) -> 
     turned = matcher.match(triplets.rename(columns={"output_1": "output_2", "output_2": "output_1"}), seed=1)
     np.testing.assert_array_equal(turned["nearer"], 3 - table["nearer"])
     assert (matcher.match(triplets.assign(output_1="1"), seed=1)["nearer"] == 1.5).all()
+
+
+NEW_KIND = """
+from typing import Protocol
+import pandas as pd
+from farm.feedback.designs import singles
+from farm.feedback import kind as kind_module
+from farm.feedback.kind import FeedbackKind, as_shown, counts
+from farm.feedback.units import address_of_singles, of_singles
+
+class Counter(Protocol):
+    def count(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame: ...
+
+KIND = FeedbackKind(
+    name="words", verb="count", giver=Counter, columns={"words": "how many"}, designs=("singles",),
+    rows=lambda responses, design, seed: singles(responses), orient=as_shown, unit=of_singles,
+    address=address_of_singles, summary=lambda table: {"rows": len(table), **counts(table), "cost": 0.0},
+)
+"""
+NEW_GIVER = """
+class Counts:
+    def count(self, outputs, *, seed, replicate=0):
+        free = dict.fromkeys(("input_tokens", "output_tokens", "price", "seconds"), 0.0)
+        words = outputs["output"].str.split().str.len()
+        return outputs.assign(words=words, annotator="counts", status="ok", seed=seed, replicate=replicate, **free)
+"""
+
+
+def test_a_new_kind_is_two_files(annotate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One beside the others in farm/feedback, and one of somebody who gives it; the command finds both."""
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "words_kind_for_test.py").write_text(NEW_KIND)
+    (tmp_path / "counts_for_test.py").write_text(NEW_GIVER)
+    (tmp_path / "counts.yaml").write_text("class: counts_for_test.Counts\n")
+    (tmp_path / "outputs.json").write_text(outputs().to_json(orient="records"))
+    monkeypatch.setattr(farm.feedback, "__path__", [*farm.feedback.__path__, str(tmp_path / "room")])
+    kind_module._kinds.cache_clear()
+    try:
+        for further in (
+            [],
+            ["--kind", "words"],
+            ["--store", tmp_path / "s.sqlite"],
+            ["--store", tmp_path / "s.sqlite"],
+        ):
+            command = [
+                tmp_path / "outputs.json",
+                "--annotators",
+                tmp_path / "counts.yaml",
+                "--out",
+                tmp_path / "o.json",
+            ]
+            said = json.loads(annotate(*command, *further, "--json"))
+            assert said["kind"] == "words" and said["status"] == {"ok": 18}
+            rows = json.loads((tmp_path / "o.json").read_text())
+            assert all(row["words"] == len(row["output"].split()) for row in rows)
+    finally:
+        kind_module._kinds.cache_clear()
 
 
 def test_a_kind_of_ones_own_is_asked_like_any_other() -> None:
