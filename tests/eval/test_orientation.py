@@ -200,5 +200,5 @@ def test_rows_of_different_judges_are_not_ranked_together(tmp_path):
         with pytest.raises(UserError, match="judges do not make one ranking"):
             evaluate_table(table)
         formats.write_table(table, tmp_path / "rows.json")
-        with pytest.raises(UserError, match="choose one with --annotator"):
+        with pytest.raises(UserError, match="choose one with `annotator`"):
             leaderboard([tmp_path / "rows.json"])
