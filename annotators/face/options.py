@@ -31,7 +31,7 @@ class AnnotateOptions(AskingOptions):
     """Outputs of the baseline: compare head to head."""
     seed: int = 0
     """The seed of everything random."""
-    order: Annotated[Order, PYTHON_ONLY] = "random"
+    order: Annotated[Order, Flag("an order (--both-orders, --given-order)", hidden=True)] = "random"
     """"random" draws which output is shown first, "given" shows them as they stand, "both" asks about a pair twice."""
     replicate: Annotated[Natural, PYTHON_ONLY] = 0
     """The number of the first answer to every row."""

@@ -52,10 +52,11 @@ class Flag:
     """the type that is read there"""
     argument: bool = False
     """whether it is given by its place"""
+    hidden: bool = False
+    """whether Python alone has the field; a name is then what errors of the command line say of it"""
 
 
-PYTHON_ONLY = Flag(name="")
-"""marks a field that the command line does not have"""
+PYTHON_ONLY = Flag(hidden=True)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _parameters(options: Any) -> Iterator[inspect.Parameter]:
     assert set(known) == set(docs), "every option is documented"
     for name, text in docs.items():
         flag = _flag(hints[name])
-        if flag == PYTHON_ONLY:
+        if flag.hidden:
             continue
         kind, optional, limits = _plain(hints[name])
         default = _default(known[name])
@@ -201,7 +202,8 @@ def _name(field: str, flag: Flag) -> str:
 def _with_flags(sentence: str, options: type[Any]) -> str:
     """A sentence in which flags stand for the names of fields in backticks."""
     hints = typing.get_type_hints(options, include_extras=True)
-    flags = {n: _name(n, f) for n, hint in hints.items() if not (f := _flag(hint)).argument and f != PYTHON_ONLY}
+    known = {name: _flag(hint) for name, hint in hints.items()}
+    flags = {n: _name(n, f) for n, f in known.items() if not f.argument and (f.name or not f.hidden)}
     return re.sub(r"`(\w+)(?:\.\w+)*`", lambda found: flags.get(found[1], found[0]), sentence)
 
 
