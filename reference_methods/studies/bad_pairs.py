@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 class BadPairs:
     """Tables ``accuracy`` (``right``: share of fresh pairs without noise) and ``detection`` (``auroc`` of flips)."""
 
-    features: Count = 300
+    dimensions: Count = 300
     flips: ErrorRate = 0.2
     pairs: Count = 400
     epochs: Count = 100
@@ -49,14 +49,14 @@ class BadPairs:
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "bad pairs")
-        direction = draws.normal(size=self.features)
+        direction = draws.normal(size=self.dimensions)
         w = 2.5 * direction / np.linalg.norm(direction)
-        x, fresh = (draws.normal(size=(n, self.features)) for n in (self.pairs, self.held_out))
+        x, fresh = (draws.normal(size=(n, self.dimensions)) for n in (self.pairs, self.held_out))
         honest, flipped = draws.random(self.pairs) < expit(x @ w), draws.random(self.pairs) < self.flips
         signs = np.where(honest != flipped, 1.0, -1.0)
         accuracy, detection = [], []
         for method in ("plain", "history", "last"):
-            v, suspicion = self.descend(x, signs, method)  # type: ignore[arg-type]
+            v, suspicion = self.descend(x, signs, method)
             accuracy.append({"method": method, "right": float(((fresh @ v > 0) == (fresh @ w > 0)).mean())})
             if self.flips and method != "plain":
                 detection.append({"method": method, "auroc": auroc(suspicion, flipped)})

@@ -39,7 +39,7 @@ class DenoisingUsers:
     users: Count = 40
     pairs: Count = 100
     """of each user"""
-    features: Count = 6
+    dimensions: Count = 6
     common: NotNegative = 2.0
     """length of the common taste"""
     temperature: Positive = 1.0
@@ -68,10 +68,10 @@ class DenoisingUsers:
 
     def drawn(self, draws: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         """Differences of features [U, P, d], labels +1 or -1 [U, P], and which were flipped [U, P]."""
-        direction = draws.normal(size=self.features)
+        direction = draws.normal(size=self.dimensions)
         taste = self.common * direction / np.linalg.norm(direction)
-        tastes = taste + self.tau * draws.normal(size=(self.users, self.features))
-        x = draws.normal(size=(self.users, self.pairs, self.features))
+        tastes = taste + self.tau * draws.normal(size=(self.users, self.dimensions))
+        x = draws.normal(size=(self.users, self.pairs, self.dimensions))
         honest = draws.random((self.users, self.pairs)) < expit(np.einsum("upd,ud->up", x, tastes))
         flipped = draws.random((self.users, self.pairs)) < self.flips
         return x, np.where(honest != flipped, 1.0, -1.0), flipped
@@ -79,7 +79,7 @@ class DenoisingUsers:
     def fitted(self, x: Floats, signs: Floats, weights: Floats | None = None) -> Floats:
         """The model of all pairs, [d]."""
         weights = np.ones(signs.shape) if weights is None else weights
-        return fit(x.reshape(-1, self.features), signs.ravel(), weights.ravel(), 1.0, np.zeros(self.features))
+        return fit(x.reshape(-1, self.dimensions), signs.ravel(), weights.ravel(), 1.0, np.zeros(self.dimensions))
 
 
 def losses(x: Floats, signs: Floats, v: Floats) -> Floats:

@@ -36,7 +36,7 @@ class GroupwiseRegret:
     difference: NotNegative = 1.0
     """standard deviation of what a persona and a topic add to the common weights; 0 for groups that do not differ"""
     rounds: Count = 4000
-    features: Count = 5
+    dimensions: Count = 5
     noise: NotNegative = 0.5
     eta: NotNegative = 0.5
 
@@ -45,10 +45,10 @@ class GroupwiseRegret:
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "groupwise regret")
-        common = draws.normal(size=self.features)
-        personas, topics = self.difference * draws.normal(size=(2, 2, self.features))
+        common = draws.normal(size=self.dimensions)
+        personas, topics = self.difference * draws.normal(size=(2, 2, self.dimensions))
         persona, topic = (draws.random(self.rounds) < 0.3).astype(int), (draws.random(self.rounds) < 0.5).astype(int)
-        x = draws.normal(size=(self.rounds, self.features))
+        x = draws.normal(size=(self.rounds, self.dimensions))
         y = (x * (common + personas[persona] + topics[topic])).sum(1) + self.noise * draws.normal(size=self.rounds)
         member = np.stack([np.ones(self.rounds, bool), persona == 0, persona == 1, topic == 0, topic == 1])
         lost = {"global": learn(x, y, member[:1], self.eta), "sleeping": learn(x, y, member, self.eta)}

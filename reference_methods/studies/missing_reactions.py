@@ -29,7 +29,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MissingReactions:
-    """Tables ``order`` (``method``, ``shown``: often or rarely, ``right``) and ``errors`` (``method``, ``square``)."""
+    """Tables ``order`` (``right``: share of pairs in order, of all and of those whose ``better`` answer is shown
+    ``oftener`` or ``rarer`` than the other) and ``errors`` (``square`` of each answer)."""
 
     clip: Share = 0.1
     """M of the method ``ips``; ``naive`` has 1"""
@@ -52,16 +53,22 @@ class MissingReactions:
         for method, clip in (("ips", self.clip), ("naive", 1.0)):
             found = liked / np.maximum(taken, clip)
             errors.append(pd.DataFrame({"method": method, "square": np.square(found - likings)}))
-            for shown, rows in (("often", slice(None, self.answers // 2)), ("rarely", slice(self.answers // 2, None))):
-                right = in_order(found[rows], likings[rows])
-                order.append({"method": method, "shown": shown, "right": right})
+            for better in ("any", "oftener", "rarer"):
+                right = in_order(found, likings, None if better == "any" else true, better == "rarer")
+                order.append({"method": method, "better": better, "right": right})
         return {"order": pd.DataFrame(order), "errors": pd.concat(errors, ignore_index=True)}
 
 
-def in_order(found: Floats, likings: Floats) -> float:
-    """The share of pairs with different likings whose estimates are in their order, equal ones one half."""
+def in_order(found: Floats, likings: Floats, propensity: Floats | None = None, rarer: bool = False) -> float:
+    """The share of pairs with different likings whose estimates are in their order, equal ones one half; with the
+    propensities only of pairs whose better answer is the rarer (the oftener) of the two. NaN where there are none."""
     wanted, seen = (np.sign(v[:, None] - v[None]) for v in (likings, found))
-    return float(((1 + wanted * seen) / 2)[wanted > 0].mean())
+    counted = wanted > 0
+    if propensity is not None:
+        more = np.sign(propensity[:, None] - propensity[None])
+        counted &= more < 0 if rarer else more > 0
+    right = ((1 + wanted * seen) / 2)[counted]
+    return float(right.mean()) if right.size else float("nan")
 
 
 def expected(propensity: Floats, liking: float, clip: float) -> Floats:

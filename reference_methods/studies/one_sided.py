@@ -50,7 +50,7 @@ class OneSided:
         draws = rng.generator(seed, "one-sided")
         kind = draws.integers(0, 2, self.cases)
         label = draws.random(self.cases) < np.array(self.truth)[kind]
-        cost, coins = 1 - 2.0 * label, draws.random(self.cases)
+        cost, coins = np.where(label, -1.0, 1.0), draws.random(self.cases)
         gain = 2 * np.array(self.truth) - 1
         best = np.maximum(gain, 0)[kind]
         rows = []

@@ -48,10 +48,10 @@ def test_only_the_upper_tail_is_weighed_down() -> None:
 
 
 def test_flipped_labels_are_detected_where_the_model_cannot_memorise_them() -> None:
-    few, many = (BadPairs(features=d, held_out=100).tables(1)["detection"].set_index("method") for d in (6, 300))
+    few, many = (BadPairs(dimensions=d, held_out=100).tables(1)["detection"].set_index("method") for d in (6, 300))
     assert few.loc["history", "auroc"] > 0.75 > many.loc["last", "auroc"]
 
 
 def test_without_flips_there_is_nothing_to_detect() -> None:
-    tables = BadPairs(features=6, flips=0.0, held_out=1000).tables(1)
+    tables = BadPairs(dimensions=6, flips=0.0, held_out=1000).tables(1)
     assert len(tables["detection"]) == 0 and tables["accuracy"]["right"].min() > 0.9

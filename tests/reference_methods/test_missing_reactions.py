@@ -42,3 +42,13 @@ def test_drawn_reactions_have_the_error_that_is_computed() -> None:
 def test_a_clip_beyond_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`clip` = 1\.5 is wrong"):
         MissingReactions(clip=1.5)
+
+
+def test_what_the_naive_share_gets_wrong_are_pairs_whose_better_answer_is_the_rarer() -> None:
+    likings = np.where(np.arange(20) % 2 == 0, 0.3, 0.7)
+    naive = RARE * likings
+    assert in_order(naive, likings, RARE, rarer=False) == 1.0
+    share = in_order(naive, likings, RARE, rarer=True)
+    oftener, rarer = 45, 55  # of the 100 pairs
+    assert (oftener + rarer * share) / 100 == pytest.approx(in_order(naive, likings))
+    assert np.isnan(in_order(naive, likings, np.full(20, 0.25)))
