@@ -16,7 +16,7 @@ from scipy.special import expit
 from annotators.noise.coins import Question, TurnsRound
 from farm.asking.givers import name_of
 from farm.base import rng
-from farm.base.bounds import NotNegative, check
+from farm.base.bounds import NotNegative
 from farm.roles.givers import Giver
 
 
@@ -30,7 +30,7 @@ class Ability(TurnsRound):
     name: str = ""
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if not self.name:
             object.__setattr__(self, "name", f"ability {self.ability:g} of {name_of(self.annotator)}")
 

@@ -27,8 +27,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.asking.givers import is_free, name_of
+from farm.asking.givers import gives, is_free, name_of
 from farm.base import rng
+from farm.base.bounds import check
 from farm.feedback.kind import FeedbackKind
 from farm.feedback.kind import kind as kind_of
 from farm.roles.protocols import Annotator
@@ -59,6 +60,12 @@ class TurnsRound:
 
     wraps: ClassVar[tuple[str, ...]] = ("pairs", "reactions", "checks", "triplets")
     annotator: Any
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not set(gives(self.annotator)) & set(self.wraps):
+            known, given = ", ".join(self.wraps), ", ".join(gives(self.annotator)) or "no feedback"
+            raise ValueError(f"it wraps {known}, and {name_of(self.annotator)} gives {given}")
 
     @property
     def _key(self) -> Unit:

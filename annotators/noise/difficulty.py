@@ -11,7 +11,7 @@ from scipy.special import expit
 from annotators.noise.coins import Question, TurnsRound
 from farm.asking.givers import name_of
 from farm.base import rng
-from farm.base.bounds import NotNegative, check
+from farm.base.bounds import NotNegative
 from farm.roles.givers import Giver
 
 
@@ -27,9 +27,6 @@ class Difficulty(TurnsRound):
 
     annotator: Giver
     spread: NotNegative = 1.31
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @property
     def name(self) -> str:

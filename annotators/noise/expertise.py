@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from annotators.noise.coins import Question, TurnsRound
 from farm.asking.givers import name_of
-from farm.base.bounds import Share, check
+from farm.base.bounds import Share
 from farm.roles.givers import Giver
 
 
@@ -33,9 +33,6 @@ class Expertise(TurnsRound):
     other: Share = 0.25
     column: str = "topic"
     words: dict[str, list[str]] | None = None
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @property
     def name(self) -> str:

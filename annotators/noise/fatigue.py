@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from annotators.noise.coins import Question, TurnsRound
 from farm.asking.givers import name_of
 from farm.base import rng
-from farm.base.bounds import Count, Positive, Share, check
+from farm.base.bounds import Count, Positive, Share
 from farm.roles.givers import Giver
 
 PLACE = "place_in_session"
@@ -31,9 +31,6 @@ class Fatigue(TurnsRound):
     tired: Share = 0.4
     patience: Positive = 40.0
     session: Count = 100
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from annotators.noise.coins import Question, TurnsRound, Unit
 from farm.asking.givers import name_of
-from farm.base.bounds import Share, check
+from farm.base.bounds import Share
 from farm.roles.givers import Giver
 
 
@@ -20,9 +20,6 @@ class Lapse(TurnsRound):
     annotator: Giver
     rate: Share = 0.1
     key: Unit = "pair"
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @property
     def name(self) -> str:

@@ -154,6 +154,8 @@ def test_a_wrapper_says_which_kinds_it_wraps() -> None:
     rows = outputs()
     with pytest.raises(UserError, match=r"Flip wraps checks, pairs, reactions, triplets, not ratings"):
         ask(kind("ratings"), Flip(PersonRater(features)), rows, seed=0)
+    with pytest.raises(ValueError, match=r"it wraps pairs, reactions, checks, triplets, and editor gives corrections"):
+        Flip(PersonEditor(features))
     with pytest.raises(UserError, match=r"reactor: PersonReactor gives reactions, not pairs"):
         ask(kind("pairs"), Flip(PersonReactor(features)), kind("pairs").build(rows), seed=0)
     with pytest.raises(UserError, match=r"BothOrders wraps pairs, not reactions"):
