@@ -149,8 +149,10 @@ def test_a_judge_of_outputs_keeps_to_the_budget(tmp_path: Path, server: FaultSer
         found = farm.evaluate(outputs, judge="judge.yaml", baseline=base, budget=10.0)
         assert found is not None
         assert len(set(server.answered)) == len(server.answered) == 60
+    names = {"generator_1": "base", "generator_2": "one", "annotator": "people"}
+    judged = [{"instruction": "q", "output_1": "a", "output_2": "b", "preference": 2.0, **names}]
     with pytest.raises(UserError, match="limits belong to a judge"):
-        farm.evaluate(base, budget=1.0)
+        farm.evaluate(judged, budget=1.0)
 
 
 # --- the scheduler ----------------------------------------------------------------------------------------------------
