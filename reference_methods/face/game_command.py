@@ -185,7 +185,7 @@ def one(problem: Problem, name: str, options: GameOptions, samples: int | None) 
 def _method(name: str, beta: float | None, step_size: float | None) -> Game:
     if name not in config.names("methods") and not name.endswith((".yaml", ".yml")):
         raise OptionError(f"`method` {name}: {nearest(name, [*METHODS, *BASELINES, 'all'])}")
-    method = config.build(Method, name, origin="--method")
+    method = config.build(Method, name, origin=f"method {name}")
     if not isinstance(method, Game):
         raise OptionError(f"`method` {name}: it does not play games; {nearest(name, [*METHODS, *BASELINES, 'all'])}")
     strength = method.beta if beta is None else beta
