@@ -20,7 +20,7 @@ from annotators.feedback.answers import said_by
 from annotators.feedback.sentences import sentences, without
 from annotators.feedback.utility import look
 from farm.base import rng
-from farm.base.bounds import Count, NotNegative, Share, check
+from farm.base.bounds import Bounded, Count, NotNegative, Share
 from farm.roles.protocols import Features
 from farm.tables import turns
 
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class PersonEditor:
+class PersonEditor(Bounded):
     """Strikes out at most ``edits`` sentences, the worst first, and never all of them.
 
     Adds ``correction``, how many sentences were struck out (``edits``), and what the text gained by it (``gain``).
@@ -43,9 +43,6 @@ class PersonEditor:
     threshold: NotNegative = 0.0
     """utility that a correction must be worth"""
     lapse: Share = 0.0
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def correct(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         weights = self.features.gold_weights if self.weights is None else self.weights

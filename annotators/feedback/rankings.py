@@ -16,13 +16,13 @@ import pandas as pd
 from annotators.feedback.answers import said_by
 from annotators.feedback.utility import look
 from farm.base import rng
-from farm.base.bounds import NotNegative, check
+from farm.base.bounds import Bounded, NotNegative
 from farm.roles.protocols import Features
 from farm.tables import turns
 
 
 @dataclass(frozen=True)
-class PersonRanker:
+class PersonRanker(Bounded):
     """A person who ranks; ``temperature`` 0 is without noise, equal outputs in the order given."""
 
     free: ClassVar[bool] = True
@@ -33,9 +33,6 @@ class PersonRanker:
     temperature: NotNegative = 1.0
     latent: float = 0.0
     """utility of one unit of latent quality, where no feature tells"""
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def rank(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         size = groups["outputs"].map(len).to_numpy()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from annotators.feedback.answers import implied, said_by
 from annotators.feedback.utility import look
 from farm.base import rng
-from farm.base.bounds import NotNegative, Several, check
+from farm.base.bounds import Bounded, NotNegative, Several
 from farm.feedback.designs import singles
 from farm.roles.protocols import Features
 from farm.tables.records import annotation_table, unannotated
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class PersonRater:
+class PersonRater(Bounded):
     """A person who rates single outputs.
 
     Raises:
@@ -54,9 +54,6 @@ class PersonRater:
     """s_r, in levels"""
     latent: float = 0.0
     """utility of one unit of latent quality, where no feature tells"""
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def rate(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         seen = look(self.features, outputs)

@@ -20,12 +20,12 @@ from scipy.special import expit
 from annotators.feedback.answers import said_by
 from annotators.feedback.utility import look
 from farm.base import rng
-from farm.base.bounds import Positive, check
+from farm.base.bounds import Bounded, Positive
 from farm.roles.protocols import Features
 
 
 @dataclass(frozen=True)
-class PersonReactor:
+class PersonReactor(Bounded):
     """A person who sometimes clicks on a thumb."""
 
     free: ClassVar[bool] = True
@@ -44,9 +44,6 @@ class PersonReactor:
     """c: clear cases are reacted to more often"""
     latent: float = 0.0
     """utility of one unit of latent quality, where no feature tells"""
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def react(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         seen = look(self.features, outputs)

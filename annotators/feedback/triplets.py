@@ -19,7 +19,7 @@ from annotators.feedback.answers import said_by
 from annotators.feedback.utility import look
 from annotators.people import channel
 from farm.base import rng
-from farm.base.bounds import NotNegative, check
+from farm.base.bounds import Bounded, NotNegative
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
 from farm.tables import turns
@@ -27,7 +27,7 @@ from farm.tables.records import PairIds
 
 
 @dataclass(frozen=True)
-class PersonMatcher:
+class PersonMatcher(Bounded):
     """A person who sees which texts are alike."""
 
     free: ClassVar[bool] = True
@@ -37,9 +37,6 @@ class PersonMatcher:
     """what each feature counts; default: 1 for each that the gold utility has"""
     temperature: NotNegative = 0.5
     """distance that makes one unit of logit; 0 is without noise"""
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def match(self, triplets: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         ids = PairIds(triplets)

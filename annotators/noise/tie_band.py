@@ -10,14 +10,14 @@ import pandas as pd
 from scipy.special import logit
 
 from farm.asking.givers import name_of
-from farm.base.bounds import NotNegative, check
+from farm.base.bounds import Bounded, NotNegative
 from farm.base.errors import UserError
 from farm.roles.protocols import Annotator
 from farm.tables.records import unannotated
 
 
 @dataclass(frozen=True)
-class TieBand:
+class TieBand(Bounded):
     """Says "equal" where the annotator's own logit, ln(p_first / (1 - p_first)), is smaller than ``width``.
 
     A verdict without a probability keeps its label: nothing tells how small the difference was. So does a coin's.
@@ -26,9 +26,6 @@ class TieBand:
     wraps: ClassVar[tuple[str, ...]] = ("pairs",)
     annotator: Annotator
     width: NotNegative = 0.25
-
-    def __post_init__(self) -> None:
-        check(self)
 
     @property
     def name(self) -> str:

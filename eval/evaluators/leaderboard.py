@@ -33,14 +33,14 @@ from eval.ranks import ranking
 from eval.ranks.true_ranks import correlation_intervals, joint_covariance
 from eval.rates.multiple import all_differences, holm, max_t
 from eval.rates.winrate import discrete, missing_by_status, scores
-from farm.base.bounds import Confidence, Count, check
+from farm.base.bounds import Bounded, Confidence, Count
 from farm.base.errors import UserError
 from farm.roles.protocols import Comparison
 from farm.statistics.uncertainty import SHARE, JointMeans, difference_limits, joint_means, p_values
 
 
 @dataclass(frozen=True)
-class Leaderboard:
+class Leaderboard(Bounded):
     """The evaluator that an experiment uses by default.
 
     Args:
@@ -50,9 +50,6 @@ class Leaderboard:
 
     confidence: Confidence = 0.95
     rounds: Count = 2000
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
         """The tables. Raises UserError when the judge's annotations are absent or name an unknown method."""

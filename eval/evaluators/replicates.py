@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from eval.ranks import ranking, true_ranks
 from eval.rates.multiple import all_differences, benjamini_hochberg, holm
 from eval.rates.winrate import scores
-from farm.base.bounds import Confidence, Count, check
+from farm.base.bounds import Bounded, Confidence, Count
 from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Comparison, Replication
 from farm.statistics.two_ways import Crossed, crossed, error_covariance, interval
@@ -46,7 +46,7 @@ _MEASURED = {"gold": "gold_utility", "proxy": "proxy"}
 
 
 @dataclass(frozen=True)
-class Replicates:
+class Replicates(Bounded):
     """The aggregator that an experiment with ``sweep`` or ``seeds`` uses by default.
 
     Args:
@@ -56,9 +56,6 @@ class Replicates:
 
     confidence: Confidence = 0.95
     rounds: Count = 1000
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def aggregate(self, replication: Replication) -> dict[str, pd.DataFrame]:
         """The five tables. Raises UserError for a folder without tables."""

@@ -38,7 +38,7 @@ from eval.evaluators.replicates import Replicated, correlations
 from eval.ranks import ranking
 from eval.rates.multiple import all_differences, holm
 from farm.base import rng
-from farm.base.bounds import Confidence, Count, check
+from farm.base.bounds import Bounded, Confidence, Count
 from farm.base.errors import UserError
 from farm.experiments import run_tables
 from farm.experiments.run_folder import HUMAN_PRICE
@@ -72,7 +72,7 @@ PUBLISHED_PRICES = {"training": (6.0, 300.0), "evaluation": (12.0, 300.0)}
 
 
 @dataclass(frozen=True)
-class ValidationStudy:
+class ValidationStudy(Bounded):
     """The aggregator of ``validation.yaml``: a sweep over who gives the feedback, of two values.
 
     Args:
@@ -90,9 +90,6 @@ class ValidationStudy:
     human_judge: str = "humans"
     confidence: Confidence = 0.95
     rounds: Count = 1000
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def aggregate(self, replication: Replication) -> dict[str, pd.DataFrame]:
         """All tables. Raises UserError where the sweep or the judges are not those of a validation."""

@@ -14,18 +14,15 @@ from typing import ClassVar
 
 import pandas as pd
 
-from farm.base.bounds import Count, check
+from farm.base.bounds import Bounded, Count
 from farm.statistics.uncertainty import SHARE, mean
 
 
 @dataclass(frozen=True)
-class Success:
+class Success(Bounded):
     turn: Count = 1
     """within how many turns"""
     tables: ClassVar[Sequence[str]] = ("dialogues",)
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def values(self, tables: Mapping[str, pd.DataFrame], method: str) -> pd.DataFrame:
         found = within(tables["dialogues"], method, self.turn)

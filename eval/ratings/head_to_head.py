@@ -28,7 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.asking.ask import ask
-from farm.base.bounds import Confidence, check
+from farm.base.bounds import Bounded, Confidence
 from farm.base.errors import UserError
 from farm.feedback.pairs import KIND as PAIRS
 from farm.roles.protocols import Annotator, Comparison, Evaluator
@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class HeadToHead:
+class HeadToHead(Bounded):
     """The tables of another evaluator, and those of this file.
 
     Args:
@@ -55,9 +55,6 @@ class HeadToHead:
     evaluator: Evaluator
     confidence: Confidence = 0.95
     best_responses: bool = True
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
         """All tables. Raises UserError where a method has one answer to an instruction only."""

@@ -36,13 +36,13 @@ from eval.report import (
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
 from farm.base import files
-from farm.base.bounds import Natural, check
+from farm.base.bounds import Bounded, Natural
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Html:
+class Html(Bounded):
     """Writes ``report.html``.
 
     Args:
@@ -50,9 +50,6 @@ class Html:
     """
 
     examples: Natural = 20
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def write(self, run: Path) -> Path:
         """Write the report into the run folder, in the place of an earlier one.

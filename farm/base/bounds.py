@@ -3,7 +3,7 @@
     beta: NotNegative = 0.1        rate: Share = 0.25        prompts: Count | None = None
 
 They are read where a class is built from YAML (:func:`farm.roles.config.build`), in the JSON schema of experiments, in
-the options of a command (:mod:`farm.face.options`), and by :func:`check` where Python makes an object directly.
+the options of a command (:mod:`farm.face.options`), and by :class:`Bounded` where Python makes an object directly.
 """
 
 from __future__ import annotations
@@ -46,10 +46,15 @@ ErrorRate = Annotated[float, Ge(0), Lt(0.5)]
 Confidence = Annotated[float, Gt(0), Lt(1)]
 
 
+class Bounded:
+    """A dataclass whose fields keep their bounds. A class that checks more calls this ``__post_init__`` first."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 def check(settings: Any) -> None:
     """Refuse an object of a dataclass one of whose fields is outside the bounds of its type.
-
-    A class calls it first in its ``__post_init__``.
 
     Raises:
         ValueError: naming the field and its bound.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from farm.base.bounds import Count, check
+from farm.base.bounds import Bounded, Count
 from farm.engines.sampling import write
 from farm.roles.protocols import Request, Writer, Written
 
@@ -17,7 +17,7 @@ LARGE = 10**9
 
 
 @dataclass(frozen=True)
-class Transformers:
+class Transformers(Bounded):
     """See :class:`farm.roles.protocols.SamplingEngine`. The weights are read where they are, so they are never old.
 
     Args:
@@ -26,9 +26,6 @@ class Transformers:
 
     own: ClassVar[bool] = True
     rows_at_once: Count = 512
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def write(self, writer: Writer, request: Request) -> Written:
         first = next(writer.model.parameters())

@@ -11,23 +11,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from farm.base.bounds import Positive, check
+from farm.base.bounds import Bounded, Positive
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning
 from reference_methods.parts.games.feedback import RewardPreference
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardModelPreference:
+class RewardModelPreference(Bounded):
     """Puts the reward model behind the duels."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
     temperature: Positive = 1.0
     """of the Bradley-Terry model, in units of the reward"""
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def train(self, learning: Learning) -> RewardPreference:
         if learning.reward_model is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
-from farm.base.bounds import Count, Natural, NotNegative, Positive, Share, check
+from farm.base.bounds import Bounded, Count, Natural, NotNegative, Positive, Share
 from farm.base.errors import UserError
 from farm.hardware import processes
 from farm.roles.protocols import Learning, Policy, Scorer
@@ -16,7 +16,7 @@ Tune = Literal["full", "lora", "last_layers"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Bounded):
     """What trains, how it is stepped, and how a long training survives. A :class:`~trainer.Trainer` reads them; methods
     inherit them and give their own defaults."""
 
@@ -49,10 +49,6 @@ class Training:
     only to sample and score; a single process holds everything anyway"""
     checkpoint_minutes: NotNegative = 10.0
     """how often a long training leaves a checkpoint to go on from; 0 after every step"""
-
-    def __post_init__(self) -> None:
-        """Refuse settings out of their bounds, before anything is made. Whoever overrides this calls it first."""
-        check(self)
 
     def start(self, learning: Learning) -> Policy:
         """A copy of the SFT policy in which what is to be trained trains."""

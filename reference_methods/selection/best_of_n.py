@@ -21,7 +21,7 @@ from typing import ClassVar, Literal, cast
 import numpy as np
 import torch
 
-from farm.base.bounds import Count, check
+from farm.base.bounds import Bounded, Count
 from farm.base.errors import UserError
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Draws, Learning, Policy, Samples, Scorer
@@ -33,7 +33,7 @@ CANDIDATES_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
-class BestOfN:
+class BestOfN(Bounded):
     """Puts the reward model behind the policy."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
@@ -42,9 +42,6 @@ class BestOfN:
     """responses drawn for each one returned"""
     micro_batch_tokens: Count | Literal["auto"] = "auto"
     """most tokens, padding included, scored at once; ``auto`` is what an accelerator's memory holds"""
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def train(self, learning: Learning) -> Policy:
         if learning.reward_model is None:

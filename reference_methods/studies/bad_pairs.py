@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from farm.base import rng
-from farm.base.bounds import Count, ErrorRate, NotNegative, Positive, check
+from farm.base.bounds import Bounded, Count, ErrorRate, NotNegative, Positive
 from reference_methods.studies.denoising_users import auroc
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class BadPairs:
+class BadPairs(Bounded):
     """Tables ``accuracy`` (``right``: share of fresh pairs without noise) and ``detection`` (``auroc`` of flips)."""
 
     dimensions: Count = 300
@@ -43,9 +43,6 @@ class BadPairs:
     tail: NotNegative = 2.0
     """standard deviations beyond which a pair is suspect"""
     held_out: Count = 4000
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "bad pairs")

@@ -24,13 +24,13 @@ from scipy.special import expit, softmax
 from scipy.stats import rankdata
 
 from farm.base import rng
-from farm.base.bounds import Count, ErrorRate, Natural, NotNegative, Positive, check
+from farm.base.bounds import Bounded, Count, ErrorRate, Natural, NotNegative, Positive
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class DenoisingUsers:
+class DenoisingUsers(Bounded):
     """Table ``detection``: ``method`` and ``auroc``, one row each a seed."""
 
     tau: NotNegative = 0.6
@@ -46,9 +46,6 @@ class DenoisingUsers:
     """T"""
     rounds: Natural = 5
     """of weights and refits"""
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         x, signs, flipped = self.drawn(rng.generator(seed, "denoising users"))

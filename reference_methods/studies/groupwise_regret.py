@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
-from farm.base.bounds import Count, NotNegative, check
+from farm.base.bounds import Bounded, Count, NotNegative
 
 Floats = NDArray[np.float64]
 GROUPS = ("everyone", "persona of 70 %", "persona of 30 %", "first topic", "second topic")
@@ -30,7 +30,7 @@ WORST = 30.0
 
 
 @dataclass(frozen=True)
-class GroupwiseRegret:
+class GroupwiseRegret(Bounded):
     """Table ``regret``: ``method``, ``group`` and ``regret`` a round."""
 
     difference: NotNegative = 1.0
@@ -39,9 +39,6 @@ class GroupwiseRegret:
     dimensions: Count = 5
     noise: NotNegative = 0.5
     eta: NotNegative = 0.5
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "groupwise regret")

@@ -22,13 +22,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
-from farm.base.bounds import Count, Several, Share, check
+from farm.base.bounds import Bounded, Count, Several, Share
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class MissingReactions:
+class MissingReactions(Bounded):
     """Tables ``order`` (``right``: share of pairs in order, of all and of those whose ``better`` answer is shown
     ``oftener`` or ``rarer`` than the other) and ``errors`` (``square`` of each answer)."""
 
@@ -39,9 +39,6 @@ class MissingReactions:
     """n, of each answer to be seen"""
     propensities: Literal["known", "constant", "dealt"] = "known"
     """known as they are; the same for all answers; or those of other answers, to see that it is they that help"""
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "missing reactions")

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
-from farm.base.bounds import Count, NotNegative, Positive, PositiveShare, check
+from farm.base.bounds import Bounded, Count, NotNegative, Positive, PositiveShare
 
 Floats = NDArray[np.float64]
 POLICIES = np.array(list(product((0.0, 1.0), repeat=2)))
@@ -31,7 +31,7 @@ POLICIES = np.array(list(product((0.0, 1.0), repeat=2)))
 
 
 @dataclass(frozen=True)
-class OneSided:
+class OneSided(Bounded):
     """Table ``regret``: ``method``, ``step`` and ``regret`` of each case."""
 
     prior: tuple[float, float] = (0.7, 0.4)
@@ -42,9 +42,6 @@ class OneSided:
     cases: Count = 1000
     eta: NotNegative = 0.05
     exploration: PositiveShare = 0.05
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "one-sided")

@@ -27,13 +27,13 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from farm.base import rng
-from farm.base.bounds import Count, NotNegative, check
+from farm.base.bounds import Bounded, Count, NotNegative
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Peering:
+class Peering(Bounded):
     """Tables ``labels`` (one row a pair), ``wins`` (against a random response) and ``duels`` (of the two policies)."""
 
     angle: float = 60.0
@@ -45,9 +45,6 @@ class Peering:
     """of best-of-n"""
     noise: NotNegative = 0.5
     """standard deviation of a rating before it is rounded"""
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "peering")

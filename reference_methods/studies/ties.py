@@ -26,7 +26,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from farm.base import rng
-from farm.base.bounds import Count, check
+from farm.base.bounds import Bounded, Count
 from reference_methods.parts.losses import bradley_terry, rao_kupper
 
 Floats = NDArray[np.float64]
@@ -35,7 +35,7 @@ LABELS = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class Ties:
+class Ties(Bounded):
     """Table ``fits``: ``method``, one row an ``instruction`` (a comparison), with ``fitted`` and ``error`` of d."""
 
     theta: Annotated[float, Ge(1)] = 5.0
@@ -44,9 +44,6 @@ class Ties:
     outcomes: Count = 2000
     """of each comparison"""
     comparisons: Count = 20
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "ties")
