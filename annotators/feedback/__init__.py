@@ -1,1 +1,1 @@
-"""Feedback other than pairs: ratings, reactions, rankings, critiques and spans, by simulated people."""
+"""Feedback other than pairs, by simulated people: one file a kind."""

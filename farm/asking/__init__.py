@@ -1,1 +1,1 @@
-"""How a table is put before an annotator: in which order and chunks, and within which limits of money and rate."""
+"""How a table is put before one who gives feedback: order, chunks, the store, and limits of money and rate."""
