@@ -21,6 +21,16 @@ These are small worlds: what is shown here is that the mechanism does what the p
 numbers. This file is generated (`farm papers --markdown`).
 """
 
+NOT_RUN_AGAIN = """
+## What has no honest counterpart here
+
+- Error Feedback Reloaded (arXiv 2402.10774): gradients are compressed; processes here send whole ones.
+- DSO (arXiv 2503.22677): generators of shapes; its loss has no bound for a language model.
+- OnPro (arXiv 2308.00301): replay by prototypes of classes, of which preferences have none.
+- SRA-CL (arXiv 2503.04162): neighbours as positives of a reward model would be a guess, not the paper.
+- Learning to Relax (arXiv 2310.02246): a bandit over a hyper-parameter is what `sweep: random` does.
+"""
+
 
 def rows(names: Iterable[str] | None = None) -> list[dict[str, str]]:
     """What `farm papers` prints: a row a claim."""
@@ -67,7 +77,7 @@ def markdown() -> str:
             parts.append(_run(found))
         parts += [f"In the paper ({text}): {said}." for text, said in numbers.items()]
         parts += ["", paper.notes.strip()] if paper.notes else []
-    return "\n".join(parts).rstrip() + "\n"
+    return "\n".join(parts).rstrip() + "\n" + NOT_RUN_AGAIN
 
 
 def _line(seen: Seen, kind: str = "") -> str:
