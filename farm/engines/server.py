@@ -41,7 +41,7 @@ from farm.base.bounds import Count, Positive, check
 from farm.base.errors import UserError, shown
 from farm.engines.transfer import Transfer, to_server
 from farm.engines.vllm import check_whole, seeds
-from farm.engines.weights import Folder, Held, Stamp, base_parameters, fingerprint, type_of, write_model
+from farm.engines.weights import Folder, Held, Stamp, base_parameters, fingerprint, size_of, type_of, write_model
 from farm.hardware import adapters, processes
 from farm.roles.protocols import Request, Writer, Written
 
@@ -193,7 +193,7 @@ class _Connection:
         self._reset_prefix_cache()
 
     def _reload(self, model: Any, dtype: torch.dtype, merge: bool) -> None:
-        folder = self._path() / "model"
+        folder = self._path(size_of(model, dtype)) / "model"
         write_model(model, folder, merge, dtype)
         try:
             self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}})
@@ -309,9 +309,9 @@ class _Connection:
             rows_back = list(threads.map(one, bodies))
         return [r[0] for r in rows_back], [r[1] for r in rows_back], [r[2] for r in rows_back]
 
-    def _path(self) -> Path:
+    def _path(self, room: int = 0) -> Path:
         if self._folder is None:
-            self._folder = Folder(Path(self._settings.folder) if self._settings.folder else None)
+            self._folder = Folder(Path(self._settings.folder) if self._settings.folder else None, room)
         return self._folder.path
 
     def _post(self, path: str, body: dict[str, Any]) -> None:

