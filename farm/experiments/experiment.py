@@ -49,12 +49,22 @@ class Sizes(BaseModel):
 
 
 class Resources(BaseModel):
-    """What one stage occupies while it is made; only an engine with many machines asks."""
+    """What one stage occupies while it is made."""
 
     model_config = ConfigDict(extra="forbid")
 
     cpus: Positive = 1
-    gpus: NotNegative = 0
+    """only a cluster asks"""
+    gpus: NotNegative | None = None
+    """left out, a stage that holds a model has one where there are any; 0 hides them from it. Two and more train a
+    stage in as many processes"""
+    processes: Count | None = None
+    """how many train it together; left out, as many as it has GPUs"""
+
+    @property
+    def together(self) -> int:
+        """How many processes train the stage."""
+        return self.processes or max(1, int(self.gpus or 1))
 
 
 class Experiment(BaseModel):

@@ -122,6 +122,8 @@ class Plan:
             pays=size.asks is not None or size.asks_while_learning,
             cpus=resources.cpus,
             gpus=resources.gpus,
+            models=size.asks is None and getattr(self.setting.world, "device", None) != "cpu",
+            processes=resources.together if stage.trains else 1,
         )
 
     def _resources(self, stage: Stage) -> Resources:
@@ -169,6 +171,13 @@ class StageWork:
     key: str
 
     def __call__(self, place: Place) -> dict[str, Any] | None:
-        known = _KNOWN.get((self.experiment, self.origin, str(home() / "artifacts")))
-        plan = known or Plan(Experiment.model_validate(json.loads(self.experiment)), self.origin)
+        plan = self._known() or Plan(Experiment.model_validate(json.loads(self.experiment)), self.origin)
         return plan.make(self.key, place)
+
+    def release(self) -> None:
+        """Let go of the models that this process has kept for its next stages: others need the room."""
+        if (plan := self._known()) is not None:
+            plan.setting.release()
+
+    def _known(self) -> Plan | None:
+        return _KNOWN.get((self.experiment, self.origin, str(home() / "artifacts")))

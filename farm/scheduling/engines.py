@@ -6,18 +6,21 @@ import os
 from pathlib import Path
 
 from farm.base.errors import OptionError, nearest
+from farm.scheduling.environment import gpus
+from farm.scheduling.graph import Graph
 from farm.scheduling.scheduler import StageEngine
 
 NAMES = ("here", "local", "ray")
 
 
-def engine(name: str, root: Path, workers: int | None = None) -> StageEngine:
+def engine(name: str, root: Path, workers: int | None = None, graph: Graph | None = None) -> StageEngine:
     """An engine for stages below the artifact folder ``root``.
 
     Args:
         name: "here", "local" or "ray".
         root: the artifact folder; for "ray" one that every machine sees under this path.
-        workers: processes of "local"; stages under way at once on "ray".
+        workers: processes of "local"; stages under way at once on "ray". Left out, "local" has as many as there are
+            GPUs where a stage of the ``graph`` wants one, or else as many as there are cores.
     """
     if workers is not None and workers < 1:
         raise OptionError("`workers` must be at least 1")
@@ -36,9 +39,15 @@ def engine(name: str, root: Path, workers: int | None = None) -> StageEngine:
     if name == "local":
         from farm.scheduling.local import Local
 
-        return Local(root, workers or os.cpu_count() or 1)
+        return Local(root, workers or places(graph or {}))
     if name == "ray":
         from farm.scheduling.on_ray import OnRay
 
         return OnRay(root, workers)
     raise OptionError(f"`engine` {name}: there is no such engine; {nearest(name, NAMES)}")
+
+
+def places(graph: Graph) -> int:
+    """How many stages are made at once on this machine: one a GPU where they want GPUs, else one a core."""
+    there = len(gpus())
+    return there if any(node.gpus_of(there) for node in graph.values()) and there else os.cpu_count() or 1

@@ -1,9 +1,13 @@
-"""What a process that makes stages for this one must know: where modules lie, which addresses and files are meant."""
+"""What a process that makes stages for this one must know: where modules lie, which addresses and files are meant, and
+which process it belongs to. And which GPUs there are to share."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
+from pathlib import Path
 
 from farm.base.addresses import checked
 from farm.base.errors import OptionError
@@ -20,6 +24,25 @@ def search_path() -> str:
     """
     here = [os.getcwd()] if "" in sys.path else []
     return os.pathsep.join([*(path for path in sys.path if path), *here])
+
+
+def gpus() -> list[str]:
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; asked without importing torch."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [d for d in visible.split(",") if d]
+    cards = Path("/proc/driver/nvidia/gpus")
+    return [str(i) for i in range(len(list(cards.iterdir())))] if cards.is_dir() else []
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent has ended, even in the middle of a stage: no process waits for it any more."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.3)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def settings() -> dict[str, str]:

@@ -38,7 +38,16 @@ class Node:
     pays: bool = False
     """whether it may ask annotators that cost money"""
     cpus: float = 1
-    gpus: float = 0
+    gpus: float | None = None
+    """None is one where there are any, for a stage that holds a model"""
+    models: bool = False
+    """whether it holds a model that belongs on an accelerator"""
+    processes: int = 1
+    """how many make it together, each on a GPU of its own where there are any"""
+
+    def gpus_of(self, there: float) -> float:
+        """How many GPUs it occupies where so many are: one for each of its processes, unless it says otherwise."""
+        return self.gpus if self.gpus is not None else float(self.processes) if self.models and there else 0.0
 
 
 Graph = dict[str, Node]

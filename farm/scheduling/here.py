@@ -1,4 +1,4 @@
-"""Stages one after another in this process: the default."""
+"""Stages one after another in this process, or in a group of processes where a stage asks for one: the default."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from farm.asking.limits import Limits
 from farm.scheduling.graph import Node
-from farm.scheduling.perform import Outcome, perform
+from farm.scheduling.perform import Outcome
+from farm.scheduling.together import made
 
 
 class Here:
@@ -19,7 +20,7 @@ class Here:
         self._outcomes: list[Outcome] = []
 
     def start(self, node: Node, again: bool, limits: Limits) -> None:
-        self._outcomes.append(perform(self.root, node, again, limits))
+        self._outcomes.append(made(self.root, node, again, limits))
 
     def finished(self) -> list[Outcome]:
         out, self._outcomes = self._outcomes, []

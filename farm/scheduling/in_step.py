@@ -56,27 +56,7 @@ class InStep:
         self._outcomes: list[Outcome] = []
 
     def start(self, node: Node, again: bool, limits: Limits) -> None:
-        from farm.hardware import processes
-
-        if not follows():
-            sent = asdict(perform(self.root, node, again, limits))
-        else:
-            sent = {}
-            if node.trains:
-                self._take_part(node)
-        received = json.loads(processes.from_first(json.dumps(sent).encode()))
-        self._outcomes.append(Outcome(**received))
-
-    def _take_part(self, node: Node) -> None:
-        """Make the stage and discard it. A user's mistake is raised in every process; the first one reports it."""
-        artifacts = Artifacts(self.root)
-        with sealed.unfinished(Path(tempfile.gettempdir()) / "follower") as folder:
-            (folder / "stage").mkdir()
-            checkpoints = artifacts.partial(node.name, node.key) / "checkpoints"
-            try:
-                node.work(Place(folder / "stage", checkpoints, folder / "progress.json"))
-            except (UserError, MemoryError):
-                return
+        self._outcomes.append(made_in_step(self.root, node, again, limits))
 
     def finished(self) -> list[Outcome]:
         out, self._outcomes = self._outcomes, []
@@ -84,6 +64,31 @@ class InStep:
 
     def close(self) -> None:
         """Nothing is under way."""
+
+
+def made_in_step(root: Path, node: Node, again: bool, limits: Limits) -> Outcome:
+    """One stage, made by this process and those that train with it; every one of them must ask."""
+    from farm.hardware import processes
+
+    if not follows():
+        sent = asdict(perform(root, node, again, limits))
+    else:
+        sent = {}
+        if node.trains:
+            _take_part(root, node)
+    return Outcome(**json.loads(processes.from_first(json.dumps(sent).encode())))
+
+
+def _take_part(root: Path, node: Node) -> None:
+    """Make the stage and discard it. A user's mistake is raised in every process; the first one reports it."""
+    artifacts = Artifacts(root)
+    with sealed.unfinished(Path(tempfile.gettempdir()) / "follower") as folder:
+        (folder / "stage").mkdir()
+        checkpoints = artifacts.partial(node.name, node.key) / "checkpoints"
+        try:
+            node.work(Place(folder / "stage", checkpoints, folder / "progress.json"))
+        except (UserError, MemoryError):
+            return
 
 
 def follow(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> NoReturn:

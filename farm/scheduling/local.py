@@ -1,22 +1,25 @@
 """Stages in processes of this machine, so many at a time, each with its share of the cores and one of the GPUs.
 
-A worker that is killed (by the system, when memory runs out) costs its stage one more attempt in a new worker. When
-this process goes, however it goes, its workers go too.
+A stage that asks for several GPUs or processes waits until as many places are free, and has them all. A worker that is
+killed (by the system, when memory runs out) costs its stage one more attempt in a new worker. When this process goes,
+however it goes, its workers go too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
+from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 from farm.asking.limits import Limits
-from farm.scheduling.environment import search_path
+from farm.scheduling.environment import gpus, search_path
 from farm.scheduling.graph import Node
 from farm.scheduling.perform import Outcome
 
@@ -26,7 +29,8 @@ ATTEMPTS = 2
 
 @dataclass
 class _Worker:
-    number: int
+    places: tuple[int, ...]
+    """of those that there are; a GPU belongs to each"""
     process: subprocess.Popen[bytes]
     link: Connection
     node: Node | None = None
@@ -48,12 +52,31 @@ class Local:
         self.root, self.slots = root, workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         said = os.environ.get("OMP_NUM_THREADS")
-        self.threads = str(threads or said or max(1, cores // workers))
-        self.gpus = _gpus()
+        self.threads = int(threads or said or max(1, cores // workers))
+        self.gpus = gpus()
         self._workers: list[_Worker] = []
+        self._waiting: deque[tuple[Node, bool, Limits]] = deque()
 
     def start(self, node: Node, again: bool, limits: Limits) -> None:
-        self._give(self._idle(), node, again, limits, attempt=1)
+        self._waiting.append((node, again, limits))
+        self._begin_what_fits()
+
+    def _begin_what_fits(self) -> None:
+        """In the order in which they came, so that a large stage is not passed over for ever."""
+        while self._waiting:
+            node, again, limits = self._waiting[0]
+            places = self._free(min(self.slots, max(node.processes, math.ceil(node.gpus or 0))))
+            if places is None:
+                return
+            self._waiting.popleft()
+            self._give(self._at(places), node, again, limits, attempt=1)
+
+    def _free(self, count: int) -> tuple[int, ...] | None:
+        """So many places without work, those of a worker that is there first; None where there are fewer."""
+        taken = {place for worker in self._workers if worker.node is not None for place in worker.places}
+        idle = [place for worker in self._workers if worker.node is None for place in worker.places]
+        order = [*idle, *(place for place in range(self.slots) if place not in idle and place not in taken)]
+        return tuple(sorted(order[:count])) if len(order) >= count else None
 
     def finished(self) -> list[Outcome]:
         while True:
@@ -65,14 +88,12 @@ class Local:
                 if outcome is not None:
                     outcomes.append(outcome)
             if outcomes:
+                self._begin_what_fits()
                 return outcomes
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.process.kill()
-            worker.process.wait()
-            worker.link.close()
-        self._workers = []
+        for worker in list(self._workers):
+            self._end(worker)
 
     def _received(self, worker: _Worker) -> Outcome | None:
         """What a worker says; None where its stage is tried once more."""
@@ -85,7 +106,7 @@ class Local:
             worker.link.close()
             status = worker.process.wait()
             if attempt < ATTEMPTS:
-                self._give(self._begin(worker.number), node, again, limits, attempt + 1)
+                self._give(self._begin(worker.places), node, again, limits, attempt + 1)
                 return None
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
             memory = "; was there enough memory?" if status == -signal.SIGKILL else ""
@@ -93,39 +114,37 @@ class Local:
         worker.node = None
         return outcome
 
-    def _idle(self) -> _Worker:
-        for worker in self._workers:
-            if worker.node is None:
-                return worker
-        taken = {worker.number for worker in self._workers}
-        return self._begin(min(set(range(self.slots)) - taken))
+    def _at(self, places: tuple[int, ...]) -> _Worker:
+        """The worker at these places. Others that have one of them go: what they keep on its GPU is in the way."""
+        for worker in [w for w in self._workers if set(w.places) & set(places) and w.places != places]:
+            self._end(worker)
+        return next((w for w in self._workers if w.places == places), None) or self._begin(places)
+
+    def _end(self, worker: _Worker) -> None:
+        worker.process.kill()
+        worker.process.wait()
+        worker.link.close()
+        self._workers.remove(worker)
 
     def _give(self, worker: _Worker, node: Node, again: bool, limits: Limits, attempt: int) -> None:
         worker.node, worker.again, worker.limits, worker.attempt = node, again, limits, attempt
         with contextlib.suppress(OSError):  # it is dead already, which is found out when it is listened to
             worker.link.send((self.root, node, again, limits))
 
-    def _begin(self, number: int) -> _Worker:
+    def _begin(self, places: tuple[int, ...]) -> _Worker:
         ours, theirs = Pipe()
         environment = {
             **os.environ,
-            "OMP_NUM_THREADS": self.threads,
+            "OMP_NUM_THREADS": str(self.threads * len(places)),
             "PYTHONPATH": search_path(),
         }
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[number % len(self.gpus)]
+            own = dict.fromkeys(self.gpus[place % len(self.gpus)] for place in places)
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
         # -P: without it Python would look for modules in the current folder first, and run a numpy.py there.
         command = [sys.executable, "-P", "-m", "farm.scheduling.worker", str(theirs.fileno()), str(os.getpid())]
         process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603
         theirs.close()
-        worker = _Worker(number, process, ours)
+        worker = _Worker(places, process, ours)
         self._workers.append(worker)
         return worker
-
-
-def _gpus() -> list[str]:
-    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [d for d in visible.split(",") if d]
-    cards = Path("/proc/driver/nvidia/gpus")
-    return [str(i) for i in range(len(list(cards.iterdir())))] if cards.is_dir() else []

@@ -8,13 +8,18 @@ Which servers, hub and prices are meant is sent (:mod:`farm.scheduling.environme
 environment in which Ray was started; they are never sent.
 
 When a node is lost, Ray runs its tasks again on another; a task that finds its stage done returns at once.
+
+A stage that holds a model occupies one GPU where the cluster has any, unless ``resources`` says otherwise (0 hides
+them). One that asks for several is trained by Ray Train in as many processes (NOT RUN on a cluster with GPUs).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,8 @@ from farm.scheduling.perform import Outcome
 
 RETRIES = 5
 """of a task whose node or process is lost"""
+WAIT = 7 * 86400
+"""seconds that one process may wait for another"""
 
 
 class OnRay:
@@ -50,18 +57,24 @@ class OnRay:
                 ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
             if not ray.is_initialized():  # no cluster runs: this machine alone
                 ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-        self._task = ray.remote(_made)
+        self._gpus = float(ray.cluster_resources().get("GPU", 0))
+        self._task, self._group = ray.remote(_made), ray.remote(_made_together)
         self._running: dict[Any, Node] = {}
 
     def start(self, node: Node, again: bool, limits: Limits) -> None:
+        gpus, several = node.gpus_of(self._gpus), node.processes > 1
         options = {
-            "num_cpus": node.cpus,
-            "num_gpus": node.gpus,
+            "num_cpus": 0 if several else node.cpus,  # of several processes each asks for its own
+            "num_gpus": 0 if several else gpus,
             "max_retries": RETRIES,
             "name": node.name,
             "runtime_env": {"env_vars": _environment(self.root, node)},
         }
-        reference = self._task.options(**options).remote(str(self.root), node, again, limits, os.getcwd())
+        given = (str(self.root), node, again, limits, os.getcwd())
+        if several:
+            reference = self._group.options(**options).remote(*given, gpus)
+        else:
+            reference = self._task.options(**options).remote(*given)
         self._running[reference] = node
 
     def finished(self) -> list[Outcome]:
@@ -88,7 +101,7 @@ class OnRay:
 
 def _environment(root: Path, node: Node) -> dict[str, str]:
     """What a worker must know; the same for all stages of as many CPUs, so that workers are used again."""
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(node.cpus)))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(node.cpus / node.processes)))
     return {
         "FARM_HOME": str(root.parent),
         "OMP_NUM_THREADS": threads,
@@ -98,14 +111,58 @@ def _environment(root: Path, node: Node) -> dict[str, str]:
     }
 
 
+def _made_together(root: str, node: Node, again: bool, limits: Limits, folder: str, gpus: float) -> Outcome:
+    """One stage in several processes of the cluster that train together, with so many GPUs between them."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    if node.pays and limits.taking_turns:
+        return Outcome(node.key, "it asks while it learns, and limits hold in one process: train it in one")
+    place = Path(root).parent / "ray"
+    said = place / f"{node.key}.json"
+    each = {"CPU": max(node.cpus / node.processes, 0.01), **({"GPU": gpus / node.processes} if gpus else {})}
+    trainer = TorchTrainer(
+        _take_part,
+        train_loop_config={"given": (root, node, again, limits, folder), "outcome": str(said)},
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo", timeout_s=WAIT),
+        scaling_config=ScalingConfig(num_workers=node.processes, use_gpu=gpus > 0, resources_per_worker=each),
+        run_config=RunConfig(
+            name=node.key, storage_path=str(place), failure_config=FailureConfig(max_failures=RETRIES)
+        ),
+    )
+    trainer.fit()
+    outcome = Outcome(**json.loads(said.read_text()))
+    said.unlink()
+    return outcome
+
+
+def _take_part(given: dict[str, Any]) -> None:
+    """What each of them does; the first leaves the outcome in a file, since the folder is shared."""
+    from farm.base import progress
+    from farm.hardware import processes
+    from farm.scheduling.in_step import made_in_step
+
+    root, node, again, limits, folder = given["given"]
+    _settle(root, folder)
+    with progress.quiet():
+        outcome = made_in_step(Path(root), node, again, limits)
+    if processes.is_first():
+        Path(given["outcome"]).write_text(json.dumps(asdict(outcome)))
+
+
 def _made(root: str, node: Node, again: bool, limits: Limits, folder: str) -> Outcome:
     """One stage, in a process of the cluster."""
-    import platform
-
     from farm.base import progress
     from farm.scheduling.perform import perform
 
-    os.chdir(folder)  # paths in the YAML are relative to where the run was started
-    os.environ.setdefault("FARM_STORE", str(Path(root).parent / f"store-{platform.node()}.sqlite"))
+    _settle(root, folder)
     with progress.quiet():
         return perform(Path(root), node, again, limits)
+
+
+def _settle(root: str, folder: str) -> None:
+    """Make a process of the cluster like the one that sent the stage."""
+    import platform
+
+    os.chdir(folder)  # paths in the YAML are relative to where the run was started
+    os.environ.setdefault("FARM_STORE", str(Path(root).parent / f"store-{platform.node()}.sqlite"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from farm.asking.limits import Limits, OverBudget
 from farm.base.errors import UserError
+from farm.hardware.device import using
 from farm.scheduling.account import Paying
 from farm.scheduling.graph import Node
 from farm.storage.artifacts import Artifacts
@@ -31,11 +32,15 @@ class Outcome:
 
 
 def perform(root: Path, node: Node, again: bool, limits: Limits) -> Outcome:
-    """Make a stage below the artifact folder ``root``, within limits; ``again`` even if it is done."""
+    """Make a stage below the artifact folder ``root``, within limits; ``again`` even if it is done.
+
+    Models of a stage that has no GPU (``gpus: 0``) stay on the processor.
+    """
     artifacts = Artifacts(root)
     work = Paying(node.work, limits) if node.pays else node.work
     try:
-        stage = artifacts.make(node.name, node.key, work, dict(node.facts), again)
+        with using("cpu" if node.gpus == 0 else None):
+            stage = artifacts.make(node.name, node.key, work, dict(node.facts), again)
     except OverBudget as error:
         return Outcome(node.key, str(error), paid=artifacts.paid(node.name, node.key), lacks=error.lacks)
     except UserError as error:

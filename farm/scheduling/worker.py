@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import threading
-import time
 from multiprocessing.connection import Connection
 
 from farm.base import progress
 from farm.base.errors import show_alarms_plainly
-from farm.scheduling.perform import perform
+from farm.scheduling.environment import end_with
+from farm.scheduling.together import made
 
 
 def main() -> None:
@@ -19,21 +17,14 @@ def main() -> None:
     link, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started us decides
     show_alarms_plainly()
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    end_with(parent)
     with progress.quiet():
         while True:
             try:
                 root, node, again, limits = link.recv()
             except EOFError:
                 return
-            link.send(perform(root, node, again, limits))
-
-
-def _follow(parent: int) -> None:
-    """End when the parent has ended, even in the middle of a stage: no process waits for it any more."""
-    while os.getppid() == parent:
-        time.sleep(0.3)
-    os._exit(1)
+            link.send(made(root, node, again, limits, quietly=True))
 
 
 if __name__ == "__main__":

@@ -198,6 +198,9 @@ class _Ray:
     def is_initialized(self) -> bool:
         return True
 
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 1.0}
+
     def remote(self, function: object) -> Any:
         def options(**given: object) -> Any:
             self.options.append(given)
