@@ -42,7 +42,7 @@ import yaml
 import farm
 from farm.base import files, progress
 from farm.base.errors import OptionError, UserError
-from farm.experiments import run_tables
+from farm.experiments import room, run_tables
 from farm.experiments.experiment import BASELINE
 from farm.roles.protocols import Comparison, Reporter
 from farm.storage import sealed
@@ -180,7 +180,8 @@ def write_config(run: Path, description: dict[str, Any]) -> None:
     """The resolved configuration and the environment."""
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
     (run / "config.yaml").write_text(text, encoding="utf-8")
-    (run / "environment.json").write_text(json.dumps(environment(), indent=1))
+    facts = {**environment(), "device": "; ".join(room.lines(description))}
+    (run / "environment.json").write_text(json.dumps(facts, indent=1))
 
 
 def write_tables(run: Path, tables: dict[str, pd.DataFrame]) -> None:

@@ -19,7 +19,7 @@ from farm.base import progress, rng
 from farm.base.errors import Fruitless, OptionError, UserError, nearest
 from farm.base.launched import follows, several
 from farm.base.progress import printable
-from farm.experiments import computing, run_folder, trackers
+from farm.experiments import computing, room, run_folder, trackers
 from farm.experiments.experiment import BASELINE, Study, folder_name
 from farm.experiments.plan import Plan
 from farm.experiments.run_folder import Finished
@@ -141,12 +141,13 @@ class StudyRunner:
         trackers.check()
         for plan in self.plans:
             plan.setting.check()
+        self._say_where()
         aggregator, reporter = self._parts()
         graph = self.graph()
         again = self.again(graph)
         artifacts = self.plans[0].artifacts
         done = in_step.agreed(graph, artifacts, self._force)
-        made_by = engine(engine_name, artifacts.root, workers)
+        made_by = engine(engine_name, artifacts.root, workers, graph)
         account = accounts.opened(limits, graph, artifacts, again)
         status = StatusFile(self.folder, self.study.whole.name, graph, artifacts, made_by.slots)
         ended = "interrupted"
@@ -163,6 +164,13 @@ class StudyRunner:
         finally:
             status.end(ended)
         return run
+
+    def _say_where(self) -> None:
+        """What the run is on, before anything is loaded; of a model of the user's own, also what fits there."""
+        description = self.plans[0].setting.description
+        if isinstance(description["world"].get("model"), str):
+            for line in room.lines(description):
+                progress.note(line)
 
     def _check_processes(self, limits: Limits) -> None:
         """Refuse limits that several processes would exceed together: in each of them a method asks as it learns."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from farm.base.errors import UserError
+from farm.experiments import room
 from farm.experiments.plan import Plan
 from farm.experiments.running import StudyRunner
 from farm.experiments.setting import Setting
@@ -19,6 +20,7 @@ from farm.experiments.stages.stage import Size
 from farm.forecasts import arithmetic
 from farm.forecasts.foreseen_prices import TYPICAL_INSTRUCTION, TYPICAL_OUTPUT, ForeseenPrices
 from farm.forecasts.measured_speed import MeasuredSpeed
+from farm.scheduling.environment import gpus
 from farm.scheduling.estimate import Estimator, duration, total
 from farm.storage.store import address
 
@@ -36,6 +38,7 @@ def foresee(runner: StudyRunner, workers: int) -> dict[str, Any]:
     again = runner.again(graph)
     artifacts = runner.plans[0].artifacts
     estimator, prices, speed = Estimator(artifacts.timings()), ForeseenPrices(), MeasuredSpeed()
+    there = len(gpus())
     plan_of = {key: plan for plan in runner.plans for key in plan.graph}
     rows: list[dict[str, Any]] = []
     for key, node in graph.items():
@@ -46,7 +49,8 @@ def foresee(runner: StudyRunner, workers: int) -> dict[str, Any]:
         if not done and size.asks is not None and not estimate.same:
             foreseen = prices(setting, size.asks)
             price = price if foreseen is None else foreseen["price"]
-        computed = not done and seconds is None and node.gpus > 0
+        on_gpus = node.gpus_of(there) > 0
+        computed = not done and seconds is None and on_gpus
         if computed:
             world = setting.description["world"]
             seconds = arithmetic.seconds(str(world.get("model", "")), size.texts, world.get("max_new_tokens"))
@@ -65,7 +69,7 @@ def foresee(runner: StudyRunner, workers: int) -> dict[str, Any]:
                 "measured": measured and seconds is not None,
                 "price": None if done else price,
                 "questions": foreseen and {k: foreseen[k] for k in _COUNTED},
-                "gpu": estimate.gpu or node.gpus > 0,
+                "gpu": estimate.gpu or on_gpus,
             }
         )
     ahead = [row for row in rows if not row["done"]]
@@ -78,8 +82,11 @@ def foresee(runner: StudyRunner, workers: int) -> dict[str, Any]:
     questions = [row["questions"] for row in asked if row["questions"]]
     stages = [plan_of[key].stages[key] for key in graph]
     learning = sorted({s.method for s in stages if isinstance(s, MethodStage) and "annotator" in s.needs})
+    described = runner.plans[0].setting.description
     return {
         "run": str(runner.folder),
+        "device": room.lines(described),
+        "preset": room.recommended(described),
         "variants": len(runner.plans),
         "absent": absent,
         "stages": rows,
@@ -137,7 +144,7 @@ def text(foreseen: dict[str, Any]) -> str:
         out.append(f"Nothing can be done before this is: {foreseen['absent']}")
     variants = f"{foreseen['variants']} variant{'s' * (foreseen['variants'] > 1)}"
     out.append(f"{foreseen['done']} stages are done and {foreseen['to_do']} to do, in {variants}.")
-    out += [_verdicts(foreseen), _time(foreseen)]
+    out += [_verdicts(foreseen), _time(foreseen), *_device(foreseen)]
     return "\n".join(out)
 
 
@@ -174,6 +181,16 @@ def _verdicts(foreseen: dict[str, Any]) -> str:
     if learning := foreseen["ask_while_they_learn"]:
         said += f". Not counted: what {' and '.join(learning)} will ask while learning"
     return said + "."
+
+
+def _device(foreseen: dict[str, Any]) -> list[str]:
+    """What the run is on, what fits there, and the preset that suits."""
+    first, *rest = foreseen["device"]
+    out = [f"It {first}.", *(f"  {line}" for line in rest)]
+    if foreseen["preset"] is not None:
+        suits = f"--set world.preset={foreseen['preset']}"
+        out.append(f"Of the presets of farm run text, {suits} suits a model of this size on this device.")
+    return out
 
 
 def _time(foreseen: dict[str, Any]) -> str:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
 
 import farm
 from farm.storage.store import home
@@ -49,3 +53,54 @@ def _accelerator() -> str:
     if torch.backends.mps.is_available():
         return "Apple MPS"
     return "none (CPU)"
+
+
+@dataclass(frozen=True)
+class There:
+    """A device of this machine."""
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    memory: float
+    """bytes"""
+
+
+def _memory() -> float:
+    """Of this machine, or of the container that this is."""
+    found = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # not there, or `max`
+            found = min(found, float(Path(file).read_text()))
+    return found
+
+
+PROCESSOR = There("cpu", f"the processor ({os.cpu_count()} cores)", _memory())
+
+
+def device() -> There:
+    """What models are put on (:func:`farm.hardware.device.accelerator`); the processor where torch is not installed."""
+    if find_spec("torch") is None:
+        return PROCESSOR
+    import torch
+
+    from farm.hardware.device import accelerator
+
+    own = accelerator()
+    if own.type != "cuda":
+        return PROCESSOR
+    found = torch.cuda.get_device_properties(own)
+    return There("cuda", f"{found.name} ({own})", float(found.total_memory))
+
+
+def count() -> int:
+    """How many devices of this kind there are."""
+    if device().kind == "cpu":
+        return 1
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def told(there: There) -> str:
+    """A device in words: "NVIDIA H200 (cuda:0), 139 GiB"."""
+    return f"{there.name}, {there.memory / 2**30:.0f} GiB"

@@ -1,0 +1,134 @@
+"""Forecasts of memory: parameters from configs, activations against what a pass keeps, and what would help."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from farm.hardware import machine, room
+from farm.hardware.machine import There
+from farm.hardware.models import save_causal_lm, tiny_llama
+from farm.hardware.room import GIB, Work, needed, verdict
+from farm.hardware.shapes import Shape, of_model, shape
+from tests.policies.conftest import word_tokenizer
+
+SEVEN = Shape(
+    parameters=7_615_616_512,
+    layer=233_057_792,
+    adapted=28 * (4 * 3584 + 2 * 512 + 2 * 3584 + 3 * (3584 + 18944)),
+    layers=28,
+    width=3584,
+    inner=18944,
+    keys=1024,
+    vocabulary=152_064,
+)
+"""of a model such as Qwen2.5-7B"""
+
+
+def test_a_folders_config_tells_the_size_of_what_is_not_loaded(tmp_path: Path) -> None:
+    model = tiny_llama(46, 16, 3, 4, 32, 64, 0, key_value_heads=2)
+    save_causal_lm(model, word_tokenizer(), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    found = shape(str(tmp_path))
+    assert found == of_model(model)
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+    assert (found.layers, found.width, found.inner, found.keys) == (3, 16, 32, 2 * 2 * 4)
+    assert shape(str(tmp_path / "nowhere")) is None
+
+
+def test_adapters_have_as_many_parameters_as_peft_makes() -> None:
+    adapters = pytest.importorskip("farm.hardware.adapters")
+    model = tiny_llama(46, 16, 3, 4, 32, 64, 0)
+    expected = of_model(model).adapted * 4
+    adapters.add(model, rank=4, alpha=8.0, seed=0)
+    assert sum(p.numel() for p in adapters.parameters(model)) == expected
+
+
+def kept(model: torch.nn.Module, tokens: int) -> int:
+    """Bytes that a forward pass keeps for the backward pass, weights aside; what is kept twice counts once."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    alive: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.model(input_ids=torch.zeros(1, tokens, dtype=torch.int64), use_cache=False)
+    return sum(seen.values())
+
+
+@pytest.mark.parametrize("key_value_heads", [8, 2])
+def test_activations_are_what_a_pass_keeps_to_a_quarter(key_value_heads: int) -> None:
+    model = tiny_llama(46, 64, 4, 8, 192, 512, 0, key_value_heads=key_value_heads)
+    work = Work(micro_batch_tokens=256)
+    forecast = needed(of_model(model), work)["activations"]
+    assert forecast == pytest.approx(kept(model, 256), rel=0.25)
+
+
+def test_a_full_training_of_7b_in_float32_is_sixteen_bytes_a_parameter_and_what_does_not_train() -> None:
+    found = needed(SEVEN, Work())
+    assert found["weights"] == 2 * SEVEN.parameters * 4
+    assert found["gradients and moments"] == SEVEN.parameters * 12
+    halved = needed(SEVEN, Work(dtype="bfloat16"))
+    assert halved["gradients and moments"] == SEVEN.parameters * 16  # the weights that take the updates are float32
+
+
+def test_adapters_share_the_base_and_a_critic_has_its_own() -> None:
+    lora = Work(tune="lora", dtype="bfloat16", frozen=2, trained=2)
+    found = needed(SEVEN, lora)
+    adapters = SEVEN.adapted * 16
+    assert found["weights"] == 2 * SEVEN.parameters * 2 + 2 * adapters * 4
+    assert found["gradients and moments"] == 2 * adapters * 12
+
+
+def test_what_does_not_fit_is_told_with_the_mildest_setting_that_helps() -> None:
+    full = verdict(SEVEN, Work(), 139 * GIB)
+    assert not full.fits and full.remedy == "tune: lora" and full.then <= full.room
+    assert "does not fit; with `tune: lora` it takes" in str(full)
+    assert verdict(SEVEN, Work(tune="lora", dtype="bfloat16"), 139 * GIB).fits
+    tight = verdict(SEVEN, Work(tune="lora", dtype="bfloat16"), 80 * GIB, engine=0.4)
+    assert tight.remedy == "gradient_checkpointing: true"
+    spread = verdict(SEVEN, Work(tune="full", dtype="bfloat16", frozen=1), 60 * GIB, devices=8)
+    assert spread.remedy is not None
+    none = verdict(SEVEN, Work(), 12 * GIB)
+    assert none.remedy is None and "whatever is set" in str(none)
+
+
+def test_every_remedy_takes_less_and_a_fitting_work_has_none() -> None:
+    work = Work(trained=2, frozen=2)
+    for setting, less in room.remedies(work, 4):
+        assert sum(needed(SEVEN, less).values()) < sum(needed(SEVEN, work).values()), setting
+    assert verdict(SEVEN, replace(work, tune="lora"), 1e15).remedy is None
+    assert list(room.remedies(Work(trained=0), 4)) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind", "gigabytes", "count", "expected"),
+    [
+        (135e6, "cpu", 24, 1, "laptop"),
+        (7e9, "cpu", 64, 1, "laptop"),
+        (135e6, "cuda", 80, 1, "laptop"),
+        (1.2e9, "cuda", 12, 1, "consumer_gpu"),
+        (7e9, "cuda", 24, 1, "consumer_gpu"),
+        (7e9, "cuda", 80, 1, "large_gpu"),
+        (8e9, "cuda", 139, 4, "large_gpus"),
+    ],
+)
+def test_a_preset_for_each_size_and_device(
+    parameters: float, kind: str, gigabytes: float, count: int, expected: str
+) -> None:
+    from farm.experiments.room import preset
+
+    assert preset(parameters, There(kind, "it", gigabytes * GIB), count) == expected  # type: ignore[arg-type]
+
+
+def test_a_container_has_the_memory_it_was_given() -> None:
+    assert 0 < machine.PROCESSOR.memory < 2**50
