@@ -87,7 +87,8 @@ def tree(
     raw = presets.filled(raw, preset)
 
     def unsaid(place: str) -> str:
-        return preset.settings.origin if preset and _there(preset.experiment, place) else DEFAULT
+        theirs = {**preset.experiment, "world": preset.world} if preset else {}
+        return preset.settings.origin if preset and _there(theirs, place) else DEFAULT
 
     def said(place: str) -> str:
         for key in changed:

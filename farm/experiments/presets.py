@@ -1,5 +1,7 @@
 """Presets: what fits a world. ``configs/presets/<world>.yaml``, which a world names as its ``preset``:
 
+    use: smollm2                                  # what another preset says counts where this one says nothing
+    world: {max_new_tokens: 64}                   # settings of the world, over those of its file
     experiment: {sft: null}                       # defaults of an experiment in this world
     fields: {batch_size: 32}                      # of every method whose class has the field
     methods: {ppo: {steps: 20, beta: 0.1}}        # of one method
@@ -33,6 +35,8 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     about: str = ""
+    use: str | None = None
+    world: dict[str, Any] = {}
     experiment: dict[str, Any] = {}
     fields: dict[str, Any] = {}
     methods: dict[str, dict[str, Any]] = {}
@@ -44,6 +48,8 @@ class WorldPreset:
     """defaults of an experiment"""
     settings: config.Preset
     """of its methods"""
+    world: dict[str, Any]
+    """settings of the world itself"""
 
 
 def of(world: Any, origin: str) -> WorldPreset | None:
@@ -80,7 +86,14 @@ def _read(shown: str, text: str) -> WorldPreset:
                 f"{shown}: methods.{method}: `{sorted(wrong)[0]}` cannot be changed by a preset; write a method of its "
                 "own into configs/methods"
             )
-    return WorldPreset(file.experiment, config.Preset(shown, file.fields, file.methods))
+    if file.use is None:
+        return WorldPreset(file.experiment, config.Preset(shown, file.fields, file.methods), file.world)
+    under = load(file.use)  # a preset that uses itself ends in Python's own limit, which says so
+    methods = {**under.settings.methods}
+    for method, entry in file.methods.items():
+        methods[method] = {**methods.get(method, {}), **entry}
+    settings = config.Preset(shown, {**under.settings.fields, **file.fields}, methods)
+    return WorldPreset({**under.experiment, **file.experiment}, settings, {**under.world, **file.world})
 
 
 def filled(data: dict[str, Any], preset: WorldPreset | None) -> dict[str, Any]:
@@ -94,6 +107,9 @@ def filled(data: dict[str, Any], preset: WorldPreset | None) -> dict[str, Any]:
             out[key] = {**value, **said}
         elif isinstance(said, dict) and value is not None and key != "judges" and not {"use", "class"} & set(said):
             out[key] = {**_mapping(value), **said}  # changed arguments of the default
+    if preset and preset.world:
+        said = _mapping(out["world"])
+        out["world"] = {**{k: said[k] for k in ("use", "class") if k in said}, **preset.world, **said}
     return out
 
 

@@ -49,6 +49,8 @@ class TextWorld:
         rows_at_once: the most responses that the policy's own loop samples together.
         engine: who samples for the policy, :mod:`farm.engines`: transformers, vllm or server; left out, what is there
             decides (:mod:`farm.engines.auto`).
+        template: a text with ``{prompt}`` in it, in place of the tokenizer's chat template.
+        end_tokens: texts that end a response, besides the tokenizer's own end of sequence.
         device: "cpu" keeps the models off an accelerator; left out, they are put there where there is one.
     """
 
@@ -72,6 +74,8 @@ class TextWorld:
         train_layers: Count | None = None,
         rows_at_once: Count = 512,
         engine: SamplingEngine | None = None,
+        template: str | None = None,
+        end_tokens: tuple[str, ...] = (),
         device: Device | None = None,
     ) -> None:
         if (instructions is None) == (hub is None):
@@ -92,6 +96,8 @@ class TextWorld:
             "top_p": top_p,
             "train_layers": train_layers,
             "rows_at_once": rows_at_once,
+            "template": template,
+            "extra_eos": end_tokens,
             "engine": engine,
         }
         self.features, self.truth_known = TextFeatures(), False
