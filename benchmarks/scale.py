@@ -61,6 +61,11 @@ def _size(parameters: float) -> str:
 Stage = tuple[str, float, list[int]]
 """kind, seconds on a device, the stages it needs"""
 
+TRAIN = ("sft", "reward model", "method")
+"""stages that several devices can make together (`resources: {method: {gpus: 8}}`)"""
+KEPT = 0.9
+"""of what each device of a group does alone, what it does in the group; an assumption"""
+
 
 def stages(s: Study, r: Rates, judge: float) -> list[Stage]:
     """All stages with their seconds; ``judge`` are seconds of a device for one verdict (0: programs, or an API)."""
@@ -91,25 +96,30 @@ def stages(s: Study, r: Rates, judge: float) -> list[Stage]:
     return out
 
 
-def makespan(graph: list[Stage], devices: int) -> float:
-    """Seconds until all is done when a free device takes the ready stage that has the longest way to go."""
+def makespan(graph: list[Stage], devices: int, group: int = 1) -> float:
+    """Seconds until all is done when free devices take the ready stage that has the longest way to go; those that train
+    take a ``group`` of devices each."""
+    width = [group if kind in TRAIN else 1 for kind, _, _ in graph]
+    length = [seconds / (n * KEPT if n > 1 else 1) for (_, seconds, _), n in zip(graph, width, strict=True)]
     below: list[list[int]] = [[] for _ in graph]
     for i, (_, _, needs) in enumerate(graph):
         for need in needs:
             below[need].append(i)
     tail = [0.0] * len(graph)
     for i in reversed(range(len(graph))):
-        tail[i] = graph[i][1] + max((tail[j] for j in below[i]), default=0.0)
+        tail[i] = length[i] + max((tail[j] for j in below[i]), default=0.0)
     waiting = [len(needs) for _, _, needs in graph]
     ready = [(-tail[i], i) for i, n in enumerate(waiting) if n == 0]
     heapq.heapify(ready)
     running: list[tuple[float, int]] = []
-    now = 0.0
+    now, free = 0.0, devices
     while ready or running:
-        while ready and len(running) < devices:
+        while ready and width[ready[0][1]] <= free:
             i = heapq.heappop(ready)[1]
-            heapq.heappush(running, (now + graph[i][1], i))
+            free -= width[i]
+            heapq.heappush(running, (now + length[i], i))
         now, i = heapq.heappop(running)
+        free += width[i]
         for j in below[i]:
             waiting[j] -= 1
             if waiting[j] == 0:
@@ -124,15 +134,17 @@ def days(seconds: float) -> str:
     return f"{seconds / 86400:,.0f} days" if seconds < 3 * 365 * 86400 else f"{seconds / 86400 / 365:,.0f} years"
 
 
-def table(s: Study, r: Rates, judge: float) -> list[str]:
-    """Rows of Markdown: device hours by kind, and how long all takes on 1, 8 and 64 devices."""
+def table(s: Study, r: Rates, judge: float, group: int = 1) -> list[str]:
+    """Rows of Markdown: device hours by kind, and how long all takes on 1, 8 and 64 devices, a ``group`` a training."""
     graph = stages(s, r, judge)
     kinds = list(dict.fromkeys(kind for kind, _, _ in graph))
     hours = {k: sum(sec for kind, sec, _ in graph if kind == k) / 3600 for k in kinds}
     parts = ", ".join(f"{k} {h:,.0f}" for k, h in hours.items())
-    longest = max(sec for _, sec, _ in graph)
-    cells = " | ".join(days(makespan(graph, n)) for n in (1, 8, 64))
-    return [f"| {r.name} | {cells} | {sum(hours.values()):,.0f} | {days(longest)} |", f"  device hours: {parts}"]
+    shared = group * KEPT if group > 1 else 1.0
+    longest = max(sec / (shared if kind in TRAIN else 1) for kind, sec, _ in graph)
+    cells = " | ".join(days(makespan(graph, n, group)) if n >= group else "" for n in (1, 8, 64))
+    total = sum(h / (KEPT if group > 1 and kind in TRAIN else 1) for kind, h in hours.items())
+    return [f"| {r.name} | {cells} | {total:,.0f} | {days(longest)} |", f"  device hours: {parts}"]
 
 
 def judges(s: Study, price_in: float, price_out: float, tokens: int, per_minute: float) -> list[str]:
@@ -168,6 +180,8 @@ def main() -> None:
     for r in rates:
         print("\n".join(table(study, r, 0.0)))
     local = gpu(7e9, given.peak)
+    print("the same, each training in a group of eight devices:")
+    print("\n".join(table(study, rates[-1], 0.0, group=8)))
     print("the same, verdicts by a 7B judge on the same devices (600 tokens a question):")
     print("\n".join(table(study, rates[-1], 600 / local.score)))
     print("\n| verdicts | number | API price | at 10,000 a minute | people |\n|---|---|---|---|---|")
