@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from farm.base import progress
+from farm.base.bounds import Natural, PositiveShare, check
 from farm.base.launched import several
 from farm.roles.protocols import Request, SamplingEngine, Writer, Written
 
@@ -28,8 +29,11 @@ class Auto:
     """
 
     own: ClassVar[bool] = False
-    memory: float = 0.4
-    lora_rank: int = 0
+    memory: PositiveShare = 0.4
+    lora_rank: Natural = 0
+
+    def __post_init__(self) -> None:
+        check(self)
 
     def chosen(self, device: torch.device, rows_at_once: int) -> SamplingEngine:
         """The engine of a policy whose model is on ``device``."""
