@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from reference_methods.imitation.sft import SFT
 from reference_methods.online.ppo import PPO
 from reference_methods.selection.raft import RAFT
 from tests.games.test_training import ALL, LikesAWord
-from tests.policies.conftest import PROMPTS, small_model, word_tokenizer
+from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
 from tests.pretend_accelerator import Accelerator, Pretended
 from tests.reference_methods.tables import recorder
 from tests.reference_methods.test_on_a_language_model import METHODS, CountsWords, pair_table, worth
@@ -33,29 +35,46 @@ class Counts(CountsWords):
         return super().scores(samples).to(next(self.critic.parameters()).device)
 
 
+@lru_cache(maxsize=1)
+def tables() -> dict[str, Any]:
+    """What is learned from, written on the processor once."""
+    policy = make_policy()
+    demonstrations = policy.sample(PROMPTS * 2, seed=6, purpose="demonstrations").frame("human")
+    return {"preferences": pair_table(policy, 8), "demonstrations": demonstrations[["instruction", "output"]]}
+
+
 def everything(where: torch.device, **given: Any) -> Learning:
     policy = LanguageModelPolicy(small_model().to(where), word_tokenizer(), template="{prompt}", max_new_tokens=12)
-    demonstrations = policy.sample(PROMPTS * 2, seed=6, purpose="demonstrations").frame("human")
     return Learning(
         **{
             "seed": 1,
             "policy": policy,
             "prompts": pd.DataFrame({"instruction": PROMPTS}),
-            "preferences": pair_table(policy, 8),
-            "demonstrations": demonstrations[["instruction", "output"]],
             "reward_model": Counts(policy.scorer(3)),
             "annotator": LikesAWord(),
             "gold": worth,
+            **tables(),
             **given,
         }
     )
+
+
+QUICK = {"dpo", "ppo", "NashMD"}
+"""the rest takes a minute"""
+
+
+def all_of(names: Iterable[str]) -> list[Any]:
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+GAMES = {type(game).__name__: game for game in ALL}
 
 
 def all_there(learned: Any) -> bool:
     return all(isinstance(parameter, Pretended) for parameter in learned.parameters())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", all_of(METHODS))
 def test_every_method_trains_on_the_accelerator_and_is_saved(
     name: str, accelerator: Accelerator, tmp_path: Path
 ) -> None:
@@ -67,9 +86,9 @@ def test_every_method_trains_on_the_accelerator_and_is_saved(
     assert all_there(load(tmp_path / "learned"))
 
 
-@pytest.mark.parametrize("game", ALL, ids=lambda game: type(game).__name__)
-def test_every_game_trains_on_the_accelerator(game: Any, accelerator: Accelerator) -> None:
-    few = replace(game, steps=1, prompts_per_step=6, learning_rate=5e-3, micro_batch_tokens=10_000)
+@pytest.mark.parametrize("name", all_of(GAMES))
+def test_every_game_trains_on_the_accelerator(name: str, accelerator: Accelerator) -> None:
+    few = replace(GAMES[name], steps=1, prompts_per_step=6, learning_rate=5e-3, micro_batch_tokens=10_000)
     assert all_there(few.train(everything(device())))
 
 
