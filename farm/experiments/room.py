@@ -44,7 +44,8 @@ def lines(description: Mapping[str, Any]) -> list[str]:
         out.append(_engine(size, world, engine, here.memory))
     for name, spec, reward_model in _trainings(description):
         work = room.of_spec(spec, world, reward_model)
-        verdict = room.verdict(size, work, here.memory, engine, machine.count())
+        sleeps = (world.get("engine") or {}).get("sleep", True)
+        verdict = room.verdict(size, work, here.memory, engine, machine.count(), sleeps)
         out.append(f"{name}: {verdict}")
     return out
 

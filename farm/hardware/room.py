@@ -146,15 +146,29 @@ def gib(size: float) -> str:
     return f"{size / GIB:.0f}" if size >= 2.95 * GIB else f"{size / GIB:.1f}"
 
 
-def verdict(shape: Shape, work: Work, memory: float, engine: float = 0.0, devices: int = 1) -> Verdict:
+def beside(parts: Mapping[str, float], engine: float, sleeps: bool) -> dict[str, float]:
+    """The same where an ``engine`` that takes so many bytes samples: the cache is in them, and where it ``sleeps`` during
+    training, what a pass keeps can be, too."""
+    if not engine:
+        return dict(parts)
+    kept = {name: size for name, size in parts.items() if name not in ("cache", "activations", "logits")}
+    passing = parts["activations"] + parts["logits"]
+    if sleeps:
+        return {**kept, "activations or vLLM": max(passing, engine)}
+    return {**kept, "activations": passing, "vLLM": engine}
+
+
+def verdict(
+    shape: Shape, work: Work, memory: float, engine: float = 0.0, devices: int = 1, sleeps: bool = True
+) -> Verdict:
     """Whether ``work`` fits a device of ``memory`` bytes, of which a sampling ``engine`` takes a share. If not, what
     makes it fit where there are so many ``devices``."""
-    room = memory * (SPARE - engine)
-    found = Verdict(needed(shape, work), room)
+    room = memory * SPARE
+    found = Verdict(beside(needed(shape, work), engine * memory, sleeps), room)
     if found.fits:
         return found
     for setting, less in remedies(work, devices):
-        total = sum(needed(shape, less).values())
+        total = sum(beside(needed(shape, less), engine * memory, sleeps).values())
         if total <= room:
             return replace(found, remedy=setting, then=total)
     return found

@@ -94,12 +94,21 @@ def test_what_does_not_fit_is_told_with_the_mildest_setting_that_helps() -> None
     assert not full.fits and full.remedy == "tune: lora" and full.then <= full.room
     assert "does not fit; with `tune: lora` it takes" in str(full)
     assert verdict(SEVEN, Work(tune="lora", dtype="bfloat16"), 139 * GIB).fits
-    tight = verdict(SEVEN, Work(tune="lora", dtype="bfloat16"), 80 * GIB, engine=0.4)
-    assert tight.remedy == "gradient_checkpointing: true"
+    tight = Work(tune="lora", dtype="bfloat16", micro_batch_tokens=16384)
+    assert verdict(SEVEN, tight, 139 * GIB).fits
+    assert verdict(SEVEN, tight, 139 * GIB, engine=0.4, sleeps=False).remedy == "gradient_checkpointing: true"
     spread = verdict(SEVEN, Work(tune="full", dtype="bfloat16", frozen=1), 60 * GIB, devices=8)
     assert spread.remedy is not None
     none = verdict(SEVEN, Work(), 12 * GIB)
     assert none.remedy is None and "whatever is set" in str(none)
+
+
+def test_an_engine_that_sleeps_shares_its_place_with_what_a_pass_keeps() -> None:
+    work, memory = Work(tune="lora", dtype="bfloat16"), 80 * GIB
+    alone = needed(SEVEN, work)
+    kept, passing = alone["weights"] + alone["gradients and moments"], alone["activations"] + alone["logits"]
+    assert verdict(SEVEN, work, memory, engine=0.4).total == pytest.approx(kept + max(passing, 0.4 * memory))
+    assert verdict(SEVEN, work, memory, engine=0.4, sleeps=False).total == pytest.approx(kept + passing + 0.4 * memory)
 
 
 def test_every_remedy_takes_less_and_a_fitting_work_has_none() -> None:

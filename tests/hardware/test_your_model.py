@@ -70,7 +70,9 @@ def test_vllm_leaves_less_to_the_trainer_and_says_what_it_takes(model: Path, mon
     on_gpu(monkeypatch, 80, vllm=True)
     lines = room.lines(described(model, "world.preset=large_gpu"))
     assert "vLLM takes 28 GiB (weights 2.3, the rest keys and values)" in lines
-    assert "of 44 GiB" in next(line for line in lines if line.startswith("dpo: "))
+    assert (
+        "of 72 GiB" in next(line for line in lines if line.startswith("dpo: ")) and "activations or vLLM 28" in lines[3]
+    )
     little = room.lines(described(model, "world.preset=large_gpu", "world.engine.memory=0.02"))
     assert any("too little for it; raise `world.engine.memory`" in line for line in little)
 
