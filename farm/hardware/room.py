@@ -147,7 +147,7 @@ def gib(size: float) -> str:
 
 
 def beside(parts: Mapping[str, float], engine: float, sleeps: bool) -> dict[str, float]:
-    """The same where an ``engine`` that takes so many bytes samples: the cache is in them, and where it ``sleeps`` during
+    """The same where an ``engine`` that takes so many bytes samples: the cache is in them, and where it ``sleeps`` in
     training, what a pass keeps can be, too."""
     if not engine:
         return dict(parts)
