@@ -110,6 +110,9 @@ def filled(data: dict[str, Any], preset: WorldPreset | None) -> dict[str, Any]:
     if preset and preset.world:
         said = _mapping(out["world"])
         out["world"] = {**{k: said[k] for k in ("use", "class") if k in said}, **preset.world, **said}
+        for key, value in preset.world.items():
+            if isinstance(changed := said.get(key), dict) and not {"use", "class"} & set(changed):
+                out["world"][key] = {**_mapping(value), **changed}  # `--set world.engine.memory=0.3`
     return out
 
 
