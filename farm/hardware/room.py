@@ -179,7 +179,7 @@ def of_spec(spec: Mapping[str, Any], world: Mapping[str, Any], reward_model: boo
     layers = world.get("train_layers")
     default = "full" if layers is None else "last_layers"
     trains = "learning_rate" in spec
-    critic = "value_learning_rate" in spec
+    critic, tokens = "value_learning_rate" in spec, spec.get("micro_batch_tokens")
     return Work(
         trained=int(trains) + int(critic),
         frozen=1 + int(reward_model),
@@ -189,6 +189,6 @@ def of_spec(spec: Mapping[str, Any], world: Mapping[str, Any], reward_model: boo
         lora_rank=spec.get("lora_rank", 16),
         last_layers=spec.get("last_layers", 8) if spec.get("tune") else layers or 8,
         gradient_checkpointing=bool(spec.get("gradient_checkpointing")),
-        micro_batch_tokens=spec.get("micro_batch_tokens", 4096),
+        micro_batch_tokens=tokens if isinstance(tokens, int) else 4096,  # `auto` takes what is free
         tokens=256 + int(world.get("max_new_tokens") or 128),
     )
