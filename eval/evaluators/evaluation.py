@@ -26,6 +26,7 @@ from farm.base.errors import UserError, nearest
 from farm.statistics import terminal
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import difference_limits, joint_means, p_values
+from farm.tables.formats import require_labels
 from farm.votes.analysis import prefer_lists, prefer_longer
 from farm.votes.table import from_table as votes_from
 
@@ -97,6 +98,7 @@ def together(tables: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
             raise UserError(f"{origin}: holds no annotation")
         if "generator_2" not in table:
             raise UserError(f"{origin}: the field `generator_2` is missing; {nearest('generator_2', table.columns)}")
+        require_labels(table, "generator_2", origin)
     numbered = [t.assign(_file=origin, _row=np.arange(1, len(t) + 1)) for origin, t in tables]
     rows = pd.concat(numbered, ignore_index=True)
 

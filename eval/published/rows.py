@@ -14,7 +14,7 @@ from eval.published.official import official_ids
 from eval.published.orientation import common
 from farm.base import rng
 from farm.base.errors import UserError
-from farm.tables.formats import preferences
+from farm.tables.formats import preferences, require_labels
 
 COLUMNS = (
     "method",
@@ -61,8 +61,11 @@ def from_table(table: pd.DataFrame, origin: Path | str) -> Part:
         key = ids.astype(np.uint64)
     if "instruction" in table and "instruction_id" in table:
         ids = np.where(ids < 0, _whole(table["instruction_id"], origin), ids)
+    named = ("model_dir", "method", "generator_2")
+    for name in [name for name in named if name in table][:1]:
+        require_labels(table, name, origin)
     out: Part = {
-        "method": _category(table, ("model_dir", "method", "generator_2"), n),
+        "method": _category(table, named, n),
         "annotator": _category(table, ("annotator",), n),
         "baseline": _category(table, ("generator_1",), n),
         "second": _category(table, ("generator_2",), n),

@@ -115,10 +115,11 @@ class RunFolder:
 
     def correlation(self, first: str, second: str) -> dict[str, Any] | None:
         """The row of the agreement table for two measures, in whichever order it has them."""
-        if not {"first", "second", "spearman"} <= set(self.agreement.columns):
+        if not {"first", "second", "spearman", "n_methods"} <= set(self.agreement.columns):
             return None
         for row in self.agreement.to_dict(orient="records"):
-            if {row["first"], row["second"]} == {first, second} and wording.known(row["spearman"]):
+            known = all(wording.known(row[name]) for name in ("spearman", "n_methods"))
+            if known and {row["first"], row["second"]} == {first, second}:
                 return {str(k): v for k, v in row.items()}
         return None
 

@@ -57,13 +57,16 @@ def rows(given: object, origin: str) -> pd.DataFrame:
     return table
 
 
-def require_labels(table: pd.DataFrame, column: str, origin: str | Path) -> None:
-    """Refuse a table in which a row has nothing in a column that tells rows apart, or no text or number there."""
+def require_labels(table: pd.DataFrame, column: str, origin: str | Path, missing: bool = False) -> None:
+    """Refuse a table in which a row has no text or number in a column that tells rows apart; ``missing`` allows nothing
+    there."""
     for row, value in enumerate(table[column], start=1):
         if is_missing(value):
+            if missing:
+                continue
             raise UserError(f"{origin}: row {row}: `{column}` is missing, which tells the rows apart")
         if not isinstance(value, (str, int, float, np.number)) or isinstance(value, bool):
-            raise UserError(f"{origin}: row {row}: `{column}` is not a name or number: {shown(value)}")
+            raise UserError(f"{origin}: row {row}: `{column}` is not a text or number: {shown(value)}")
 
 
 def merge_input(table: pd.DataFrame) -> pd.DataFrame:
@@ -154,6 +157,9 @@ def as_annotations(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame:
         raise UserError(f"{origin}: neither `instruction` nor `instruction_id` is there to tell the rows apart")
     if "instruction" in table.columns:
         require(table, ["instruction"], origin)
+    for column in ("output_1", "output_2"):
+        if column in table.columns:
+            require_labels(table, column, origin, missing=True)
     table["preference"] = preferences(table["preference"], origin)
     if "status" not in table.columns:
         table["status"] = np.where(np.isnan(table["preference"]), "unparseable", "ok")

@@ -110,6 +110,31 @@ def test_rows_that_contradict_each_other(farm, tmp_path, content, said, command)
     assert status == 2 and said in err and len(err.strip().splitlines()) == 1 and not shown and not out.exists(), err
 
 
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"output_2": [1]}, "row 2: `output_2` is not a text or number"),
+        ({"output_1": {"a": 1}}, "row 2: `output_1` is not a text or number"),
+        ({"generator_2": None}, "row 2: `generator_2` is missing, which tells the rows apart"),
+    ],
+)
+def test_a_cell_that_is_no_text_or_no_name_is_one_sentence(farm, tmp_path, suffix, values, said):
+    """Failed: an unhashable list, a name that is not a text, and a method without a name on the board."""
+    if suffix == ".csv" and None not in values.values():
+        pytest.skip("a cell of a CSV is a text")
+    table = rows()
+    table[1] |= values
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".csv":
+        pd.DataFrame(table).to_csv(path, index=False)
+    else:
+        path.write_text(json.dumps(table) if suffix == ".json" else "".join(json.dumps(row) + "\n" for row in table))
+    for command in ("evaluate", "leaderboard"):
+        status, shown, err = farm(command, path)
+        assert status == 2 and said in err and err.count("\n") == 1 and not shown, (command, err)
+
+
 def test_tiny_input_is_no_accident(farm, tmp_path):
     """One pair, one vote, equal models, opposite halves: numbers or blanks, never a traceback."""
     judge, people = tmp_path / "judge.csv", tmp_path / "people.csv"
