@@ -160,12 +160,14 @@ def head_to_head(outputs: pd.DataFrame, against: pd.DataFrame) -> pd.DataFrame:
         UserError: when they have no instruction in common, or one has several outputs to an instruction.
     """
     for name, table in (("outputs", outputs), ("baseline", against)):
-        twice = table["instruction"].duplicated()
+        twice = pd.Series(row_ids(table), index=table.index).duplicated()
         if twice.any():
             example = str(table["instruction"][twice].iloc[0])[:60]
             raise UserError(f"the {name} have several outputs to {example!r}: name a file with one each")
-    columns = ["instruction", "output", *(["generator"] if "generator" in against.columns else [])]
-    both = against[columns].merge(outputs, on="instruction", suffixes=("_1", "_2"))
+    columns = ["output", *(["generator"] if "generator" in against.columns else [])]
+    theirs, ours = against.assign(prompt_id=row_ids(against)), outputs.assign(prompt_id=row_ids(outputs))
+    both = theirs[["prompt_id", *columns]].merge(ours, on="prompt_id", suffixes=("_1", "_2"))
+    both = both[["instruction", *(c for c in both.columns if c not in ("instruction", "prompt_id"))]]
     if both.empty:
         raise UserError("the two files have no instruction in common")
     if "generator_1" not in both.columns:

@@ -103,3 +103,10 @@ def test_head_to_head() -> None:
         head_to_head(two.iloc[2:], one)
     with pytest.raises(UserError, match="several outputs"):
         head_to_head(pd.concat([two, two]), one)
+
+
+def test_head_to_head_keeps_conversations_apart() -> None:
+    asked = pd.DataFrame({"instruction": ["a", "a"], "turns": [["x", "b"], ["y", "b"]]})
+    pairs = head_to_head(asked.assign(output=["1", "2"])[::-1], asked.assign(output=["3", "4"]))
+    assert pairs[["output_1", "output_2"]].to_numpy().tolist() == [["3", "1"], ["4", "2"]]
+    assert pairs["turns"].tolist() == asked["turns"].tolist()
