@@ -16,6 +16,7 @@ from farm.base.errors import UserError
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Asks
 from farm.storage.store import address
+from farm.tables import turns
 
 SHOWN = 1000
 """pairs that the estimate is made on, at most"""
@@ -57,9 +58,9 @@ class ForeseenPrices:
 def imagined(setting: Setting, split: str, n: int) -> pd.DataFrame:
     """Pairs like those there will be."""
     try:
-        instructions = setting.world.instructions(split)["instruction"].tolist()
+        prompts = turns.prompts_of(setting.world.instructions(split))
     except UserError:  # the data are not here; the dry run says so
-        instructions = [f"{i} ".ljust(TYPICAL_INSTRUCTION, "x") for i in range(n)]
+        prompts = [f"{i} ".ljust(TYPICAL_INSTRUCTION, "x") for i in range(n)]
     try:
         demonstrations = setting.world.demonstrations(SHOWN)
     except UserError:
@@ -69,7 +70,7 @@ def imagined(setting: Setting, split: str, n: int) -> pd.DataFrame:
     sized = np.resize(lengths, 2 * n)
     return pd.DataFrame(
         {
-            "instruction": np.resize(instructions, n),
+            **turns.columns([prompts[i % len(prompts)] for i in range(n)]),
             "output_1": [f"a{i} ".ljust(k, "x") for i, k in zip(rows, sized[::2], strict=True)],
             "output_2": [f"b{i} ".ljust(k, "x") for i, k in zip(rows, sized[1::2], strict=True)],
             "generator_1": "one",
