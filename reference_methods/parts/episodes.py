@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.base import rng
+from farm.hardware import processes
 from farm.policies.tabular import occurrences
 from farm.roles.protocols import Policy
 from farm.roles.users import User, dialogues, replies
@@ -36,7 +37,8 @@ def episodes_of(
     max_new_tokens: int | None = None,
 ) -> pd.DataFrame:
     """One dialogue for each prompt, a row a turn: the columns of samples and of users, and ``row``, the place of the
-    prompt that the dialogue began with. Turn 0 draws what the policy writes to the prompts alone."""
+    prompt that the dialogue began with. Turn 0 draws what the policy writes to the prompts alone; of several processes
+    one asks the user."""
     number = occurrences(prompts)
     talk = rng.torch_seed(seed, f"{purpose}/user")
 
@@ -51,7 +53,8 @@ def episodes_of(
             draws=number[rows],
         )
         shown = pd.DataFrame({**columns(samples.prompts), "output": samples.outputs})
-        said = replies(user, shown.assign(episode=number[rows], turn=turn), seed=talk)
+        shown = shown.assign(episode=number[rows], turn=turn)
+        said = processes.made_by_first(lambda: replies(user, shown, seed=talk))
         written = samples.frame("policy")
         return said.assign(row=rows, **{name: written[name] for name in written if name not in said})
 
