@@ -50,8 +50,9 @@ def ask(
         OverBudget: where the budget ends before the last answer, if the limits say so; it tells what is lacking.
         UserError: where the giver has not the kind's verb, or its answers are not what the kind says.
     """
-    if isinstance(replicate, (int, np.integer)):
-        [answers] = parts(kind, giver, rows, seed=seed, replicates=(int(replicate),), order=order, store=store)
+    if not isinstance(replicate, np.ndarray) or not len(rows):
+        same = 0 if isinstance(replicate, np.ndarray) else int(replicate)
+        [answers] = parts(kind, giver, rows, seed=seed, replicates=(same,), order=order, store=store)
         return answers
     answered = []
     for one in np.unique(replicate):

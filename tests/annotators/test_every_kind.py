@@ -95,6 +95,7 @@ def test_neither_order_nor_chunks_nor_a_resume_change_an_answer(name: str, tmp_p
     several = ask(feedback, giver, rows, seed=3, replicate=each)
     assert several["replicate"].tolist() == each.tolist()
     same(several[each == 1], whole[each == 1])
+    assert ask(feedback, giver, rows.iloc[:0], seed=3, replicate=each[:0]).empty
     same(ask(feedback, giver, rows, seed=3, replicate=np.int64(1)), whole)  # type: ignore[arg-type]
     again = ask(feedback, giver, whole, seed=3, replicate=1)  # what an earlier answer left is no part of the question
     same(again[list(whole.columns)], whole)
