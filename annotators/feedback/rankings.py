@@ -35,7 +35,7 @@ class PersonRanker(Bounded):
     """utility of one unit of latent quality, where no feature tells"""
 
     def rank(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        size = groups["outputs"].map(len).to_numpy()
+        size = groups["outputs"].map(len).to_numpy(dtype=np.int64)
         each = groups[turns.kept(groups)].iloc[np.repeat(np.arange(len(groups)), size)]
         single = each.assign(output=[text for listed in groups["outputs"] for text in listed])
         seen = look(self.features, single)
@@ -44,6 +44,6 @@ class PersonRanker(Bounded):
         if self.temperature:
             uniform = rng.uniform(seed, f"ranking: {self.name}", seen.ids, replicate)
             value = value / self.temperature - np.log(-np.log(uniform))
-        parts = np.split(value, np.cumsum(size)[:-1])
+        parts = np.split(value, np.cumsum(size)[:-1])[: len(groups)]
         ranking = pd.Series([np.argsort(-part, kind="stable").tolist() for part in parts], groups.index, dtype=object)
         return said_by(self.name, groups, seed, replicate, ranking=ranking)
