@@ -58,6 +58,20 @@ def test_a_wrong_cell_is_one_sentence(enumerated: ModuleType, run: Path, farm: F
     assert found(enumerated, run, farm, tmp_path, 0, QUICK) == []
 
 
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [("stages", "list"), ("at_once", "zero"), ("started", "null"), ("artifacts", "dropped"), ("name", "object"),
+     ("stages.0.folder", "empty"), ("stages.0.state", "list"), ("stages.0.estimate", "word"), ("", "cut")],
+)  # fmt: skip
+def test_a_status_that_was_edited_is_one_sentence(
+    enumerated: ModuleType, run: Path, farm: Farm, tmp_path: Path, place: str, wrong: str
+) -> None:
+    """Failed for the first four and the estimate: no value of the file was looked at before it was computed with."""
+    case = enumerated.RunCase("status <run>", "status.json", place, wrong, run)
+    said = farm(*case.arguments(tmp_path))
+    assert said[0] == 2 and one_sentence(said) == "" and "status.json" in said[2]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("part", range(10))
