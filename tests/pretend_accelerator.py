@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,8 @@ def _count(func: Any, name: str, args: Any, kwargs: dict[str, Any], given: list[
     elif name == "aten.copy_" and across:
         now.wait("copy")
     elif name == "aten._to_copy" and asked is not None and torch.device(asked).type != given[0].device.type:
+        if kwargs.get("non_blocking") and torch.device(asked).type == NAME:
+            return  # CUDA copies it aside and goes on
         now.wait("to " + torch.device(asked).type)
 
 
@@ -230,6 +233,12 @@ def _register() -> None:
 
 @pytest.fixture
 def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
+    with pretended(monkeypatch) as now:
+        yield now
+
+
+@contextmanager
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
     """Within, models are put on the pretend accelerator, as they are on a GPU where there is one."""
     _register()
     now = Accelerator()
@@ -237,6 +246,7 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
     for name in ("tensor", "as_tensor"):
         monkeypatch.setattr(torch, name, _then_moved(getattr(torch, name)))
     monkeypatch.setattr(torch.nn.Module, "_apply", _applied())
+    monkeypatch.setattr(torch, "inference_mode", torch.no_grad)  # which makes no views of what was made outside of it
     ACTIVE.append(now)
     try:
         with _Watch():

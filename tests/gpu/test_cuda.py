@@ -37,8 +37,8 @@ def waits(compute: Callable[[], Any]) -> list[str]:
 def test_a_micro_batch_makes_nothing_wait(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = everything(policy_on(torch.device("cuda"), compute_dtype="bfloat16"))
     METHODS[name].train(given)  # what is made once is made
-    each, added = waits_a_micro_batch(METHODS[name], given, waits, monkeypatch)
-    assert each < 0.5, added
+    added = waits_a_micro_batch(METHODS[name], given, waits, monkeypatch)
+    assert not [line for line in added if "/transformers/" not in line]  # which looks for packed sequences in each pass
 
 
 def test_sampling_waits_every_eighth_token() -> None:

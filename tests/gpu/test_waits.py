@@ -1,0 +1,50 @@
+"""What would make a GPU wait, on the pretend accelerator: nothing of ours grows with the number of micro-batches.
+
+transformers looks for packed sequences at the start of each pass, and waits for the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.gpu.conftest import policy_on, waits_a_micro_batch
+from tests.gpu.test_device import METHODS
+from tests.policies.conftest import PROMPTS
+from tests.pretend_accelerator import Accelerator
+from tests.training.conftest import everything
+
+
+def waits_on(there: Accelerator) -> Callable[[Callable[[], Any]], list[str]]:
+    def waits(compute: Callable[[], Any]) -> list[str]:
+        there.clear()
+        compute()
+        return [" ".join(where) for where in there.waits.elements()]
+
+    return waits
+
+
+@pytest.mark.parametrize(
+    "name", ["dpo", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name != "dpo")]
+)
+def test_a_micro_batch_makes_nothing_wait(
+    name: str,
+    accelerator: Accelerator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two to six numbers were read after each, and five arrays copied before it."""
+    given = everything(policy_on(accelerator.device))
+    added = waits_a_micro_batch(METHODS[name], given, waits_on(accelerator), monkeypatch)
+    assert not [line for line in added if not line.startswith("_local_scalar_dense farm/policies/body.py")]
+
+
+def test_sampling_waits_every_eighth_token(accelerator: Accelerator) -> None:
+    policy = policy_on(accelerator.device, max_new_tokens=40, extra_eos=["w3"])
+    counts = []
+    for limit in (8, 40):
+        accelerator.clear()
+        policy.sample(PROMPTS * 4, seed=0, purpose="t", max_new_tokens=limit)
+        counts.append(sum(accelerator.waits.values()))
+    assert (counts[1] - counts[0]) / 32 < 1
