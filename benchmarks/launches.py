@@ -1,0 +1,118 @@
+"""What a step launches on an accelerator, and how often it makes the program wait: counted, not timed, without one.
+
+    python benchmarks/launches.py                 # a model of 2 and of 4 layers, from which that of 30 is computed
+
+A pretend accelerator (tests/pretend_accelerator.py) computes on the processor and counts every operation that would be
+a launch, and every one that has to wait for its result or for a copy. Launches of a real device differ somewhat, since
+what torch fuses there is computed in parts here (attention, norms): it is two versions that are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from farm.hardware.models import tiny_llama
+from farm.policies.language_model import LanguageModelPolicy
+from farm.roles.protocols import Learning
+from reference_methods.online.grpo import GRPO
+from reference_methods.online.ppo import PPO
+from reference_methods.pairs.dpo import DPO
+from tests.policies.conftest import PROMPTS, SPECIAL, WORDS, word_tokenizer
+from tests.pretend_accelerator import Accelerator, pretended
+from tests.training.conftest import pair_table
+
+LAYERS = (2, 4)
+ONLINE: dict[str, Any] = {"steps": 1, "rollouts": 12, "missing_eos_reward": None, "minibatches": 1, "epochs": 1}
+METHODS: dict[str, Any] = {
+    "dpo": DPO(epochs=1, batch_size=12),
+    "ppo": PPO(**ONLINE),
+    "grpo": GRPO(samples_per_prompt=4, **ONLINE),
+}
+
+
+def policy_of(layers: int, device: torch.device) -> LanguageModelPolicy:
+    model = tiny_llama(len(SPECIAL) + len(WORDS), 16, layers, 2, 32, 64, 0).to(device)
+    return LanguageModelPolicy(model, word_tokenizer(), template="{prompt}", max_new_tokens=12)
+
+
+def counted(accelerator: Accelerator, what: Any) -> tuple[int, int]:
+    """Launches and waits."""
+    accelerator.clear()
+    what()
+    return sum(accelerator.launches.values()), sum(accelerator.waits.values())
+
+
+def measure(accelerator: Accelerator) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[int, tuple[int, int]]] = {}
+    for layers in LAYERS:
+        policy = policy_of(layers, accelerator.device)
+        given = Learning(
+            seed=0,
+            policy=policy,
+            prompts=pd.DataFrame({"instruction": PROMPTS}),
+            preferences=pair_table(policy, 12),
+            reward_model=policy.scorer(0),
+        )
+        for name, method in METHODS.items():
+            # The same rows in smaller micro-batches: what more of these take.
+            counts = [
+                counted(accelerator, lambda m=replace(method, micro_batch_tokens=t): m.train(given)) for t in (2000, 60)
+            ]
+            found.setdefault(f"{name}: a step", {})[layers] = counts[0]
+            found.setdefault(f"{name}: the same in small micro-batches", {})[layers] = counts[1]
+        for steps in (8, 16):
+            what = f"sampling of {steps} tokens a row"
+            found.setdefault(what, {})[layers] = counted(
+                accelerator, lambda n=steps: policy.sample(PROMPTS * 4, seed=0, purpose="t", max_new_tokens=n)
+            )
+    few, many = LAYERS
+    out = {}
+    for what, by_layers in found.items():
+        launches, waits = by_layers[few]
+        layer = (by_layers[many][0] - launches) / (many - few)
+        out[what] = {
+            "launches": launches,
+            "a layer": layer,
+            "of 30 layers": launches + (30 - few) * layer,
+            "waits": waits,
+        }
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--lines", action="store_true", help="name the lines that wait, in sampling and in a step of DPO"
+    )
+    parser.add_argument("--json", action="store_true")
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch, pretended(patch) as accelerator:
+        found = measure(accelerator)
+        if a.json:
+            print(json.dumps(found, indent=1))
+        else:
+            print(pd.DataFrame(found).T.astype(int).to_string())
+        if a.lines:
+            policy = policy_of(2, accelerator.device)
+            given = Learning(seed=0, policy=policy, prompts=pd.DataFrame(), preferences=pair_table(policy, 12))
+            for what in (
+                lambda: policy.sample(PROMPTS * 4, seed=0, purpose="t"),
+                lambda: METHODS["dpo"].train(given),
+            ):
+                counted(accelerator, what)
+                print(
+                    "\n".join(f"{count:6d} {' '.join(where)}" for where, count in accelerator.waits.most_common(30)),
+                    "\n",
+                )
+
+
+if __name__ == "__main__":
+    main()
