@@ -60,7 +60,11 @@ class Hindsight:
         groups = [(np.flatnonzero(seen), 1.0), (np.flatnonzero(~seen), 0.0)]
         return merged(
             pairs,
-            [(r, self._person(x).annotate(pairs.iloc[r], seed=seed, replicate=replicate)) for r, x in groups if r.size],
+            [
+                (r, self._person(x).annotate(pairs.iloc[r], seed=seed, replicate=replicate))
+                for r, x in groups
+                if r.size or not len(pairs)
+            ],
         )
 
     def _person(self, share: float) -> LogitAnnotator:

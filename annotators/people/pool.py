@@ -56,7 +56,11 @@ class Pool:
         groups = [(np.flatnonzero(which == i), annotator) for i, annotator in enumerate(self.annotators)]
         return merged(
             pairs,
-            [(rows, a.annotate(pairs.iloc[rows], seed=seed, replicate=replicate)) for rows, a in groups if rows.size],
+            [
+                (rows, a.annotate(pairs.iloc[rows], seed=seed, replicate=replicate))
+                for rows, a in groups
+                if rows.size or not len(pairs)
+            ],
         )
 
     def whose(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> NDArray[np.object_]:
