@@ -151,8 +151,14 @@ METHODS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("tune", ["full", "lora"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("name", "tune"),
+    [
+        *((name, "full") for name in METHODS),
+        ("ppo", "lora"),
+        *(pytest.param(name, "lora", marks=pytest.mark.slow) for name in METHODS if name != "ppo"),
+    ],
+)
 def test_each_family_takes_a_step_of_each_method_and_is_saved(
     name: str, tune: Any, given: Learning, tmp_path: Path
 ) -> None:

@@ -148,6 +148,7 @@ def compare(one: Any, other: Any) -> None:
         pd.testing.assert_frame_equal(first, second, atol=1e-4, rtol=1e-4, check_exact=False)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, methods={"dpo": {"use": "dpo", **DPO}})

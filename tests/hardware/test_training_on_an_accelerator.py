@@ -59,8 +59,8 @@ def everything(where: torch.device, **given: Any) -> Learning:
     )
 
 
-QUICK = {"dpo", "ppo", "NashMD"}
-"""the rest takes a minute"""
+QUICK = {"dpo", "NashMD"}
+"""the rest takes minutes, and is slow"""
 
 
 def all_of(names: Iterable[str]) -> list[Any]:
@@ -102,6 +102,7 @@ def test_a_reward_model_that_was_left_on_the_processor_is_an_error_at_once(
         method.train(replace(given, reward_model=CountsWords(here)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"tune": "lora", "lora_rank": 2}, {"tune": "last_layers", "last_layers": 1}])
 def test_parts_of_a_model_train_there_and_a_stopped_training_goes_on(
     settings: dict[str, Any], accelerator: Accelerator, tmp_path: Path
