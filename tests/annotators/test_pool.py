@@ -46,6 +46,8 @@ def test_mixed_pools_ask_each_member(world):
     assert not table["coin"][which == 0].any()
     own = members[1].annotate(pairs[which == 1], seed=4)
     np.testing.assert_array_equal(own["preference"], table["preference"][which == 1])
+    nothing = Flip(Pool(members)).annotate(pairs.iloc[:0], seed=4)
+    assert nothing.empty and {"annotator", "preference", "flipped"} <= set(nothing.columns)
 
 
 def test_assignment(world):
