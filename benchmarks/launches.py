@@ -57,8 +57,8 @@ def measure(accelerator: Accelerator) -> dict[str, dict[str, float]]:
             seed=0,
             policy=policy,
             prompts=pd.DataFrame({"instruction": PROMPTS}),
-            preferences=pair_table(policy, 12),
-            reward_model=policy.scorer(0),
+            feedback={"pairs": pair_table(policy, 12)},
+            models={"reward_model": policy.scorer(0)},
         )
         for name, method in METHODS.items():
             # The same rows in smaller micro-batches: what more of these take.
@@ -102,7 +102,7 @@ def main() -> None:
             print(pd.DataFrame(found).T.astype(int).to_string())
         if a.lines:
             policy = policy_of(2, accelerator.device)
-            given = Learning(seed=0, policy=policy, prompts=pd.DataFrame(), preferences=pair_table(policy, 12))
+            given = Learning(seed=0, policy=policy, prompts=pd.DataFrame(), feedback={"pairs": pair_table(policy, 12)})
             for what in (
                 lambda: policy.sample(PROMPTS * 4, seed=0, purpose="t"),
                 lambda: METHODS["dpo"].train(given),

@@ -118,6 +118,8 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
     import pandas as pd
     import torch
 
+    from farm.experiments.asker import FeedbackAsker
+    from farm.feedback.kind import kind
     from farm.hardware.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
     from farm.roles.protocols import Learning
@@ -137,7 +139,7 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
         def annotate(self, pairs: pd.DataFrame, **_: Any) -> pd.DataFrame:
             first, second = pairs["output_1"].map(liked), pairs["output_2"].map(liked)
             preference = np.where(first > second, 1.0, np.where(first < second, 2.0, 1.5))
-            return pairs.assign(annotator="count", preference=preference, p_first=None, status="ok")
+            return pairs.assign(annotator="count", preference=preference, p_first=None, status="ok", price=0.0)
 
     model, tokenizer = load_causal_lm(a.model)
     if torch.cuda.is_available():
@@ -171,9 +173,9 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
         policy=policy,
         prompts=table[["instruction"]],
         demonstrations=table.assign(output=table["chosen"])[["instruction", "output"]],
-        preferences=pairs.drop(columns=["chosen", "rejected"]),
-        annotator=Count(),  # type: ignore[arg-type] (its verdicts depend on no seed)
-        reward_model=Count(),  # type: ignore[arg-type] (scores are all that these methods ask for)
+        feedback={"pairs": pairs.drop(columns=["chosen", "rejected"])},
+        asked={"pairs": FeedbackAsker(kind("pairs"), Count(), 0)},
+        models={"reward_model": Count()},  # type: ignore[arg-type] (scores are all that these methods ask for)
         gold=lambda samples: np.array([liked(output) for output in samples.outputs]),
         log=lines.append,
     )

@@ -150,7 +150,7 @@ def main() -> None:
         policy=policy,
         prompts=table[["instruction"]],
         demonstrations=table,
-        reward_model=ByWords(device),  # type: ignore[arg-type]
+        models={"reward_model": ByWords(device)},  # type: ignore[arg-type]
         log=lambda line: ends.append(wait(device)),
     )
     SFT(epochs=1, batch_size=a.rows, **shared).train(given)

@@ -19,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from farm.base.bounds import Count, Natural, NotNegative, Positive, Share
 from farm.base.errors import OptionError, UserError, nearest
 from farm.experiments import presets, sweeps
+from farm.experiments.feedback import Responses, check_kinds
 from farm.experiments.sweeps import Label
+from farm.feedback.kind import kinds
 from farm.roles import config
 from farm.roles.config import Spec
 
@@ -29,7 +31,7 @@ BASELINE = "baseline"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _LONGEST = 150
 """bytes of an experiment's name; file systems take 255 with the seed and the digest"""
-_NOT_METHODS = {"sft", BASELINE, "pairs", "annotation", "reward_model", "preference_model"}
+_NOT_METHODS = {"sft", BASELINE, "responses", "accuracy", "reward_model", "preference_model", *kinds()}
 _NOT_ROLES = {"annotator"}
 
 
@@ -85,11 +87,19 @@ class Experiment(BaseModel):
     sft: Spec | None = "sft"
     """the method that turns the base policy into the SFT policy; null where the world has no demonstrations"""
     annotator: Spec = "training"
-    """who gives the training feedback"""
+    """who gives the training feedback, where `feedback` names nobody"""
+    responses: Responses = Field(default_factory=Responses)
+    """what feedback is given on"""
+    feedback: dict[str, Spec | None] = {}
+    """kind -> who gives it, {annotator, design, by, n}, or {from, map} (farm/experiments/feedback.py)"""
     reward_model: Spec | None = "reward_model"
     """the method that fits a reward model to the training feedback, for methods that need one and as their proxy"""
     preference_model: Spec | None = None
     """the method that fits a preference model to the training feedback, for methods that say ``shared_preference``"""
+    models: dict[str, Spec | None] = {}
+    """name -> a method that fits a model, for methods that say ``reward_model: NAME``; made where one needs it"""
+    accuracy: bool = False
+    """whether to measure how often each model agrees with judges, and with the truth, on held-out instructions"""
     compute: Spec | None = None
     """a class that makes tables itself, in the place of methods; then the world serves only a class that asks for it"""
     user: Spec | None = None
@@ -238,13 +248,15 @@ def _filled(data: dict[str, Any], origin: str) -> dict[str, Any]:
 def _single(data: dict[str, Any], origin: str) -> Experiment:
     """One experiment with its world's defaults, its methods written out as specs."""
     data = _filled(data, origin)
-    methods = data.get("methods")
-    if isinstance(methods, dict):
-        for name, spec in methods.items():
+    for key in ("methods", "models"):
+        named = data.get(key)
+        if not isinstance(named, dict):
+            continue
+        for name, spec in named.items():
             if spec is None:  # `ppo:` alone means the named config ppo
-                methods[name] = {"use": name}
+                named[name] = {"use": name}
             elif isinstance(spec, dict) and "use" not in spec and "class" not in spec:
-                methods[name] = {"use": name, **spec}
+                named[name] = {"use": name, **spec}
     for place, defaults in ((data, _DEFAULTS), (data.get("judges"), {"judge": "evaluation"})):
         for key, default in defaults.items():  # `--set annotator.rate=0.1` changes the default annotator
             spec = place.get(key) if isinstance(place, dict) else None
@@ -255,6 +267,7 @@ def _single(data: dict[str, Any], origin: str) -> Experiment:
         raise UserError(f"{origin}: `judges` must name a `judge`, the annotator that ranks the leaderboard")
     for kind, names, taken in (
         ("methods", experiment.methods, _NOT_METHODS),
+        ("models", experiment.models, (_NOT_METHODS | set(experiment.methods)) - {"reward_model", "preference_model"}),
         ("judges", experiment.judges, _NOT_ROLES),
     ):
         for name in names:
@@ -263,6 +276,7 @@ def _single(data: dict[str, Any], origin: str) -> Experiment:
                     f"{origin}: `{name}` cannot be a name under `{kind}`; take letters, digits, _ . - and none of "
                     + ", ".join(sorted(taken))
                 )
+    check_kinds(experiment.feedback, origin)
     return experiment
 
 

@@ -7,8 +7,11 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from farm.asking.ask import ask as put_before
 from farm.base import progress, rng
@@ -17,8 +20,8 @@ from farm.experiments import trackers
 from farm.experiments.alarms import Alarms
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts
-from farm.feedback.pairs import KIND as PAIRS
-from farm.roles.protocols import Draws, Learning, Method, Policy, Samples
+from farm.feedback.kind import kinds
+from farm.roles.protocols import Draws, Learning, Method, Policy, PreferenceModel, Samples, Scorer
 from farm.storage.artifacts import Place
 from farm.tables import records
 from farm.tables.turns import Prompt
@@ -75,16 +78,34 @@ def sample(
         )
 
 
-def ask(setting: Setting, role: str, pairs: pd.DataFrame) -> pd.DataFrame:
-    """The verdicts of a role on pairs, shown in a drawn order."""
+def ask(setting: Setting, kind: str, giver: Any, rows: pd.DataFrame, role: str) -> pd.DataFrame:
+    """The feedback of one kind that who plays a role gives on rows, shown in a drawn order."""
     # A seed of its own for each role: the same annotator as teacher and as judge draws independently.
     seed = rng.torch_seed(setting.seed, role) % 2**31
-    annotator = setting.annotator(role)
-    return put_before(PAIRS, annotator, pairs, seed=seed)
+    return put_before(kinds()[kind], giver, rows, seed=seed)
 
 
-def check_answered(table: pd.DataFrame, who: str, least: float = 0.0) -> None:
-    """Refuse verdicts on less than a share of the pairs whose outputs differ, or on none at all."""
+def scores(scorer: Scorer | PreferenceModel, samples: Samples, batch: int = 256) -> NDArray[np.float64]:
+    """The reward of each response, [n]; NaN of a model that compares two and scores none."""
+    import torch
+
+    if not isinstance(scorer, Scorer):
+        return np.full(len(samples), np.nan)
+    with torch.no_grad():
+        parts = [
+            scorer.scores(samples.select(range(i, min(i + batch, len(samples))))) for i in range(0, len(samples), batch)
+        ]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def check_answered(table: pd.DataFrame, who: str, least: float = 0.0, kind: str = "pairs") -> None:
+    """Refuse verdicts on less than a share of the pairs whose outputs differ, or on none at all; of other kinds, no
+    answer on any row."""
+    if kind != "pairs":
+        if not (table["status"] == "ok").any():
+            why = ", ".join(f"{count:,} {status}" for status, count in table["status"].value_counts().items())
+            raise Fruitless(f"{who}: none of {len(table):,} {kind} was given ({why})")
+        return
     differing, missing = records.unanswered(table)
     given = differing - sum(missing.values())
     if differing and (given == 0 or given < least * differing):

@@ -14,7 +14,9 @@ import yaml
 
 from farm.experiments import presets
 from farm.experiments.experiment import Experiment, Resources, Sizes, Study, load
+from farm.experiments.feedback import asked_or_given
 from farm.experiments.setting import describe
+from farm.feedback.kind import kinds
 from farm.roles import config
 from farm.roles.config import ROOM, Preset, Resolved
 from farm.roles.protocols import Aggregator, Annotator, Computation, Evaluator, Method, Reporter, World
@@ -33,7 +35,7 @@ ROLES: dict[str, Any] = {
     "reporter": Reporter,
 }
 """fields of an experiment that are a spec -> their role"""
-MAPPINGS: dict[str, Any] = {"methods": Method, "judges": Annotator}
+MAPPINGS: dict[str, Any] = {"models": Method, "methods": Method, "judges": Annotator}
 """fields that are a mapping of names to specs"""
 
 
@@ -118,6 +120,12 @@ def tree(
             out[field] = {
                 k: Value(filled["sizes"][k], (said if k in given else unsaid)(f"sizes.{k}")) for k in Sizes.model_fields
             }
+        elif field == "feedback":
+            if value:
+                out[field] = {kind: _feedback(kind, entry, study.origin, said) for kind, entry in value.items()}
+        elif field == "responses":
+            plainly = study.whole.responses.model_dump(mode="json", by_alias=True)
+            out[field] = {k: Value(v, said(f"{field}.{k}")) for k, v in plainly.items()}
         elif field == "resources":
             if value:
                 names = Resources.model_fields
@@ -128,6 +136,21 @@ def tree(
             out[field] = Value(filled[field], f"the name of {file}")
         else:
             out[field] = Value(filled[field], said(field))
+    return out
+
+
+def _feedback(kind: str, entry: Any, origin: str, said: Said) -> Tree:
+    """One entry of ``feedback``: whoever gives it followed, and everything else as it stands."""
+    place = f"feedback.{kind}"
+    parsed = asked_or_given(entry, f"{origin}: {place}")
+    if isinstance(entry, str) or (isinstance(entry, dict) and {"use", "class"} & set(entry)):
+        return _spec(kinds()[kind].giver, entry, origin, place, said, None)
+    out: dict[str, Tree] = {}
+    for key, value in parsed.model_dump(mode="json", by_alias=True).items():
+        if key == "annotator" and value is not None and (isinstance(value, str) or {"use", "class"} & set(value)):
+            out[key] = _spec(kinds()[kind].giver, value, origin, f"{place}.{key}", said, None)
+        else:
+            out[key] = Value(value, said(f"{place}.{key}"))
     return out
 
 

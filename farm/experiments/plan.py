@@ -18,16 +18,20 @@ from farm.base.errors import UserError, nearest
 from farm.experiments.experiment import Experiment, Resources
 from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages import kinds
-from farm.experiments.stages.annotation import Annotation
+from farm.experiments.stages.accuracy import AccuracyStage
 from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.computed import Computed
 from farm.experiments.stages.dialogues import Dialogues
+from farm.experiments.stages.feedback import FeedbackStage
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Size, Stage, StageContext
 from farm.scheduling.graph import Graph, Node
 from farm.storage.artifacts import Artifacts, Place
 from farm.storage.code_digest import file_digest
 from farm.storage.store import Store, address, canonical, home
+
+_MOVED = {"pairs": "responses", "annotation": "feedback", "reward model": "model", "preference model": "model"}
+"""kinds of stages of the first edition -> what they are called now"""
 
 
 class Plan:
@@ -36,13 +40,15 @@ class Plan:
     def __init__(self, experiment: Experiment, origin: str) -> None:
         known = [*kinds(), *experiment.methods]
         for name in experiment.resources:
+            if name in _MOVED:
+                raise UserError(f"{origin}: `{name}` of resources is called `{_MOVED[name]}` now")
             if name not in known:
                 raise UserError(f"{origin}: unknown key `{name}` of resources; {nearest(name, known)}")
         self.experiment, self.origin = experiment, origin
         self.artifacts = Artifacts(home() / "artifacts")
         self.setting = Setting(experiment, origin, Store(store_path()))
         self._nodes: dict[Stage, Node] = {}
-        self._text = experiment.model_dump_json()
+        self._text = experiment.model_dump_json(by_alias=True)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,7 +63,9 @@ class Plan:
         answers: list[Stage] = [Answers(self.setting, name) for name in self.names]
         if self.experiment.user is not None:
             answers += [Dialogues(self.setting, name) for name in self.names]
-        return [*answers, *(Judgement(self.setting, r, name) for r in self.experiment.judges for name in self.names)]
+        judged = [Judgement(self.setting, r, name) for r in self.experiment.judges for name in self.names]
+        accuracy = [AccuracyStage(self.setting)] if self.experiment.accuracy and self.setting.models_needed else []
+        return [*answers, *judged, *accuracy]
 
     @cached_property
     def stages(self) -> dict[str, Stage]:
@@ -73,10 +81,9 @@ class Plan:
         return {key: self._nodes[stage] for key, stage in self.stages.items()}
 
     @property
-    def annotation(self) -> Annotation | None:
-        """The stage of the training feedback; None where no method learns from it."""
-        stage = Annotation(self.setting)
-        return stage if stage in self.stages.values() else None
+    def feedback(self) -> dict[str, FeedbackStage]:
+        """Kind -> the stage of it, of those that something learns from."""
+        return {stage.of: stage for stage in self.stages.values() if isinstance(stage, FeedbackStage)}
 
     def node(self, stage: Stage) -> Node:
         """A stage with its key; what it reads comes before it."""

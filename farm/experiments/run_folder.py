@@ -5,8 +5,9 @@ The report is made from it alone, without the models:
     config.yaml            the resolved configuration, every default written out
     environment.json       date, versions, machine, threads
     metrics.jsonl          one line a training step: {"method", "step", ...}
-    tables/*.parquet       preferences (annotated training pairs), outputs (answers of all methods on held-out
-                           instructions, with gold, proxy, kl), judge_<role> (verdicts of each judge), dialogues (with
+    tables/*.parquet       preferences (annotated training pairs), ratings and other kinds of training feedback, outputs
+                           (answers of all methods on held-out instructions, with gold, proxy, kl), judge_<role>
+                           (verdicts of each judge), accuracy (of the models, where it was asked for), dialogues (with
                            held-out users, a row a turn)
     leaderboard.csv/.json  and the evaluator's other tables (agreement.csv, pairwise.csv, ...)
     costs.json             stages with their seconds, annotations with their number and price
@@ -96,13 +97,15 @@ class Finished:
 
     description: dict[str, Any]
     stages: Sequence[Made]
-    training: pd.DataFrame | None
-    """the annotated training pairs"""
+    feedback: dict[str, pd.DataFrame]
+    """kind -> the training feedback of it"""
     comparison: Comparison
     tables: dict[str, pd.DataFrame]
     """of the evaluator"""
     failures: Sequence[dict[str, Any]] = ()
     """method, stage, reason, trace of what failed"""
+    accuracy: pd.DataFrame | None = None
+    """how often each model agrees with whom, where that was asked for"""
 
 
 def write(folder: Path, finished: Finished, reporter: Reporter | None) -> None:
@@ -161,9 +164,11 @@ def fill(run: Path, finished: Finished, checkpoints: bool = True) -> None:
     if finished.failures:
         write_tables(run, {"failures": pd.DataFrame(finished.failures)})
     annotated = dict(comparison.annotations)
-    if finished.training is not None:
-        formats.write_table(finished.training, run / "tables" / "preferences.parquet")
-        annotated = {"annotator": finished.training, **annotated}
+    for kind, table in finished.feedback.items():
+        formats.write_table(table, run / "tables" / f"{'preferences' if kind == 'pairs' else kind}.parquet")
+        annotated = {"annotator" if kind == "pairs" else f"annotator of {kind}": table, **annotated}
+    if finished.accuracy is not None:
+        formats.write_table(finished.accuracy, run / "tables" / "accuracy.parquet")
     formats.write_table(comparison.outputs, run / "tables" / "outputs.parquet")
     if comparison.dialogues is not None:
         formats.write_table(comparison.dialogues, run / "tables" / "dialogues.parquet")

@@ -25,9 +25,10 @@ from farm.experiments.plan import Plan
 from farm.experiments.run_folder import Finished
 from farm.experiments.run_status import StatusFile
 from farm.experiments.setting import SFT, describe_study
-from farm.experiments.stages.annotation import feedback_with_gold
+from farm.experiments.stages.accuracy import AccuracyStage, summary
 from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.dialogues import Dialogues
+from farm.experiments.stages.feedback import feedback_with_gold
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.stage import Stage
 from farm.roles import config
@@ -173,7 +174,7 @@ class StudyRunner:
                 progress.note(line)
 
     def _check_processes(self, limits: Limits) -> None:
-        """Refuse limits that several processes would exceed together: in each of them a method asks as it learns."""
+        """Refuse limits where several processes train together and a method asks as it learns."""
         if several() and limits.taking_turns:
             stages = [stage for plan in self.plans for stage in plan.stages.values()]
             if asking := [stage.label() for stage in stages if stage.size().asks_while_learning]:
@@ -311,7 +312,14 @@ def _finished(plan: Plan, results: Results) -> Finished:
     with progress.task("evaluating"):
         tables = evaluator.evaluate(comparison)
     stages = [_stage(plan, node, results) for node in _made(plan.graph, results)]
-    annotated, training = plan.annotation, None
-    if annotated is not None and plan.node(annotated).key not in results.failures:
-        training = feedback_with_gold(setting, plan.folder(annotated))
-    return Finished(setting.description, stages, training, comparison, tables, failures)
+    feedback = {
+        kind: feedback_with_gold(setting, plan.folder(stage), kind)
+        for kind, stage in plan.feedback.items()
+        if plan.node(stage).key not in results.failures
+    }
+    accuracy = AccuracyStage(setting)
+    measured = None
+    if accuracy in plan.wanted and plan.node(accuracy).key not in results.failures:
+        measured = table(accuracy, "accuracy.parquet")
+        tables = {**tables, "accuracy": summary(measured)}
+    return Finished(setting.description, stages, feedback, comparison, tables, failures, measured)

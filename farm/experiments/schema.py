@@ -17,7 +17,9 @@ from pydantic import TypeAdapter
 
 from farm.base.errors import UserError
 from farm.experiments.experiment import Experiment
+from farm.experiments.feedback import Asked, From
 from farm.experiments.origins import MAPPINGS, ROLES
+from farm.feedback.kind import kinds
 from farm.roles import config
 from farm.roles.config import ROOM
 from farm.roles.protocols import World
@@ -40,10 +42,23 @@ def experiment_schema() -> JSON:
         spec = {"anyOf": [_spec(role, definitions, bare=True), {"type": "null"}]}
         properties[field] = {"title": properties[field].get("title", field), "additionalProperties": spec}
         properties[field]["type"] = "object"
+    properties["feedback"] |= {"properties": _feedback(definitions), "additionalProperties": False}
     schema["required"] = [name for name in schema.get("required", []) if name != "name"]  # the file's name serves
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "An experiment of feedback-farm"
     return schema
+
+
+def _feedback(definitions: JSON) -> JSON:
+    """What an entry of ``feedback`` may be, by its kind."""
+    out: JSON = {}
+    for name, kind in kinds().items():
+        who = _spec(kind.giver, definitions)
+        asked, given = (model.model_json_schema(by_alias=True) for model in (Asked, From))
+        asked["properties"]["annotator"] = {"anyOf": [_spec(kind.giver, definitions, bare=True), {"type": "null"}]}
+        asked["properties"]["design"] = {"enum": [*kind.designs, None]}
+        out[name] = {"anyOf": [who, asked, given, {"type": "null"}]}
+    return out
 
 
 def _spec(role: Any, definitions: JSON, bare: bool = False) -> JSON:

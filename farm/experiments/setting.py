@@ -9,14 +9,17 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from farm.base.errors import Alarm, UserError
-from farm.experiments import presets
+from farm.experiments import needs, presets
 from farm.experiments.experiment import PLURAL, Experiment
+from farm.experiments.feedback import Asked
+from farm.experiments.sources import Sources
+from farm.feedback.kind import kinds
 from farm.roles import config
 from farm.roles.protocols import (
     Aggregator,
@@ -31,6 +34,7 @@ from farm.roles.protocols import (
     Samples,
     Scorer,
     World,
+    asks,
 )
 from farm.roles.users import User
 from farm.storage.artifacts import alone
@@ -39,8 +43,6 @@ from farm.tables.turns import Prompt, prompts_of
 
 SFT = "sft"
 """The name among the methods of the SFT policy itself"""
-FITTED = ("reward_model", "preference_model")
-"""The models that are fitted to the training feedback once, and shared"""
 
 
 class Setting:
@@ -49,8 +51,10 @@ class Setting:
     def __init__(self, experiment: Experiment, origin: str, store: Store) -> None:
         self.experiment, self.origin, self.store = experiment, origin, store
         self.seed = experiment.seed
+        self.sources = Sources(experiment, origin)
         self.description = describe(experiment, origin)
         self._annotators: dict[str, Annotator] = {}
+        self._givers: dict[str, Any] = {}
         self._loaded: dict[Path, Policy] = {}
 
     # --- roles ----------------------------------------------------------------------------------------------------
@@ -76,25 +80,54 @@ class Setting:
 
     @cached_property
     def needs(self) -> dict[str, frozenset[str]]:
-        """What each method learns from."""
-        return {name: self.method(name).needs for name in self.experiment.methods}
+        """What each method learns from, all of it there."""
+        return {n: needs.checked(self, f"the method {n}", self.method(n)) for n in self.experiment.methods}
 
-    def fitting(self, role: str) -> Method | None:
-        """The method that makes the SFT policy or a fitted model: "sft" or one of FITTED; None where it is null."""
-        spec = getattr(self.experiment, role)
-        return None if spec is None else self._method(spec)
+    @cached_property
+    def asks(self) -> dict[str, frozenset[str]]:
+        """The kinds of feedback that each method asks for while it learns."""
+        return {name: asks(self.method(name)) for name in self.experiment.methods}
+
+    @property
+    def models(self) -> dict[str, config.Spec]:
+        """Name -> the method that fits a model of it to the feedback, once for all methods that need it."""
+        return fitted(self.experiment)
+
+    @property
+    def models_needed(self) -> list[str]:
+        """The models that methods need."""
+        needed = frozenset[str]().union(*self.needs.values())
+        return [name for name in self.models if name in needed]
+
+    def model_needs(self, name: str) -> frozenset[str]:
+        """What a model learns from, all of it there."""
+        return needs.checked(self, f"the model {name}", self.fitting(name), within=(name,))
+
+    def fitting(self, name: str) -> Method:
+        """The method that makes the SFT policy ("sft") or a model."""
+        spec = self.experiment.sft if name == SFT else self.models[name]
+        assert spec is not None
+        return self._method(spec)
 
     def annotator(self, role: str) -> Annotator:
-        """The annotator of a role: "annotator" gives the training feedback, the others judge."""
+        """The annotator of a role: "annotator" gives the training pairs, the others judge."""
+        if role == "annotator":
+            return cast(Annotator, self.giver("pairs"))
         if role not in self._annotators:
-            e = self.experiment
-            spec = e.annotator if role == "annotator" else e.judges[role]
-            self._annotators[role] = config.build(Annotator, spec, self.context, self.origin)
+            self._annotators[role] = config.build(Annotator, self.experiment.judges[role], self.context, self.origin)
         return self._annotators[role]
+
+    def giver(self, kind: str) -> Any:
+        """Who gives feedback of a kind."""
+        if kind not in self._givers:
+            spec = self.sources.giver(kind)
+            self._givers[kind] = config.build(kinds()[kind].giver, spec, self.context, self.origin)
+        return self._givers[kind]
 
     def annotator_description(self, role: str) -> Any:
         """The same annotator's spec with every default written out."""
-        return self.description["annotator"] if role == "annotator" else self.description["judges"][role]
+        described = self.description["feedback"]["pairs"].get("annotator")
+        return described if role == "annotator" else self.description["judges"][role]
 
     def computation(self) -> Computation:
         """What ``compute`` describes."""
@@ -119,13 +152,15 @@ class Setting:
         if self.experiment.compute is not None:
             self.computation()
             return
-        for name in self.experiment.methods:
-            self.method(name)
-        for role in ("annotator", *self.experiment.judges):
+        needs.check(self)
+        for role in self.experiment.judges:
             self.annotator(role)
-        for role in (SFT, *FITTED):
-            self.fitting(role)
-        if self.experiment.user is not None or any("user" in needs for needs in self.needs.values()):
+        for kind, said in self.sources.feedback.items():
+            if isinstance(said, Asked):
+                self.giver(kind)
+        for name in (*([SFT] if self.experiment.sft is not None else []), *self.models):
+            self.fitting(name)
+        if self.experiment.user is not None:
             self.user()
         self.evaluator()
         self.reporter()
@@ -192,23 +227,21 @@ class Setting:
         self.__dict__.pop("base", None)
 
     def policy(self, folder: Path) -> Policy:
-        """A policy of its own from a stage's folder, like the two below."""
-        return self._load(folder, Policy)
+        """A policy of its own from a stage's folder."""
+        return self._load(folder, (Policy,))
 
-    def scorer(self, folder: Path) -> Scorer:
-        return self._load(folder, Scorer)
+    def model(self, folder: Path) -> Scorer | PreferenceModel:
+        return self._load(folder, (Scorer, PreferenceModel))
 
-    def preference_model(self, folder: Path) -> PreferenceModel:
-        return self._load(folder, PreferenceModel)
-
-    def _load(self, folder: Path, role: type[Any]) -> Any:
+    def _load(self, folder: Path, roles: tuple[type[Any], ...]) -> Any:
         """What a stage made, sampled by the world's engine, on the world's device."""
         from farm.policies import load
 
         world = self.world
         loaded = load(folder / "model", getattr(world, "engine", None), getattr(world, "device", None))
-        if not isinstance(loaded, role):
-            raise UserError(f"{folder.name} holds a {type(loaded).__name__}, but a {role.__name__} is needed")
+        if not isinstance(loaded, roles):
+            needed = " or a ".join(role.__name__ for role in roles)
+            raise UserError(f"{folder.name} holds a {type(loaded).__name__}, but a {needed} is needed")
         return loaded
 
 
@@ -219,18 +252,20 @@ def _preset(experiment: Experiment, origin: str) -> config.Preset | None:
 
 def describe(experiment: Experiment, origin: str) -> dict[str, Any]:
     """The experiment with every name, class and default written out, as plain data."""
-    e, preset = experiment, _preset(experiment, origin)
+    e, preset, sources = experiment, _preset(experiment, origin), Sources(experiment, origin)
 
     def method(spec: config.Spec) -> dict[str, Any]:
         return config.described(Method, spec, origin, preset=preset)
 
-    plain = e.model_dump(mode="json", exclude={*PLURAL, "resources"})
+    plain = e.model_dump(mode="json", by_alias=True, exclude={*PLURAL, "resources"})
     plain["world"] = config.described(World, e.world, origin)
     plain["sft"] = e.sft and method(e.sft)
     plain["reward_model"] = e.reward_model and method(e.reward_model)
     plain["preference_model"] = e.preference_model and method(e.preference_model)
+    plain["models"] = {name: method(spec) for name, spec in fitted(e).items()}
     plain["annotator"] = config.described(Annotator, e.annotator, origin)
     plain["user"] = e.user and config.described(User, e.user, origin)
+    plain["feedback"] = {kind: _described(sources, kind) for kind in sources.feedback}
     plain["judges"] = {role: config.described(Annotator, spec, origin) for role, spec in e.judges.items()}
     plain["compute"] = e.compute and config.described(Computation, e.compute, origin)
     plain["methods"] = {n: method(spec or n) for n, spec in e.methods.items()}
@@ -239,9 +274,24 @@ def describe(experiment: Experiment, origin: str) -> dict[str, Any]:
     return plain
 
 
+def fitted(experiment: Experiment) -> dict[str, config.Spec]:
+    """Name -> the method that fits the model of it."""
+    e = experiment
+    named: dict[str, config.Spec | None] = {"reward_model": e.reward_model, "preference_model": e.preference_model}
+    return {name: spec for name, spec in {**named, **e.models}.items() if spec is not None}
+
+
+def _described(sources: Sources, kind: str) -> dict[str, Any]:
+    said = sources.feedback[kind]
+    plain = said.model_dump(mode="json", by_alias=True)
+    if isinstance(said, Asked):
+        plain["annotator"] = config.described(kinds()[kind].giver, sources.giver(kind), sources.origin)
+    return plain
+
+
 def describe_study(whole: Experiment, origin: str) -> dict[str, Any]:
     """The same of an experiment with a sweep or replicates, whose parts may be given by the sweep alone."""
-    plain = whole.model_dump(mode="json", exclude={"resources"})
+    plain = whole.model_dump(mode="json", by_alias=True, exclude={"resources"})
     plain["aggregator"] = config.described(Aggregator, whole.aggregator, origin)
     plain["compute"] = whole.compute and config.described(Computation, whole.compute, origin)
     plain["evaluator"] = config.described(Evaluator, whole.evaluator, origin)

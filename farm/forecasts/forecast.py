@@ -81,7 +81,7 @@ def foresee(runner: StudyRunner, workers: int) -> dict[str, Any]:
     price, unpriced = total(row["price"] for row in asked)
     questions = [row["questions"] for row in asked if row["questions"]]
     stages = [plan_of[key].stages[key] for key in graph]
-    learning = sorted({s.method for s in stages if isinstance(s, MethodStage) and "annotator" in s.needs})
+    learning = sorted({s.method for s in stages if isinstance(s, MethodStage) and s.asks})
     described = runner.plans[0].setting.description
     return {
         "run": str(runner.folder),

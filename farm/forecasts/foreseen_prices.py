@@ -33,6 +33,8 @@ class ForeseenPrices:
 
     def __call__(self, setting: Setting, asks: Asks) -> dict[str, Any] | None:
         """``price`` of what a stage asks for, tokens, ``models``, ``unpriced``; None where it is unknown."""
+        if asks.kind != "pairs":  # who knows the prices is shown pairs
+            return None
         spec = setting.annotator_description(asks.role)
         key = address(spec, setting.description["world"], asks.split, setting.seed)
         if key not in self._known:

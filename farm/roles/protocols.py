@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.base.errors import UserError, nearest
 from farm.roles.givers import Annotator as Annotator
 from farm.tables import turns
 from farm.tables.turns import Prompt
@@ -281,24 +282,46 @@ class PreferenceModel(Protocol):
         """Write it to a folder that :func:`farm.policies.load` reads."""
 
 
+class Asker(Protocol):
+    """Whoever gives one kind of feedback to a method while it learns, and what was asked so far."""
+
+    def ask(self, shown: pd.DataFrame, purpose: str) -> pd.DataFrame:
+        """The feedback on what is shown (:meth:`Learning.ask`)."""
+
+    def queries(self, purpose: str) -> int:
+        """Rows asked about so far."""
+
+    def unanswered(self, purpose: str) -> int:
+        """Those of them without an answer."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """What was asked so far, for a checkpoint."""
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Learning:
     """All that a method is given to learn from."""
 
     seed: int
     policy: Policy
-    """the SFT policy: where learning starts, and the reference of every KL"""
+    """where learning starts"""
     prompts: pd.DataFrame
     """unlabelled instructions the method may sample for"""
-    preferences: pd.DataFrame | None = None
-    """annotated pairs of responses (annotation table with the token columns of both sides), "ok" rows only"""
+    feedback: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """kind -> the feedback of that kind, "ok" rows only, with the token columns of the responses where there are any"""
+    models: Mapping[str, Scorer | PreferenceModel] = field(default_factory=dict)
+    """name -> a model that was fitted to the feedback"""
+    asked: Mapping[str, Asker] = field(default_factory=dict)
+    """kind -> who is asked for it, for methods that ask while they learn"""
     demonstrations: pd.DataFrame | None = None
-    annotator: Annotator | None = None
-    """the annotator of the training feedback, for methods that ask for feedback while they learn"""
-    reward_model: Scorer | None = None
-    preference_model: PreferenceModel | None = None
+    responses: pd.DataFrame | None = None
+    """the responses that feedback was given on: an output table with ``draw, group, writer``"""
     user: User | None = None
     """who replies to the policy, for methods that learn from dialogues"""
+    other_reference: Policy | None = None
+    """the ``reference``, where it is not ``policy``"""
     gold: Callable[[Samples], NDArray[np.float64]] | None = None
     """the gold utility where it is known, for the learning curve only: never a training signal"""
     log: Callable[[dict[str, float]], None] = field(default=lambda metrics: None)
@@ -308,6 +331,51 @@ class Learning:
     checkpoints: Path | None = None
     """a folder that outlives a kill: what a method leaves there it finds again when it is started once more with the
     same learning; None where nothing is to be kept"""
+
+    @property
+    def reference(self) -> Policy:
+        """The fixed policy that every KL is taken to."""
+        return self.other_reference or self.policy
+
+    @property
+    def preferences(self) -> pd.DataFrame | None:
+        """Annotated pairs of responses."""
+        return self.feedback.get("pairs")
+
+    def scorer(self, name: str = "reward_model") -> Scorer:
+        """The reward model of a name.
+
+        Raises:
+            UserError: there is none, or a model of that name scores no single responses.
+        """
+        return self._model(name, "scores", "reward")
+
+    def preference_model(self, name: str = "preference_model") -> PreferenceModel:
+        """The preference model of a name, as :meth:`scorer`."""
+        return self._model(name, "logits", "preference")
+
+    def _model(self, name: str, verb: str, what: str) -> Any:
+        found = self.models.get(name)
+        if found is None:
+            raise UserError(
+                f"a method needs the {what} model `{name}`, which is not there; {nearest(name, self.models)}"
+            )
+        if not hasattr(found, verb):
+            raise UserError(f"the model `{name}` is a {type(found).__name__}, and a {what} model is needed")
+        return found
+
+    def ask(self, kind: str, shown: pd.DataFrame, *, purpose: str = "learning") -> pd.DataFrame:
+        """Feedback of a kind on rows as its kind shows them, in their order.
+
+        What is asked again, for the same ``purpose``, is asked under another replicate, so that the answer is a new
+        draw. Of several processes the first asks, and all get the answers. Every process must ask.
+
+        Raises:
+            UserError: nobody is there to be asked for it: the kind is not among the method's ``asks``.
+        """
+        if kind not in self.asked:
+            raise UserError(f"a method asks for {kind} and nobody is there to give them: its `asks` must name the kind")
+        return self.asked[kind].ask(shown, purpose)
 
 
 @runtime_checkable
@@ -319,8 +387,15 @@ class Method(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it learns from: of "demonstrations", "preferences", "annotator", "reward_model", "preference_model",
-        "user"."""
+        """What it learns from: kinds of feedback ("pairs", "ratings", ...), "demonstrations", "responses", "user", and
+        names of models ("reward_model", "preference_model", or one under `models` of the experiment).
+
+        A method that asks for feedback while it learns says of which kinds in ``asks``, a set of the same form."""
+
+
+def asks(method: Method) -> frozenset[str]:
+    """The kinds of feedback that a method asks for while it learns."""
+    return frozenset(getattr(method, "asks", ()))
 
 
 @dataclass(frozen=True)

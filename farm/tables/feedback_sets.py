@@ -32,7 +32,7 @@ import pandas as pd
 from farm.base import files
 from farm.base.errors import UserError, nearest
 from farm.tables import annotated_pairs, formats, hub, turns
-from farm.tables.set_formats import FORMATS, NESTED, Format, from_winners
+from farm.tables.set_formats import FORMATS, NESTED, ONE_TURN, Format, from_winners
 from farm.tables.table_files import check_table, read_table, write_table
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?")
@@ -130,6 +130,8 @@ def converted(found: FeedbackSet, name: str) -> tuple[pd.DataFrame | dict[str, A
     if name not in FORMATS:
         raise UserError(f"there is no format `{name}`; {nearest(name, FORMATS)}")
     table = as_kind(found, FORMATS[name].kind)
+    if name in ONE_TURN and "turns" in table.columns:
+        raise UserError(f"{found.origin}: has prompts of several turns, which {name} cannot hold; write conversational")
     if name in ("preferences", "conversational", "annotated_pairs"):
         _require_texts(table, found.origin, name)
     made: pd.DataFrame | dict[str, Any]

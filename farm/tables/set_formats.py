@@ -23,6 +23,8 @@ ASPECT = "aspect_"
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 NESTED = ("conversational", "ultrafeedback")
 """formats with lists in their cells"""
+ONE_TURN = ("battles", "annotated_pairs", "ultrafeedback", "helpsteer")
+"""formats in which a prompt is one text"""
 _WINNERS = {"model_a": 1.0, "a": 1.0, "model_b": 2.0, "b": 2.0}
 _NO_WINNER = ("", "none", "nan", "null", "error", "invalid")
 

@@ -12,7 +12,6 @@ Settings as in ``sft``, whose loss this is; AlpacaFarm gives none of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -25,7 +24,9 @@ from reference_methods.parts.preferences import Preferences
 class FeedME(SFT):
     """Fine-tunes the policy on the preferred side of ``preferences``."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"pairs"})
 
     def train(self, learning: Learning) -> Policy:
         pairs = Preferences.read(learning)

@@ -15,7 +15,6 @@ to the vocabulary. A tie counts half under each verdict.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -30,8 +29,6 @@ from reference_methods.parts.preferences import Preferences
 class RewardConditioning(SFT):
     """Fine-tunes the policy on both sides of ``preferences``, each after its verdict."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
-
     good: str = "Good answer. "
     """what stands before the prompt of a preferred response, and of every prompt afterwards"""
     bad: str = "Bad answer. "
@@ -40,6 +37,10 @@ class RewardConditioning(SFT):
         super().__post_init__()
         if self.good == self.bad:
             raise ValueError("good and bad must be different texts")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"pairs"})
 
     def train(self, learning: Learning) -> Policy:
         pairs = Preferences.read(learning)

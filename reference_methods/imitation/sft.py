@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +35,15 @@ from reference_methods.parts.training import Offline
 class SFT(Offline):
     """Fine-tunes the policy on ``demonstrations``."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
-
     epochs: Count = 3
     batch_size: Count = 128
     learning_rate: NotNegative = 2e-5
     aggregation: Aggregation = "token_mean"
     """how the losses of tokens become one number"""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"demonstrations"})
 
     def train(self, learning: Learning) -> Policy:
         table = learning.demonstrations

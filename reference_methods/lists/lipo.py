@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,15 +27,14 @@ from farm.roles.protocols import Learning, Policy, Samples
 from farm.tables.turns import prompt_ids, prompts_of
 from reference_methods.parts.batches import Batch, TrainingRows, index, log_likelihoods, sampled, total_lengths
 from reference_methods.parts.listwise import ListLoss, list_loss
+from reference_methods.parts.scored import Scored
 from reference_methods.parts.trainer import Trainer
 from reference_methods.parts.training import Offline
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiPO(Offline):
+class LiPO(Scored, Offline):
     """Trains the policy on lists of the SFT policy's responses, labelled by the reward model."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
     loss: ListLoss = "lambda"
     list_size: Several = 8
@@ -55,13 +53,13 @@ class LiPO(Offline):
     learning_rate: float = 2e-5
 
     def train(self, learning: Learning) -> Policy:
-        if learning.reward_model is None or not len(learning.prompts):
-            raise UserError("lipo needs prompts and a reward model: set `reward_model`")
-        policy = self.start(learning)
+        if not len(learning.prompts):
+            raise UserError("lipo needs prompts to sample for: raise `sizes.prompts`")
+        policy, scorer = self.start(learning), self.scorer(learning)
         samples = self.lists(learning)
         with Trainer(self, learning, "lipo", [(policy, self.learning_rate)]) as trainer:
-            scores = trainer.compute(learning.reward_model.scores, samples).view(-1, self.list_size)
-            reference = trainer.compute(partial(log_likelihoods, learning.policy), samples).view(-1, self.list_size)
+            scores = trainer.compute(scorer.scores, samples).view(-1, self.list_size)
+            reference = trainer.compute(partial(log_likelihoods, learning.reference), samples).view(-1, self.list_size)
             data = Lists(samples, labels(scores, self.hard), reference)
             for batch in trainer.batches(data.training_rows()):
                 trainer.update(batch, partial(self.batch_loss, policy, data))

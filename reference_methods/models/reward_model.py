@@ -44,7 +44,7 @@ from reference_methods.parts.training import Offline
 class RewardModel(Offline):
     """Fits a scorer to ``preferences``."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
     epochs: Count = 1
     batch_size: Count = 16

@@ -9,24 +9,19 @@ its duels cost no query. A temperature near 0 gives hard labels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from farm.base.bounds import Bounded, Positive
-from farm.base.errors import UserError
 from farm.roles.protocols import Learning
 from reference_methods.parts.games.feedback import RewardPreference
+from reference_methods.parts.scored import Scored
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardModelPreference(Bounded):
+class RewardModelPreference(Scored, Bounded):
     """Puts the reward model behind the duels."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
     temperature: Positive = 1.0
     """of the Bradley-Terry model, in units of the reward"""
 
     def train(self, learning: Learning) -> RewardPreference:
-        if learning.reward_model is None:
-            raise UserError(f"{type(self).__name__} needs a reward model: set `reward_model`")
-        return RewardPreference(learning.reward_model, self.temperature)
+        return RewardPreference(self.scorer(learning), self.temperature)

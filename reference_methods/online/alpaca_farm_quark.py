@@ -36,5 +36,5 @@ class AlpacaFarmQuark(Quark):
                 best = rollout.samples.select(np.flatnonzero(quantile == self.quantiles - 1))
                 trainer.log(pool=len(best))
                 for batch in self.draws(best, learning.seed, trainer.key()):
-                    trainer.update(batch, partial(self.loss, policy, learning.policy, best, best))
+                    trainer.update(batch, partial(self.loss, policy, learning.reference, best, best))
         return policy

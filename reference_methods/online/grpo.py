@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +45,6 @@ from reference_methods.parts.rollouts import Rollout, joined
 @dataclass(frozen=True, kw_only=True)
 class GRPO(Online):
     """Trains the policy on groups of its own samples, scored by the reward model."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
     samples_per_prompt: Several = 8
     beta: NotNegative = 0.04

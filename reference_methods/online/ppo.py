@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -41,8 +40,6 @@ from reference_methods.parts.rollouts import Rollout
 @dataclass(frozen=True, kw_only=True)
 class PPO(Online):
     """Trains the policy on its own samples, scored by the reward model."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
     gamma: Share = 1.0
     lam: Share = 0.95

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -41,8 +40,6 @@ from reference_methods.parts.rollouts import padded
 @dataclass(frozen=True, kw_only=True)
 class Quark(Online):
     """Trains the policy on its own samples, sorted by the reward model."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
     quantiles: Several = 5
     quantile_texts: Sequence[str] | None = None
@@ -76,7 +73,7 @@ class Quark(Online):
                 plain, conditioned = pool.samples, pool.conditioned(policy)
                 trainer.log(pool=len(plain))
                 for batch in self.draws(plain, learning.seed, trainer.key()):
-                    trainer.update(batch, partial(self.loss, policy, learning.policy, plain, conditioned))
+                    trainer.update(batch, partial(self.loss, policy, learning.reference, plain, conditioned))
         return pool.writer
 
     def draws(self, pool: Samples, seed: int, key: str) -> Iterator[Batch]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,8 +32,6 @@ from reference_methods.parts.rollouts import Rollout
 @dataclass(frozen=True, kw_only=True)
 class RLOO(Online):
     """Trains the policy on groups of its own samples, scored by the reward model."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
     samples_per_prompt: Several = 4
     beta: NotNegative = 0.05

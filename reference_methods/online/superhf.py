@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -37,8 +36,6 @@ from reference_methods.parts.rollouts import Rollout
 class SuperHF(Online):
     """Trains the policy on the best of its own samples, by the reward model."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
-
     steps: Natural = 80
     rollouts: Count = 32
     samples_per_prompt: Count = 16
@@ -56,7 +53,7 @@ class SuperHF(Online):
             for rollout in trainer.rollouts(policy):
                 best = self.best(rollout)
                 for batch in trainer.minibatches(best):
-                    trainer.update(batch, partial(self.loss, policy, learning.policy, best))
+                    trainer.update(batch, partial(self.loss, policy, learning.reference, best))
         return policy
 
     def best(self, rollout: Rollout) -> Samples:

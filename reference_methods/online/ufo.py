@@ -47,7 +47,6 @@ Floats = NDArray[np.float64]
 class UFO(PPO):
     """Trains the policy on its dialogues with the user."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"user"})
     purpose: ClassVar[str] = "ufo"
 
     max_turn: Count = 5
@@ -64,6 +63,10 @@ class UFO(PPO):
     beta: NotNegative = 0.001
     clip_high: NotNegative | None = 0.28
     lam: Share = 1.0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"user"})
 
     def train(self, learning: Learning) -> Policy:
         policy, critic, user = self.start(learning), self.start_critic(learning), learning.user

@@ -46,9 +46,11 @@ class DPO(PairMethod):
 
     def train(self, learning: Learning) -> Policy:
         pairs, policy = Preferences.read(learning), self.start(learning)
-        networks, start = [(policy, self.learning_rate)], AtStart(math.log(2), self.beta / 2, self.beta**2 / 4)
-        with Trainer(self, learning, "dpo", networks, at_start={"loss": start}) as trainer:
-            data = PairsWithReference.of(pairs, trainer, learning.policy)
+        networks, start = [(policy, self.learning_rate)], {}
+        if learning.reference is learning.policy:  # then all margins are 0
+            start["loss"] = AtStart(math.log(2), self.beta / 2, self.beta**2 / 4)
+        with Trainer(self, learning, "dpo", networks, at_start=start) as trainer:
+            data = PairsWithReference.of(pairs, trainer, learning.reference)
             for batch in trainer.batches(pairs.training_rows()):
                 trainer.update(batch, partial(self.loss, policy, data))
         return policy

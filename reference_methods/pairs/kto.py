@@ -40,7 +40,7 @@ from reference_methods.parts.training import Offline
 class KTO(Offline):
     """Trains the policy on both sides of ``preferences``, each by itself."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
     beta: NotNegative = 0.1
     """strength of the anchor to the SFT policy"""
@@ -55,7 +55,7 @@ class KTO(Offline):
         pairs, policy = Preferences.read(learning), self.start(learning)
         samples, others = Samples.concatenate([pairs.first, pairs.second]), mismatched(pairs, learning.seed)
         desirable = torch.as_tensor(np.concatenate([pairs.p_first, 1 - pairs.p_first]))
-        ours, theirs = partial(log_likelihoods, policy), partial(log_likelihoods, learning.policy)
+        ours, theirs = partial(log_likelihoods, policy), partial(log_likelihoods, learning.reference)
         ids = rng.combine(np.tile(pairs.ids, 2), rng.text_ids(samples.outputs))
         with Trainer(self, learning, "kto", [(policy, self.learning_rate)]) as trainer:
             reference, elsewhere = trainer.compute(theirs, samples), trainer.compute(theirs, others)

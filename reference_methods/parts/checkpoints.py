@@ -26,6 +26,7 @@ from torch import Tensor
 from farm.base.errors import UserError
 from farm.hardware import processes
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.tables.records import USAGE_COLUMNS
 from reference_methods.parts.optimization import Metrics, Optimizer
 
 TENSORS, FACTS = "training.safetensors", "training.json"
@@ -231,13 +232,14 @@ def _safe(name: str) -> str:
 
 
 def _mark(purpose: str, learning: Learning, fingerprint: Any) -> str:
-    """A digest of what a training starts from: its settings, the labels, and the networks it is given, of which some
+    """A digest of what a training starts from: its settings, the feedback, and the networks it is given, of which some
     numbers of each parameter are looked at."""
     digest = hashlib.blake2b(repr((FORMAT, purpose, learning.seed, fingerprint)).encode(), digest_size=16)
-    if learning.preferences is not None and "preference" in learning.preferences:
-        digest.update(learning.preferences["preference"].astype(float).to_numpy().tobytes())
-    for network in (learning.policy, learning.reward_model):
-        if network is not None and hasattr(network, "parameters"):
+    for kind, table in sorted(learning.feedback.items()):
+        said = [c for c in table.columns if c not in USAGE_COLUMNS and "tokens" not in c and "log_prob" not in c]
+        digest.update(f"{kind}{table[said].to_json(orient='values')}".encode())
+    for network in (learning.policy, *(model for _, model in sorted(learning.models.items()))):
+        if hasattr(network, "parameters"):
             for parameter in network.parameters():
                 some = parameter.detach().reshape(-1)[:: max(1, parameter.numel() // 16)]
                 digest.update(some.cpu().double().numpy().tobytes())

@@ -16,16 +16,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from farm.base.bounds import Count, NotNegative, Positive
-from farm.base.errors import UserError
 from farm.hardware import memory, processes
-from farm.roles.protocols import Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from farm.tables.turns import Prompt
 from reference_methods.parts.batches import (
     Batch,
@@ -41,6 +40,7 @@ from reference_methods.parts.optimization import Metrics
 from reference_methods.parts.precision import AtStart, in_16_bits
 from reference_methods.parts.rollouts import Rollout, joined, padded
 from reference_methods.parts.sampler import alarm_of, compare, correction, same_of, samples_elsewhere
+from reference_methods.parts.scored import Scored
 from reference_methods.parts.trainer import Trainer
 from reference_methods.parts.training import OnPolicy
 
@@ -52,7 +52,7 @@ COMPARED = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Online(OnPolicy):
+class Online(Scored, OnPolicy):
     """What learning from one's own samples and their rewards adds."""
 
     rollouts: Count = 512
@@ -82,6 +82,17 @@ class Online(OnPolicy):
                 f"and of minibatches ({self.minibatches})"
             )
 
+    def start_critic(self, learning: Learning) -> Scorer:
+        """The reward model with a head of zeros (the start of a value model), in which what is to be trained trains; a
+        new scalar model where there is no reward model that could be trained: one that counts words, say."""
+        model: Any = learning.models.get(self.reward_model)
+        if model is None or next(iter(model.parameters()), None) is None:
+            return self.start_scorer(learning).copy(zero_head=True)
+        changed = self.changed(learning.seed)
+        if changed and hasattr(model, "with_settings"):
+            model = model.with_settings(**changed)
+        return cast(Scorer, model.copy(zero_head=True))
+
 
 class OnlineTrainer(Trainer):
     """A :class:`Trainer` whose steps are rollouts."""
@@ -101,9 +112,7 @@ class OnlineTrainer(Trainer):
     def rollout(self, policy: Policy, prompts: Sequence[Prompt], purpose: str = "") -> Rollout:
         """``samples_per_prompt`` samples for each prompt, scored by the reward model, as :meth:`scored`."""
         given = self.settings
-        if self.learning.reward_model is None:
-            raise UserError(f"{type(given).__name__} needs a reward model to score its samples: set `reward_model`")
-        started = time.perf_counter()
+        scorer, started = given.scorer(self.learning), time.perf_counter()
         samples = sampled(
             policy,
             [prompt for prompt in prompts for _ in range(given.samples_per_prompt)],
@@ -112,7 +121,7 @@ class OnlineTrainer(Trainer):
             temperature=given.temperature,
             max_new_tokens=given.max_new_tokens,
         )
-        scores = self.compute(self.learning.reward_model.scores, samples)
+        scores = self.compute(scorer.scores, samples)
         if given.missing_eos_reward is not None:
             ended = torch.tensor([reason == "stop" for reason in samples.finish_reason], device=scores.device)
             scores = torch.where(ended, scores, given.missing_eos_reward)
@@ -165,7 +174,7 @@ class OnlineTrainer(Trainer):
         def written_by(writer: Policy, part: Samples) -> Tensor:
             return writer.log_probabilities(part, given.temperature)[0]
 
-        reference = self.compute(partial(written_by, self.learning.policy), samples)
+        reference = self.compute(partial(written_by, self.learning.reference), samples)
         drawn, mask = padded(samples.log_probabilities, like=reference)
         rollout, alarm = Rollout(samples, mask, drawn, reference, scores.to(reference), started), alarm_of(policy)
         if not (samples_elsewhere(policy) or in_16_bits(policy)):  # a check of a few, which is almost free

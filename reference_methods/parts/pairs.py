@@ -97,9 +97,9 @@ def pair_metrics(pairs: Pairs, margin: Tensor, batch: Batch, anchored: bool = Tr
 
 @dataclass(frozen=True, kw_only=True)
 class PairMethod(Offline):
-    """Settings and loop of the methods that train a policy on ``preferences``."""
+    """Settings and loop of the methods that train a policy on annotated pairs."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
     batch_size: Count = 64
     """pairs of one optimizer step"""
@@ -114,7 +114,7 @@ class PairMethod(Offline):
 
     def train(self, learning: Learning) -> Policy:
         pairs, policy = Preferences.read(learning), self.start(learning)
-        networks, reference = [(policy, self.learning_rate)], learning.policy if self.uses_reference() else None
+        networks, reference = [(policy, self.learning_rate)], learning.reference if self.uses_reference() else None
         with Trainer(self, learning, type(self).__name__.lower(), networks) as trainer:
             data = PairsWithReference.of(pairs, trainer, reference)
             for batch in trainer.batches(pairs.training_rows()):

@@ -33,12 +33,12 @@ class Preferences:
 
     @classmethod
     def read(cls, learning: Learning) -> Preferences:
-        """The pairs of ``learning.preferences``; texts without tokens are encoded by the policy.
+        """The pairs of ``learning.feedback``; texts without tokens are encoded by the policy.
 
         Raises:
             UserError: there are no pairs, or one has no preference.
         """
-        table = learning.preferences
+        table = learning.feedback.get("pairs")
         if table is None or not len(table):
             raise UserError("preferences: no annotated pairs to train on; raise `sizes.pairs`")
         preference = pd.to_numeric(table["preference"]).to_numpy(dtype=np.float64)

@@ -68,7 +68,8 @@ class Trainer:
         state: Mapping[str, object] | None = None,
     ) -> None:
         self.settings, self.learning, self.purpose = settings, learning, purpose
-        self._networks, self._at_start, self._state = networks, at_start or {}, StateDicts(state or {})
+        asked = {f"asked {kind}": asker for kind, asker in learning.asked.items()}
+        self._networks, self._at_start, self._state = networks, at_start or {}, StateDicts({**asked, **(state or {})})
         self.same, self.step = SAME, 0
         self._entered = self._in_step = False
         self._updates, self._logged = list[Metrics](), Metrics()

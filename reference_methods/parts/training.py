@@ -54,7 +54,7 @@ class Training(Bounded):
         """A copy of the SFT policy in which what is to be trained trains."""
         processes.start()
         policy: Any = learning.policy
-        changed = self._changed(learning.seed)
+        changed = self.changed(learning.seed)
         if not changed or (self.tune == "full" and not hasattr(policy, "with_settings")):
             return policy.copy()
         if not hasattr(policy, "with_settings"):
@@ -67,22 +67,12 @@ class Training(Bounded):
         ``head`` is what the score of a language model reads; as its settings say where None.
         """
         processes.start()
-        policy: Any = self.start(learning) if self._changed(learning.seed) else learning.policy
+        policy: Any = self.start(learning) if self.changed(learning.seed) else learning.policy
         if head is None:
             return cast(Scorer, policy.scorer(learning.seed))
         if not hasattr(policy, "with_settings"):
             raise UserError(f"head: {head} is for language models, not for a {type(policy).__name__}")
         return cast(Scorer, policy.scorer(learning.seed, head))
-
-    def start_critic(self, learning: Learning) -> Scorer:
-        """The reward model with a head of zeros (the start of a value model), in which what is to be trained trains; a
-        new scalar model where there is no reward model that could be trained."""
-        changed, model = self._changed(learning.seed), learning.reward_model
-        if model is None or next(iter(model.parameters()), None) is None:
-            return self.start_scorer(learning).copy(zero_head=True)
-        if changed and hasattr(model, "with_settings"):
-            model = model.with_settings(**changed)
-        return model.copy(zero_head=True)
 
     def shard_networks(self, networks: Iterable[Any]) -> None:
         """Spread these policies and scorers over the processes, if ``shard`` says so."""
@@ -109,7 +99,7 @@ class Training(Bounded):
 
         return {"method": type(self).__name__, **{k: v for k, v in plain.items() if is_plain(v)}}
 
-    def _changed(self, seed: int) -> dict[str, Any]:
+    def changed(self, seed: int) -> dict[str, Any]:
         """The policy settings that differ from what the world's policy says."""
         changed: dict[str, Any] = {"gradient_checkpointing": True} if self.gradient_checkpointing else {}
         if self.tune is not None:

@@ -16,27 +16,25 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
 
 from farm.base.bounds import Bounded, Count
-from farm.base.errors import UserError
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Draws, Learning, Policy, Samples, Scorer
 from farm.tables.turns import Prompt
 from reference_methods.parts.batches import in_parts, tokens_at_once
+from reference_methods.parts.scored import Scored
 
 CANDIDATES_AT_ONCE = 16_384
 """responses drawn before the best of them are chosen and the others forgotten"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class BestOfN(Bounded):
+class BestOfN(Scored, Bounded):
     """Puts the reward model behind the policy."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
     n: Count = 16
     """responses drawn for each one returned"""
@@ -44,10 +42,9 @@ class BestOfN(Bounded):
     """most tokens, padding included, scored at once; ``auto`` is what an accelerator's memory holds"""
 
     def train(self, learning: Learning) -> Policy:
-        if learning.reward_model is None:
-            raise UserError("best_of_n needs a reward model: set `reward_model`")
-        tokens = tokens_at_once(self.micro_batch_tokens, learning.reward_model, training=False)
-        return BestOfNPolicy(learning.policy, learning.reward_model, self.n, tokens)
+        scorer = self.scorer(learning)
+        tokens = tokens_at_once(self.micro_batch_tokens, scorer, training=False)
+        return BestOfNPolicy(learning.policy, scorer, self.n, tokens)
 
 
 class BestOfNPolicy:

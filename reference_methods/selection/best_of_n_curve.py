@@ -68,7 +68,7 @@ class BestOfNCurve(BestOfN):
 
     def _pool(self, learning: Learning, prompts: list[Prompt]) -> tuple[Floats, Floats | None]:
         """Reward and gold of M samples to each prompt, [prompts, M]."""
-        assert learning.reward_model is not None
+        scorer = self.scorer(learning)
         each = max(1, CANDIDATES_AT_ONCE // self.candidates)
         rewards, gold = [], []
         for start in range(0, len(prompts), each):
@@ -79,8 +79,8 @@ class BestOfNCurve(BestOfN):
                 purpose="best_of_n_curve",
                 temperature=self.temperature,
             )
-            tokens = tokens_at_once(self.micro_batch_tokens, learning.reward_model, training=False)
-            scores = in_parts(learning.reward_model.scores, samples, tokens)
+            tokens = tokens_at_once(self.micro_batch_tokens, scorer, training=False)
+            scores = in_parts(scorer.scores, samples, tokens)
             rewards.append(scores.double().cpu().numpy().reshape(len(asked), -1))
             if learning.gold is not None:
                 gold.append(learning.gold(samples).reshape(len(asked), -1))

@@ -12,7 +12,6 @@ prompts at temperature 1, then SFT from the SFT policy with the settings of ``sf
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from farm.base.bounds import Count, Positive
 from farm.base.errors import UserError
@@ -22,15 +21,14 @@ from reference_methods.imitation.sft import SFT
 from reference_methods.parts.batches import prompt_stream, sampled, tokens_at_once
 from reference_methods.parts.checkpoints import CurrentPolicy
 from reference_methods.parts.rollouts import sample_metrics
+from reference_methods.parts.scored import Scored
 from reference_methods.parts.trainer import Trainer
 from reference_methods.selection.best_of_n import BestOfNPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpertIteration(SFT):
+class ExpertIteration(Scored, SFT):
     """Fine-tunes the policy on the best of its own samples for ``prompts``."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
     n: Count = 16
     """responses drawn for each one learnt from"""
@@ -40,18 +38,19 @@ class ExpertIteration(SFT):
     temperature: Positive = 1.0
 
     def train(self, learning: Learning) -> Policy:
-        if learning.reward_model is None or not len(learning.prompts):
-            raise UserError("expert_iteration needs prompts and a reward model: set `reward_model`")
+        if not len(learning.prompts):
+            raise UserError("expert_iteration needs prompts to sample for: raise `sizes.prompts`")
+        scorer = self.scorer(learning)
         instructions = prompts_of(learning.prompts)
         count = self.prompts or len(instructions)
         asked = list(prompt_stream(instructions, count, self.rounds, learning.seed, "expert_iteration/prompts"))
         lines = self.rounds * (1 + self.epochs * -(-count // self.batch_size))  # sampling is a line too
-        tokens = tokens_at_once(self.micro_batch_tokens, learning.reward_model, training=False)
+        tokens = tokens_at_once(self.micro_batch_tokens, scorer, training=False)
         current = CurrentPolicy(self.start(learning))
         with Trainer(self, learning, "expert_iteration", state={"policy": current}) as trainer:
             for k in trainer.steps(self.rounds, of=instructions, lines=lines):
                 purpose = f"expert_iteration/round {k}"
-                experts = BestOfNPolicy(current.policy, learning.reward_model, self.n, tokens)
+                experts = BestOfNPolicy(current.policy, scorer, self.n, tokens)
                 best = sampled(experts, asked[k], seed=learning.seed, purpose=purpose, temperature=self.temperature)
                 trainer.log(**sample_metrics(best, learning))
                 current.policy = self.start(learning)

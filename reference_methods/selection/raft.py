@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -29,14 +28,13 @@ from reference_methods.parts.batches import prompt_stream, sampled
 from reference_methods.parts.checkpoints import CurrentPolicy
 from reference_methods.parts.optimization import Schedule
 from reference_methods.parts.rollouts import sample_metrics
+from reference_methods.parts.scored import Scored
 from reference_methods.parts.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
-class RAFT(SFT):
+class RAFT(Scored, SFT):
     """Fine-tunes the policy on the best of its own samples, stage by stage."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"reward_model"})
 
     n: Count = 8
     """responses drawn for each one learnt from"""
@@ -53,9 +51,9 @@ class RAFT(SFT):
     warm_up: Share = 0.0
 
     def train(self, learning: Learning) -> Policy:
-        if learning.reward_model is None or not len(learning.prompts):
-            raise UserError("raft needs prompts and a reward model: set `reward_model`")
-        instructions, reward_model = prompts_of(learning.prompts), learning.reward_model
+        if not len(learning.prompts):
+            raise UserError("raft needs prompts to sample for: raise `sizes.prompts`")
+        instructions, reward_model = prompts_of(learning.prompts), self.scorer(learning)
         asked = list(prompt_stream(instructions, self.prompts, self.stages, learning.seed, "raft"))
         lines = self.stages * (1 + self.epochs * -(-self.prompts // self.batch_size))  # sampling is a line too
         policy = self.start(learning)
@@ -70,7 +68,7 @@ class RAFT(SFT):
                     temperature=self.temperature,
                 )
                 scores = trainer.compute(reward_model.scores, samples)
-                ratio = self.log_ratio(trainer, policy, learning.policy, samples)
+                ratio = self.log_ratio(trainer, policy, learning.reference, samples)
                 metrics = sample_metrics(samples, learning)
                 trainer.log(reward=float(scores.mean()), kl=float(ratio.mean()), **metrics)
                 best = (scores - self.beta * ratio).view(-1, self.n).argmax(1).cpu().numpy()

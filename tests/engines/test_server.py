@@ -187,7 +187,7 @@ def test_an_online_step_samples_there_compares_and_corrects(loopback: Loopback) 
         seed=3,
         policy=policy,
         prompts=pd.DataFrame({"instruction": PROMPTS}),
-        reward_model=make_policy().scorer(0),
+        models={"reward_model": make_policy().scorer(0)},
         log=log,
     )
     learned = RLOO(steps=3, rollouts=24, minibatches=2, learning_rate=1e-3, missing_eos_reward=None).train(given)

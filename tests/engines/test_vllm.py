@@ -140,7 +140,7 @@ def test_online_steps_sampled_by_vllm(name: str, tune: Any) -> None:
         seed=3,
         policy=policy,
         prompts=pd.DataFrame({"instruction": PROMPTS}),
-        reward_model=make_policy().scorer(0),
+        models={"reward_model": make_policy().scorer(0)},
         log=log,
     )
     method = {"rloo": RLOO, "ppo": PPO}[name]
@@ -215,7 +215,7 @@ def test_adapters_reach_a_real_server(tmp_path: Path) -> None:
         plain = policy.sample(PROMPTS * 4, seed=0, purpose="t")
         lines, log = recorder()
         prompts, scorer = pd.DataFrame({"instruction": PROMPTS}), make_policy().scorer(0)
-        given = Learning(seed=3, policy=policy, prompts=prompts, reward_model=scorer, log=log)
+        given = Learning(seed=3, policy=policy, prompts=prompts, models={"reward_model": scorer}, log=log)
         settings = {"steps": 3, "rollouts": 24, "learning_rate": 1e-2, "missing_eos_reward": None}
         learned = RLOO(tune="lora", lora_rank=4, **settings).train(given)
         assert all(line["sampler_gap"] < TOLERANCE and line["sampler_error"] < 1.01 for line in lines)

@@ -50,7 +50,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Broken:
-    needs = frozenset({"preferences"})
+    needs = frozenset({"pairs"})
     sentence: str = "it was never going to work"
     def train(self, learning):
         raise RuntimeError(self.sentence)

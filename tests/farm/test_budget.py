@@ -39,12 +39,13 @@ import pandas as pd
 @dataclass(frozen=True)
 class Asks:
     """Asks about as many pairs as it is told to, one after another."""
-    needs = frozenset({"annotator"})
+    needs = frozenset()
+    asks = frozenset({"pairs"})
     pairs: int = 30
     def train(self, learning):
         for i in range(self.pairs):
             texts = {"instruction": f"question {i}", "output_1": "good", "output_2": "good good"}
-            learning.annotator.annotate(pd.DataFrame([{**texts, "generator_1": "a", "generator_2": "b"}]), seed=0)
+            learning.ask("pairs", pd.DataFrame([{**texts, "generator_1": "a", "generator_2": "b"}]))
         return learning.policy
 '''
 
@@ -83,11 +84,11 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(
     tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paid(tmp_path, server)
-    with pytest.raises(Fruitless, match=r"the budget of \$1\.00 ends in the stage annotation: \$[\d.]+ is spent"):
+    with pytest.raises(Fruitless, match=r"the budget of \$1\.00 ends in the stage pairs: \$[\d.]+ is spent"):
         go(1.0)
     first = len(server.answered)
     assert 10 <= first <= 1.0 / VERDICT
-    with pytest.raises(Fruitless, match="ends in the stage annotation"):
+    with pytest.raises(Fruitless, match="ends in the stage pairs"):
         go(1.0)
     assert len(server.answered) == first, "what earlier runs paid for counts"
     with pytest.raises(Fruitless, match=r"the budget of \$4\.00 ends in the stage judge judges"):
@@ -109,7 +110,7 @@ def test_the_command_says_one_sentence_and_workers_share_the_budget(tmp_path: Pa
     words = ["--out", "run", "--engine", "local", "--workers", "2", "--concurrency", "4", "--budget"]
     _, errors = finish(start(tmp_path, "home", *words, "1"), 1)
     assert errors.count("farm:") == 1
-    assert "farm: the budget of $1.00 ends in the stage annotation" in errors
+    assert "farm: the budget of $1.00 ends in the stage pairs" in errors
     assert "failed" not in errors
     assert 10 <= len(server.answered) <= 1.0 / VERDICT
     finish(start(tmp_path, "home", *words, "10"))

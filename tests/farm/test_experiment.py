@@ -92,7 +92,7 @@ def test_another_seed_gives_other_draws_and_a_changed_setting_is_not_served_stal
     assert (one["output_1"] != two["output_1"]).any()
     run(place, "home", "--out", "run-3", "--set", "methods.dpo.beta=0.5")
     stages = {s["stage"]: s["found"] for s in json.loads((place / "run-3" / "costs.json").read_text())["stages"]}
-    assert stages["annotation"]
+    assert stages["pairs"]
     assert stages["best_of_n"]
     assert not stages["dpo"]
 

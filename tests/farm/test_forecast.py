@@ -46,7 +46,7 @@ def test_programs_are_free_and_said_to_be(here: Path) -> None:
     assert "Verdicts to ask for: at most 900, free: programs give them." in text(found)
     shown, _ = finish(start(here, "home", "--dry-run"))
     rows = {line.split()[0]: line.split() for line in shown.splitlines() if line and not line.startswith(" ")}
-    assert rows["annotation"][-1] == "free"
+    assert rows["feedback"][-1] == "free"
     assert rows["judgement"][-1] == "free"
 
 
@@ -110,10 +110,10 @@ def test_gpu_time_by_arithmetic(here: Path) -> None:
     found = foresee(runner, 1)
     seconds = {s["stage"]: s["seconds"] for s in found["stages"]}
     assert seconds["sft"] == pytest.approx(3 * 10_000 * 364 * 6 * 7e9 / (0.4 * 400e12))
-    assert seconds["pairs"] == pytest.approx(20_000 * 300 * 2 * 7e9 / (0.1 * 400e12))
+    assert seconds["responses"] == pytest.approx(20_000 * 300 * 2 * 7e9 / (0.1 * 400e12))
     assert seconds["best_of_n"] == 0
     assert seconds["best_of_n answers"] > 8 * seconds["dpo answers"]
-    assert seconds["annotation"] is None
+    assert seconds["pairs"] is None
     assert found["gpu_hours"] == pytest.approx(sum(s for s in seconds.values() if s is not None) / 3600)
     assert found["stages_computed"] == 30
     assert 1 < found["price"] < 30
@@ -164,7 +164,7 @@ def test_what_is_measured_is_scaled_by_the_sizes(here: Path, monkeypatch: pytest
 
     once = seconds()
     for setting, doubled in (
-        ("sizes.pairs=4000", {"pairs", "annotation", "reward model", "dpo", "feedme"}),
+        ("sizes.pairs=4000", {"responses", "pairs", "reward model", "dpo", "feedme"}),
         ("methods.ppo.steps=40", {"ppo"}),
         ("sizes.samples=8", {stage for stage in once if "answers" in stage or "judges" in stage}),
     ):

@@ -61,7 +61,8 @@ def test_only_and_force(place: Path, run: Run) -> None:
     assert status == 0
     assert methods(place / "few") == {"sft", "dpo"}
     assert "best_of_n" not in shown + said
-    assert made(said) == {"sampling pairs", "annotating", "training dpo", *answered("sft", "dpo")}  # no reward model
+    asked = {"sampling responses of sft", "asking for pairs"}
+    assert made(said) == {*asked, "training dpo", *answered("sft", "dpo")}  # no reward model
 
     status, shown, said = run("--out", "all", "--only", "dpo, best_of_n")
     assert status == 0
@@ -77,7 +78,7 @@ def test_only_and_force(place: Path, run: Run) -> None:
     _, shown, _ = run("--force", "reward_model", "--dry-run")
     ahead = {line[8:48].strip() for line in shown.splitlines() if line.startswith("  to do")}
     assert {"reward model", "best_of_n answers", "judge judges dpo"} <= ahead
-    assert not ahead & {"pairs", "annotation", "dpo"}
+    assert not ahead & {"responses", "pairs", "dpo"}
 
 
 @pytest.mark.parametrize(

@@ -168,8 +168,8 @@ def test_a_sweep_shares_what_it_can(here: Path) -> None:
     study = experiment.load("table.yaml", ["sweep={annotator.rate: [0.0, 0.25]}", "seeds=[1, 2]"])
     runner = StudyRunner(study, Path("run"))
     names = [node.name for node in runner.graph().values()]
-    assert names.count("pairs") == 2  # one a seed
-    assert names.count("annotation") == 4
+    assert names.count("responses") == 2  # one a seed
+    assert names.count("pairs") == 4
     assert names.count("sft answers") == 4  # they are scored by the reward model of the setting
     run = runner.go()
     board = run.leaderboard
@@ -205,6 +205,7 @@ def test_a_variant_that_fails_leaves_the_others(here: Path) -> None:
         ({"seeds": [1, 1]}, "`seeds` must be different numbers"),
         ({"seeds": []}, "`seeds` must be different numbers"),
         ({"resources": {"metod": {}}}, "unknown key `metod` of resources; did you mean `method`"),
+        ({"resources": {"annotation": {}}}, "`annotation` of resources is called `feedback` now"),
     ],
 )
 def test_mistakes_in_a_sweep_name_the_key(here: Path, changes: dict[str, object], complaint: str) -> None:
@@ -217,8 +218,8 @@ def test_mistakes_in_a_sweep_name_the_key(here: Path, changes: dict[str, object]
 def test_no_reward_model_is_trained_that_no_method_needs(here: Path) -> None:
     write(here)
     kinds = {node.kind for node in StudyRunner(experiment.load("table.yaml", only=["dpo"])).graph().values()}
-    assert "annotation" in kinds and "reward model" not in kinds
-    assert "reward model" in {node.kind for node in StudyRunner(experiment.load("table.yaml")).graph().values()}
+    assert "feedback" in kinds and "model" not in kinds
+    assert "model" in {node.kind for node in StudyRunner(experiment.load("table.yaml")).graph().values()}
 
 
 def test_a_stage_declares_all_of_itself(here: Path) -> None:
@@ -233,7 +234,7 @@ def test_a_stage_declares_all_of_itself(here: Path) -> None:
         assert all(place[need] < place[key] for need in plan.graph[key].needs)
     other = StudyRunner(experiment.load("table.yaml", ["sizes.evaluation=7"])).plans[0]
     shared = {stage.kind for key, stage in other.stages.items() if key in plan.stages}
-    assert {"pairs", "annotation", "reward model"} <= shared and not shared & {"answers", "judgement"}
+    assert {"responses", "feedback", "model"} <= shared and not shared & {"answers", "judgement"}
 
 
 def test_checkpoints_outlive_a_kill_and_go_with_the_stage(tmp_path: Path) -> None:

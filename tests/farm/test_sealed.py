@@ -41,10 +41,10 @@ def go(out: str) -> None:
 DAMAGE = {
     "dpo answers": ("outputs.parquet", "flipped"),
     "dpo": ("model/*", "flipped"),
-    "pairs": ("pairs.parquet", "cut off"),
+    "responses": ("responses.parquet", "cut off"),
     "judge judges dpo": ("stage.json", "cut off"),
     "reward model": ("files.json", "flipped"),
-    "annotation": ("preferences.parquet", "removed"),
+    "pairs": ("pairs.parquet", "removed"),
 }
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from farm.experiments.asker import FeedbackAsker
+from farm.feedback.kind import kind
 from reference_methods.parts.games.matrix_game import Floats
+
+
+def asker(annotator: Any, seed: int = 1) -> FeedbackAsker:
+    """Who is asked for pairs while a method learns."""
+    return FeedbackAsker(kind("pairs"), annotator, seed)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,9 @@ def all_pairs(preferences: np.ndarray, copies: int = 1) -> pd.DataFrame:
 
 def learning(preferences: np.ndarray, copies: int = 8) -> Learning:
     table = all_pairs(preferences, copies)
-    return Learning(seed=1, policy=table_policy(len(preferences)), prompts=table[["instruction"]], preferences=table)
+    return Learning(
+        seed=1, policy=table_policy(len(preferences)), prompts=table[["instruction"]], feedback={"pairs": table}
+    )
 
 
 def everyone(size: int) -> Samples:
@@ -192,7 +194,7 @@ def test_models_learn_from_pairs_of_a_language_model(method: PreferenceFit) -> N
             "preference": np.where(longer, 1.0, 2.0),
         }
     )
-    model = method.train(Learning(seed=1, policy=policy, prompts=table[["instruction"]], preferences=table))
+    model = method.train(Learning(seed=1, policy=policy, prompts=table[["instruction"]], feedback={"pairs": table}))
     if isinstance(model, Judge):  # it was asked in one order of each pair
         model = replace(model, seed=1, fitting=True)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from reference_methods.games.online_dpo import OnlineDPO
 from reference_methods.models.preference_model import PairwisePreferenceModel
 from reference_methods.parts.games.matrix_game import Floats
 from reference_methods.parts.games.training import Game
+from tests.games.conftest import asker
 from tests.games.test_training import LikesAWord, table_learning
 from tests.policies.conftest import PROMPTS, make_policy
 
@@ -73,7 +74,11 @@ def test_in_a_table_where_questions_repeat(game: Game, cycle: tuple[Floats, Floa
 
 def test_on_a_language_model(tmp_path: Path) -> None:
     prompts = pd.DataFrame({"instruction": PROMPTS})
-    resumed(NashEMA(**SMALL, decay=0.5), lambda: Learning(1, make_policy(), prompts, annotator=LikesAWord()), tmp_path)
+    resumed(
+        NashEMA(**SMALL, decay=0.5),
+        lambda: Learning(1, make_policy(), prompts, asked={"pairs": asker(LikesAWord())}),
+        tmp_path,
+    )
 
 
 def test_with_a_preference_model_that_is_fitted_first(cycle: tuple[Floats, Floats], tmp_path: Path) -> None:
@@ -82,7 +87,7 @@ def test_with_a_preference_model_that_is_fitted_first(cycle: tuple[Floats, Float
     pairs = pd.DataFrame(rows * 4, columns=["instruction", "output_1", "output_2", "preference"])
     model = PairwisePreferenceModel(epochs=4, batch_size=6, learning_rate=0.05, held_out_share=0.0)
     game = OnlineDPO(**SMALL, preference_model=model)
-    given = replace(table_learning(cycle), annotator=None, preferences=pairs)
+    given = replace(table_learning(cycle), asked={}, feedback={"pairs": pairs})
     whole = game.train(given)
     killed(replace(game, preference_model=replace(model, checkpoint_minutes=0.0)), given, tmp_path, 3)
     assert torch.equal(numbers(whole), numbers(game.train(replace(given, checkpoints=tmp_path))))

@@ -31,12 +31,13 @@ from reference_methods.games.xpo import XPO
 from reference_methods.models.general_preference_model import GeneralPreferenceModel
 from reference_methods.models.preference_model import PairwisePreferenceModel, PairwiseTable
 from reference_methods.parts.games.duels import Group
-from reference_methods.parts.games.feedback import AnnotatorFeedback
+from reference_methods.parts.games.feedback import AskedFeedback
 from reference_methods.parts.games.gap import GapProbe
 from reference_methods.parts.games.matrix_game import Floats, duality_gap, equilibrium
 from reference_methods.parts.games.table import Table, play
 from reference_methods.parts.games.trainer import GameTrainer
 from reference_methods.parts.games.training import Game
+from tests.games.conftest import asker
 from tests.policies.conftest import PROMPTS, make_policy
 
 BETA = 0.3
@@ -72,7 +73,7 @@ def table_learning(cycle: tuple[Floats, Floats], prompts: int = 1, missing: floa
     names = [f"x{i}" for i in range(prompts)]
     policy = TabularPolicy.from_probabilities(names, responses, reference)
     table = pd.DataFrame({"instruction": names})
-    return Learning(seed, policy, table, annotator=MatrixAnnotator(preferences, responses, missing))
+    return Learning(seed, policy, table, asked={"pairs": asker(MatrixAnnotator(preferences, responses, missing), seed)})
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Known:
     """A preference model that is right, fitted to nothing."""
 
     preferences: tuple[tuple[float, ...], ...]
-    needs = frozenset({"preferences"})
+    needs = frozenset({"pairs"})
 
     @classmethod
     def of(cls, preferences: Floats) -> Known:
@@ -171,7 +172,7 @@ def test_queries_are_counted_and_draws_keyed(cycle: tuple[Floats, Floats], game:
     two = game.train(again)
     torch.testing.assert_close(next(iter(one.parameters())), next(iter(two.parameters())), rtol=0, atol=0)
     each = 6 * 4 * (2 if game.is_extragradient else 1) / (2 if game.reference_samples else 1)
-    assert logs[-1]["queries"] == sum(first.annotator.asked) == 2 * each
+    assert logs[-1]["queries"] == sum(first.asked["pairs"].giver.asked) == 2 * each
     other = game.train(table_learning(cycle, 3, seed=2))
     assert not torch.equal(next(iter(one.parameters())), next(iter(other.parameters())))
 
@@ -189,16 +190,16 @@ def test_refusals_are_left_out_and_counted(cycle: tuple[Floats, Floats]) -> None
 
 
 def test_a_pair_that_is_asked_again_gets_a_new_draw(cycle: tuple[Floats, Floats]) -> None:
-    learning = table_learning(cycle)
+    learning = table_learning(cycle, seed=3)
     samples = learning.policy.encode(["x0"] * 60, ["rock"] * 60)
     other = learning.policy.encode(["x0"] * 60, ["paper"] * 60)
-    feedback = AnnotatorFeedback(learning.annotator, 3)
+    feedback = AskedFeedback(learning)
     found = np.r_[feedback(samples, other), feedback(samples, other)]
     assert found.mean() == pytest.approx(0.8, abs=0.1)
     assert np.abs(found[:60] - found[60:]).max() == 1
-    again = AnnotatorFeedback(learning.annotator, 3)
+    again = AskedFeedback(learning, "again")
     np.testing.assert_array_equal(again(samples, other), found[:60])
-    soft = AnnotatorFeedback(learning.annotator, 3, soft=True)
+    soft = AskedFeedback(learning, soft=True)
     np.testing.assert_allclose(soft(other, samples), 0.2)
 
 
@@ -207,11 +208,11 @@ def test_a_preference_model_may_decide_instead_of_the_annotator(cycle: tuple[Flo
     responses = ["rock", "paper", "scissors"]
     rows = [("x0", responses[i], responses[j], 2 - preferences[i, j]) for i in range(3) for j in range(3) if i != j]
     pairs = pd.DataFrame(rows * 8, columns=["instruction", "output_1", "output_2", "preference"])
-    learning = replace(table_learning(cycle), annotator=None, preferences=pairs)
+    learning = replace(table_learning(cycle), asked={}, feedback={"pairs": pairs})
     fit: dict[str, Any] = {"epochs": 60, "batch_size": 48, "learning_rate": 0.05, "held_out_share": 0}
     for model in (GeneralPreferenceModel(planes=2, **fit), PairwisePreferenceModel(**fit)):
         game = EGPO(**{**SMALL, "steps": 40}, preference_model=model)
-        assert game.needs == {"preferences"}
+        assert game.needs == {"pairs"} and not game.asks
         learned = probabilities(game.train(learning))
         gap = duality_gap(preferences, reference, BETA, learned)
         assert gap < duality_gap(preferences, reference, BETA, reference) / 5
@@ -221,8 +222,8 @@ def test_a_preference_model_may_decide_instead_of_the_annotator(cycle: tuple[Flo
 
 def test_mistakes_are_named(cycle: tuple[Floats, Floats]) -> None:
     learning = table_learning(cycle)
-    with pytest.raises(UserError, match="annotator"):
-        EGPO(**SMALL).train(replace(learning, annotator=None))
+    with pytest.raises(UserError, match="asks for pairs and nobody is there"):
+        EGPO(**SMALL).train(replace(learning, asked={}))
     with pytest.raises(UserError, match="preference_model"):
         GPO(**SMALL).train(learning)
     for wrong, said in (
@@ -257,7 +258,7 @@ def test_every_method_learns_on_a_language_model(game: Game) -> None:
     game = replace(game, beta=0.02, steps=12, prompts_per_step=24, learning_rate=5e-3, micro_batch_tokens=10_000)
     if hasattr(game, "step_size"):
         game = replace(game, epochs=2)
-    learned = game.train(Learning(1, policy, prompts, annotator=LikesAWord()))
+    learned = game.train(Learning(1, policy, prompts, asked={"pairs": asker(LikesAWord())}))
     assert count(learned) > count(policy) + 0.1
 
 
@@ -276,7 +277,7 @@ def test_likelihoods_that_came_with_the_samples_are_those_of_a_pass_over_them(te
             parameter.mul_(1.1)
     for game in (OnlineDPO(**SMALL, temperature=temperature), XPO(**SMALL, temperature=temperature)):
         few = replace(game, steps=1, prompts_per_step=6, minibatches=2)
-        batch = written(few, policy, Learning(1, reference, prompts, annotator=LikesAWord()))
+        batch = written(few, policy, Learning(1, reference, prompts, asked={"pairs": asker(LikesAWord())}))
         assert batch.from_reference == (2 if game.reference_samples else 0)
         for found, whose in ((batch.start, policy), (batch.reference, reference)):
             with torch.no_grad():
@@ -287,7 +288,7 @@ def test_likelihoods_that_came_with_the_samples_are_those_of_a_pass_over_them(te
 def test_samples_of_a_cut_distribution_are_passed_over_again() -> None:
     policy, prompts = make_policy().with_settings(top_k=3), pd.DataFrame({"instruction": PROMPTS})
     game = OnlineDPO(steps=1, prompts_per_step=6, epochs=2)
-    batch = written(game, policy, Learning(1, policy, prompts, annotator=LikesAWord()))
+    batch = written(game, policy, Learning(1, policy, prompts, asked={"pairs": asker(LikesAWord())}))
     with torch.no_grad():
         expected = policy.log_probabilities(batch.samples)[0].sum(1)
     torch.testing.assert_close(batch.start.reshape(-1), expected, atol=1e-4, rtol=1e-5)
@@ -310,7 +311,7 @@ def test_a_cut_response_loses_to_one_that_ended() -> None:
     for lose in (True, False):
         annotator, lines = LikesCut(), list[dict[str, float]]()
         game = OnlineDPO(steps=6, prompts_per_step=12, learning_rate=3e-2, cut_responses_lose=lose, max_new_tokens=6)
-        learned = game.train(Learning(1, make_policy(), prompts, annotator=annotator, log=lines.append))
+        learned = game.train(Learning(1, make_policy(), prompts, asked={"pairs": asker(annotator)}, log=lines.append))
         samples = learned.sample(PROMPTS * 20, seed=9, purpose="look", max_new_tokens=6)
         found[lose] = float(np.mean([reason != "stop" for reason in samples.finish_reason]))
         assert annotator.asked == lines[-1]["queries"]
@@ -328,7 +329,11 @@ def test_the_only_pass_on_a_batch_also_tells_where_it_started(game: Game, monkey
         monkeypatch.setattr(Game, "one_pass", property(lambda self, one_pass=one_pass: one_pass))
         lines: list[dict[str, float]] = []
         learning = Learning(
-            1, make_policy(), pd.DataFrame({"instruction": PROMPTS}), annotator=LikesAWord(), log=lines.append
+            1,
+            make_policy(),
+            pd.DataFrame({"instruction": PROMPTS}),
+            asked={"pairs": asker(LikesAWord())},
+            log=lines.append,
         )
         ends.append(torch.cat([p.detach().reshape(-1) for p in few.train(learning).parameters()]))
         logs.append([[line[name] for name in ("loss", "kl", "win_rate")] for line in lines])
@@ -342,7 +347,7 @@ def test_sampler_and_trainer_are_compared_without_a_pass_of_their_own() -> None:
     prompts = pd.DataFrame({"instruction": PROMPTS})
     for game in (OnlineDPO(**SMALL), XPO(**SMALL), EGPO(**SMALL)):
         few = replace(game, steps=2, prompts_per_step=6)
-        few.train(Learning(1, make_policy(), prompts, annotator=LikesAWord(), log=lines.append))
+        few.train(Learning(1, make_policy(), prompts, asked={"pairs": asker(LikesAWord())}, log=lines.append))
     assert len(lines) == 6
     assert all(1 <= line["sampler_error"] < 1.001 for line in lines)
 
@@ -357,7 +362,7 @@ def test_a_sampler_that_is_not_the_policy_is_noticed_before_the_first_update(mon
         return replace(found, log_probabilities=[values - 0.1 for values in found.log_probabilities])
 
     monkeypatch.setattr(type(policy), "sample", wrong)
-    learning = Learning(1, policy, prompts, annotator=LikesAWord())
+    learning = Learning(1, policy, prompts, asked={"pairs": asker(LikesAWord())})
     with pytest.warns(UserWarning, match="sampler_error"), pytest.raises(RuntimeError, match="nats a token apart"):
         OnlineDPO(**SMALL).train(learning)
 
@@ -368,7 +373,7 @@ def test_micro_batches_change_nothing_on_a_language_model() -> None:
     weights = []
     for tokens in (60, 10_000):
         game = EGPO(steps=1, prompts_per_step=6, learning_rate=1e-3, micro_batch_tokens=tokens)
-        learned = game.train(Learning(1, policy, prompts, annotator=LikesAWord()))
+        learned = game.train(Learning(1, policy, prompts, asked={"pairs": asker(LikesAWord())}))
         weights.append(torch.cat([p.detach().reshape(-1) for p in learned.parameters()]))
     torch.testing.assert_close(weights[0], weights[1], atol=2e-5, rtol=1e-3)
 
@@ -376,7 +381,7 @@ def test_micro_batches_change_nothing_on_a_language_model() -> None:
 def test_the_gap_is_measured_on_the_annotator(cycle: tuple[Floats, Floats]) -> None:
     """Where responses repeat, as in a table, every repetition is a new question, so this is small."""
     learning = table_learning(cycle, prompts=10)
-    assert learning.annotator is not None
-    probe = GapProbe(learning.annotator, learning.policy, [f"x{i}" for i in range(10)], seed=1, samples=4)
+    probe = GapProbe(learning, [f"x{i}" for i in range(10)], samples=4)
     assert 0 < probe(learning.policy, step=0) < 1
-    assert EGPO(**SMALL, gap_every=20, preference_model=PairwisePreferenceModel()).needs == {"annotator", "preferences"}
+    game = EGPO(**SMALL, gap_every=20, preference_model=PairwisePreferenceModel())
+    assert game.needs == game.asks == {"pairs"}

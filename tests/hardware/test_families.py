@@ -24,6 +24,7 @@ from reference_methods.imitation.sft import SFT
 from reference_methods.online.grpo import GRPO
 from reference_methods.online.ppo import PPO
 from reference_methods.pairs.dpo import DPO
+from tests.games.conftest import asker
 from tests.training.conftest import LikesLength, pair_table
 
 INSTRUCTIONS = [f"Write {n} words about the {thing}." for n in ("two", "ten") for thing in ("sea", "sun", "old dog")]
@@ -136,9 +137,9 @@ def given(world: TextWorld) -> Learning:
         policy=policy,
         prompts=written[["instruction"]],
         demonstrations=written[["instruction", "output"]],
-        preferences=pair_table(policy, 6),
-        reward_model=reward_model,
-        annotator=LikesLength(),
+        feedback={"pairs": pair_table(policy, 6)},
+        models={"reward_model": reward_model},
+        asked={"pairs": asker(LikesLength(), 3)},
     )
 
 

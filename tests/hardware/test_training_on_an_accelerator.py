@@ -99,7 +99,7 @@ def test_a_reward_model_that_was_left_on_the_processor_is_an_error_at_once(
     given = everything(device())
     here = LanguageModelPolicy(small_model(), word_tokenizer(), template="{prompt}").scorer(3)
     with pytest.raises(RuntimeError, match="same device"):
-        method.train(replace(given, reward_model=CountsWords(here)))
+        method.train(replace(given, models={"reward_model": CountsWords(here)}))
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_what_was_sampled_is_trained_on_though_its_text_reads_otherwise() -> Non
     strange = np.array([4, 7, 5, 8, 2], np.int32)  # special tokens inside, which the text does not show
     table.at[0, "response_tokens_1"], table.at[0, "output_1"] = strange, "w1 w2"
     table.at[0, "log_probabilities_1"] = np.zeros(5, np.float32)
-    pairs = Preferences.read(replace(given, preferences=table))
+    pairs = Preferences.read(replace(given, feedback={"pairs": table}))
     assert pairs.first.response_tokens[0].tolist() == strange.tolist()
 
 

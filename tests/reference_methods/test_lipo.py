@@ -94,7 +94,9 @@ TABLE = {"epochs": 60, "batch_size": 40, "learning_rate": 0.05, "temperature": 1
 
 
 def trained(**settings: object) -> np.ndarray:
-    given = learning(policy_of(np.full((40, 4), 0.25), prompts=40), prompts=40, reward_model=scorer_of(UTILITIES, 40))
+    given = learning(
+        policy_of(np.full((40, 4), 0.25), prompts=40), prompts=40, models={"reward_model": scorer_of(UTILITIES, 40)}
+    )
     policy = LiPO(**{**TABLE, **settings}).train(given)  # type: ignore[arg-type]
     return np.mean([learned(policy, row) for row in range(40)], axis=0)
 

@@ -65,12 +65,12 @@ def same(first: Tensor, second: Tensor, parameters: Tensor, tolerance: float = 1
 @pytest.mark.parametrize("tau", [0.3, 1.0])
 def test_ipo_tilts_by_the_win_rate_against_the_writers_of_the_pairs(tau):
     copies = np.round(100 * np.outer(REFERENCE, REFERENCE))
-    found = IPO(tau=tau, **EXACT).train(learning(policy_of(REFERENCE), preferences=all_pairs(CYCLE, copies)))
+    found = IPO(tau=tau, **EXACT).train(learning(policy_of(REFERENCE), feedback={"pairs": all_pairs(CYCLE, copies)}))
     assert distance(learned(found), tilt(REFERENCE, CYCLE @ REFERENCE, tau)) < 2e-3
 
 
 def test_ipo_gives_a_pair_that_is_always_won_a_finite_margin_and_dpo_does_not():
-    given = learning(policy_of([0.5, 0.5]), preferences=all_pairs(ONE_PAIR))
+    given = learning(policy_of([0.5, 0.5]), feedback={"pairs": all_pairs(ONE_PAIR)})
     settings = {**EXACT, "epochs": 800}
     margin = float(np.diff(np.log(learned(IPO(tau=0.25, **settings).train(given))))[0])
     assert -margin == pytest.approx(1 / (2 * 0.25), abs=1e-3)
@@ -112,7 +112,7 @@ def test_kto_pulls_hardest_at_the_reference_point_and_alike_on_both_sides():
 def test_kto_learns_which_responses_are_liked():
     utilities = np.array([-3.0, 0.0, 3.0])
     log, record = recorder()
-    given = replace(learning(policy_of(REFERENCE), preferences=all_pairs(of_utilities(utilities))), log=record)
+    given = replace(learning(policy_of(REFERENCE), feedback={"pairs": all_pairs(of_utilities(utilities))}), log=record)
     found = learned(KTO(beta=1.0, epochs=200, batch_size=10_000, learning_rate=0.05).train(given))
     ratio = np.log(found / REFERENCE)
     assert ratio[2] > 0 > ratio[0] and ratio[2] > ratio[1]  # the middle one is liked as often as not
@@ -134,7 +134,7 @@ def test_kto_compares_with_responses_to_other_prompts(counts):
         }
     )
     policy = policy_of(np.full((len(counts), k), 1 / k), prompts=len(counts))
-    known = Preferences.read(learning(policy, prompts=len(counts), preferences=pairs))
+    known = Preferences.read(learning(policy, prompts=len(counts), feedback={"pairs": pairs}))
     found = mismatched(known, seed=1)
     assert found.prompts == asked * 2
     assert [int(t[0]) for t in found.prompt_tokens] == [int(t[0]) for t in known.first.prompt_tokens] * 2
@@ -144,7 +144,7 @@ def test_kto_compares_with_responses_to_other_prompts(counts):
 
 
 def test_kto_on_one_prompt_compares_with_the_other_pairs():
-    pairs = Preferences.read(learning(policy_of(REFERENCE), preferences=all_pairs(CYCLE)))
+    pairs = Preferences.read(learning(policy_of(REFERENCE), feedback={"pairs": all_pairs(CYCLE)}))
     found = mismatched(pairs, seed=1)
     own = pairs.first.outputs + pairs.second.outputs
     assert sorted(found.outputs) == sorted(own) and found.outputs != own
@@ -154,7 +154,7 @@ def test_ktos_log_ratios_are_means_of_the_liked_and_of_the_others():
     """A batch of one response has one side alone, and its log ratio follows from the loss, 1 - sigma(beta (h - z0))."""
     log, record = recorder()
     pairs = all_pairs(ONE_PAIR, np.array([[0, 1], [0, 0]]))
-    given = replace(learning(policy_of([0.5, 0.5]), preferences=pairs), log=record)
+    given = replace(learning(policy_of([0.5, 0.5]), feedback={"pairs": pairs}), log=record)
     KTO(beta=1.0, epochs=6, batch_size=1, learning_rate=0.2, schedule="constant", warm_up=0).train(given)
     for line in log[1:]:
         value = math.log(1 / line["loss"] - 1)
@@ -184,7 +184,7 @@ def test_the_hinge_of_dpo_is_a_scaled_anchored_slic():
 
 
 def test_slic_stops_at_its_margin_in_the_table():
-    given = learning(policy_of([0.5, 0.5]), preferences=all_pairs(ONE_PAIR))
+    given = learning(policy_of([0.5, 0.5]), feedback={"pairs": all_pairs(ONE_PAIR)})
     found = learned(SLiC(delta=1.5, regularisation=0, **{**EXACT, "learning_rate": 0.01}).train(given))
     assert 1.5 <= math.log(found[0] / found[1]) < 1.8  # Adam's momentum carries it a little beyond
 
@@ -195,7 +195,7 @@ def test_slic_stops_at_its_margin_in_the_table():
 def test_orpo_without_its_odds_is_feedme_with_all_responses_alike():
     pairs = all_pairs(of_utilities(np.array([0.3, -0.5, 1.1])), np.ones((3, 3)))
     settings = {**EXACT, "epochs": 20}
-    given = learning(policy_of(REFERENCE), preferences=pairs)
+    given = learning(policy_of(REFERENCE), feedback={"pairs": pairs})
     fine_tuned = FeedME(aggregation="sequence_mean_token_mean", **settings).train(given)
     assert distance(learned(ORPO(odds_weight=0, **settings).train(given)), learned(fine_tuned)) < 1e-6
 

@@ -97,9 +97,9 @@ def given(start: Policy) -> Learning:
         seed=1,
         policy=start,
         prompts=pd.DataFrame({"instruction": PROMPTS}),
-        preferences=pair_table(start, 40),
+        feedback={"pairs": pair_table(start, 40)},
         demonstrations=demonstrations[["instruction", "output"]],
-        reward_model=CountsWords(start.scorer(3)),
+        models={"reward_model": CountsWords(start.scorer(3))},
         gold=worth,
     )
 
@@ -206,14 +206,14 @@ def test_sft_learns_eight_examples_by_heart():
 def test_pairs_without_tokens_are_encoded(given):
     table = given.preferences[["instruction", "output_1", "output_2", "preference"]]
     log, record = recorder()
-    DPO(batch_size=8).train(replace(given, preferences=table, log=record))
+    DPO(batch_size=8).train(replace(given, feedback={"pairs": table}, log=record))
     assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_reward_model_learns_what_is_preferred(given, start):
     table = pair_table(start, 400)
     model = RewardModel(epochs=8, batch_size=32, learning_rate=0.01, held_out_share=0, calibration_samples=128)
-    scorer = model.train(replace(given, preferences=table))
+    scorer = model.train(replace(given, feedback={"pairs": table}))
     fresh = start.sample(PROMPTS * 50, seed=9, purpose="fresh")
     with torch.no_grad():
         scores = in_parts(scorer.scores, fresh, 4096).numpy()
@@ -241,7 +241,7 @@ def test_the_reward_rises(method, given, start):
 
 
 def test_best_of_n_is_saved_and_loaded(given, start, tmp_path):
-    best = BestOfN(n=3).train(replace(given, reward_model=start.scorer(3)))
+    best = BestOfN(n=3).train(replace(given, models={"reward_model": start.scorer(3)}))
     best.save(tmp_path / "model")
     first, second = (p.sample(PROMPTS, seed=2, purpose="x").outputs for p in (best, load(tmp_path / "model")))
     assert first == second
@@ -393,7 +393,7 @@ def test_an_empty_answer_is_its_end_alone_with_and_without_a_chat_template(name,
     table.loc[::3, "output_1"] = ""
     table.loc[1::4, "output_2"] = ""
     log, record = recorder()
-    learnt = METHODS[name].train(replace(given, policy=policy, preferences=table, log=record))
+    learnt = METHODS[name].train(replace(given, policy=policy, feedback={"pairs": table}, log=record))
     assert all(math.isfinite(value) for metrics in log for value in metrics.values())
     assert learnt.sample(PROMPTS[:1], seed=1, purpose="test").prompts == PROMPTS[:1]
 
@@ -403,4 +403,4 @@ def test_a_pair_longer_than_the_window_is_named(method, given):
     table = given.preferences[["instruction", "output_1", "output_2", "preference"]].copy()
     table.loc[2, "output_1"] = " ".join(["w1"] * 500)
     with pytest.raises(UserError, match=r"does not fit the model's context"):
-        method.train(replace(given, preferences=table))
+        method.train(replace(given, feedback={"pairs": table}))

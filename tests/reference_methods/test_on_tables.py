@@ -67,7 +67,7 @@ def test_sft_fits_the_frequencies_of_the_demonstrations():
 def test_feedme_is_the_linear_part_of_the_tilt():
     p = np.array([[0.5, 0.8, 0.1], [0.2, 0.5, 0.7], [0.9, 0.3, 0.5]])
     copies = np.round(100 * np.outer(REFERENCE, REFERENCE))  # pairs of two samples of the reference
-    found = FeedME(**EXACT).train(learning(policy_of(REFERENCE), preferences=all_pairs(p, copies)))
+    found = FeedME(**EXACT).train(learning(policy_of(REFERENCE), feedback={"pairs": all_pairs(p, copies)}))
     expected = REFERENCE * (1 + 2 * (p @ REFERENCE - 0.5))
     assert expected.sum() == pytest.approx(1)
     assert distance(learned(found), expected) < 1e-3
@@ -75,7 +75,7 @@ def test_feedme_is_the_linear_part_of_the_tilt():
 
 def test_feedme_counts_a_tie_for_both():
     tie = all_pairs(np.full((3, 3), 0.5), np.ones((3, 3)))
-    found = FeedME(**EXACT).train(learning(policy_of(REFERENCE), preferences=tie))
+    found = FeedME(**EXACT).train(learning(policy_of(REFERENCE), feedback={"pairs": tie}))
     assert distance(learned(found), np.full(3, 1 / 3)) < 1e-3
 
 
@@ -86,7 +86,9 @@ def test_feedme_counts_a_tie_for_both():
 def test_dpo_reaches_the_tilt_by_the_utility(beta):
     log, record = recorder()
     pairs = all_pairs(bradley_terry(UTILITIES * beta * 2))
-    found = DPO(beta=beta, **EXACT).train(replace(learning(policy_of(REFERENCE), preferences=pairs), log=record))
+    found = DPO(beta=beta, **EXACT).train(
+        replace(learning(policy_of(REFERENCE), feedback={"pairs": pairs}), log=record)
+    )
     assert distance(learned(found), tilt(REFERENCE, UTILITIES * beta * 2, beta)) < 1e-3
     assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert log[0]["margin"] == log[0]["chosen_log_ratio"] == 0
@@ -96,7 +98,7 @@ def test_dpo_reaches_the_tilt_by_the_utility(beta):
 def test_robust_dpo_finds_the_clean_optimum_under_flips_and_dpo_does_not():
     pairs = all_pairs(bradley_terry(UTILITIES, flip=0.25))
     clean = tilt(REFERENCE, UTILITIES, 0.5)
-    given = learning(policy_of(REFERENCE), preferences=pairs)
+    given = learning(policy_of(REFERENCE), feedback={"pairs": pairs})
     robust = DPO(beta=0.5, label_smoothing=0.25, robust=True, **EXACT).train(given)
     assert distance(learned(robust), clean) < 1e-3
     plain = DPO(beta=0.5, **EXACT).train(given)
@@ -111,7 +113,7 @@ def test_dpo_notices_a_reference_that_is_not_where_it_starts():
     start = policy_of(REFERENCE)
     start.__class__ = Wrong
     with pytest.raises(RuntimeError, match=r"before the first update loss must be 0\.6931"):
-        DPO(beta=1).train(learning(start, preferences=all_pairs(bradley_terry(UTILITIES))))
+        DPO(beta=1).train(learning(start, feedback={"pairs": all_pairs(bradley_terry(UTILITIES))}))
 
 
 # --- reward model --------------------------------------------------------------------------------------------------
@@ -119,7 +121,7 @@ def test_dpo_notices_a_reference_that_is_not_where_it_starts():
 
 def fitted(p: np.ndarray, **settings: float) -> np.ndarray:
     model = RewardModel(held_out_share=0, calibration_samples=0, **{**EXACT, **settings})
-    scorer = model.train(learning(policy_of(REFERENCE), preferences=all_pairs(p)))
+    scorer = model.train(learning(policy_of(REFERENCE), feedback={"pairs": all_pairs(p)}))
     return scorer.table.detach().numpy()[0]
 
 
@@ -136,7 +138,7 @@ def test_a_quarter_of_flips_saturates_the_scores_at_ln_3(gap, shrunk):
 
 def test_scores_are_standardised_on_samples_of_the_policy():
     start = policy_of(REFERENCE)
-    given = learning(start, preferences=all_pairs(bradley_terry(UTILITIES)))
+    given = learning(start, feedback={"pairs": all_pairs(bradley_terry(UTILITIES))})
     scorer = RewardModel(**EXACT, held_out_share=0, calibration_samples=4000).train(given)
     with torch.no_grad():
         scores = scorer.scores(start.encode(["prompt 0"] * 3, start.responses)).numpy()
@@ -149,7 +151,7 @@ def test_held_out_pairs_are_never_trained_on_and_both_orders_stay_together():
     log, record = recorder()
     k = 12
     p = bradley_terry(np.linspace(-3, 3, k))
-    given = replace(learning(policy_of(np.full(k, 1 / k)), preferences=all_pairs((p > 0.5) * 1.0)), log=record)
+    given = replace(learning(policy_of(np.full(k, 1 / k)), feedback={"pairs": all_pairs((p > 0.5) * 1.0)}), log=record)
     RewardModel(**EXACT, held_out_share=0.2, calibration_samples=0).train(given)
     assert log[-1]["held_out_pairs"] % 2 == 0 and log[-1]["held_out_pairs"] > 0
     assert log[-1]["held_out_accuracy"] > 0.8
@@ -159,7 +161,7 @@ def test_held_out_pairs_are_never_trained_on_and_both_orders_stay_together():
 def test_a_reward_model_that_learned_nothing_cannot_be_standardised():
     ties = all_pairs(np.full((3, 3), 0.5))
     with pytest.raises(UserError, match="same score"):
-        RewardModel(held_out_share=0).train(learning(policy_of(REFERENCE), preferences=ties))
+        RewardModel(held_out_share=0).train(learning(policy_of(REFERENCE), feedback={"pairs": ties}))
 
 
 # --- best-of-n and expert iteration --------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ REWARDS = np.array([0.1, 0.5, 0.9])
 
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_best_of_n_has_the_known_distribution(n):
-    best = BestOfN(n=n).train(learning(policy_of(REFERENCE), reward_model=scorer_of(REWARDS)))
+    best = BestOfN(n=n).train(learning(policy_of(REFERENCE), models={"reward_model": scorer_of(REWARDS)}))
     samples = best.sample(["prompt 0"] * 8000, seed=1, purpose="test")
     assert distance(frequencies(samples, 3), best_of(REFERENCE, REWARDS, n)) < 0.02
 
@@ -183,7 +185,7 @@ def test_best_of_n_wins_n_of_n_plus_1_and_keeps_to_its_bound():
     divergence = float((law * np.log(np.maximum(law, 1e-300) / uniform)).sum())
     assert bound == pytest.approx(0.636, abs=1e-3)
     assert divergence <= bound and divergence == pytest.approx(bound, abs=2e-3)
-    best = BestOfN(n=n).train(learning(policy_of(uniform), reward_model=scorer_of(rewards)))
+    best = BestOfN(n=n).train(learning(policy_of(uniform), models={"reward_model": scorer_of(rewards)}))
     one = best.sample(["prompt 0"] * 3000, seed=1, purpose="best")
     other = policy_of(uniform).sample(["prompt 0"] * 3000, seed=1, purpose="plain")
     won = [rewards[a[0]] > rewards[b[0]] for a, b in zip(one.response_tokens, other.response_tokens, strict=True)]
@@ -220,7 +222,7 @@ def test_best_of_n_is_saved_and_loaded(tmp_path):
 
 def test_expert_iteration_becomes_best_of_n():
     start = policy_of(np.tile(REFERENCE, (50, 1)), prompts=50)
-    given = learning(start, prompts=50, reward_model=scorer_of(REWARDS, prompts=50))
+    given = learning(start, prompts=50, models={"reward_model": scorer_of(REWARDS, prompts=50)})
     log, record = recorder()
     found = ExpertIteration(n=3, prompts=5000, **{**EXACT, "epochs": 200}).train(replace(given, log=record))
     average = found.probabilities().mean(0).detach().numpy()
@@ -230,7 +232,7 @@ def test_expert_iteration_becomes_best_of_n():
 
 def test_two_rounds_of_expert_iteration_are_best_of_n_squared():
     start = policy_of(REFERENCE)
-    given = learning(start, reward_model=scorer_of(REWARDS))
+    given = learning(start, models={"reward_model": scorer_of(REWARDS)})
     found = ExpertIteration(n=2, rounds=2, prompts=6000, **{**EXACT, "epochs": 200}).train(given)
     assert distance(learned(found), best_of(REFERENCE, REWARDS, 4)) < 0.02
 
@@ -243,7 +245,7 @@ ONLINE = {"steps": 150, "rollouts": 1024, "learning_rate": 0.1, "warm_up": 0.0}
 
 def test_ppo_converges_to_the_tilt():
     log, record = recorder()
-    given = replace(learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT)), log=record)
+    given = replace(learning(policy_of(REFERENCE), models={"reward_model": scorer_of(BANDIT)}), log=record)
     found = PPO(beta=0.5, value_learning_rate=0.05, **ONLINE).train(given)
     optimum = tilt(REFERENCE, BANDIT, 0.5)
     assert optimum == pytest.approx([0.179, 0.292, 0.529], abs=1e-3)
@@ -254,7 +256,7 @@ def test_ppo_converges_to_the_tilt():
 
 
 def test_rloo_converges_to_the_tilt():
-    given = learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT))
+    given = learning(policy_of(REFERENCE), models={"reward_model": scorer_of(BANDIT)})
     found = RLOO(beta=0.5, **ONLINE).train(given)
     assert distance(learned(found), tilt(REFERENCE, BANDIT, 0.5)) < 0.02
 
@@ -269,7 +271,7 @@ def test_learning_on_policy_at_another_temperature_is_noticed(method):
             return Forgetful(self.prompts, self.responses, self.logits)
 
     start = Forgetful(["prompt 0"], ["a", "b", "c"], torch.tensor([[1.0, 0.0, -1.0]]))
-    given = learning(start, reward_model=scorer_of(BANDIT))
+    given = learning(start, models={"reward_model": scorer_of(BANDIT)})
     with pytest.raises(RuntimeError, match="before the first update"):
         method(temperature=0.5, rollouts=64).train(given)
 
@@ -323,7 +325,14 @@ def everything(seed: int = 1, shuffled: bool = False):
     if shuffled:
         pairs, demonstrations = pairs.sample(frac=1, random_state=7), demonstrations.sample(frac=1, random_state=8)
     scorer = scorer_of(UTILITIES, prompts=6)
-    return learning(policy, prompts=6, preferences=pairs, demonstrations=demonstrations, reward_model=scorer, seed=seed)
+    return learning(
+        policy,
+        prompts=6,
+        feedback={"pairs": pairs},
+        demonstrations=demonstrations,
+        models={"reward_model": scorer},
+        seed=seed,
+    )
 
 
 def numbers(learnt) -> np.ndarray:
@@ -399,7 +408,7 @@ def test_bad_preferences_are_named():
     pairs = all_pairs(bradley_terry(UTILITIES))
     pairs.loc[2, "preference"] = np.nan
     with pytest.raises(UserError, match="row 2"):
-        DPO().train(learning(policy_of(REFERENCE), preferences=pairs))
+        DPO().train(learning(policy_of(REFERENCE), feedback={"pairs": pairs}))
 
 
 def test_softmax_helper():

@@ -88,7 +88,7 @@ def test_leave_one_out_is_a_multiple_of_dr_grpo():
 
 
 def test_grpo_with_the_kl_in_the_reward_converges_to_the_tilt():
-    given = learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT))
+    given = learning(policy_of(REFERENCE), models={"reward_model": scorer_of(BANDIT)})
     log, record = recorder()
     method = GRPO(beta=0.5, kl_place="reward", by_deviation=False, **ONLINE)
     found = method.train(replace(given, log=record))
@@ -102,7 +102,7 @@ def test_grpo_as_published_converges_to_the_optimum_of_the_other_kl():
     beta, rewards = 0.5, 7 / 8 * BANDIT
     c = brentq(lambda c: (beta * REFERENCE / (c - rewards)).sum() - 1, 7 / 8 + 1e-6, 10)
     optimum = beta * REFERENCE / (c - rewards)
-    given = learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT))
+    given = learning(policy_of(REFERENCE), models={"reward_model": scorer_of(BANDIT)})
     found = learned(GRPO(beta=beta, by_deviation=False, **ONLINE).train(given))
     assert distance(found, optimum) < 0.02
     assert distance(optimum, tilt(REFERENCE, BANDIT, beta)) > 0.05
@@ -117,7 +117,7 @@ def test_the_horizon_only_scales_and_dr_grpo_is_the_sum_over_tokens():
 
 
 def test_dropped_groups_leave_the_batch_and_its_averages():
-    given = learning(policy_of(REFERENCE), reward_model=scorer_of(np.array([0.0, 0.0, 1.0])))
+    given = learning(policy_of(REFERENCE), models={"reward_model": scorer_of(np.array([0.0, 0.0, 1.0]))})
     log, record = recorder()
     settings = {"steps": 3, "rollouts": 64, "samples_per_prompt": 2, "learning_rate": 0.01, "beta": 0.0}
     GRPO(drop_equal_groups=True, aggregation="token_mean", **settings).train(replace(given, log=record))
@@ -126,7 +126,7 @@ def test_dropped_groups_leave_the_batch_and_its_averages():
 
 
 def test_further_prompts_are_sampled_in_the_place_of_equal_groups():
-    given = learning(policy_of(REFERENCE), reward_model=scorer_of(np.array([0.0, 0.0, 1.0])))
+    given = learning(policy_of(REFERENCE), models={"reward_model": scorer_of(np.array([0.0, 0.0, 1.0]))})
     log, record = recorder()
     settings = {"steps": 3, "rollouts": 64, "samples_per_prompt": 2, "learning_rate": 0.01, "beta": 0.0}
     full = GRPO(drop_equal_groups=True, refills=20, **settings)
@@ -138,7 +138,9 @@ def test_further_prompts_are_sampled_in_the_place_of_equal_groups():
     replace(full, refills=1).train(replace(given, log=record))
     assert all(0.3 < line["used_share"] < 1 and 0.3 < line["refilled"] < 0.9 for line in log)
     log, record = recorder()
-    hopeless = replace(full, refills=3).train(replace(given, reward_model=scorer_of(np.zeros(3)), log=record))
+    hopeless = replace(full, refills=3).train(
+        replace(given, models={"reward_model": scorer_of(np.zeros(3))}, log=record)
+    )
     assert np.array_equal(learned(hopeless), learned(policy_of(REFERENCE)))
     assert log[0]["refilled"] == 3 and log[0]["used_share"] == 0
     with pytest.raises(ValueError, match="refills"):
@@ -146,7 +148,7 @@ def test_further_prompts_are_sampled_in_the_place_of_equal_groups():
 
 
 def test_a_full_batch_is_not_refilled_and_new_prompts_come_first():
-    given = learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT))
+    given = learning(policy_of(REFERENCE), models={"reward_model": scorer_of(BANDIT)})
     settings = {"steps": 3, "rollouts": 64, "samples_per_prompt": 32, "learning_rate": 0.01}
     assert np.array_equal(learned(GRPO(refills=5, **settings).train(given)), learned(GRPO(**settings).train(given)))
     prompts = [f"prompt {i}" for i in range(6)]
@@ -156,7 +158,7 @@ def test_a_full_batch_is_not_refilled_and_new_prompts_come_first():
 
 
 def test_a_batch_with_nothing_to_learn_from_changes_nothing():
-    given = learning(policy_of(REFERENCE), reward_model=scorer_of(np.zeros(3)))
+    given = learning(policy_of(REFERENCE), models={"reward_model": scorer_of(np.zeros(3))})
     log, record = recorder()
     found = GRPO(drop_equal_groups=True, steps=2, rollouts=16, learning_rate=0.1).train(replace(given, log=record))
     assert np.array_equal(learned(found), learned(policy_of(REFERENCE)))
@@ -197,7 +199,7 @@ def test_quark_orders_its_tokens_by_reward_and_answers_under_the_best():
     texts = ["worst ", "fair ", "best "]
     start = told(texts)
     scorer = scorer_of(BANDIT)
-    given = learning(start, reward_model=scorer)
+    given = learning(start, models={"reward_model": scorer})
     settings = {"steps": 40, "rollouts": 256, "learning_rate": 0.1, "minibatches": 1}
     found = Quark(quantiles=3, quantile_texts=texts, beta=0.0, **settings).train(given)
     table = found.policy.probabilities().detach().numpy()
@@ -209,7 +211,7 @@ def test_quark_orders_its_tokens_by_reward_and_answers_under_the_best():
 
 
 def test_quark_on_the_best_quantile_alone_is_filtered_fine_tuning_and_its_kl_holds_it_back():
-    given = learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT))
+    given = learning(policy_of(REFERENCE), models={"reward_model": scorer_of(BANDIT)})
     settings = {"steps": 80, "rollouts": 256, "learning_rate": 0.1, "minibatches": 1, "quantiles": 4}
     free, held = (learned(AlpacaFarmQuark(beta=beta, **settings).train(given)) for beta in (0.0, 5.0))
     assert free[2] > 0.95
@@ -218,7 +220,7 @@ def test_quark_on_the_best_quantile_alone_is_filtered_fine_tuning_and_its_kl_hol
 
 def test_the_stages_of_raft_compound():
     start = policy_of(np.tile(REFERENCE, (40, 1)), prompts=40)
-    given = learning(start, prompts=40, reward_model=scorer_of(BANDIT, prompts=40))
+    given = learning(start, prompts=40, models={"reward_model": scorer_of(BANDIT, prompts=40)})
     settings = {"n": 2, "stages": 2, "prompts": 4000, "epochs": 150, "batch_size": 10_000, "learning_rate": 0.05}
     log, record = recorder()
     found = RAFT(**settings).train(replace(given, log=record))
@@ -230,7 +232,7 @@ def test_the_stages_of_raft_compound():
 
 def test_the_penalty_of_raft_holds_its_ranking_at_the_reference():
     start = policy_of(np.tile(REFERENCE, (40, 1)), prompts=40)
-    given = learning(start, prompts=40, reward_model=scorer_of(BANDIT, prompts=40))
+    given = learning(start, prompts=40, models={"reward_model": scorer_of(BANDIT, prompts=40)})
     settings = {"n": 4, "stages": 5, "prompts": 800, "epochs": 20, "batch_size": 10_000, "learning_rate": 0.05}
     free, held = (
         RAFT(beta=beta, **settings).train(given).probabilities().mean(0).detach().numpy() for beta in (0.0, 10.0)
@@ -241,7 +243,7 @@ def test_the_penalty_of_raft_holds_its_ranking_at_the_reference():
 
 def test_the_kl_of_raft_is_that_of_the_policy_at_the_temperature_it_samples_at():
     start = policy_of(np.tile(REFERENCE, (40, 1)), prompts=40)
-    given = learning(start, prompts=40, reward_model=scorer_of(BANDIT, prompts=40))
+    given = learning(start, prompts=40, models={"reward_model": scorer_of(BANDIT, prompts=40)})
     log, record = recorder()
     settings = {"n": 2, "stages": 2, "prompts": 4000, "epochs": 20, "batch_size": 10_000, "learning_rate": 0.05}
     method = RAFT(temperature=0.5, **settings)
@@ -264,14 +266,14 @@ def test_the_best_of_no_samples_is_refused(method):
 
 def test_reward_conditioning_has_feedme_under_good_the_rest_under_bad_and_the_reference_between():
     copies = np.round(100 * np.outer(REFERENCE, REFERENCE))
-    given = learning(told(["good ", "bad "]), preferences=all_pairs(CYCLE, copies))
+    given = learning(told(["good ", "bad "]), feedback={"pairs": all_pairs(CYCLE, copies)})
     found = RewardConditioning(good="good ", bad="bad ", **EXACT).train(given)
     table = found.policy.probabilities().detach().numpy()
     wins = CYCLE @ REFERENCE
     assert distance(table[1], 2 * REFERENCE * wins) < 2e-3
     assert distance(table[2], 2 * REFERENCE * (1 - wins)) < 2e-3
     assert distance((table[1] + table[2]) / 2, REFERENCE) < 2e-3
-    fine_tuned = FeedME(**EXACT).train(learning(policy_of(REFERENCE), preferences=all_pairs(CYCLE, copies)))
+    fine_tuned = FeedME(**EXACT).train(learning(policy_of(REFERENCE), feedback={"pairs": all_pairs(CYCLE, copies)}))
     assert distance(table[1], learned(fine_tuned)) < 3e-3
 
 
@@ -294,7 +296,11 @@ def test_a_conditioned_policy_is_one_policy_for_everyone_else(tmp_path):
 
 def scores_of(p: np.ndarray, **settings: float) -> np.ndarray:
     model = RewardModel(held_out_share=0, calibration_samples=0, **{**EXACT, "epochs": 800, **settings})
-    return model.train(learning(policy_of(REFERENCE[: len(p)]), preferences=all_pairs(p))).table.detach().numpy()[0]
+    return (
+        model.train(learning(policy_of(REFERENCE[: len(p)]), feedback={"pairs": all_pairs(p)}))
+        .table.detach()
+        .numpy()[0]
+    )
 
 
 def two(p: float) -> np.ndarray:
@@ -329,7 +335,7 @@ def test_a_margin_is_added_to_what_certain_labels_would_give():
 
 
 def test_alpaca_farms_ppo_is_the_clamped_one_where_nothing_is_padded():
-    given = learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT))
+    given = learning(policy_of(REFERENCE), models={"reward_model": scorer_of(BANDIT)})
     settings = {**ONLINE, "steps": 120, "learning_rate": 0.3, "rollouts": 512, "value_learning_rate": 0.05, "lam": 1.0}
     found = learned(AlpacaFarmPPO(beta=0.5, **settings).train(given))
     assert distance(found, np.array([0, 0.356, 0.644])) < 0.03
@@ -367,7 +373,7 @@ def test_one_pool_gives_the_expected_best_of_every_n():
 def test_the_curve_is_the_known_law_of_best_of_n():
     log, record = recorder()
     start = policy_of(np.tile(REFERENCE, (50, 1)), prompts=50)
-    given = learning(start, prompts=50, reward_model=scorer_of(BANDIT, prompts=50))
+    given = learning(start, prompts=50, models={"reward_model": scorer_of(BANDIT, prompts=50)})
     worth = np.array([3.0, 1.0, 2.0])
     gold = lambda samples: worth[[int(t[0]) for t in samples.response_tokens]]  # noqa: E731
     BestOfNCurve(n=2, prompts=50, candidates=256).train(replace(given, log=record, gold=gold))
@@ -382,7 +388,9 @@ def test_the_curve_is_the_known_law_of_best_of_n():
 @pytest.mark.filterwarnings("error")
 def test_the_curve_of_a_single_prompt_has_no_standard_error():
     log, record = recorder()
-    given = learning(policy_of(REFERENCE), reward_model=scorer_of(BANDIT), gold=lambda samples: np.ones(len(samples)))
+    given = learning(
+        policy_of(REFERENCE), models={"reward_model": scorer_of(BANDIT)}, gold=lambda samples: np.ones(len(samples))
+    )
     BestOfNCurve(prompts=1, candidates=4).train(replace(given, log=record))
     assert [line["gold"] for line in log] == pytest.approx([1, 1, 1])
     assert not any("gold_error" in line for line in log)

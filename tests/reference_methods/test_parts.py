@@ -171,7 +171,7 @@ def test_preference_becomes_the_probability_of_the_first():
             "preference": [1.0, 2.0, 1.5],
         }
     )
-    pairs = Preferences.read(learning(policy_of(REFERENCE), preferences=table))
+    pairs = Preferences.read(learning(policy_of(REFERENCE), feedback={"pairs": table}))
     assert pairs.p_first.tolist() == [1, 0, 0.5]
     assert [int(t[0]) for t in pairs.both(np.array([0, 2])).response_tokens] == [0, 2, 1, 0]
 
@@ -186,7 +186,7 @@ def test_held_out_pairs_are_the_same_whatever_the_order_of_the_rows():
     policy = policy_of(np.full(9, 1 / 9))
     sides = []
     for rows in (table, table.sample(frac=1, random_state=1)):
-        _, held = Preferences.read(learning(policy, preferences=rows)).hold_out(0.3, 1, "test")
+        _, held = Preferences.read(learning(policy, feedback={"pairs": rows})).hold_out(0.3, 1, "test")
         sides.append({(a, b) for a, b in zip(held.first.outputs, held.second.outputs, strict=True)})
     assert sides[0] == sides[1]
     assert all((b, a) in sides[0] for a, b in sides[0])  # both orders of a pair fall on one side
@@ -236,11 +236,11 @@ def test_the_weight_of_a_response_is_the_mean_of_its_tokens_weights():
 def test_importance_weights_multiply_what_each_response_adds_to_the_loss(method):
     """Once, and neither the baseline nor the whitening: the loss of a batch is the mean of weight times share."""
     start = policy_of(REFERENCE)
-    given = learning(start, reward_model=scorer_of([0.0, 0.5, 1.0]))
+    given = learning(start, models={"reward_model": scorer_of([0.0, 0.5, 1.0])})
     small, moved = replace(method, steps=1, rollouts=16, samples_per_prompt=4), policy_of([0.2, 0.5, 0.3])
     sampled = rollout_of(small, given, moved)
     weights = torch.linspace(0.2, 2.0, 16, dtype=torch.float64)[:, None]
-    critic = given.reward_model.copy(zero_head=True)
+    critic = given.scorer().copy(zero_head=True)
 
     def policy_loss(found: Rollout, rows: np.ndarray) -> float:
         batch = TrainingRows.of(found.samples).batch(rows)

@@ -48,7 +48,7 @@ def test_at_the_reference_the_kl_has_no_gradient_and_the_rest_is_that_of_imitati
 def test_it_ends_at_the_best_response_and_beta_of_the_reference(beta: float, top: float) -> None:
     """(delta_best + beta pi_ref) / (1 + beta) for n = 16 of ten equally likely: it does not collapse."""
     method = SuperHF(beta=beta, steps=80, rollouts=16 * 32, learning_rate=0.15, warm_up=0.0)
-    given = learning(policy_of(np.full(10, 0.1)), reward_model=scorer_of(np.arange(10.0)))
+    given = learning(policy_of(np.full(10, 0.1)), models={"reward_model": scorer_of(np.arange(10.0))})
     found = learned(method.train(given))
     # Of n = 16 the best is among the samples in all but .9^16 = .185 of the batches at the start, in none at the end.
     assert found[-1] == pytest.approx(top, abs=0.02)
@@ -56,7 +56,7 @@ def test_it_ends_at_the_best_response_and_beta_of_the_reference(beta: float, top
 
 
 def test_more_of_the_reference_is_less_of_the_reward() -> None:
-    given = learning(policy_of(np.full(10, 0.1)), reward_model=scorer_of(np.arange(10.0)))
+    given = learning(policy_of(np.full(10, 0.1)), models={"reward_model": scorer_of(np.arange(10.0))})
     train = partial(SuperHF, steps=20, rollouts=64, learning_rate=0.2)
     rewards = [float(learned(train(beta=beta).train(given)) @ np.arange(10.0)) for beta in (0.0, 0.7, 2.0, 100.0)]
     assert rewards == sorted(rewards, reverse=True) and rewards[-1] == pytest.approx(4.5, abs=0.1)

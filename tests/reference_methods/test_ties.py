@@ -59,7 +59,7 @@ def test_a_reward_model_recovers_the_distance_where_halves_do_not() -> None:
     found = []
     for ties in (5.0, 1.0):
         policy = policy_of([0.5, 0.5])
-        scorer = RewardModel(ties=ties, **settings).train(learning(policy, preferences=pairs(5.0)))  # type: ignore[arg-type]
+        scorer = RewardModel(ties=ties, **settings).train(learning(policy, feedback={"pairs": pairs(5.0)}))  # type: ignore[arg-type]
         first, second = scorer.scores(policy.encode(["prompt 0"] * 2, ["response 0", "response 1"])).tolist()
         found.append(first - second)
     assert found == pytest.approx([1.0, 0.583], abs=5e-3)

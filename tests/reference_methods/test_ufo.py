@@ -97,7 +97,9 @@ def test_one_turn_is_ppo_to_the_bit() -> None:
         "clip_high": 0.3, "lam": 0.9, "missing_eos_reward": None,
     }  # fmt: skip
     start, lines = policy_of([0.5, 0.3, 0.2], prompts=4), [recorder(), recorder()]
-    given = Learning(seed=3, policy=start, prompts=prompts, reward_model=scorer_of(rewards, 4), log=lines[0][1])
+    given = Learning(
+        seed=3, policy=start, prompts=prompts, models={"reward_model": scorer_of(rewards, 4)}, log=lines[0][1]
+    )
     ppo = PPO(**same).train(given)
     given = Learning(seed=3, policy=start, prompts=prompts, user=user, log=lines[1][1])
     ufo = AsPPO(**same, max_turn=1, kept_share=1.0).train(given)

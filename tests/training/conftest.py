@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from farm.experiments.asker import FeedbackAsker
+from farm.feedback.kind import kind
 from farm.roles.protocols import Learning, Samples
 from farm.tables.records import annotation_table
 from tests.policies.conftest import PROMPTS, make_policy
@@ -47,9 +49,9 @@ def everything(policy: Any = None, **given: Any) -> Learning:
             "policy": policy,
             "prompts": pd.DataFrame({"instruction": PROMPTS}),
             "demonstrations": pd.DataFrame({"instruction": samples.prompts, "output": samples.outputs}),
-            "preferences": pair_table(policy, 24),
-            "reward_model": reward_model,
-            "annotator": LikesLength(),
+            "feedback": {"pairs": pair_table(policy, 24)},
+            "models": {"reward_model": reward_model},
+            "asked": {"pairs": FeedbackAsker(kind("pairs"), LikesLength(), 3)},
             **given,
         }
     )

@@ -147,11 +147,11 @@ def test_other_labels_or_another_start_is_another_training(given: Learning, tmp_
     moved = make_policy()
     with torch.no_grad():
         next(iter(moved.parameters())).add_(1e-3)
-    for name, changed in (("dpo", {"preferences": relabelled}), ("rloo", {"policy": moved})):
+    for name, changed in (("dpo", {"feedback": {"pairs": relabelled}}), ("rloo", {"policy": moved})):
         run(METHODS[name], given, tmp_path)
         with pytest.raises(UserError, match="another training; delete"):
             run(METHODS[name], replace(given, **changed), tmp_path)
-    run(METHODS["dpo"], replace(given, preferences=given.preferences.copy()), tmp_path)
+    run(METHODS["dpo"], replace(given, feedback={"pairs": given.preferences.copy()}), tmp_path)
 
 
 def test_a_damaged_checkpoint_is_named(given: Learning, tmp_path: Path) -> None:

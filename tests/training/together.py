@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from farm.base.errors import UserError
+from farm.experiments.asker import FeedbackAsker
+from farm.feedback.kind import kind
 from farm.hardware import processes
 from farm.policies import trees
 from farm.policies.language_model import LanguageModelPolicy
@@ -27,7 +29,7 @@ from reference_methods.online.ppo import PPO
 from reference_methods.online.rloo import RLOO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.batches import in_parts, log_likelihoods, sampled
-from reference_methods.parts.games.feedback import AnnotatorFeedback
+from reference_methods.parts.games.feedback import AskedFeedback
 from tests.policies.conftest import PROMPTS, small_model, word_tokenizer
 from tests.training.conftest import everything, numbers
 
@@ -113,8 +115,8 @@ class Counts:
 
 def asked(given: Any, folder: Path) -> None:
     """Duels are asked about by one process, and every process gets the verdicts, or hears why there are none."""
-    counts = Counts(given.annotator)
-    feedback = AnnotatorFeedback(counts, seed=0)
+    counts = Counts(given.asked["pairs"].giver)
+    feedback = AskedFeedback(replace(given, asked={"pairs": FeedbackAsker(kind("pairs"), counts, 0)}))
     first, second = (
         given.policy.encode(PROMPTS[:3], texts) for texts in (["w1", "w2 w3", "w4"], ["w5 w6", "w7", "w8"])
     )

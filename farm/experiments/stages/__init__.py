@@ -1,9 +1,8 @@
 """The stages of an experiment, one file each; :mod:`farm.experiments.stages.stage` says what a stage is.
 
-    sft ─▶ pairs ─▶ annotation ─▶ reward model ─▶ method ─▶ its answers ─▶ the verdict of each judge on them
-     └──────────────────────────────────────────────┘
-(A preference model may stand beside the reward model, or in its place. Where there is a user, each method and SFT also
-have their dialogues with held-out users.)
+    sft ─▶ responses ─▶ feedback (one a kind) ─▶ models ─▶ method ─▶ its answers ─▶ the verdict of each judge on them
+     └──────────────────────────────────────────────────────┘
+(Where there is a user, each method and SFT also have their dialogues with held-out users.)
 
 A new stage is a new file here and a stage that reads it: the plan, the forecast, the status and the engines go over
 what a stage declares.

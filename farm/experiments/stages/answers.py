@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from farm.experiments import making
 from farm.experiments.setting import SFT, Setting
-from farm.experiments.stages.fitted import RewardModel, fitted
 from farm.experiments.stages.method import MethodStage
+from farm.experiments.stages.model import ModelStage
 from farm.experiments.stages.sft import Sft, sft, sft_policy
 from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
-from farm.roles.protocols import Policy, Samples, Scorer
+from farm.roles.protocols import Policy, Samples
 from farm.tables.turns import prompts_of
 
 
@@ -46,10 +46,11 @@ class Answers:
             return MethodStage(self.setting, self.method)
         return next(iter(sft(self.setting)), None)
 
-    def proxy(self) -> RewardModel | None:
-        """The reward model by which answers are scored beside the truth; none is fitted for that alone."""
-        needed = any("reward_model" in needs for needs in self.setting.needs.values())
-        return fitted(self.setting, "reward_model") if needed else None
+    def proxy(self) -> ModelStage | None:
+        """The reward model by which all answers are scored beside the truth: of the models that methods need the first
+        that is called ``reward_model``, or else the first; none is fitted for that alone."""
+        names = [name for name in self.setting.models_needed if name != "preference_model"]
+        return ModelStage(self.setting, names[0]) if names else None
 
     def reads(self) -> Sequence[Stage]:
         stages = (self.writer(), *sft(self.setting), self.proxy())
@@ -78,23 +79,13 @@ class Answers:
         table["sample"] = np.arange(len(table)) % e.sizes.samples
         table["tokens"] = samples.lengths()
         table["gold"] = s.gold(samples) if s.gold else np.nan
-        table["proxy"] = np.nan if proxy is None else _scores(s.scorer(at.folder(proxy)), samples)
+        table["proxy"] = np.nan if proxy is None else making.scores(s.model(at.folder(proxy)), samples)
         table["kl"] = 0.0 if writer is None else _kl(policy, start, samples, t)
         if self.of == SFT:
             shown = "answers of the baseline"
             table["baseline"] = making.sample(s, policy, prompts, "baseline", t, shown).outputs
         table.to_parquet(at.place.folder / "outputs.parquet", index=False)
         return None
-
-
-def _scores(scorer: Scorer, samples: Samples, batch: int = 256) -> NDArray[np.float64]:
-    import torch
-
-    with torch.no_grad():
-        parts = [
-            scorer.scores(samples.select(range(i, min(i + batch, len(samples))))) for i in range(0, len(samples), batch)
-        ]
-    return torch.cat(parts).double().cpu().numpy()
 
 
 def _kl(

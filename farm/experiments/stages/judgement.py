@@ -62,7 +62,7 @@ class Judgement:
             }
         )
         with progress.task(f"{self.role} judges {self.of}"):
-            judged = making.ask(self.setting, self.role, pairs)
+            judged = making.ask(self.setting, "pairs", self.setting.annotator(self.role), pairs, self.role)
         making.check_answered(judged, f"{self.role} of {self.of}", self.setting.experiment.least_verdicts)
         judged.to_parquet(at.place.folder / "annotations.parquet", index=False)
         return making.spent(judged)

@@ -1,35 +1,69 @@
-"""What a method is given to learn from: only what it asks for."""
+"""What a method or a model is given to learn from: only what it asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from farm.experiments.asker import FeedbackAsker
 from farm.experiments.setting import Setting
-from farm.experiments.stages.annotation import Annotation, preferences
 from farm.experiments.stages.sft import sft
-from farm.experiments.stages.stage import StageContext
-from farm.roles.protocols import Learning, Method
+from farm.experiments.stages.stage import Stage, StageContext
+from farm.feedback.kind import kinds
+from farm.roles.protocols import Learning, Method, asks
 
 
-def learning(setting: Setting, method: Method, at: StageContext, models: Mapping[str, Path]) -> Learning:
-    """``models`` are the folders of fitted ones by their role."""
+@dataclass(frozen=True)
+class Needed:
+    """The stages that make what a method or a model needs, besides the SFT policy."""
+
+    feedback: dict[str, Stage]
+    models: dict[str, Stage]
+    responses: Stage | None
+
+    @classmethod
+    def of(cls, setting: Setting, needs: frozenset[str]) -> Needed:
+        from farm.experiments.stages.feedback import FeedbackStage
+        from farm.experiments.stages.model import ModelStage  # whose models learn by this file in turn
+        from farm.experiments.stages.responses import ResponsesStage
+
+        return cls(
+            {kind: FeedbackStage(setting, kind) for kind in sorted(needs & set(kinds()))},
+            {name: ModelStage(setting, name) for name in sorted(needs & set(setting.models))},
+            ResponsesStage(setting) if "responses" in needs else None,
+        )
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        return (*([] if self.responses is None else [self.responses]), *self.feedback.values(), *self.models.values())
+
+
+def learning(setting: Setting, method: Method, at: StageContext) -> Learning:
+    """What ``method`` needs, from the folders of the stages."""
     needs, sizes, made = method.needs, setting.experiment.sizes, sft(setting)
     train = setting.world.instructions("train")
     # Unlabelled prompts come from behind the labelled ones, as far as there are others.
-    prompts = train.iloc[(np.arange(sizes.prompts) + sizes.pairs) % len(train)].reset_index(drop=True)
-    reward, preferring = models.get("reward_model"), models.get("preference_model")
+    rows = (np.arange(sizes.prompts) + setting.sources.labelled_prompts) % len(train)
+    needed = Needed.of(setting, needs)
     return Learning(
         seed=setting.seed,
         policy=setting.policy(at.folder(made[0])) if made else setting.base,
-        prompts=prompts,
-        preferences=preferences(at.folder(Annotation(setting))) if "preferences" in needs else None,
+        prompts=train.iloc[rows].reset_index(drop=True),
+        feedback={kind: answered(at.folder(stage), kind) for kind, stage in needed.feedback.items()},
+        models={name: setting.model(at.folder(stage)) for name, stage in needed.models.items()},
+        asked={kind: FeedbackAsker(kinds()[kind], setting.giver(kind), setting.seed) for kind in sorted(asks(method))},
         demonstrations=setting.world.demonstrations(sizes.demonstrations) if "demonstrations" in needs else None,
-        annotator=setting.annotator("annotator") if "annotator" in needs else None,
-        reward_model=None if reward is None else setting.scorer(reward),
-        preference_model=None if preferring is None else setting.preference_model(preferring),
+        responses=needed.responses and pd.read_parquet(at.folder(needed.responses) / "responses.parquet"),
         user=setting.user() if "user" in needs else None,
         gold=setting.gold,
     )
+
+
+def answered(folder: Path, kind: str) -> pd.DataFrame:
+    """The rows of a feedback stage that have an answer."""
+    table = pd.read_parquet(folder / f"{kind}.parquet")
+    return table[table["status"] == "ok"].reset_index(drop=True)

@@ -34,13 +34,13 @@ class Sft:
 
     def make(self, at: StageContext) -> Facts | None:
         s = self.setting
-        demonstrations, method = s.world.demonstrations(s.experiment.sizes.demonstrations), s.fitting("sft")
-        if demonstrations is None or method is None:
+        demonstrations = s.world.demonstrations(s.experiment.sizes.demonstrations)
+        if demonstrations is None:
             raise UserError(f"{s.origin}: this world has no demonstrations; set `sft: null`")
         learning = Learning(
             seed=s.seed, policy=s.base, prompts=demonstrations, demonstrations=demonstrations, gold=s.gold
         )
-        return making.learn("sft", method, learning, at.place)
+        return making.learn("sft", s.fitting("sft"), learning, at.place)
 
 
 def sft(setting: Setting) -> tuple[Sft, ...]:

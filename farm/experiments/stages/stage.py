@@ -38,6 +38,8 @@ class Asks:
     rows: int
     split: str
     """of the instructions that the rows are about"""
+    kind: str = "pairs"
+    """of feedback"""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from farm.asking.ask import ask
-from farm.feedback.pairs import KIND as PAIRS
-from farm.hardware import processes
 from farm.policies import load, read_descriptor, write_descriptor
-from farm.roles.protocols import Annotator, PreferenceModel, Samples, Scorer
+from farm.roles.protocols import Learning, PreferenceModel, Samples, Scorer
 from farm.tables import turns
 
 
@@ -79,21 +76,15 @@ def _length(samples: Samples) -> int:
     return int(max(len(p) + len(r) for p, r in zip(samples.prompt_tokens, samples.response_tokens, strict=True)))
 
 
-@dataclass
-class AnnotatorFeedback:
-    """Duels decided by an annotator: 1, 0, a tie 1/2, and NaN where no verdict came (never a silent tie).
+@dataclass(frozen=True)
+class AskedFeedback:
+    """Duels decided by who gives pairs: 1, 0, a tie 1/2, and NaN where no verdict came (never a silent tie)."""
 
-    Each pair is shown in an order drawn for it, and one process asks for all. A pair that is asked again, in the same
-    batch or another, is asked under another ``replicate``, so that its verdict is a new draw.
-    """
-
-    annotator: Annotator
-    seed: int
+    learning: Learning
+    purpose: str = "learning"
+    """for which it is counted how often a pair was asked"""
     soft: bool = False
     """whether to take the annotator's own probability where it gives one, instead of its verdict"""
-    queries: int = 0
-    unanswered: int = 0
-    _asked: dict[int, int] = field(default_factory=dict, repr=False)
 
     def __call__(self, first: Samples, second: Samples) -> NDArray[np.float64]:
         pairs = pd.DataFrame(
@@ -105,44 +96,20 @@ class AnnotatorFeedback:
                 "generator_2": "policy",
             }
         )
-        times = self._times(PAIRS.unit(pairs))
-
-        def answers() -> pd.DataFrame:
-            found = ask(PAIRS, self.annotator, pairs, seed=self.seed, replicate=times)
-            return found[[c for c in ("preference", "p_first", "status") if c in found.columns]]
-
-        answer = self._read(processes.made_by_first(answers))
-        self.queries += len(pairs)
-        self.unanswered += int(np.isnan(answer).sum())
-        return answer
-
-    def _times(self, pairs: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """How often each pair has been asked before."""
-        asked = pd.Series(pairs)
-        times = asked.groupby(asked).cumcount() + asked.map(self._asked).fillna(0).astype(int)
-        self._asked.update(zip(asked, times + 1, strict=True))
-        return np.asarray(times, dtype=np.int64)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What it remembers, for a checkpoint: the counts, and how often each pair was asked."""
-        pairs = np.fromiter(self._asked, np.uint64, len(self._asked)).view(np.int64)
-        return {
-            "counts": torch.tensor([self.queries, self.unanswered]),
-            "pairs": torch.from_numpy(pairs),
-            "times": torch.tensor(list(self._asked.values()), dtype=torch.int64),
-        }
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.queries, self.unanswered = state["counts"].tolist()
-        pairs = state["pairs"].numpy().view(np.uint64).tolist()
-        self._asked = dict(zip(pairs, state["times"].tolist(), strict=True))
-
-    def _read(self, table: pd.DataFrame) -> NDArray[np.float64]:
+        table = self.learning.ask("pairs", pairs, purpose=self.purpose)
         verdict = 2 - pd.to_numeric(table["preference"]).to_numpy(dtype=np.float64)
         if self.soft and "p_first" in table.columns:
             p_first = pd.to_numeric(table["p_first"]).to_numpy(dtype=np.float64)
             verdict = np.where(np.isnan(p_first), verdict, p_first)
         return np.where(table["status"].to_numpy() == "ok", verdict, np.nan)
 
+    @property
+    def queries(self) -> int:
+        return self.learning.asked["pairs"].queries(self.purpose)
 
-Feedback = ModelFeedback | AnnotatorFeedback
+    @property
+    def unanswered(self) -> int:
+        return self.learning.asked["pairs"].unanswered(self.purpose)
+
+
+Feedback = ModelFeedback | AskedFeedback

@@ -11,28 +11,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farm.roles.protocols import Annotator, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples
 from farm.statistics.best_response import best_response, gap
 from farm.tables.turns import Prompt
-from reference_methods.parts.games.feedback import AnnotatorFeedback
+from reference_methods.parts.games.feedback import AskedFeedback
 
 
 @dataclass
 class GapProbe:
     """Measures one policy after the other on the same prompts against the same responses of the reference."""
 
-    annotator: Annotator
-    reference: Policy
+    learning: Learning
     prompts: list[Prompt]
-    seed: int
     samples: int = 8
     """responses to each prompt, of the policy and of the reference"""
     temperature: float = 1.0
     max_new_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        self.feedback = AnnotatorFeedback(self.annotator, self.seed, soft=True)
-        self._theirs = self._write(self.reference, "gap/reference")
+        self.feedback = AskedFeedback(self.learning, "gap", soft=True)
+        self._theirs = self._write(self.learning.reference, "gap/reference")
 
     def __call__(self, policy: Policy, step: int) -> float:
         """The gap, 0 to 1, the mean over the prompts whose duels were decided; NaN if none was."""
@@ -50,7 +48,7 @@ class GapProbe:
     def _write(self, policy: Policy, purpose: str) -> Samples:
         return policy.sample(
             [prompt for prompt in self.prompts for _ in range(self.samples)],
-            seed=self.seed,
+            seed=self.learning.seed,
             purpose=purpose,
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,

@@ -47,7 +47,7 @@ class Fitted(Protocol):
 class PreferenceFit(Offline):
     """Settings and loop of every fitted preference model. Models inherit them and say where they start."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+    needs: ClassVar[frozenset[str]] = frozenset({"pairs"})
 
     epochs: Count = 2
     batch_size: Count = 32

@@ -94,8 +94,12 @@ class GameSettings(OnPolicy):
 
     @property
     def needs(self) -> frozenset[str]:
-        asked = {"annotator"} if self.preference_model is None else self.preference_model.needs
-        return frozenset(asked | ({"annotator"} if self.gap_every else set()))
+        return frozenset() if self.preference_model is None else self.preference_model.needs
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """The kinds of feedback that it asks for while it learns."""
+        return frozenset({"pairs"} if self.preference_model is None or self.gap_every else ())
 
     def facts(self) -> dict[str, Any]:
         model: Any = self.preference_model

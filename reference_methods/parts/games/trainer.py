@@ -17,7 +17,7 @@ from farm.roles.protocols import Learning, Policy, PreferenceModel, Samples
 from farm.tables.turns import Prompt, prompts_of
 from reference_methods.parts.batches import Batch, index, sampled, tokens_at_once
 from reference_methods.parts.games.duels import Group, cut_loses, duels_against, duels_within
-from reference_methods.parts.games.feedback import AnnotatorFeedback, Feedback, ModelFeedback
+from reference_methods.parts.games.feedback import AskedFeedback, Feedback, ModelFeedback
 from reference_methods.parts.games.gap import GapProbe
 from reference_methods.parts.games.losses import Play
 from reference_methods.parts.games.settings import GameSettings
@@ -36,7 +36,7 @@ class GameTrainer(Trainer):
     def __init__(self, game: GameSettings, learning: Learning, policy: Policy, **state: object) -> None:
         self.policy, self.feedback, self.probe = policy, feedback_of(game, learning), probe_of(game, learning)
         self.decide = cut_loses(self.feedback) if game.cut_responses_lose else self.feedback
-        state |= {"feedback": self.feedback, "probe": self.probe.feedback if self.probe else None}
+        state |= {"feedback": self.feedback}
         super().__init__(game, learning, type(game).__name__, [(policy, game.learning_rate)], state=state)
 
     def groups(self) -> Iterator[Group]:
@@ -88,7 +88,7 @@ class GameTrainer(Trainer):
         theirs = game.samples_per_prompt // 2 if game.reference_samples else 0
         parts = [self._sample(self.policy, prompts, game.samples_per_prompt - theirs, key)]
         if theirs:
-            parts.append(self._sample(self.learning.policy, prompts, theirs, f"{key}/reference"))
+            parts.append(self._sample(self.learning.reference, prompts, theirs, f"{key}/reference"))
         samples = _interleave(parts, len(prompts))
         is_theirs = np.arange(len(samples)) % game.samples_per_prompt >= game.samples_per_prompt - theirs
         known = not game.one_pass or self.sharded
@@ -96,7 +96,7 @@ class GameTrainer(Trainer):
             start = self._likelihoods(self.policy, samples, ~is_theirs)
         else:  # the one pass has them, and it costs none of its own
             start = torch.zeros(len(samples), device=next(self.policy.parameters()).device)
-        reference = self._likelihoods(self.learning.policy, samples, is_theirs)
+        reference = self._likelihoods(self.learning.reference, samples, is_theirs)
         shape = len(prompts), game.samples_per_prompt
         if self.probe and self.step % game.gap_every == 0:
             self.log(gap=self.probe(self.policy, self.step))
@@ -158,7 +158,7 @@ class GameTrainer(Trainer):
             "tokens_per_second": tokens / (now - group.started),
             **sample_metrics(written, self.learning),
         }
-        if isinstance(self.feedback, AnnotatorFeedback):
+        if isinstance(self.feedback, AskedFeedback):
             metrics["unanswered"] = float(self.feedback.unanswered)
         return metrics
 
@@ -173,23 +173,17 @@ def feedback_of(game: GameSettings, learning: Learning) -> Feedback:
             raise UserError(f"preference_model: {type(game.preference_model).__name__} fits no preference model")
         tokens = tokens_at_once(game.micro_batch_tokens, model, training=False)
         return ModelFeedback(model, tokens, game.uses_scores)
-    if learning.annotator is None:
-        raise UserError(f"{name} needs an annotator or a preference model: set `annotator`, or its `preference_model`")
     if game.uses_scores:
         raise UserError(f"{name} needs the scores of a model: set its `preference_model`")
-    return AnnotatorFeedback(learning.annotator, learning.seed, game.soft_labels)
+    return AskedFeedback(learning, soft=game.soft_labels)
 
 
 def probe_of(game: GameSettings, learning: Learning) -> GapProbe | None:
     if not game.gap_every:
         return None
-    if learning.annotator is None:
-        raise UserError(f"{type(game).__name__} needs an annotator for `gap_every`: set `annotator`")
     return GapProbe(
-        learning.annotator,
-        learning.policy,
+        learning,
         prompts_of(learning.prompts)[: game.gap_prompts],
-        learning.seed,
         temperature=game.temperature,
         max_new_tokens=game.max_new_tokens,
     )

@@ -28,7 +28,7 @@ class Game(GameSettings):
 
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)
-        opponent = self.opponent(policy, learning.policy)
+        opponent = self.opponent(policy, learning.reference)
         with GameTrainer(self, learning, policy, opponent=opponent) as trainer:
             for group in trainer.groups():
                 self.improve(trainer, group, trainer.duels(group, opponent.policy()))

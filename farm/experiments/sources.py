@@ -1,0 +1,128 @@
+"""Where an experiment's responses and feedback come from, with every default filled in; what the user gives of them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from farm.base.errors import UserError, nearest
+from farm.experiments.experiment import Experiment
+from farm.experiments.feedback import Asked, From, Responses, asked_or_given
+from farm.feedback.kind import kinds
+from farm.roles.config import Spec
+from farm.storage.store import address
+from farm.tables import feedback_sets, formats, turns
+from farm.tables.records import USAGE_COLUMNS
+
+PAIRED = "adjacent"
+"""the design of pairs where none is said: the first draw against the second"""
+
+
+class Sources:
+    """Responses and feedback of one experiment."""
+
+    def __init__(self, experiment: Experiment, origin: str) -> None:
+        self.experiment, self.origin = experiment, origin
+
+    # --- responses ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def responses(self) -> Responses:
+        said, e = self.experiment.responses, self.experiment
+        defaults = {"prompts": said.prompts or e.sizes.pairs, "temperature": said.temperature or e.temperature}
+        return said.model_copy(update=defaults)
+
+    @property
+    def number_of_responses(self) -> int:
+        said = self.responses
+        if said.source is not None:
+            return len(self.given_responses)
+        return (said.prompts or 0) * said.per_prompt * len(said.writers)
+
+    @cached_property
+    def given_responses(self) -> pd.DataFrame:
+        """The user's model outputs: ``instruction, output, generator``."""
+        said = self.responses
+        assert said.source is not None
+        table = feedback_sets.as_kind(feedback_sets.read(said.source, said.map), "outputs")
+        if self.experiment.responses.prompts is not None:
+            table = table[pd.factorize(turns.row_ids(table))[0] < (said.prompts or 0)]
+        return table[[*turns.kept(table), "output", "generator"]].reset_index(drop=True)
+
+    @property
+    def labelled_prompts(self) -> int:
+        """How many of the first training instructions feedback is on; unlabelled ones come from behind them."""
+        if self.responses.source is not None or all(isinstance(said, From) for said in self.feedback.values()):
+            return 0
+        return self.responses.prompts or 0
+
+    # --- feedback -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def feedback(self) -> dict[str, Asked | From]:
+        """Kind -> who gives it; pairs are given by ``annotator`` where nothing is said of them."""
+        said = {"pairs": None, **self.experiment.feedback}
+        found = {kind: asked_or_given(entry, f"{self.origin}: feedback.{kind}") for kind, entry in said.items()}
+        for kind, entry in found.items():
+            designs = kinds()[kind].designs
+            if isinstance(entry, Asked) and entry.design is not None and entry.design not in designs:
+                where = f"{self.origin}: feedback.{kind}: there is no design `{entry.design}`"
+                raise UserError(f"{where}; {nearest(entry.design, designs)}")
+        return found
+
+    def giver(self, kind: str) -> Spec:
+        """Who is asked for a kind of feedback."""
+        entry, default = self.feedback[kind], self.experiment.annotator
+        said = entry.annotator if isinstance(entry, Asked) else None
+        if isinstance(said, dict) and "use" not in said and "class" not in said:  # changed arguments of the default
+            return {**(default if isinstance(default, dict) else {"use": default}), **said}
+        return default if said is None else said
+
+    def rows(self, kind: str) -> int:
+        """How many rows of a kind there are, or will be asked about at most."""
+        entry, said = self.feedback[kind], self.responses
+        if isinstance(entry, From):
+            return len(self.given(kind))
+        design = entry.design or (PAIRED if kind == "pairs" else kinds()[kind].designs[0])
+        prompts, each = said.prompts or 0, said.per_prompt * len(said.writers)
+        if said.source is not None:
+            prompts = len(np.unique(turns.row_ids(self.given_responses)))
+            each = -(-self.number_of_responses // max(prompts, 1))
+        a_prompt = {"singles": each, "groups": 1, "all": each * (each - 1) // 2, "adjacent": each // 2}
+        a_prompt |= {"swiss": each // 2, "ranked": each - 1, "best-worst": 1}
+        return prompts * a_prompt.get(design, entry.n)
+
+    @cached_property
+    def _given(self) -> dict[str, pd.DataFrame]:
+        return {kind: self._read(kind, entry) for kind, entry in self.feedback.items() if isinstance(entry, From)}
+
+    def given(self, kind: str) -> pd.DataFrame:
+        """The user's own feedback of a kind, with a status and without a cost.
+
+        Raises:
+            UserError: naming file, row and field, for what is no feedback of this kind.
+        """
+        return self._given[kind]
+
+    def digest(self, kind: str) -> str:
+        """Of what the user gives of a kind, or of ``responses``: the name of a file would not tell that it changed."""
+        table = self.given_responses if kind == "responses" else self.given(kind)
+        return address(table.to_json(orient="split")).hex()
+
+    def _read(self, kind: str, entry: From) -> pd.DataFrame:
+        found = feedback_sets.read(entry.source, entry.map)
+        table = feedback_sets.as_kind(found, kind)
+        texts = ["output_1", "output_2"] if kind == "pairs" else ["output"]
+        formats.require(table, ["instruction", *texts], found.origin)
+        answer = kinds()[kind].answer
+        status = table["status"] if "status" in table.columns else np.where(table[answer].isna(), "unparseable", "ok")
+        table = table.assign(
+            status=np.where(table[answer].isna() & (np.asarray(status) == "ok"), "unparseable", status)
+        )
+        if not (table["status"] == "ok").any():
+            raise UserError(f"{found.origin}: no row has an answer in `{answer}`")
+        missing: dict[str, Any] = {"seed": 0, "replicate": 0, **dict.fromkeys(USAGE_COLUMNS, 0.0)}
+        return table.assign(**{c: v for c, v in missing.items() if c not in table.columns}).reset_index(drop=True)

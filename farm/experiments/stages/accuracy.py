@@ -1,0 +1,101 @@
+"""How often each model agrees with the judges, and with the truth, on held-out instructions.
+
+Each model says which of two responses that it never saw is better, the SFT policy's answer or the baseline's; the
+judges have said so already (they judge SFT like any method), and where the truth is known the gold utility does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from farm.experiments import making
+from farm.experiments.setting import SFT, Setting
+from farm.experiments.stages.answers import Answers
+from farm.experiments.stages.judgement import Judgement
+from farm.experiments.stages.model import ModelStage
+from farm.experiments.stages.sft import sft, sft_policy
+from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
+from farm.roles.protocols import PreferenceModel, Samples, Scorer
+from farm.statistics.uncertainty import SHARE, mean
+from farm.tables.turns import prompts_of
+
+GOLD = "gold utility"
+"""whom a model is compared with besides the judges"""
+
+
+@dataclass(frozen=True)
+class AccuracyStage:
+    """``accuracy.parquet``: one row for each model, whom it is compared with, and held-out pair: ``model, of,
+    instruction, sample, margin`` (how far the model puts the SFT policy's answer above the baseline's), ``agrees`` (1
+    or 0; 1/2 where the model is undecided, NaN where the other is)."""
+
+    setting: Setting
+    kind: ClassVar[str] = "accuracy"
+    trains: ClassVar[bool] = False
+    method: ClassVar[str | None] = None
+
+    def label(self) -> str:
+        return "accuracy"
+
+    def reads(self) -> Sequence[Stage]:
+        judged = (Judgement(self.setting, role, SFT) for role in self.setting.experiment.judges)
+        models = (ModelStage(self.setting, name) for name in self.setting.models_needed)
+        return (*sft(self.setting), Answers(self.setting, SFT), *judged, *models)
+
+    def describe(self) -> dict[str, Any]:
+        return {"judges": list(self.setting.experiment.judges), "models": self.setting.models_needed}
+
+    def size(self) -> Size:
+        sizes = self.setting.experiment.sizes
+        n = sizes.evaluation * sizes.samples * len(self.setting.models_needed)
+        return Size(n, texts=Texts(read=2 * n))
+
+    def make(self, at: StageContext) -> Facts | None:
+        s, answers = self.setting, pd.read_parquet(at.folder(Answers(self.setting, SFT)) / "outputs.parquet")
+        prompts, policy = prompts_of(answers), sft_policy(s, at)
+        baseline, ours = (policy.encode(prompts, answers[column].tolist()) for column in ("baseline", "output"))
+        others: dict[str, NDArray[np.float64]] = {}
+        for role in s.experiment.judges:
+            judged = pd.read_parquet(at.folder(Judgement(s, role, SFT)) / "annotations.parquet")
+            others[role] = judged["preference"].to_numpy(dtype=np.float64, na_value=np.nan) - 1.5
+        if s.world.truth_known:
+            others[GOLD] = s.utility(prompts, ours.outputs) - s.utility(prompts, baseline.outputs)
+        tables = []
+        for name in s.models_needed:
+            margin = margins(s.model(at.folder(ModelStage(s, name))), ours, baseline)
+            for who, other in others.items():
+                decided = np.where(np.isnan(other) | (other == 0), np.nan, 1.0)
+                agrees = decided * (0.5 + 0.5 * np.sign(margin) * np.sign(np.nan_to_num(other)))
+                rows = answers[["instruction", "sample"]].assign(model=name, of=who, margin=margin, agrees=agrees)
+                tables.append(rows)
+        pd.concat(tables, ignore_index=True).to_parquet(at.place.folder / "accuracy.parquet", index=False)
+        return None
+
+
+def margins(model: Scorer | PreferenceModel, first: Samples, second: Samples, batch: int = 256) -> NDArray[np.float64]:
+    """How far a model puts the first of two responses above the second, [n]: of scores, or as log-odds."""
+    import torch
+
+    if isinstance(model, Scorer):
+        return making.scores(model, first, batch) - making.scores(model, second, batch)
+    with torch.no_grad():
+        rows = [range(i, min(i + batch, len(first))) for i in range(0, len(first), batch)]
+        parts = [model.logits(first.select(r), second.select(r)) for r in rows]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def summary(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """One row for each model and whom it is compared with: the share with its interval, clustered by instruction."""
+    rows = []
+    for (name, who), part in accuracy.groupby(["model", "of"], sort=False):
+        known = part[part["agrees"].notna()]
+        found = mean(known["agrees"].to_numpy(np.float64), known["instruction"], bounds=SHARE)
+        shown = {"accuracy": found.value, "accuracy_low": found.low, "accuracy_high": found.high, "n": found.n}
+        rows.append({"model": name, "of": who, **shown, "undecided": int(part["agrees"].isna().sum())})
+    return pd.DataFrame(rows)
