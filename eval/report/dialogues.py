@@ -22,8 +22,8 @@ def section(run: RunFolder) -> dict[str, Any] | None:
         last, cells = by_turn[max(by_turn)], [Cell(str(method), sort=str(method))]
         for turn in turns:
             row = by_turn.get(turn)
-            bounds = ("success", "success_low", "success_high")
-            cells.append(Cell() if row is None else valued(*(100 * row[name] for name in bounds), 1))
+            share = [] if row is None else [100 * row[name] for name in ("success", "success_low", "success_high")]
+            cells.append(valued(share[0], share[1], share[2], 1) if share else Cell())
         distinct, mean = last.get("distinct", float("nan")), last.get("turns", float("nan"))
         cells += [valued(100 * distinct, None, None, 1), valued(mean, None, None, 2), counted(last.get("n_episodes"))]
         table.rows.append(cells)

@@ -29,6 +29,8 @@ LOGITS = 2**26
 TOGETHER = 64
 """responses that are sampled at once, at least, for sampling to be worth a device"""
 
+Tune = Literal["full", "lora", "last_layers"]
+
 
 @dataclass(frozen=True)
 class Work:
@@ -41,7 +43,7 @@ class Work:
     dtype: str = "float32"
     """of the weights as they are loaded"""
     computes_in_16_bits: bool = False
-    tune: Literal["full", "lora", "last_layers"] = "full"
+    tune: Tune = "full"
     lora_rank: int = 16
     last_layers: int = 8
     gradient_checkpointing: bool = False
@@ -177,7 +179,7 @@ def verdict(
 def of_spec(spec: Mapping[str, Any], world: Mapping[str, Any], reward_model: bool) -> Work:
     """What a method's or a model's settings, written out, do with the world's model."""
     layers = world.get("train_layers")
-    default = "full" if layers is None else "last_layers"
+    tune: Tune = spec.get("tune") or ("full" if layers is None else "last_layers")
     trains = "learning_rate" in spec
     critic, tokens = "value_learning_rate" in spec, spec.get("micro_batch_tokens")
     return Work(
@@ -185,7 +187,7 @@ def of_spec(spec: Mapping[str, Any], world: Mapping[str, Any], reward_model: boo
         frozen=1 + int(reward_model),
         dtype=str(world.get("dtype", "float32")),
         computes_in_16_bits=world.get("compute_dtype") in ("auto", "bfloat16", "float16"),
-        tune=spec.get("tune") or default,
+        tune=tune,
         lora_rank=spec.get("lora_rank", 16),
         last_layers=spec.get("last_layers", 8) if spec.get("tune") else layers or 8,
         gradient_checkpointing=bool(spec.get("gradient_checkpointing")),

@@ -57,7 +57,8 @@ class Cycles:
         prompts = [f"request {k}" for k in range(self.instructions)]
         policy = TabularPolicy(prompts, [f"response {k}" for k in range(self.responses)])
         drawn = self.drawn(truth, prompts, seed)
-        given = Learning(seed=seed, policy=policy, prompts=pd.DataFrame({"instruction": prompts}), preferences=drawn)
+        asked = pd.DataFrame({"instruction": prompts})
+        given = Learning(seed=seed, policy=policy, prompts=asked, feedback={"pairs": drawn})
         fit = {"epochs": 80, "batch_size": len(drawn), "learning_rate": 0.2, "held_out_share": 0.0}
         scorer = RewardModel(calibration_samples=0, **fit).train(given)  # type: ignore[arg-type]
         assert isinstance(scorer, Scorer)
