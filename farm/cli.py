@@ -182,15 +182,13 @@ def _run_study(runner: StudyRunner, options: RunOptions, as_json: bool) -> None:
 
 def _run_paper(runner: PaperRunner, options: RunOptions, record: bool, as_json: bool) -> None:
     """The experiments of a paper, then its claims."""
-    import pandas as pd
-
     from farm.experiments.claims import recorded, table
 
     finished = runner.go(options.engine, options.workers, options.limits)
     if as_json:
         print(json.dumps({"run": str(finished.folder), **finished.result.model_dump()}, indent=1))
     else:
-        print_table(pd.DataFrame(table.seen(finished.result)), runner.planned.paper.title)
+        print(table.seen(finished.result))
         print(f"\nrun folder  {finished.folder}")
         if finished.report:
             print(f"report      {finished.report}")

@@ -73,11 +73,7 @@ def papers(
     elif markdown:
         print(table.markdown(), end="")
     else:
-        import pandas as pd
-
-        from farm.face.tables import print_table
-
-        print_table(pd.DataFrame(table.rows(), columns=["paper", "claim", "seen here", "verdict", "minutes"]))
+        print(table.listing())
 
 
 def convert(

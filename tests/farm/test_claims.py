@@ -259,6 +259,14 @@ def test_docs_papers_is_made_of_the_files_and_the_recorded_results() -> None:
     assert document.read_text() == table.markdown(), "farm papers --markdown > docs/papers.md"
 
 
+def test_the_listing_fits_a_terminal_and_has_every_claim() -> None:
+    lines = table.listing().splitlines()
+    assert max(map(len, lines)) <= table.WIDTH
+    heads = [line for line in lines if line.startswith("  ") and not line.startswith("    ") and line[2:3].islower()]
+    numbered = [line for line in heads if line.split()[0] in ("shown", "not", "contradicted", "void", "stated")]
+    assert len(numbered) >= len(recorded.table())
+
+
 @pytest.mark.parametrize("name", papers.names())
 def test_a_recorded_result_is_of_this_version_of_its_file(name: str) -> None:
     planned = papers.load(papers.PREFIX + name)

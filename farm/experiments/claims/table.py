@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
+from farm.base.progress import printable
 from farm.experiments.claims import paper as papers
 from farm.experiments.claims import recorded
 from farm.experiments.claims.paper import PREFIX
 from farm.experiments.claims.recorded import Result, Seen
+
+WIDTH = 80
+"""columns of a terminal"""
 
 HEAD = """# Papers: what they claim, and what is seen here
 
@@ -33,7 +39,7 @@ NOT_RUN_AGAIN = """
 
 
 def rows(names: Iterable[str] | None = None) -> list[dict[str, str]]:
-    """What `farm papers` prints: a row a claim."""
+    """What docs/papers.md begins with: a row a claim."""
     return [
         {
             "paper": row["name"],
@@ -46,13 +52,34 @@ def rows(names: Iterable[str] | None = None) -> list[dict[str, str]]:
     ]
 
 
-def seen(result: Result) -> list[dict[str, str]]:
-    """What a run of a paper prints: a row a claim, then the controls."""
-    return [
-        {"what": f"{kind}{one.text}", "seen here": _seen(one.model_dump()), "verdict": one.verdict}
-        for kind, many in (("", result.claims), ("control: ", result.controls))
-        for one in many
-    ]
+def listing(names: Iterable[str] | None = None) -> str:
+    """What `farm papers` prints: papers, and below each its claims, at most 80 columns wide."""
+    lines: list[str] = []
+    for name, claims in groupby(recorded.table(names), key=lambda row: row["name"]):
+        first, *others = claims
+        minutes = "" if first["minutes"] is None else f", {first['minutes']:.1f} minutes"
+        lines += [*_wrapped(f"{name}{minutes}: {first['title']}", "", "  ")]
+        for row in (first, *others):
+            lines += _claim(row["verdict"] or "not run", _seen(row), row["claim"])
+    return "\n".join(lines)
+
+
+def seen(result: Result) -> str:
+    """What a run of a paper prints: its claims, then the controls."""
+    lines = _wrapped(result.title, "", "  ")
+    for kind, many in (("", result.claims), ("control: ", result.controls)):
+        for one in many:
+            lines += _claim(one.verdict, _seen(one.model_dump()), kind + one.text)
+    return "\n".join(lines)
+
+
+def _claim(verdict: str, number: str, text: str) -> list[str]:
+    """A verdict with its number, and below it what it is about."""
+    return [f"  {verdict:<12}  {number}".rstrip(), *_wrapped(text, "    ", "    ")]
+
+
+def _wrapped(text: str, first: str, later: str) -> list[str]:
+    return textwrap.wrap(printable(text), WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
 
 
 def markdown() -> str:
