@@ -46,27 +46,31 @@ def made(root: Path, node: Node, again: bool, limits: Limits, quietly: bool = Fa
     memory.give_back()
     before = signal.getsignal(signal.SIGTERM)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what went wrong is said in one sentence
-    with tempfile.TemporaryDirectory(prefix="farm-processes-") as logs:
-        group = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=node.processes,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
-            run_id=node.key[:16],
-            rdzv_backend="c10d",
-            rdzv_endpoint="127.0.0.1:0",
-            local_addr="127.0.0.1",
-            max_restarts=ATTEMPTS - 1,
-            signals_to_handle="SIGTERM",
-        )
-        try:
-            found = elastic_launch(group, _member)(str(root), node, again, limits, os.getpid(), quietly)
-        except ChildFailedError as error:
-            return Outcome(node.key, f"one of its {node.processes} processes {_how(error)}, {ATTEMPTS} times")
-        finally:
-            with contextlib.suppress(ValueError):  # not the main thread: then the launcher has set no handler either
-                signal.signal(signal.SIGTERM, before)
-    return Outcome(**found[0])
+    how = ""
+    try:
+        for attempt in range(ATTEMPTS):  # each a group of its own: one that the launcher starts again waits for ever
+            with tempfile.TemporaryDirectory(prefix="farm-processes-") as logs:
+                group = LaunchConfig(
+                    min_nodes=1,
+                    max_nodes=1,
+                    nproc_per_node=node.processes,
+                    logs_specs=DefaultLogsSpecs(log_dir=logs),
+                    run_id=f"{node.key[:16]}-{attempt}",
+                    rdzv_backend="c10d",
+                    rdzv_endpoint="127.0.0.1:0",
+                    local_addr="127.0.0.1",
+                    max_restarts=0,
+                    signals_to_handle="SIGTERM",
+                )
+                try:
+                    found = elastic_launch(group, _member)(str(root), node, again, limits, os.getpid(), quietly)
+                    return Outcome(**found[0])
+                except ChildFailedError as error:
+                    how = _how(error)
+    finally:
+        with contextlib.suppress(ValueError):  # not the main thread: then the launcher has set no handler either
+            signal.signal(signal.SIGTERM, before)
+    return Outcome(node.key, f"one of its {node.processes} processes {how}, {ATTEMPTS} times")
 
 
 def refusal(node: Node, limits: Limits, there: int) -> str | None:
