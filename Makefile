@@ -21,7 +21,7 @@ install: .venv/installed
 demo: install
 	$(BIN)/farm run configs/experiments/pocket.yaml
 	@echo
-	@echo "next        . $(BIN)/activate, then \`farm list\`, and what stands in README.md under \"The three jobs\""
+	@echo "next        . $(BIN)/activate, then \`farm list\`, and what stands in README.md under \"The four jobs\""
 
 # After a change that moves the demo's numbers: make demo, then make readme-table RUN=runs/pocket-s1-...
 readme-table: install
