@@ -8,8 +8,9 @@ most. ``pair_logistic`` is DPO on all pairs of a list, ``pair_hinge`` SLiC.
 
 Paper: Liu et al. (arXiv 2402.01878): K = 8 sampled at temperature 0.7, psi from a pairwise ranking model, beta 0.05,
 batch 32, learning rate 2e-5 with Adafactor.
-Deviations: Adam; P(y_k > y_i) = sigma(r_k - r_i) of the experiment's reward model, which takes one pass over the list
-where a model that reads pairs takes K^2. With ``hard`` psi_k is the share of the *other* responses that y_k beats.
+Deviations: Adam; samples of the whole distribution at temperature 1 (the paper's are cut at top-k 40);
+P(y_k > y_i) = sigma(r_k - r_i) of the experiment's reward model, which takes one pass over the list where a model that
+reads pairs takes K^2. With ``hard`` psi_k is the share of the *other* responses that y_k beats.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ class LiPO(Scored, Offline):
     """strength of the anchor to the SFT policy"""
     temperature: Positive = 1.0
     """of the samples"""
-    epochs: int = 2
-    batch_size: int = 32
+    epochs: Count = 2
+    batch_size: Count = 32
     """lists of one optimizer step"""
-    learning_rate: float = 2e-5
+    learning_rate: NotNegative = 2e-5
 
     def train(self, learning: Learning) -> Policy:
         if not len(learning.prompts):

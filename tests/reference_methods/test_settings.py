@@ -9,6 +9,7 @@ import pytest
 from reference_methods.games.online_dpo import OnlineDPO
 from reference_methods.imitation.reward_conditioning import RewardConditioning
 from reference_methods.imitation.sft import SFT
+from reference_methods.lists.lipo import LiPO
 from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.grpo import GRPO
 from reference_methods.online.ppo import PPO
@@ -40,6 +41,9 @@ LEAST = "is wrong: input should be greater than or equal to"
         (SFT, {"tune": "last_layers", "last_layers": 0}, f"`last_layers` = 0 {LEAST} 1"),
         (ExpertIteration, {"n": 0}, f"`n` = 0 {LEAST} 1"),
         (ExpertIteration, {"prompts": 0}, f"`prompts` = 0 {LEAST} 1"),
+        (LiPO, {"epochs": 0}, f"`epochs` = 0 {LEAST} 1"),
+        (LiPO, {"batch_size": 0}, f"`batch_size` = 0 {LEAST} 1"),
+        (LiPO, {"learning_rate": -1.0}, f"`learning_rate` = -1.0 {LEAST} 0"),
         (RAFT, {"stages": 0}, f"`stages` = 0 {LEAST} 1"),
         (PPO, {"learning_rate": float("nan")}, "`learning_rate` = nan is wrong: input should be a finite number"),
         (PPO, {"value_learning_rate": -1.0}, f"`value_learning_rate` = -1.0 {LEAST} 0"),
