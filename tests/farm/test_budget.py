@@ -255,7 +255,9 @@ def test_ray_is_handed_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=run))
 
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True, remote=remote))
+    monkeypatch.setitem(
+        sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True, cluster_resources=dict, remote=remote)
+    )
     monkeypatch.setenv("FARM_STORE", str(tmp_path / "store.sqlite"))
     monkeypatch.chdir(tmp_path)
     from farm.scheduling.on_ray import OnRay
