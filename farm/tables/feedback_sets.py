@@ -116,7 +116,7 @@ def convert(source: str | Path, out: Path, to: str | None = None, renamed: Mappi
     else:
         if name in NESTED and out.name.removesuffix(".gz").endswith(".csv"):
             raise UserError(f"{out}: the format {name} has lists in its cells, which CSV cannot hold; write .jsonl")
-        check_table(out, inputs=[Path(source)])
+        check_table(out, found.table.filter(["turns"]), inputs=[Path(source)])
     made, note = converted(found, name)
     if isinstance(made, pd.DataFrame):
         write_table(made, out)
@@ -142,17 +142,22 @@ def converted(found: FeedbackSet, name: str) -> tuple[pd.DataFrame | dict[str, A
     else:
         made = FORMATS[name].write(table)
         written = len(made)
-    return made, f"{found.format} of {len(found.table):,} rows to {name} of {written:,}{_lost(table, name)}"
+    lost = _lost(found.table if name == "labels" else table, name)
+    return made, f"{found.format} of {len(found.table):,} rows to {name} of {written:,}{lost}"
+
+
+_DECIDED = ("preferences", "conversational", "labels")
+"""formats that say which of two is preferred, and have no place for a tie"""
 
 
 def _lost(table: pd.DataFrame, name: str) -> str:
     """What a format cannot hold, as the end of a sentence."""
-    if name not in ("preferences", "conversational", "battles", "annotated_pairs"):
+    if name not in (*_DECIDED, "battles", "annotated_pairs") or "preference" not in table.columns:
         return ""
     values = table["preference"].to_numpy(dtype=np.float64)
     soft = int((~np.isnan(values) & ~np.isin(values, (1.0, 1.5, 2.0))).sum())
     out = f"; {soft:,} soft preferences became verdicts" if soft else ""
-    if name in ("preferences", "conversational"):
+    if name in _DECIDED:
         gone = int((np.isnan(values) | (values == 1.5)).sum())
         out += f"; {gone:,} ties and missing verdicts were left out" if gone else ""
     return out
@@ -185,11 +190,18 @@ def _require_texts(table: pd.DataFrame, origin: str, name: str) -> None:
 
 
 def _compared(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Every two outputs that one annotator rated for one prompt: the higher score is preferred, equal ones tie."""
+    """Every two outputs that one annotator rated for one prompt: the higher score is preferred, equal ones tie.
+
+    Two ratings of the same text are no pair.
+    """
     known = ratings[ratings["score"].notna()].reset_index(drop=True)
-    groups = known.groupby([turns.row_ids(known), "annotator"], sort=False).indices.values()
+    who = pd.factorize(known["annotator"])[0]  # whose name is missing are one
+    groups = known.groupby([turns.row_ids(known), who], sort=False).indices.values()
     places = [np.asarray(rows)[np.stack(np.triu_indices(len(rows), 1))] for rows in groups]
     first, second = np.concatenate([np.zeros((2, 0), np.int64), *places], axis=1).astype(np.int64)
+    texts = known["output"].to_numpy(dtype=object)
+    differ = texts[first] != texts[second]
+    first, second = first[differ], second[differ]
     one, two = known.iloc[first].reset_index(drop=True), known.iloc[second].reset_index(drop=True)
     table = one[[*turns.kept(one), "annotator"]].copy()
     for number, side in (("1", one), ("2", two)):

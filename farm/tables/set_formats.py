@@ -40,10 +40,7 @@ class Format:
 
 
 def _read_outputs(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    formats.require(table, ["instruction", "output"], origin)
-    if "generator" not in table.columns:
-        table = table.assign(generator=Path(origin).stem)
-    return formats.merge_input(table)
+    return formats.as_outputs(table, origin, Path(origin).stem)
 
 
 def _read_annotations(table: pd.DataFrame, origin: str) -> pd.DataFrame:
@@ -95,7 +92,7 @@ def _read_labels(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     answers = formats.texts_of(table["completion"], "completion", origin)
     table = table.drop(columns=["prompt", "completion"]).assign(**turns.columns(prompts), output=answers)
     for row, value in enumerate(table["label"]):
-        if not isinstance(value, (bool, np.bool_)) and value not in (0, 1):
+        if is_missing(value) or (not isinstance(value, (bool, np.bool_)) and value not in (0, 1)):
             raise UserError(f"{origin}: row {row + 1}: `label` is {shown(value)}, not true or false")
     liked = table["label"].astype(bool)
     table = table.drop(columns="label").assign(liked=liked, observed=True, status="ok")
@@ -114,6 +111,7 @@ def _write_labels(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_ratings(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    table = turns.checked(table, origin)
     formats.require(table, ["instruction", "output"], origin)
     scores = ["score", *(c for c in table.columns if c.startswith(ASPECT))]
     table = table.assign(**{c: _numbers(table[c], c, origin) for c in scores})
@@ -153,7 +151,8 @@ def _read_ultrafeedback(table: pd.DataFrame, origin: str) -> pd.DataFrame:
         for one in listed:
             row = {"instruction": instruction, "output": one["response"], "generator": one.get("model") or ""}
             row["score"] = one.get("overall_score")
-            for aspect, said in (one.get("annotations") or {}).items():
+            aspects = one.get("annotations") or {}
+            for aspect, said in aspects.items() if isinstance(aspects, dict) else ():
                 if isinstance(said, dict) and "Rating" in said:
                     row[ASPECT + str(aspect)] = said["Rating"]
             rows.append(row)

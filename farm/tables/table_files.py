@@ -54,6 +54,8 @@ def check_table(path: Path, table: pd.DataFrame | None = None, inputs: Iterable[
     files.check_out(path, tuple(inputs))
     if table is not None and suffix == ".parquet":
         _arrow(table, path)
+    if table is not None and suffix == ".csv" and "turns" in table.columns:
+        raise UserError(f"{path}: there are prompts of several turns, which CSV cannot hold; write .json or .jsonl")
 
 
 def _suffix(path: Path) -> str:

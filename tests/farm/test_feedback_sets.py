@@ -141,6 +141,10 @@ def test_the_command_says_what_a_format_cannot_hold(tmp_path: Path) -> None:
         "annotations of 4 rows to preferences of 2; 1 soft preferences became verdicts; "
         "2 ties and missing verdicts were left out"
     )
+    assert feedback_sets.convert(tmp_path / "in.json", tmp_path / "liked.jsonl", "labels") == (
+        "annotations of 4 rows to labels of 4; 1 soft preferences became verdicts; "
+        "2 ties and missing verdicts were left out"
+    )
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert lines[1] == {"prompt": "q", "chosen": "b", "rejected": "a"}
 
@@ -225,3 +229,40 @@ def test_published_annotations_become_preferences(shared_data: Any, tmp_path: Pa
     assert len(made) == len(decided)
     better = np.where(decided["preference"] < 1.5, decided["output_1"], decided["output_2"])
     assert made["chosen"].tolist() == better.tolist()
+
+
+def test_two_ratings_of_one_text_are_no_pair_and_an_annotator_need_not_be_named() -> None:
+    rows = [("a", 1.0, "x"), ("a", 3.0, "x"), ("b", 2.0, None), ("c", 5.0, None)]
+    table = pd.DataFrame(rows, columns=["output", "score", "annotator"]).assign(instruction="q")
+    pairs = feedback_sets.as_kind(feedback_sets.of_table(table, "rated.json"), "pairs")
+    assert pairs[["output_1", "output_2", "preference"]].to_numpy().tolist() == [["b", "c", 2.0]]
+
+
+@pytest.mark.parametrize("to", ["annotations", "labels", "outputs"])
+def test_conversations_do_not_go_into_a_csv(tmp_path: Path, to: str) -> None:
+    turns = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, "abcd", strict=True)]
+    rows = [{"chosen": turns, "rejected": [*turns[:3], {"role": "assistant", "content": "e"}]}]
+    (tmp_path / "i.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError, match="several turns, which CSV cannot hold"):
+        feedback_sets.convert(tmp_path / "i.json", tmp_path / "o.csv", to)
+    assert not (tmp_path / "o.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("o.csv", "instruction,turns,output\nq,\"['b', 'c']\",x\n", "row 1: `turns` is not a list of texts"),
+        ("r.csv", "instruction,turns,output,score\nq,\"['b', 'c']\",x,1\n", "row 1: `turns` is not a list of texts"),
+        ("l.csv", "prompt,completion,label\nq,a,1\nq,b,\n", "row 2: `label` is"),
+    ],
+)
+def test_cells_of_a_csv_that_say_nothing(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=said):
+        feedback_sets.read(tmp_path / name)
+
+
+def test_aspects_that_are_no_object_are_left_out() -> None:
+    rows = [{"instruction": "q", "completions": [{"response": "a", "overall_score": 3, "annotations": ["x"]}]}]
+    found = feedback_sets.of_table(pd.DataFrame(rows), "set.json").table
+    assert found["score"].tolist() == [3.0] and not [c for c in found.columns if c.startswith("aspect_")]
