@@ -29,6 +29,7 @@ from farm.base import progress
 from farm.base.errors import Interrupted, UserError
 from farm.feedback.designs import Design, head_to_head
 from farm.feedback.kind import FeedbackKind, paid
+from farm.feedback.kind import kind as kind_of
 from farm.roles.protocols import Features
 from farm.storage.store import Store, home
 from farm.tables import formats
@@ -176,7 +177,7 @@ def prepare(
         check_table(out, inputs=files)
     o.check()
     if o.kind is not None:
-        o.check_kind(o.kind)
+        o.check_kind(kind_of(o.kind).name)
     store = Store(o.store if o.store is not None else home() / "store.sqlite")
     context = context_for(o.world, store)
     given = _read(rows, o.kind)

@@ -27,8 +27,7 @@ def built(
     Raises:
         UserError: where the giver does not give the kind, or gives several and none is named.
     """
-    asked = None if options.kind is None else kind_of(options.kind).giver
-    role: Any = asked if asked in config.ROOM else Giver
+    role: Any = Giver if options.kind is None else kind_of(options.kind).giver
     giver = annotators
     if isinstance(annotators, (str, Path)) and not isinstance(settings, Mapping):
         path = config.find("annotators", str(annotators))

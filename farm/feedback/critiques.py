@@ -18,7 +18,8 @@ def _rows(responses: pd.DataFrame, design: Design, seed: int) -> pd.DataFrame:  
 
 def summary(table: pd.DataFrame) -> dict[str, Any]:
     """Counts, the mean polarity, and how many marks a response has."""
-    facts: dict[str, Any] = {"mean_polarity": round(float(table["polarity"].astype(float).mean()), 4)}
+    given = table.loc[table["status"] == "ok", "polarity"].astype(float)
+    facts: dict[str, Any] = {"mean_polarity": round(float(given.mean()), 4) if len(given) else None}
     if "marks" in table.columns:
         facts["marks_a_response"] = round(float(table["marks"].map(lambda m: 0 if m is None else len(m)).mean()), 2)
     return {"rows": len(table), **counts(table), **facts, "cost": paid(table)}

@@ -338,7 +338,7 @@ def resolve(
 ) -> Resolved:
     """A spec with its names followed, later ones over earlier ones: the preset's fields, then for each name along
     ``use`` its file and the preset's entry, then the spec itself. A preset is for methods; other roles have none."""
-    room = ROOM[role]
+    room = ROOM.get(role, "annotators")  # a role that is not of the house gives feedback of a kind of another package
     preset = preset if role is Method else None
     if folder is None and origin and files.exists(Path(origin)):
         folder = Path(origin).parent

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from farm.base.errors import UserError
 from farm.feedback.kind import kind, kinds
+from farm.roles import config
 
 RESPONSES = pd.DataFrame(
     {
@@ -92,3 +95,21 @@ def test_ids_are_of_what_a_row_shows(name: str) -> None:
     if name in ("pairs", "triplets"):
         turned = rows.rename(columns={"output_1": "output_2", "output_2": "output_1"})
         assert not set(feedback.address(turned)) & set(feedback.address(rows))
+
+
+def test_a_critique_that_failed_has_no_polarity() -> None:
+    rows = {"text": ["good", ""], "polarity": [0.5, 0.0], "status": ["ok", "error"], "price": 0.0}
+    assert kind("critiques").summary(pd.DataFrame(rows))["mean_polarity"] == 0.5
+    failed = kind("critiques").summary(pd.DataFrame(rows).iloc[1:])
+    assert failed["mean_polarity"] is None
+
+
+class Sniffer(Protocol):
+    """The giver of a kind that another package has."""
+
+    def sniff(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame: ...
+
+
+def test_the_giver_of_another_packages_kind_is_built_by_its_own_protocol() -> None:
+    with pytest.raises(UserError, match="PersonMatcher` cannot play the role Sniffer: it lacks `sniff`"):
+        config.build(Sniffer, "matcher")
