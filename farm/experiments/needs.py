@@ -50,8 +50,11 @@ def check(setting: Setting) -> None:
 
 def _check(setting: Setting, where: str, need: str, within: tuple[str, ...]) -> None:
     if need in kinds():
-        if need not in setting.sources.feedback:
+        said = setting.sources.feedback.get(need)
+        if said is None:
             raise UserError(f"{where}, and `feedback` does not say who gives them")
+        if isinstance(said, Asked) and said.by in setting.models:
+            _check(setting, f"{setting.origin}: feedback.{need}: `by` needs `{said.by}`", str(said.by), within)
     elif need in setting.models:
         if need in within:
             raise UserError(f"{where}, which needs this model in turn")

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from farm.asking.givers import require_gives
 from farm.base.errors import Alarm, UserError
 from farm.experiments import needs, presets
 from farm.experiments.experiment import PLURAL, Experiment
@@ -114,14 +115,18 @@ class Setting:
         if role == "annotator":
             return cast(Annotator, self.giver("pairs"))
         if role not in self._annotators:
-            self._annotators[role] = config.build(Annotator, self.experiment.judges[role], self.context, self.origin)
+            judge = config.build(Annotator, self.experiment.judges[role], self.context, self.origin)
+            require_gives(judge, kinds()["pairs"])
+            self._annotators[role] = judge
         return self._annotators[role]
 
     def giver(self, kind: str) -> Any:
         """Who gives feedback of a kind."""
         if kind not in self._givers:
             spec = self.sources.giver(kind)
-            self._givers[kind] = config.build(kinds()[kind].giver, spec, self.context, self.origin)
+            giver = config.build(kinds()[kind].giver, spec, self.context, self.origin)
+            require_gives(giver, kinds()[kind])
+            self._givers[kind] = giver
         return self._givers[kind]
 
     def annotator_description(self, role: str) -> Any:

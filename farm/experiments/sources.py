@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import infer_dtype
 
 from farm.base.errors import UserError, nearest
 from farm.experiments.experiment import Experiment
 from farm.experiments.feedback import Asked, From, Responses, asked_or_given
+from farm.feedback.designs import BY_SCORE
 from farm.feedback.kind import kinds
 from farm.roles.config import Spec
 from farm.storage.store import address
 from farm.tables import feedback_sets, formats, turns
 from farm.tables.records import USAGE_COLUMNS
 
+_PLAIN = ("string", "integer", "floating", "mixed-integer-float", "boolean", "empty")
+"""kinds of cells, as pandas calls them, that are kept of what the user gives"""
 PAIRED = "adjacent"
 """the design of pairs where none is said: the first draw against the second"""
 
@@ -67,11 +72,23 @@ class Sources:
         said = {"pairs": None, **self.experiment.feedback}
         found = {kind: asked_or_given(entry, f"{self.origin}: feedback.{kind}") for kind, entry in said.items()}
         for kind, entry in found.items():
-            designs = kinds()[kind].designs
-            if isinstance(entry, Asked) and entry.design is not None and entry.design not in designs:
-                where = f"{self.origin}: feedback.{kind}: there is no design `{entry.design}`"
-                raise UserError(f"{where}; {nearest(entry.design, designs)}")
+            if isinstance(entry, Asked):
+                self._check(kind, entry, found)
         return found
+
+    def _check(self, kind: str, entry: Asked, among: Mapping[str, Asked | From]) -> None:
+        """Refuse a design that a kind has not, and scores that there are not or that no design takes."""
+        where, designs = f"{self.origin}: feedback.{kind}", kinds()[kind].designs
+        if entry.design is not None and entry.design not in designs:
+            raise UserError(f"{where}: there is no design `{entry.design}`; {nearest(entry.design, designs)}")
+        if (entry.by is not None) != (entry.design in BY_SCORE):
+            raise UserError(f"{where}: a design by score ({', '.join(BY_SCORE)}) and `by`, whose scores it takes, go"
+                            " together: name both or neither")  # fmt: skip
+        models = [*(["reward_model"] if self.experiment.reward_model is not None else []), *self.experiment.models]
+        known = [*(name for name in among if "score" in kinds()[name].columns), *models]
+        if entry.by is not None and entry.by not in known:
+            hint = nearest(entry.by, known) if known else "ask for ratings, or fit a model"
+            raise UserError(f"{where}: `by`: there are no scores of `{entry.by}`; {hint}")
 
     def giver(self, kind: str) -> Spec:
         """Who is asked for a kind of feedback."""
@@ -124,5 +141,8 @@ class Sources:
         )
         if not (table["status"] == "ok").any():
             raise UserError(f"{found.origin}: no row has an answer in `{answer}`")
-        missing: dict[str, Any] = {"seed": 0, "replicate": 0, **dict.fromkeys(USAGE_COLUMNS, 0.0)}
-        return table.assign(**{c: v for c, v in missing.items() if c not in table.columns}).reset_index(drop=True)
+        # Objects and columns of several types, which many data sets have beside, cannot be kept in the stage's table.
+        table = table[[c for c in table.columns if c == "turns" or infer_dtype(table[c], skipna=True) in _PLAIN]]
+        missing = {c: 0 for c in ("seed", "replicate") if c not in table.columns}
+        nothing: dict[str, Any] = dict.fromkeys(USAGE_COLUMNS, 0.0)  # whatever it cost, this run did not pay for it
+        return table.assign(**missing, **nothing).reset_index(drop=True)

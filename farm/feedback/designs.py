@@ -32,8 +32,8 @@ from farm.base import rng
 from farm.base.errors import UserError, nearest
 from farm.tables.turns import row_ids
 
-_BY_SCORE = ("best-worst", "swiss", "ranked", "uncertainty")
-DESIGNS = ("random", "all", *_BY_SCORE)
+BY_SCORE = ("best-worst", "swiss", "ranked", "uncertainty")
+DESIGNS = ("random", "all", *BY_SCORE)
 """of pairs, whatever the order of the rows"""
 OF_PROMPT = ("instruction", "turns", "prompt", "prompt_tokens", "split", "dataset", "topic", "answer")
 """columns of the prompt, which rows put together have in common"""
@@ -75,7 +75,7 @@ def chosen(
     if design == "adjacent":
         return _adjacent(outputs)
     table = _distinct(outputs)
-    if design in _BY_SCORE:
+    if design in BY_SCORE:
         _require_scores(table, score, design)
     if design in ("all", "random", "uncertainty"):
         first, second = _all_pairs(table)

@@ -51,8 +51,12 @@ class Needing:
         learning.log({"step": 0, "responses": responses, "models": len(learning.models), **line})
         return learning.policy
 '''
+ODD: list[Any] = [{"meta": {}, "note": 1, "price": 3.0}, {"meta": {}, "note": "x", "price": 3.0}]
+"""columns of a file that no table of a stage can hold, and one that says what it cost somebody else"""
 PAIRS = [
-    {"prompt": f"question {i}", "chosen": "good " * k + "good", "rejected": "bad"} for i in range(20) for k in range(2)
+    {"prompt": f"question {i}", "chosen": "good " * k + "good", "rejected": "bad", **ODD[k]}
+    for i in range(20)
+    for k in range(2)
 ]
 
 
@@ -144,6 +148,12 @@ def test_ratings_become_pairs_and_columns_may_have_other_names(here: Path) -> No
         (["feedback={pears: person}"], "feedback: there is no kind `pears`; did you mean `pairs`"),
         (["feedback={pairs: {annotatr: person}}"], "annotatr"),
         (["feedback={pairs: {design: adjacnt}}"], "there is no design `adjacnt`; did you mean `adjacent`"),
+        (["feedback={pairs: {design: best-worst}}"], "go together"),
+        (["feedback={pairs: {by: ratings}, ratings: rater}"], "go together"),
+        (["feedback={pairs: {design: ranked, by: ratngs}, ratings: rater}"], "of `ratngs`; did you mean `ratings`"),
+        (["feedback={pairs: {design: ranked, by: reward_model}}"], "`by` needs `reward_model`, which needs this model"),
+        (["feedback={pairs: {class: annotators.noise.flip.Flip, annotator: matcher}}"], "gives triplets, not pairs"),
+        (["judges.judge={class: annotators.noise.flip.Flip, annotator: matcher}"], "gives triplets, not pairs"),
         (["responses={writers: [dpo]}"], "writers"),
         (["models={dpo: reward_model}"], "`dpo` cannot be a name under `models`"),
         (["models={a: {class: needing_for_test.Needing, kinds: [a]}}", "methods.odd={N, kinds: [a]}"], "in turn"),
