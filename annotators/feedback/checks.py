@@ -51,6 +51,11 @@ class AnswerChecker:
     def __post_init__(self) -> None:
         bounds.check(self)
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that a check depends on."""
+        return (self.answer,)
+
     def check(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         known, right = self._by_feature(outputs) if self.feature else self._by_answer(outputs)
         uniform = rng.uniform(seed, f"checks: {self.name}", of_singles(outputs), replicate)

@@ -38,6 +38,11 @@ class Expertise(TurnsRound):
     def name(self) -> str:
         return f"expertise of {name_of(self.annotator)}"
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that an answer depends on."""
+        return (self.column,)
+
     def chances(self, asked: Question) -> NDArray[np.float64]:
         if self.column in asked.rows.columns:
             return asked.rows[self.column].map(self.rates).fillna(self.other).to_numpy(dtype=np.float64)

@@ -1,9 +1,10 @@
 """Answers kept in the content-addressed store: what was asked once is not asked, or paid for, again.
 
 The address of an answer is made of everything that determined it: the kind, the description of the giver (with the
-code behind it), what the row shows in the order in which it was shown, the seed and the replicate. A changed prompt,
-model or parameter is another address. Rows that were not answered (status "error" or "unobserved") are not kept, so
-that the next run asks again; unparseable and refused answers are, with all their columns.
+code behind it), what the row shows in the order in which it was shown and what stands in the columns that the giver
+says it ``reads``, the seed and the replicate. A changed prompt, model or parameter is another address. Rows that were
+not answered (status "error" or "unobserved") are not kept, so that the next run asks again; unparseable and refused
+answers are, with all their columns.
 
 Language models and likelihoods keep their own answers, one question at a time.
 """
@@ -15,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from farm.asking.givers import description, keeps_answers, name_of
+from farm.asking.givers import description, keeps_answers, name_of, parts_of
 from farm.asking.purse import current
 from farm.base import rng
 from farm.base.errors import UserError
 from farm.feedback.kind import FeedbackKind
+from farm.feedback.units import PAIRED, SINGLE, beside
 from farm.storage.store import Entry, Store, address
 from farm.tables.records import USAGE_COLUMNS, merged
 
@@ -80,7 +82,8 @@ def _asked(kind: FeedbackKind, giver: Any, rows: pd.DataFrame, seed: int, replic
 def keys(kind: FeedbackKind, giver: Any, rows: pd.DataFrame, seed: int, replicate: int = 0) -> list[bytes]:
     """The 16-byte address of each row's answer."""
     who = int.from_bytes(address("annotation", kind.name, description(giver), seed, replicate), "little")
-    ids = kind.address(rows)
+    reads = (column for part in parts_of(giver) for column in getattr(part, "reads", ()))
+    ids = beside(kind.address(rows), rows, tuple(c for c in dict.fromkeys(reads) if c not in (*SINGLE, *PAIRED)))
     words = [rng.combine(half, ids) for half in (who % 2**64, who >> 64)]
     data = np.stack(np.broadcast_arrays(*words), axis=1).astype("<u8").tobytes()
     return [data[i : i + 16] for i in range(0, 16 * len(rows), 16)]

@@ -18,6 +18,7 @@ from annotators.feedback.ratings import PersonRater
 from annotators.feedback.reactions import PersonReactor
 from annotators.feedback.triplets import PersonMatcher
 from annotators.noise.both_orders import BothOrders
+from annotators.noise.expertise import Expertise
 from annotators.noise.flip import Flip
 from annotators.people.logit import LogitAnnotator
 from farm.asking.ask import ask, parts
@@ -228,6 +229,20 @@ def test_checks_by_answer_number_and_feature() -> None:
     errs = AnswerChecker(features, passes_wrong=0.2, fails_right=0.1).check(many, seed=0)
     right = errs["right"].astype(float).to_numpy()
     assert right[::2].mean() == pytest.approx(0.9, abs=0.015) and right[1::2].mean() == pytest.approx(0.2, abs=0.015)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_an_answer_is_not_found_again_where_a_column_that_it_depends_on_has_changed(
+    noisy: bool, tmp_path: Path
+) -> None:
+    store, features = Store(tmp_path / "store.sqlite"), TextFeatures()
+    checker: Any = AnswerChecker(features, answer="solution")
+    if noisy:
+        checker = Expertise(AnswerChecker(features), rates={"a": 0.0, "b": 1.0}, column="solution")
+    rows = pd.DataFrame({"instruction": "q", "output": ["a"], "answer": "a"})
+    for solution, right in (("a", True), ("b", False), ("a", True)):
+        table = ask(kind("checks"), checker, rows.assign(solution=solution), seed=0, store=store)
+        assert table["right"].tolist() == [right]
 
 
 def test_the_nearer_text_is_named_as_often_as_its_distance_says(features_of) -> None:
