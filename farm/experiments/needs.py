@@ -61,7 +61,7 @@ def _check(setting: Setting, where: str, need: str, within: tuple[str, ...]) -> 
         checked(setting, f"the model {need}", setting.fitting(need), (*within, need))
     elif need == "user":
         if getattr(setting.experiment, "user", None) is None:
-            raise UserError(f"{where}, and the experiment has no `user`")
+            raise UserError(f"{where}, and the experiment has no `user`; set `user`, for example try_again")
     elif need in ("reward_model", "preference_model"):
         raise UserError(f"{where}, which is null")
     elif need not in OTHER:

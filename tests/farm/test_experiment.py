@@ -127,7 +127,7 @@ def test_a_method_that_asks_for_too_much_is_refused(place: Path) -> None:
         ("methods.baseline={use: dpo}", "`baseline` cannot be a name under `methods`"),
         ("methods.a/b={use: dpo}", "`a/b` cannot be a name under `methods`"),
         ("judges.annotator=person", "`annotator` cannot be a name under `judges`"),
-        ("judges.late={use: person, temperature: -1}", "temperature = -1"),
+        ("judges.late={use: person, temperature: -1}", "`temperature` = -1 is wrong"),
         ("reporter={use: html, examples: -3}", "examples"),
     ],
 )

@@ -42,7 +42,7 @@ def made(said: str) -> set[str]:
     """The stages that were made, by the lines of progress."""
     lines = [line.rpartition(":")[0] for line in said.splitlines()]
     return {
-        line for line in lines if line.startswith(("training", "answers", "sampling", "annotating")) or "judges" in line
+        line for line in lines if line.startswith(("training", "answers", "sampling", "asking")) or "judges" in line
     }
 
 

@@ -88,6 +88,7 @@ def test_ctrl_c_in_annotate_exits_with_130(words: list[str], tmp_path: Path) -> 
     annotator = """
 import os, signal
 import pandas as pd
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 class Slow:
     def annotate(self, pairs, *, seed, replicate=0):
         os.kill(os.getpid(), signal.SIGINT)
