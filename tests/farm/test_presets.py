@@ -32,11 +32,17 @@ KNOWN: dict[tuple[str, str], dict[str, Any]] = {
     | {
         "preference_model": {
             "class": "reference_methods.models.reward_preference.RewardModelPreference",
+            "reward_model": "reward_model",
             "temperature": 1.0,
         }
     },
     ("pocket", "gpo"): {"steps": 16, "prompts_per_step": 48, "duels": 3, "epochs": 2, "gap_every": 5}
-    | {"preference_model": {"class": "reference_methods.models.shared_preference.SharedPreferenceModel"}},
+    | {
+        "preference_model": {
+            "class": "reference_methods.models.shared_preference.SharedPreferenceModel",
+            "model": "preference_model",
+        }
+    },
     ("pocket", "alpaca_farm_quark"): {"quantiles": 4, "steps": 20, "rollouts": 384, "minibatches": 1, "beta": 0.05},
     ("smollm2", "ppo"): {"steps": 12, "rollouts": 48, "beta": 0.05, "learning_rate": 5e-5, "value_learning_rate": 2e-4}
     | {"missing_eos_reward": None, "schedule": "constant"},

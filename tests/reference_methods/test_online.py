@@ -190,7 +190,7 @@ def test_quantiles_are_of_equal_size_and_in_order():
 
 def test_more_quantiles_than_responses_are_refused():
     """The best of them would be empty, and nothing would ever be learnt."""
-    with pytest.raises(ValueError, match="no more than rollouts"):
+    with pytest.raises(ValueError, match=r"more quantiles \(5\) than rollouts \(4\)"):
         Quark(rollouts=4, quantiles=5)
     assert quantile_of(np.arange(5.0), 5).tolist() == [0, 1, 2, 3, 4]
 

@@ -128,7 +128,7 @@ def build(
         "evaluator": {"class": "eval.evaluators.leaderboard.Leaderboard", "confidence": 0.95},
         "reporter": {"class": "eval.report.html.Html", "examples": 20},
     }
-    run_folder.write(folder, run_folder.Finished(description, stages, training, comparison, tables), None)
+    run_folder.write(folder, run_folder.Finished(description, stages, {"pairs": training}, comparison, tables), None)
     return folder
 
 
