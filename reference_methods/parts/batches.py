@@ -229,6 +229,8 @@ def in_parts(compute: Callable[[Samples], Tensor], samples: Samples, tokens: int
     ``together`` shares the work among the processes that train, all of which must then ask; else each does it all.
     """
     everyone = np.arange(len(samples))
+    if together:  # their devices have not equally much memory left, and the parts that they share must be the same
+        tokens = -processes.max_over_ranks(-tokens)
     parts = micro_batches(everyone, total_lengths(samples), tokens, same_prompts(samples.prompt_tokens))
     alone = not together or len(parts) < processes.world_size()
     if not alone:

@@ -15,7 +15,7 @@ from farm.roles.protocols import Method
 from reference_methods.online.ppo import PPO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.parts import batches
-from reference_methods.parts.batches import LEAST, MOST, ON_A_PROCESSOR, tokens_at_once
+from reference_methods.parts.batches import LEAST, MOST, ON_A_PROCESSOR, in_parts, tokens_at_once
 from tests.policies.conftest import make_policy
 from tests.training.conftest import everything
 
@@ -63,6 +63,22 @@ def test_a_trainer_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free", lambda device: 0)
     PPO(steps=1, rollouts=8, minibatches=1, epochs=1, missing_eos_reward=None).train(everything())
     assert passes == [LEAST]
+
+
+def test_processes_whose_devices_have_unequal_memory_share_the_same_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut otherwise by each, rows were computed twice and added up, or never."""
+    policy = TabularPolicy([f"p{k}" for k in range(12)], ["x", "y"])
+    samples = policy.encode([f"p{k}" for k in range(12)], ["x"] * 12)
+    room = {0: 10, 1: 6}
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
+    monkeypatch.setattr(processes, "max_over_ranks", lambda count: max(count, *(-tokens for tokens in room.values())))
+    monkeypatch.setattr(processes, "raise_together", lambda compute: compute())
+    monkeypatch.setattr(processes, "all_reduce_sum", lambda tensor: tensor)
+    shares = []
+    for rank, tokens in room.items():
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        shares.append(in_parts(lambda part: torch.ones(len(part)), samples, tokens, together=True))
+    assert torch.equal(shares[0] + shares[1], torch.ones(12))
 
 
 def test_a_model_with_adapters_is_merged_without_a_second_one() -> None:
