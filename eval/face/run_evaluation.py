@@ -6,8 +6,9 @@ A folder may come from anyone, so only our own evaluators' numbers are taken ove
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -20,6 +21,8 @@ from farm.experiments import run_tables
 from farm.experiments.run_folder import read_comparison
 from farm.roles.protocols import Replication
 from farm.statistics import terminal
+
+E = TypeVar("E")
 
 
 def run_folder(rows: Any) -> Path | None:
@@ -37,8 +40,7 @@ def evaluate_run(folder: Path) -> dict[str, pd.DataFrame]:
     config = run_tables.settings(folder)[1]
     if (folder / "variants.json").is_file():
         return _study(folder, config)
-    own = Leaderboard(**_numbers(config.get("evaluator"), "eval.evaluators.leaderboard.Leaderboard"))
-    return own.evaluate(read_comparison(folder))
+    return _own(Leaderboard, config.get("evaluator"), folder).evaluate(read_comparison(folder))
 
 
 def _study(folder: Path, config: dict[str, Any]) -> dict[str, pd.DataFrame]:
@@ -52,21 +54,25 @@ def _study(folder: Path, config: dict[str, Any]) -> dict[str, pd.DataFrame]:
     seed = config.get("seed")
     replication = Replication(variants, folders, seed if isinstance(seed, int) else 0)
     spec = config.get("aggregator")
-    replicates = Replicates(**_numbers(spec, "eval.evaluators.replicates.Replicates"))
-    if isinstance(spec, dict) and spec.get("class") == "eval.evaluators.validation_study.ValidationStudy":
-        inner = Replicates(**_numbers(spec.get("aggregator"), "eval.evaluators.replicates.Replicates"))
-        return ValidationStudy(inner, **_numbers(spec, "eval.evaluators.validation_study.ValidationStudy")).aggregate(
-            replication
-        )
-    return replicates.aggregate(replication)
+    if isinstance(spec, dict) and spec.get("class") == _path(ValidationStudy):
+        inner = _own(Replicates, spec.get("aggregator"), folder)
+        return _own(ValidationStudy, spec, folder, inner).aggregate(replication)
+    return _own(Replicates, spec, folder).aggregate(replication)
 
 
-def _numbers(spec: Any, path: str) -> dict[str, Any]:
-    """The confidence and rounds of one of our own classes."""
-    if not isinstance(spec, dict) or spec.get("class") != path:
-        return {}
-    known: dict[str, type | tuple[type, ...]] = {"confidence": float, "rounds": int}
-    return {name: spec[name] for name, kind in known.items() if isinstance(spec.get(name), kind)}
+def _own(kind: Callable[..., E], spec: Any, folder: Path, *inner: Replicates) -> E:
+    """One of our own classes with the confidence and rounds that a configuration gives it."""
+    said = spec if isinstance(spec, dict) and spec.get("class") == _path(kind) else {}
+    known: dict[str, type] = {"confidence": float, "rounds": int}
+    numbers = {name: said[name] for name, number in known.items() if isinstance(said.get(name), number)}
+    try:
+        return kind(*inner, **numbers)
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.yaml'}: {error}") from error
+
+
+def _path(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def print_run(folder: Path, as_json: bool) -> None:

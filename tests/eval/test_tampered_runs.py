@@ -69,6 +69,10 @@ TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "config cut off": (text("config.yaml", "a: [1"), "config.yaml"),
     "seed": (text("config.yaml", "seed: -1"), "config.yaml: `seed` must be a whole number"),
     "large seed": (text("config.yaml", f"seed: {10**30}"), "config.yaml: `seed` must be a whole number"),
+    "confidence": (
+        text("config.yaml", "evaluator: {class: eval.evaluators.leaderboard.Leaderboard, confidence: 5.0}"),
+        "config.yaml: `confidence` = 5.0 is wrong",
+    ),
     "costs in a list": (text("costs.json", "[]"), "costs.json: expected an object"),
     "price of words": (
         text("costs.json", '{"annotations": [{"role": "a", "annotations": 1, "price": "x"}]}'),
