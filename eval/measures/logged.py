@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
+from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
 from eval.measures.column import of_method
-from farm.base.bounds import Share
 
 
 @dataclass(frozen=True)
 class Logged:
     name: str
     how: Literal["sum", "mean", "last", "max"] = "last"
-    since: Share = 0.0
+    since: Annotated[float, Ge(0), Lt(1)] = 0.0
     """the share of the steps that is left out at the beginning"""
     table: str = "metrics"
 

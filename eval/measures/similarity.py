@@ -1,7 +1,11 @@
 """How alike a method's answers to different instructions are: a policy that has collapsed says the same to everyone.
 
     F(a, b) = 2 |a and b| / (|a| + |b|),    |a and b| = the words that both have, each as often as in both
-    value of an instruction = mean of F(its answer, the answer to each other instruction)
+    m_i = mean of F(the answer to i, the answer to each other instruction),   m = mean of m_i
+    value of an instruction = m + 2 (m_i - m)
+
+The mean of the values is m. Each answer is in every pair of two, so m errs by twice what m_i tell: it is the values,
+not m_i, whose spread gives its standard error (that of a U-statistic of order two, Hoeffding 1948).
 
 SuperHF (arXiv 2310.16763) measures METEOR, which is a weighted F of unigrams with stems and an order penalty; this is
 the plain F of words. The first answer to each instruction counts.
@@ -26,7 +30,8 @@ class Similarity:
     def values(self, tables: Mapping[str, pd.DataFrame], method: str) -> pd.DataFrame:
         table = tables["outputs"]
         first = table[table["method"] == method].drop_duplicates("instruction")
-        value = mean_overlap([str(text).split() for text in first["output"]])
+        overlap = mean_overlap([str(text).split() for text in first["output"]])
+        value = 2 * overlap - overlap.mean()
         return pd.DataFrame({"instruction": first["instruction"].to_numpy(), "value": value})
 
 

@@ -9,6 +9,7 @@ from eval.measures.frontier import Frontier, first_crossing
 from eval.measures.logged import Logged
 from eval.measures.similarity import Similarity, mean_overlap
 from eval.measures.win import Win
+from farm.base.errors import UserError
 from farm.roles import config
 from farm.roles.protocols import Measure
 
@@ -70,6 +71,8 @@ def test_regret_is_summed_and_its_second_half_alone_where_asked() -> None:
     assert (of(how="sum"), of(how="sum", since=0.5), of(how="last"), of(how="max"), of(how="mean")) == (12, 2, 1, 8, 3)
     with pytest.raises(ValueError, match="no column `queries`"):
         Logged("queries").values({"metrics": METRICS}, "a")
+    with pytest.raises(UserError, match="`since` = 1 is wrong"):  # nothing would be left
+        config.build(Measure, {"use": "logged", "name": "regret", "since": 1})
 
 
 def test_similarity_is_the_f_of_words_with_the_answers_to_other_instructions() -> None:
@@ -81,6 +84,19 @@ def test_similarity_is_the_f_of_words_with_the_answers_to_other_instructions() -
     assert Similarity().values({"outputs": collapsed}, "a")["value"].tolist() == [1, 1]
     with pytest.raises(ValueError, match="fewer than two"):
         mean_overlap([["a"]])
+
+
+def test_the_interval_of_a_similarity_is_the_jackknifes() -> None:
+    """Leaving an answer out changes its pairs with all others, so one number an answer errs twice as much."""
+    rng, n = np.random.default_rng(0), 12
+    texts = [" ".join(rng.choice(list("abcdefgh"), size=rng.integers(2, 9))) for _ in range(n)]
+    outputs = pd.DataFrame({"method": "a", "instruction": [f"i{k}" for k in range(n)], "output": texts})
+    found = Similarity().values({"outputs": outputs}, "a")["value"].to_numpy()
+    words = [text.split() for text in texts]
+    without = np.array([mean_overlap(words[:k] + words[k + 1 :]).mean() for k in range(n)])
+    jackknife = np.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
+    assert found.mean() == pytest.approx(mean_overlap(words).mean())
+    assert found.std(ddof=1) / np.sqrt(n) == pytest.approx(jackknife * (n - 2) / (n - 1))
 
 
 def test_every_measure_is_found_by_its_name() -> None:
