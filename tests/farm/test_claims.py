@@ -180,6 +180,9 @@ def test_a_cell_means_all_variants_that_agree_with_it(here: Path) -> None:
     assert len(variants(study, Cell(run="main", method="dpo"))) == 12
     chosen = variants(study, Cell(run="main", method="dpo", variant={"annotator.rate": 0.25}))
     assert {v.labels["sizes.pairs"] for v in chosen} == {50, 99} and len(chosen) == 6
+    claim = {**PAPER["claims"][0], "of": {**MORE, "variant": {"sizes.pairs": [50]}}}  # a value is no list of values
+    with pytest.raises(UserError, match=r"the run main has no sizes\.pairs \[50\]"):
+        papers.load(written(runs=runs, claims=[claim]))
 
 
 def test_a_factor_that_is_crossed_keeps_its_effect_and_one_that_cannot_act_halves_it() -> None:
@@ -230,12 +233,37 @@ def test_a_budget_is_for_all_experiments_of_a_paper_together(here: Path, monkeyp
     runner, given = PaperRunner(papers.load(written(runs=runs)), Path("out")), []
     monkeypatch.setattr(Artifacts, "paid", lambda self, name, key: 0.125)
     monkeypatch.setattr(StudyRunner, "go", lambda self, e, w, limits: given.append(limits.budget) or Run(Path("out")))
-    monkeypatch.setattr(PaperRunner, "_result", lambda self: (_ for _ in ()).throw(UserError("measured later")))
+    monkeypatch.setattr(
+        PaperRunner, "_result", lambda self, failures: (_ for _ in ()).throw(UserError("measured later"))
+    )
     with pytest.raises(UserError, match="measured later"):
         runner.go(limits=Limits(budget=10.0))
     paying = [{k for k, n in one.graph().items() if n.pays} for one in runner.runners.values()]
     alone = [len(paying[1] - paying[0]), len(paying[0] - paying[1])]
     assert given == [10.0 - 0.125 * n for n in alone] and min(alone) > 0
+
+
+FUSE = '''
+from farm.base.errors import UserError
+from reference_methods.selection.best_of_n import BestOfN
+
+class Fuse(BestOfN):
+    """Fails with one seed."""
+    def train(self, learning):
+        if learning.seed == 2:
+            raise UserError("the fuse has blown")
+        return super().train(learning)
+'''
+
+
+def test_a_method_that_failed_with_one_seed_leaves_the_claim_the_others(here: Path) -> None:
+    """It said "no row has method best_of_8", and neither why nor what the other seeds showed."""
+    Path("fuse_for_test.py").write_text(FUSE)
+    methods = {**PAPER["runs"]["main"]["methods"], "best_of_8": {"class": "fuse_for_test.Fuse", "n": 8}}
+    run = PaperRunner(papers.load(written(runs={**PAPER["runs"], "main": {"methods": methods}})), Path("out")).go()
+    assert [(failure["method"], failure["reason"]) for failure in run.failures] == [("best_of_8", "the fuse has blown")]
+    assert [claim.seeds for claim in run.result.claims] == [2, 2, 0] and run.result.controls[0].seeds == 3
+    assert (here / "out" / "claims.json").is_file()
 
 
 def test_a_control_that_fails_voids_every_claim(here: Path) -> None:
@@ -265,6 +293,15 @@ def test_the_listing_fits_a_terminal_and_has_every_claim() -> None:
     heads = [line for line in lines if line.startswith("  ") and not line.startswith("    ") and line[2:3].islower()]
     numbered = [line for line in heads if line.split()[0] in ("shown", "not", "contradicted", "void", "stated")]
     assert len(numbered) >= len(recorded.table())
+
+
+def test_a_result_of_another_version_of_a_file_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part of a paper showed its old numbers where the table said that it was not run."""
+    planned = papers.load(papers.PREFIX + "ties")
+    found = recorded.recorded(planned.path)
+    assert found is not None and f"Seeds 1, 2, 3, 4, 5; {found.minutes:.1f} minutes" in table.markdown()
+    monkeypatch.setattr(recorded, "recorded", lambda path: found.model_copy(update={"digest": "0" * 16}))
+    assert "minutes of stages" not in table.markdown()
 
 
 @pytest.mark.parametrize("name", papers.names())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -47,12 +47,19 @@ def tables_of(study: Study, folder: Path) -> dict[str, RunTables]:
     return {name: RunTables(place) for name, place in places.items() if place.is_dir()}
 
 
-def values(study: Study, tables: Mapping[str, Mapping[str, pd.DataFrame]], measure: str, cell: Cell) -> pd.DataFrame:
-    """``seed``, ``value`` and, where the measure gives it, ``instruction``, of all variants that the cell means."""
+def values(
+    study: Study,
+    tables: Mapping[str, Mapping[str, pd.DataFrame]],
+    measure: str,
+    cell: Cell,
+    failed: Collection[tuple[str, str]] = (),
+) -> pd.DataFrame:
+    """``seed``, ``value`` and, where the measure gives it, ``instruction``, of all variants that the cell means,
+    without those in which the method ``failed``: (variant, method)."""
     asked = papers.measure(measure, cell, study.origin)
     parts = []
     for variant in papers.variants(study, cell):
-        if variant.name not in tables:
+        if variant.name not in tables or (variant.name, cell.method) in failed:
             continue
         try:
             found = asked.values(tables[variant.name], cell.method)

@@ -30,6 +30,7 @@ from farm.experiments import experiment
 from farm.experiments.claims.effects import Sign
 from farm.experiments.experiment import Study, Variant
 from farm.experiments.setting import SFT
+from farm.experiments.sweeps import label
 from farm.roles import config
 from farm.roles.named_classes import lacking
 from farm.roles.protocols import Measure
@@ -186,7 +187,7 @@ def planned(name: str, path: Path, paper: Paper) -> Planned:
 
 def variants(study: Study, cell: Cell) -> list[Variant]:
     """The variants that agree with a cell."""
-    return [v for v in study.variants if all(v.labels.get(key) == value for key, value in cell.variant.items())]
+    return [v for v in study.variants if all(v.labels.get(key) == label(value) for key, value in cell.variant.items())]
 
 
 def measure(name: str, cell: Cell, origin: str) -> Measure:
@@ -210,7 +211,7 @@ def _check(found: Planned, origin: str, name: str, cell: Cell) -> None:
     for key, value in cell.variant.items():
         if key not in swept:
             raise UserError(f"{origin}: the run {cell.run} does not sweep `{key}`; {nearest(key, swept)}")
-        if value not in swept[key]:
+        if label(value) not in swept[key]:
             raise UserError(f"{origin}: the run {cell.run} has no {key} {value}; {nearest(str(value), swept[key])}")
     if not variants(study, cell):
         raise UserError(f"{origin}: no variant of the run {cell.run} has all of {cell.variant}")

@@ -92,16 +92,19 @@ def recorded(path: Path) -> Result | None:
     return config.validate(Result, mapping(place), str(place)) if place.is_file() else None
 
 
+def current(planned: Planned) -> Result | None:
+    """The recorded result of this version of a paper's file; None where there is none, or one of another version."""
+    found = recorded(planned.path)
+    return found if found is not None and found.digest == f"{planned.digest:016x}" else None
+
+
 def table(names: Iterable[str] | None = None) -> list[dict[str, Any]]:
     """One object a claim of every paper, as `farm papers --json`; one that has not been run has no numbers."""
     rows: list[dict[str, Any]] = []
     for name in papers.names() if names is None else names:
         planned = papers.load(PREFIX + name)
-        found = recorded(planned.path)
-        if found is not None and found.digest == f"{planned.digest:016x}":
-            rows += found.rows()
-        else:
-            rows += _not_run(planned)
+        found = current(planned)
+        rows += _not_run(planned) if found is None else found.rows()
     return rows
 
 

@@ -69,7 +69,7 @@ class PaperRunner:
             done = runner.go(engine, workers, self._left(limits or Limits(), run))
             failures += [{"run": run, **failure} for failure in done.failures]
         with progress.task("measuring"):
-            result = self._result()
+            result = self._result(failures)
         files.write_text(self.folder / FILE, result.model_dump_json(indent=1))
         run_folder.report(self.folder, next(iter(self.runners.values())).plans[0].setting.reporter())
         return PaperRun(self.folder, result, failures)
@@ -85,18 +85,18 @@ class PaperRunner:
             paid |= {key: artifacts.paid(node.name, key) for key, node in others.items()}
         return replace(limits, budget=max(limits.budget - sum(paid.values()), 0.0))
 
-    def _result(self) -> Result:
-        paper = self.planned.paper
+    def _result(self, failures: Sequence[Mapping[str, Any]]) -> Result:
+        paper, failed = self.planned.paper, self._failed(failures)
         tables = {run: measuring.tables_of(study, self.folder / "runs" / run) for run, study in self._studies.items()}
         controls = []
         for control in paper.controls:
-            seen = self._effect(control, tables)
+            seen = self._effect(control, tables, failed)
             held = verdict(seen, control.expect) == "shown" if control.expect else inside(seen, control.within or 0.0)
             controls.append(Seen.of(control.text, "held" if held else "failed", seen))
         void = any(control.verdict == "failed" for control in controls)
         claims = []
         for claim in paper.claims:
-            seen = self._effect(claim, tables)
+            seen = self._effect(claim, tables, failed)
             claims.append(Seen.of(claim.text, "void" if void else verdict(seen, claim.expect), seen))
         return Result(
             name=self.planned.name,
@@ -115,10 +115,23 @@ class PaperRunner:
     def _studies(self) -> Mapping[str, Any]:
         return self.planned.studies
 
-    def _effect(self, what: Claim | Control, tables: Mapping[str, dict[str, measuring.RunTables]]) -> Effect:
+    def _effect(
+        self,
+        what: Claim | Control,
+        tables: Mapping[str, dict[str, measuring.RunTables]],
+        failed: Mapping[str, set[tuple[str, str]]],
+    ) -> Effect:
         cells, signs = zip(*what.cells, strict=True)
-        found = [measuring.values(self._studies[c.run], tables[c.run], what.measure, c) for c in cells]
+        found = [measuring.values(self._studies[c.run], tables[c.run], what.measure, c, failed[c.run]) for c in cells]
         return effect(found, signs)
+
+    def _failed(self, failures: Sequence[Mapping[str, Any]]) -> dict[str, set[tuple[str, str]]]:
+        """Run -> the variants and methods that failed there, which leave a seed less and no table."""
+        found: dict[str, set[tuple[str, str]]] = {run: set() for run in self._studies}
+        for failure in failures:
+            only = self._studies[failure["run"]].variants[0].name  # of a run that is not swept
+            found[failure["run"]].add((failure.get("variant", only), failure["method"]))
+        return found
 
     def _seconds(self) -> float:
         """What all stages took when they were made, each once."""

@@ -19,9 +19,10 @@ WIDTH = 80
 HEAD = """# Papers: what they claim, and what is seen here
 
 Each paper below is one file in `configs/papers/`: its claims, its controls and the experiments that test them,
-written before the run. `farm run papers/NAME` runs it (other seeds by `--set seeds=[4,5,6]`), `farm papers` prints
-this table. A claim compares two cells of a run; the interval is at 95 % over seeds and instructions. **shown**: the
-interval lies on the claimed side of 0; **not shown**: it holds 0; **contradicted**: it lies on the other side;
+written before the run unless its notes say otherwise. `farm run papers/NAME` runs it (other seeds by
+`--set seeds=[4,5,6]`), `farm papers` prints this table. A claim compares two cells of a run; the interval is at 95 %
+over seeds and instructions. **shown**: the interval lies on the claimed side of 0; **not shown**: it holds 0;
+**contradicted**: it lies on the other side;
 **void**: a control failed, so that the experiment says nothing; **stated**: repeated from the paper, not tested.
 These are small worlds: what is shown here is that the mechanism does what the paper says of it, not the paper's
 numbers. This file is generated (`farm papers --markdown`).
@@ -86,9 +87,9 @@ def markdown() -> str:
     """docs/papers.md."""
     parts = [HEAD, "| paper | claim | seen here | verdict | minutes |", "|---|---|---|---|---|"]
     parts += [f"| {' | '.join(_escaped(cell) for cell in row.values())} |" for row in rows()]
-    for name, path in papers.names().items():
-        planned, found = papers.load(PREFIX + name), recorded.recorded(path)
-        paper = planned.paper
+    for name in papers.names():
+        planned = papers.load(PREFIX + name)
+        paper, found = planned.paper, recorded.current(planned)
         arxiv = f" (arXiv {paper.arxiv})" if paper.arxiv else ""
         parts += [
             "",
