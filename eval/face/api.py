@@ -28,10 +28,13 @@ def evaluate(options: EvaluateOptions) -> Evaluation | dict[str, pd.DataFrame]:
     A run folder gives the tables of its evaluator, by name.
     """
     from eval.face.evaluate_command import evaluated
-    from eval.face.run_evaluation import evaluate_run, run_folder
+    from eval.face.run_evaluation import evaluate_run, refuse_others, run_folder
 
     folder = run_folder(options.rows)
-    return evaluated(options) if folder is None else evaluate_run(folder)
+    if folder is None:
+        return evaluated(options)
+    refuse_others(options, folder)
+    return evaluate_run(folder)
 
 
 @takes(LeaderboardOptions)

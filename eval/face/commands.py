@@ -31,13 +31,17 @@ def evaluate(options: EvaluateOptions, out: _OUT = None, as_json: _JSON = False)
     Example: farm evaluate results/claude-2/alpaca_eval_gpt4/annotations.json --json
     """
     from eval.face.evaluate_command import evaluated, files
-    from eval.face.run_evaluation import print_run, run_folder
+    from eval.face.run_evaluation import print_run, refuse_others, run_folder
     from eval.judges.judging import Judged
     from eval.published import show
+    from farm.base.errors import UserError
 
     show.check_out(out, *(files(options.rows) or ()))
     folder = run_folder(options.rows)
     if folder is not None:
+        refuse_others(options, folder)
+        if out is not None:
+            raise UserError(f"--out: {folder} has the tables of its evaluation already; print them with --json")
         print_run(folder, as_json)
         return
 

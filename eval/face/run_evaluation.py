@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,8 @@ import pandas as pd
 from eval.evaluators.leaderboard import Leaderboard
 from eval.evaluators.replicates import Replicates
 from eval.evaluators.validation_study import ValidationStudy
-from farm.base.errors import UserError
+from eval.face.options import EvaluateOptions
+from farm.base.errors import OptionError, UserError
 from farm.base.files import exists
 from farm.experiments import run_tables
 from farm.experiments.run_folder import read_comparison
@@ -29,6 +31,19 @@ def run_folder(rows: Any) -> Path | None:
     """The run folder that was named, if it is one."""
     named = rows[0] if isinstance(rows, (list, tuple)) and len(rows) == 1 else rows
     return Path(named) if isinstance(named, (str, Path)) and exists(Path(named) / "config.yaml") else None
+
+
+def refuse_others(options: EvaluateOptions, folder: Path) -> None:
+    """A run is evaluated as its configuration says, so an option that nothing would read is refused.
+
+    Raises:
+        OptionError: naming it.
+    """
+    plain = EvaluateOptions(folder)
+    for name in (field.name for field in fields(options) if field.name != "rows"):
+        given = getattr(options, name)
+        if isinstance(given, pd.DataFrame) or given != getattr(plain, name):
+            raise OptionError(f"{folder}: a run folder is evaluated as its configuration says; leave out `{name}`")
 
 
 def evaluate_run(folder: Path) -> dict[str, pd.DataFrame]:

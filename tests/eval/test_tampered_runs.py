@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from eval.face.api import evaluate
 from eval.face.run_evaluation import evaluate_run
 from eval.report.html import Html
 from farm.base import progress
@@ -124,3 +125,15 @@ def test_odd_metrics_are_left_out(metric: Any, run: Path, tmp_path: Path) -> Non
 def test_a_name_that_looks_like_a_number_stays_a_name(run: Path, tmp_path: Path) -> None:
     pd.DataFrame({"method": [7, 8], "win_rate": [50.0, None]}).to_csv(tmp_path / "leaderboard.csv", index=False)
     assert run_tables.read(tmp_path / "leaderboard.csv")["method"].tolist() == ["7", "8"]
+
+
+def test_an_option_that_a_run_folder_would_not_read_is_refused(run: Path, farm: Callable[..., Any]) -> None:
+    """They were taken without a word, and changed nothing."""
+    assert "leaderboard" in evaluate(run)
+    with pytest.raises(UserError, match="leave out `confidence`"):
+        evaluate(run, confidence=0.9)
+    with pytest.raises(UserError, match="leave out `human`"):
+        evaluate(run, human=pd.DataFrame({"preference": [1.0]}))
+    for given, complaint in ((("--flip-rate", "0.1"), "leave out --flip-rate"), (("--out", "x.csv"), "--out: ")):
+        status, out, said = farm("evaluate", run, *given)
+        assert (status, out) == (2, "") and complaint in said
