@@ -54,6 +54,9 @@ class Accelerator:
 
 ACTIVE: list[Accelerator] = []
 
+_INFERENCE_MODE = torch.inference_mode
+"""torch's own: the fixture puts another in its place"""
+
 
 class Pretended(torch.Tensor):
     """A tensor of the accelerator; ``inner`` is the plain one behind it."""
@@ -62,7 +65,7 @@ class Pretended(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> Pretended:
-        with torch.inference_mode(False):  # a view of a plain tensor stays one in inference mode
+        with _INFERENCE_MODE(False):  # a view of a plain tensor stays one in inference mode
             made = torch.Tensor._make_wrapper_subclass(
                 cls,
                 inner.size(),

@@ -86,13 +86,13 @@ def test_a_table_of_eighty_columns_keeps_its_numbers(capsys: pytest.CaptureFixtu
 def test_ctrl_c_in_annotate_exits_with_130(words: list[str], tmp_path: Path) -> None:
     """Interrupted while it works, not while it starts: as soon as a first verdict is there."""
     annotator = """
-import os, signal
+import os, signal, time
 import pandas as pd
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 class Slow:
     def annotate(self, pairs, *, seed, replicate=0):
         os.kill(os.getpid(), signal.SIGINT)
-        return pairs
+        time.sleep(60)
     def rate(self, outputs, *, seed, replicate=0):
         return self.annotate(outputs, seed=seed)
 """

@@ -21,6 +21,7 @@ from farm.roles.protocols import Learning
 from reference_methods.imitation.sft import SFT
 from reference_methods.online.ppo import PPO
 from reference_methods.selection.raft import RAFT
+from tests.games.conftest import asker
 from tests.games.test_training import ALL, LikesAWord
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
 from tests.pretend_accelerator import Accelerator, Pretended
@@ -40,7 +41,7 @@ def tables() -> dict[str, Any]:
     """What is learned from, written on the processor once."""
     policy = make_policy()
     demonstrations = policy.sample(PROMPTS * 2, seed=6, purpose="demonstrations").frame("human")
-    return {"preferences": pair_table(policy, 8), "demonstrations": demonstrations[["instruction", "output"]]}
+    return {"feedback": {"pairs": pair_table(policy, 8)}, "demonstrations": demonstrations[["instruction", "output"]]}
 
 
 def everything(where: torch.device, **given: Any) -> Learning:
@@ -50,8 +51,8 @@ def everything(where: torch.device, **given: Any) -> Learning:
             "seed": 1,
             "policy": policy,
             "prompts": pd.DataFrame({"instruction": PROMPTS}),
-            "reward_model": Counts(policy.scorer(3)),
-            "annotator": LikesAWord(),
+            "models": {"reward_model": Counts(policy.scorer(3))},
+            "asked": {"pairs": asker(LikesAWord())},
             "gold": worth,
             **tables(),
             **given,

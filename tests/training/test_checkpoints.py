@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,8 @@ def run(method: Any, given: Learning, folder: Path | None, stop_at: int | None =
             raise Killed
         lines.append(metrics)
 
-    return method.train(replace(given, log=log, checkpoints=folder)), lines
+    asked = {kind: copy.deepcopy(asker) for kind, asker in given.asked.items()}  # a process has one of its own
+    return method.train(replace(given, log=log, checkpoints=folder, asked=asked)), lines
 
 
 def without_times(lines: list[dict[str, float]]) -> list[dict[str, float]]:
