@@ -146,7 +146,9 @@ def micro_batches(rows: Rows, lengths: Lengths, tokens: int, prompts: Rows | Non
 
 def tokens_at_once(setting: int | Literal["auto"], *networks: Any, training: bool = True) -> int:
     """The most tokens of a micro-batch: as set, or ("auto") as many as 70 % of the memory that their device has left
-    hold, besides the gradients and moments that are still to come; ``ON_A_PROCESSOR`` on anything but CUDA."""
+    hold, besides the gradients and moments that are still to come; ``ON_A_PROCESSOR`` on anything but CUDA.
+
+    Of several processes, all of which must ask, the least: who shares samples must cut them into the same parts."""
     if isinstance(setting, int):
         return setting
     bodies = [body for network in networks if (body := getattr(inner(network), "body", None)) is not None]
@@ -155,7 +157,8 @@ def tokens_at_once(setting: int | Literal["auto"], *networks: Any, training: boo
         return ON_A_PROCESSOR
     trained = sum(p.numel() for network in networks for p in network.parameters() if p.requires_grad)
     room = 0.7 * (left - 2**30 - (12 * trained if training else 0))  # a GiB of logits
-    return int(min(max(room / sum(body.bytes_a_token(training) for body in bodies), LEAST), MOST))
+    found = int(min(max(room / sum(body.bytes_a_token(training) for body in bodies), LEAST), MOST))
+    return -processes.max_over_ranks(-found)
 
 
 def own_parts(batch: Batch, tokens: int) -> list[Rows]:
