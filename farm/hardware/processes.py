@@ -25,7 +25,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from farm.base.errors import UserError
-from farm.hardware.device import accelerator
+from farm.hardware.device import device as device_of
 from farm.roles.protocols import Samples
 from farm.tables.turns import Prompt
 
@@ -38,7 +38,7 @@ def start() -> None:
     On GPUs the group has a back end for tensors of either device: models that stay on the processor train together too.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        own = accelerator()
+        own = device_of()
         if own.type == "cuda":
             torch.cuda.set_device(own)
         # A process may wait long for another: while a stage is made that only the first one makes.

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from itertools import takewhile
 from pathlib import Path
 
 from farm.base.addresses import checked
@@ -29,7 +30,7 @@ def search_path() -> str:
 def gpus() -> list[str]:
     """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; asked without importing torch."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [d for d in visible.split(",") if d]
+        return [d for d in takewhile(lambda d: d != "-1", visible.split(",")) if d]  # CUDA looks no further than -1
     cards = Path("/proc/driver/nvidia/gpus")
     return [str(i) for i in range(len(list(cards.iterdir())))] if cards.is_dir() else []
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from farm.hardware.device import using
 from farm.storage.artifacts import Work
 
 
@@ -48,6 +50,10 @@ class Node:
     def gpus_of(self, there: float) -> float:
         """How many GPUs it occupies where so many are: one for each of its processes, unless it says otherwise."""
         return self.gpus if self.gpus is not None else float(self.processes) if self.models and there else 0.0
+
+    def where(self) -> AbstractContextManager[None]:
+        """Within, models are put where it is made: of a stage without a GPU (``gpus: 0``) on the processor."""
+        return using("cpu" if self.gpus == 0 else None)
 
 
 Graph = dict[str, Node]

@@ -8,11 +8,15 @@ outcome to the others; which stages were done beforehand is agreed on at the sta
 from __future__ import annotations
 
 import json
+import os
+import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from farm.asking.limits import Limits
 from farm.base import progress
@@ -23,6 +27,9 @@ from farm.scheduling.perform import Outcome, perform
 from farm.scheduling.scheduler import Done, schedule
 from farm.storage import sealed
 from farm.storage.artifacts import Artifacts, Place
+
+PATIENCE = 600.0
+"""seconds for the others to come to the end of a stage in which this process met a defect"""
 
 
 def agreed(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> Done:
@@ -70,25 +77,53 @@ def made_in_step(root: Path, node: Node, again: bool, limits: Limits) -> Outcome
     """One stage, made by this process and those that train with it; every one of them must ask."""
     from farm.hardware import processes
 
+    sent: dict[str, Any] = {}
+    defect: str | None = None
     if not follows():
-        sent = asdict(perform(root, node, again, limits))
-    else:
-        sent = {}
-        if node.trains:
-            _take_part(root, node)
-    return Outcome(**json.loads(processes.from_first(json.dumps(sent).encode())))
+        outcome = perform(root, node, again, limits)
+        sent, defect = asdict(outcome), outcome.error if outcome.trace else None
+    elif node.trains:
+        defect = _take_part(root, node)
+    with _giving_up(defect):
+        return Outcome(**json.loads(processes.from_first(json.dumps(sent).encode())))
 
 
-def _take_part(root: Path, node: Node) -> None:
-    """Make the stage and discard it. A user's mistake is raised in every process; the first one reports it."""
+@contextmanager
+def _giving_up(defect: str | None) -> Iterator[None]:
+    """After a defect, end this process unless the others come here soon: where they met none, they wait for it in the
+    middle of the stage. Alarms are met by all, and the first one reports them."""
+    if defect is None:
+        yield
+        return
+
+    def give_up() -> None:
+        print(f"farm: {defect}; the other processes do not end the stage, so this one ends", file=sys.stderr)
+        os._exit(1)
+
+    timer = threading.Timer(PATIENCE, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _take_part(root: Path, node: Node) -> str | None:
+    """Make the stage and discard it. A user's mistake is raised in every process, and the first one reports it; a
+    defect may be this one's alone, and is returned."""
     artifacts = Artifacts(root)
     with sealed.unfinished(Path(tempfile.gettempdir()) / "follower") as folder:
         (folder / "stage").mkdir()
         checkpoints = artifacts.partial(node.name, node.key) / "checkpoints"
         try:
-            node.work(Place(folder / "stage", checkpoints, folder / "progress.json"))
+            with node.where():
+                node.work(Place(folder / "stage", checkpoints, folder / "progress.json"))
         except (UserError, MemoryError):
-            return
+            return None
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    return None
 
 
 def follow(graph: Graph, artifacts: Artifacts, force: Sequence[str] = ()) -> NoReturn:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from farm.asking.limits import Limits, OverBudget
 from farm.base.errors import UserError
-from farm.hardware.device import using
 from farm.scheduling.account import Paying
 from farm.scheduling.graph import Node
 from farm.storage.artifacts import Artifacts
@@ -32,14 +31,11 @@ class Outcome:
 
 
 def perform(root: Path, node: Node, again: bool, limits: Limits) -> Outcome:
-    """Make a stage below the artifact folder ``root``, within limits; ``again`` even if it is done.
-
-    Models of a stage that has no GPU (``gpus: 0``) stay on the processor.
-    """
+    """Make a stage below the artifact folder ``root``, within limits; ``again`` even if it is done."""
     artifacts = Artifacts(root)
     work = Paying(node.work, limits) if node.pays else node.work
     try:
-        with using("cpu" if node.gpus == 0 else None):
+        with node.where():
             stage = artifacts.make(node.name, node.key, work, dict(node.facts), again)
     except OverBudget as error:
         return Outcome(node.key, str(error), paid=artifacts.paid(node.name, node.key), lacks=error.lacks)

@@ -20,6 +20,7 @@ from typing import Any
 from farm.asking.limits import Limits
 from farm.base import progress
 from farm.base.launched import follows
+from farm.hardware.device import using
 from farm.scheduling.environment import end_with, gpus
 from farm.scheduling.graph import Node
 from farm.scheduling.perform import Outcome, perform
@@ -77,7 +78,7 @@ def refusal(node: Node, limits: Limits, there: int) -> str | None:
     """Why a stage cannot be made by several processes here, where so many GPUs are; None where it can."""
     if node.pays and limits.taking_turns:
         return "it asks while it learns, and limits hold in one process: train it in one"
-    wanted = int(node.gpus) if node.gpus is not None else node.processes if there else 0
+    wanted = int(node.gpus_of(there))
     if wanted and max(wanted, node.processes) > there:
         have = "no GPU" if not there else "one GPU" if there == 1 else f"{there} GPUs"
         return (
@@ -98,7 +99,8 @@ def _member(root: str, node: Node, again: bool, limits: Limits, parent: int, qui
 
     torch.set_num_threads(max(1, torch.get_num_threads() // node.processes))
     with progress.quiet() if quietly or follows() else contextlib.nullcontext():
-        processes.start()
+        with using(None if node.gpus_of(1) else "cpu"):
+            processes.start()
         try:
             return asdict(made_in_step(Path(root), node, again, limits))
         finally:

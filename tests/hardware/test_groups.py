@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,11 +12,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from farm.asking.limits import Limits
 from farm.experiments import experiment
 from farm.experiments.running import StudyRunner
-from farm.scheduling import engines, local, together
+from farm.hardware import processes
+from farm.hardware.device import device, using
+from farm.scheduling import engines, in_step, local, together
 from farm.scheduling.graph import Node
 from farm.scheduling.local import Local
 from farm.scheduling.perform import Outcome
@@ -42,8 +46,8 @@ def test_a_stage_that_holds_a_model_has_a_gpu_where_there_are_any() -> None:
 
 @pytest.mark.parametrize(
     ("visible", "world", "expected"),
-    [("0,1,2", None, 3), ("", None, None), ("0,1,2", "cpu", None)],
-    ids=["three GPUs", "no GPU", "a world that stays on the processor"],
+    [("0,1,2", None, 3), ("", None, None), ("-1", None, None), ("0,1,2", "cpu", None)],
+    ids=["three GPUs", "no GPU", "GPUs that are hidden", "a world that stays on the processor"],
 )
 def test_as_many_stages_at_once_as_gpus(
     visible: str, world: str | None, expected: int | None, monkeypatch: pytest.MonkeyPatch
@@ -110,7 +114,56 @@ def test_what_is_not_there_is_refused_in_one_sentence() -> None:
     assert together.refusal(stage("a", gpus=0, processes=4), Limits(), 0) is None
     assert together.refusal(stage("a", processes=2), Limits(), 0) is None
     assert "2 GPUs" in str(together.refusal(stage("a", processes=2), Limits(), 1))
+    assert together.refusal(replace(stage("a", processes=2), models=False), Limits(), 1) is None  # of a tiny world
     assert "limits hold in one process" in str(together.refusal(replace(four, pays=True), Limits(budget=1.0), 4))
+
+
+def test_all_of_a_group_without_gpus_put_their_models_on_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first did, and the others took the GPU: each waited for the other."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    seen: list[str] = []
+    for gpus in (0, 1):
+        node = replace(stage("a", gpus=gpus, processes=2), work=lambda place: seen.append(device().type))
+        in_step._take_part(tmp_path, node)
+    assert seen == ["cpu", "cuda"]
+
+
+@pytest.mark.parametrize("others", ["meet it too", "wait in the stage"])
+def test_a_defect_that_all_meet_is_reported_and_one_that_one_meets_ends_it(
+    others: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alarm ended the followers before the first could say it; a defect of the first alone made all wait."""
+    ended, waiting = threading.Event(), others == "wait in the stage"
+    monkeypatch.setattr(in_step, "follows", lambda: True)
+    monkeypatch.setattr(in_step, "PATIENCE", 0.01 if waiting else 600.0)
+    monkeypatch.setattr(in_step.os, "_exit", lambda status: ended.set())
+    said = json.dumps({"key": "a", "error": "RuntimeError: an alarm"}).encode()
+
+    def from_first(message: bytes) -> bytes:
+        assert not waiting or ended.wait(60)
+        return said
+
+    def alarmed(place: Place) -> None:
+        raise RuntimeError("an alarm")
+
+    monkeypatch.setattr(processes, "from_first", from_first)
+    found = in_step.made_in_step(tmp_path, replace(stage("a"), work=alarmed), False, Limits())
+    assert found == Outcome("a", "RuntimeError: an alarm") and ended.is_set() is waiting
+
+
+def test_a_group_without_gpus_may_be_larger_than_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    began: list[str] = []
+    monkeypatch.setattr(processes.dist, "init_process_group", lambda back_end, **_: began.append(back_end))
+    with using("cpu"):
+        processes.start()
+    assert began == ["gloo"]
 
 
 METHODS = '''
