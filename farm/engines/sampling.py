@@ -249,6 +249,7 @@ class TransformersDecoder:
     def __init__(self, model: Any, forbidden: torch.Tensor, autocast: Callable[[], Any]) -> None:
         self.model, self.forbidden, self.autocast = model, forbidden, autocast
         config = model.config.get_text_config()
+        self.last: int = (getattr(config, "max_position_embeddings", None) or 2**62) - 1
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         kind = forbidden.device.type
@@ -290,7 +291,8 @@ class TransformersDecoder:
                 use_cache=True,
             )
         self.cache = answer.past_key_values
-        self.position = self.position + 1
+        # A row that has ended, which is not always seen at once, may be at the end of the context: it goes no further.
+        self.position = (self.position + 1).clamp_(max=self.last)
         return self._logits(answer.logits)
 
     def keep(self, rows: torch.Tensor) -> None:

@@ -324,6 +324,22 @@ def test_when_it_is_asked_for_ended_rows_changes_nothing(
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+def test_a_row_that_ended_at_the_end_of_the_context_stays_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was written on until that was seen, past the last position, which kills a program on CUDA."""
+    import transformers as t
+
+    shape = {"vocab_size": len(SPECIAL) + len(WORDS), "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 10}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = t.GPT2LMHeadModel(t.GPT2Config(bos_token_id=None, eos_token_id=None, **shape))
+    policy = LanguageModelPolicy(model, word_tokenizer(), template="{prompt}", max_new_tokens=50)
+    straight = policy.sample(["w1 " * 7, "w2", "w3"], seed=1, purpose="t")
+    assert max(straight.lengths()) > 3  # the first prompt leaves room for three
+    monkeypatch.setitem(sampling.LOOK, "cpu", 8)
+    found = policy.sample(["w1 " * 7, "w2", "w3"], seed=1, purpose="t")
+    assert same(found, straight) and found.finish_reason == straight.finish_reason
+
+
 def test_prompts_in_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_policy()
     straight = policy.sample(PROMPTS * 3, seed=1, purpose="t")
