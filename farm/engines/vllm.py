@@ -35,7 +35,7 @@ from farm.engines import children
 from farm.engines.transfer import Transfer, in_process
 from farm.engines.transfer import config as transfer_config
 from farm.engines.weights import Folder, Stamp, base_parameters, size_of, type_of, write_model
-from farm.hardware import adapters, processes
+from farm.hardware import adapters, memory, processes
 from farm.roles.protocols import Request, Writer, Written
 
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -136,6 +136,7 @@ class _Running:
         self._alone, self._dtype = settings.lora_rank > 0, type_of(writer)
         self._folder, self._stamp, self._adapter_stamp = Folder(room=size_of(model, self._dtype)), Stamp(), Stamp()
         self._adapters, self._adapter = 0, None
+        memory.give_back()  # vLLM counts what torch keeps for later as taken, and would not start
         with self._written(model) as folder, children.that_end_with_us() as self._over:
             self._llm = _started(settings, writer, str(folder))
         self._renewed = True  # new weights were handed over, and nothing was written since

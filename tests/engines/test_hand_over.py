@@ -178,6 +178,16 @@ def test_it_sleeps_while_nothing_is_sampled(pretend: type[PretendLLM]) -> None:
     assert llm.calls == ["wake", "files", "reset", "write", "write", "sleep"]
 
 
+def test_it_starts_in_all_the_memory_that_nobody_uses(
+    pretend: type[PretendLLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch keeps for its next tensors was in the way of the share that it asks for."""
+    running: list[int] = []
+    monkeypatch.setattr(vllm.memory, "give_back", lambda: running.append(len(pretend.made)))
+    make_policy(engine=VLLM()).sample(PROMPTS, seed=0, purpose="t")
+    assert running == [0]
+
+
 def test_it_does_not_sleep_where_it_is_told_not_to(pretend: type[PretendLLM]) -> None:
     make_policy(engine=VLLM(sleep=False)).sample(PROMPTS, seed=0, purpose="t")
     assert "enable_sleep_mode" not in pretend.made[0].given and "sleep" not in pretend.made[0].calls
