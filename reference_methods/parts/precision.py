@@ -46,12 +46,17 @@ def in_16_bits(policy: Any) -> bool:
 
 
 def check_learns(networks: Iterable[Any], purpose: str) -> None:
-    """Refuse to train weights that are held in 16 bits.
+    """Refuse to train weights that are held in 16 bits, or with gradients in float16.
 
     Raises:
         UserError: says why, and what to set.
     """
     for network in networks:
+        if getattr(getattr(inner(network), "body", None), "compute_dtype", None) == "float16":
+            raise UserError(
+                f"{purpose}: `compute_dtype: float16` has no room for small gradients, which would become 0; set the "
+                "world's `compute_dtype: auto` (bfloat16 where the hardware has it) or float32"
+            )
         held = {p.dtype for p in network.parameters() if p.requires_grad and p.dtype.itemsize < 4}
         if held:
             name = str(held.pop()).removeprefix("torch.")

@@ -84,6 +84,15 @@ def test_a_training_of_weights_in_16_bits_is_refused_with_the_reason(method: Any
         method.train(replace(given, policy=policy))
 
 
+@pytest.mark.parametrize("method", [DPO(**OFFLINE), RewardModel(calibration_samples=0, epochs=1)])
+def test_a_training_with_gradients_in_float16_is_refused_with_the_reason(method: Any) -> None:
+    """No loss is scaled here, so those below 6e-8 became 0 without a word."""
+    given = everything()
+    policy = make_policy(compute_dtype="float16")
+    with pytest.raises(UserError, match="`compute_dtype: float16` has no room for small gradients"):
+        method.train(replace(given, policy=policy))
+
+
 def test_the_world_of_the_paper_holds_weights_that_learn() -> None:
     world = AlpacaFarmWorld(data="nowhere")
     assert world.dtype == "float32" and world.policy_settings["compute_dtype"] == "auto"
