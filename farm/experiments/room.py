@@ -35,6 +35,8 @@ def lines(description: Mapping[str, Any]) -> list[str]:
     model = world.get("model")
     if not isinstance(model, str):
         return out
+    if here.kind == "cuda" and world.get("compute_dtype") is None:  # as farm.policies.body decides it there
+        world = {**world, "compute_dtype": "auto"}
     size = shape(model)
     if size is None:
         return [*out, f"how much memory {model} takes is not known, as its config is not here"]

@@ -10,11 +10,13 @@ import torch
 
 from farm.base.errors import UserError
 
+SHORTAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory ran out. The processor's allocator raises a plain RuntimeError."""
+    """Whether an error says that memory ran out. The processor's allocator and CUDA's libraries raise RuntimeErrors."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in SHORTAGES)
     )
 
 

@@ -115,3 +115,14 @@ def test_the_laptops_preset_is_smollm2s_with_the_worlds_settings() -> None:
     mine, theirs = presets.load("laptop"), presets.load("smollm2")
     assert mine.settings.methods == theirs.settings.methods and mine.settings.fields == theirs.settings.fields
     assert mine.world["train_layers"] == 8 and theirs.world == {}
+
+
+def test_where_nothing_is_said_a_gpu_computes_in_16_bits(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was forecast in 32, with half as much again for what a pass keeps."""
+    on_gpu(monkeypatch, 200)
+
+    def lines(compute: str) -> list[str]:
+        preset = ("world.preset=laptop", "world.train_layers=null", f"world.compute_dtype={compute}")
+        return room.lines(described(model, *preset))
+
+    assert lines("null") == lines("auto") != lines("float32")

@@ -114,3 +114,19 @@ def test_gradients_travel_in_messages_of_bounded_size(monkeypatch: pytest.Monkey
     for number, parameter in enumerate(parameters[:-1]):
         assert parameter.grad is not None and bool((parameter.grad == 2 * (number + 1)).all())
     assert parameters[-1].grad is not None and not parameters[-1].grad.any()
+
+
+def test_processes_with_unlike_room_cut_samples_into_the_same_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each counted its own free memory, so that some samples were computed twice and others by nobody."""
+    policy = make_policy()
+    monkeypatch.setattr(memory, "free", lambda device: 2 * GIB)
+    assert tokens_at_once("auto", policy) > 1000
+    monkeypatch.setattr(processes, "max_over_ranks", lambda count: max(count, -1000))  # another has room for 1,000
+    assert tokens_at_once("auto", policy) == 1000
+
+
+def test_cudas_own_words_for_a_lack_of_memory_are_known() -> None:
+    for words in ("CUDA error: out of memory\nSearch for", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"):
+        with pytest.raises(UserError, match="out of memory during a pass"), memory.explained("a pass"):
+            raise RuntimeError(words)
+    assert not memory.is_shortage(RuntimeError("CUDA error: an illegal memory access was encountered"))
