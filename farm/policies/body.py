@@ -65,8 +65,6 @@ class Body:
     ) -> None:
         self.device: torch.device = next(model.parameters()).device
         self.compute_dtype = compute_type(compute_dtype, self.device)
-        if self.device.type == "cuda" and self.compute_dtype in COMPUTE:
-            torch.backends.cuda.matmul.allow_tf32 = True  # what stays in 32 bits need not be finer than the rest
         if lora is not None and train_layers is not None:
             raise ValueError("either the last layers train (train_layers) or adapters (lora), not both")
         if lora is not None and not adapters.inside(model):

@@ -62,6 +62,12 @@ def test_in_16_bits_the_next_token_is_nearly_the_processors(device: torch.device
     assert float(kl.mean()) < 5e-3
 
 
+def test_a_policy_in_16_bits_leaves_what_others_compute_in_32_alone(device: torch.device) -> None:
+    """TF32 is switched on for a whole program, and rounds positions beyond 2,048 where their angles are a product."""
+    policy_on(device, compute_dtype="bfloat16").log_probabilities(sampled_on_processor())
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_scores_and_values_are_the_processors(device: torch.device) -> None:
     samples = sampled_on_processor()
     expected, found = (policy_on(where).scorer(0) for where in (torch.device("cpu"), device))
