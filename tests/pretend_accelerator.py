@@ -29,6 +29,7 @@ INDEXED = {"aten.index", "aten.index_put", "aten.index_put_", "aten._index_put_i
 READS = {"aten._local_scalar_dense", "aten.equal", "aten.is_nonzero"}
 """operations that give a number to the program"""
 SIZED_BY_VALUES = {"aten.nonzero", "aten.masked_select", "aten._unique2", "aten.unique_consecutive", "aten.unique_dim"}
+SIZED_BY_VALUES |= {"aten.masked_scatter_backward"}  # which selects by the mask
 """operations whose result is as large as the values say, so that a GPU is waited for"""
 VIEWS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "_unsafe_view"}
 """operations that launch nothing, besides those whose schema says that they give a view"""

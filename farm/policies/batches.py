@@ -52,8 +52,10 @@ def response_ids(samples: Samples, device: torch.device) -> torch.Tensor:
 
 def unflatten(flat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """[N] or [N, V] values of the real places, in row order, as [B, T] or [B, T, V] with zeros where masked."""
-    out = flat.new_zeros(mask.shape + flat.shape[1:])
-    return out.masked_scatter(mask if flat.dim() == 1 else mask[..., None], flat)
+    # Not by masked_scatter: its backward pass selects by the mask, and an accelerator is waited for to say how many.
+    place = (mask.flatten().cumsum(0) - 1).clamp_(min=0)
+    spread = flat.index_select(0, place).view(mask.shape + flat.shape[1:])
+    return torch.where(mask if flat.dim() == 1 else mask[..., None], spread, 0.0)
 
 
 class Causal(Protocol):
