@@ -48,7 +48,8 @@ class VLLM:
     Args:
         memory: the share of the accelerator's memory that vLLM may use, weights and cache together.
         cache_gigabytes: of keys and values, instead of what ``memory`` leaves; on a processor 1 if omitted.
-        context: the longest prompt and response together; the model's own if omitted.
+        context: the longest prompt and response together; if omitted the model's own, or on an accelerator as much of
+            it as the cache holds.
         eager: start at once; false compiles first, and on an accelerator records graphs, which pays in long runs. Left
             out, it is true on a processor and false on an accelerator.
         tensor_parallel: over how many accelerators the model is spread.
@@ -281,6 +282,14 @@ def stop() -> None:
     _RUNNING.clear()
 
 
+def whole_context() -> int | None:
+    """vLLM's word for the model's whole context. Llama 3's 131,072 tokens are 16 GiB at 8B, and without room for them
+    it does not start; on an accelerator it can be told to take what fits."""
+    from vllm.platforms import current_platform
+
+    return None if current_platform.is_cpu() else -1
+
+
 def _can_sleep() -> bool:
     from vllm import LLM
     from vllm.platforms import current_platform
@@ -316,7 +325,7 @@ def _started(settings: VLLM, writer: Writer, folder: str) -> Any:
             skip_tokenizer_init=True,
             generation_config="vllm",
             logprobs_mode="processed_logprobs",
-            max_model_len=settings.context,
+            max_model_len=settings.context or whole_context(),
             max_num_seqs=settings.rows_at_once,
             gpu_memory_utilization=settings.memory,
             kv_cache_memory_bytes=None if cache is None else int(cache * 2**30),

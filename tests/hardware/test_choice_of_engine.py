@@ -52,6 +52,16 @@ def test_vllm_starts_eagerly_on_a_processor_alone_unless_it_is_said(vllm: Any, e
     assert vllm.LLM.started[0]["gpu_memory_utilization"] == VLLM().memory
 
 
+def test_a_context_that_the_cache_does_not_hold_is_cut_on_an_accelerator(vllm: Any) -> None:
+    """vLLM did not start with Llama 3's, which are 16 GiB at 8B."""
+    from farm.engines import vllm as engine
+
+    for context in (None, 77):
+        engine._started(VLLM(context=context), make_policy(), "folder")
+    lengths = [given["max_model_len"] for given in vllm.LLM.started]
+    assert lengths == [None if vllm.kind == "cpu" else -1, 77]  # -1 is vLLM's word for what fits
+
+
 def test_a_judge_takes_its_share_of_the_memory_and_gives_it_back(vllm: Any) -> None:
     """It took vLLM's own .92, and kept it until the program ended."""
     from annotators.llm.backends.vllm_model import MEMORY, VLLMModel
@@ -59,6 +69,7 @@ def test_a_judge_takes_its_share_of_the_memory_and_gives_it_back(vllm: Any) -> N
     judge = VLLMModel("somebody/judge")
     assert MEMORY == 0.4 and vllm.LLM.started[0]["gpu_memory_utilization"] == MEMORY
     assert vllm.LLM.started[0]["enforce_eager"] is (vllm.kind == "cpu")
+    assert vllm.LLM.started[0]["max_model_len"] == (None if vllm.kind == "cpu" else -1)
     engine = judge._engine
     asyncio.run(judge.close())
     assert engine.over and judge._engine is None

@@ -15,7 +15,7 @@ from annotators.llm.completion import Completion, Request
 from annotators.llm.labels import of_listed
 from farm.base.errors import need
 from farm.engines import children
-from farm.engines.vllm import VLLM
+from farm.engines.vllm import VLLM, whole_context
 from farm.policies.conversation import special_tokens
 
 MEMORY = VLLM.memory
@@ -41,6 +41,7 @@ class VLLMModel:
                 disable_log_stats=True,
                 trust_remote_code=False,
                 gpu_memory_utilization=MEMORY,
+                max_model_len=whole_context(),
                 enforce_eager=current_platform.is_cpu(),
             )
         self._name = name
