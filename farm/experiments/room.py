@@ -39,7 +39,7 @@ def lines(description: Mapping[str, Any]) -> list[str]:
         world = {**world, "compute_dtype": "auto"}
     size = shape(model)
     if size is None:
-        return [*out, f"how much memory {model} takes is not known, as its config is not here"]
+        return [*out, f"how much memory {model} takes is not known, as its config is not here or no transformer's"]
     out.append(f"{model} has {_count(size.parameters)} parameters; the memory that each training takes, forecast:")
     engine = _engine_share(world, here.kind)
     if engine:
@@ -68,7 +68,7 @@ def preset(parameters: int, device: machine.There, devices: int) -> str:
         return "laptop"
     if parameters < 3e9 or device.memory < 40 * room.GIB:
         return "consumer_gpu"
-    return "large_gpu" if devices == 1 else "large_gpus"
+    return "large_gpu" if devices < 4 else "large_gpus"  # whose stages take four
 
 
 def _of_class(path: str) -> str | None:

@@ -31,7 +31,8 @@ class Shape:
 
 @lru_cache(maxsize=16)
 def shape(model: str) -> Shape | None:
-    """Of a folder, or of a model in the hub's cache; None where its config is not here, or transformers is not.
+    """Of a folder, or of a model in the hub's cache; None where its config is not here, or transformers is not, or it
+    is no transformer: a forecast stops no run.
 
     Nothing is downloaded, and no code of a model's own is run.
     """
@@ -45,10 +46,9 @@ def shape(model: str) -> Shape | None:
     try:
         config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            built = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, ImportError):
+            return of_model(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+    except (OSError, ValueError, ImportError, AttributeError, KeyError, TypeError, RuntimeError):  # of an odd family
         return None
-    return of_model(built)
 
 
 def of_model(model: Any) -> Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def test_a_folders_config_tells_the_size_of_what_is_not_loaded(tmp_path: Path) -
     assert found.parameters == sum(p.numel() for p in model.parameters())
     assert (found.layers, found.width, found.inner, found.keys) == (3, 16, 32, 2 * 2 * 4)
     assert shape(str(tmp_path / "nowhere")) is None
+
+
+def test_the_size_of_what_is_no_transformer_is_not_known(tmp_path: Path) -> None:
+    """It has no heads, which stopped a run before it began."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64, "state_size": 4}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba", **sizes}))
+    assert shape(str(tmp_path)) is None
 
 
 def test_adapters_have_as_many_parameters_as_peft_makes() -> None:
@@ -128,6 +136,7 @@ def test_every_remedy_takes_less_and_a_fitting_work_has_none() -> None:
         (1.2e9, "cuda", 12, 1, "consumer_gpu"),
         (7e9, "cuda", 24, 1, "consumer_gpu"),
         (7e9, "cuda", 80, 1, "large_gpu"),
+        (7e9, "cuda", 80, 2, "large_gpu"),  # the stages of the other take four GPUs
         (8e9, "cuda", 139, 4, "large_gpus"),
     ],
 )
