@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -40,11 +41,7 @@ def made(root: Path, node: Node, again: bool, limits: Limits, quietly: bool = Fa
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from farm.hardware import memory
-
-    if (release := getattr(node.work, "release", None)) is not None:
-        release()
-    memory.give_back()
+    _make_room(node)
     before = signal.getsignal(signal.SIGTERM)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what went wrong is said in one sentence
     how = ""
@@ -72,6 +69,17 @@ def made(root: Path, node: Node, again: bool, limits: Limits, quietly: bool = Fa
         with contextlib.suppress(ValueError):  # not the main thread: then the launcher has set no handler either
             signal.signal(signal.SIGTERM, before)
     return Outcome(node.key, f"one of its {node.processes} processes {how}, {ATTEMPTS} times")
+
+
+def _make_room(node: Node) -> None:
+    """Give up what this process holds of the GPUs: models for its next stages, and a vLLM that sampled for them."""
+    from farm.hardware import memory
+
+    if (release := getattr(node.work, "release", None)) is not None:
+        release()
+    if (vllm := sys.modules.get("farm.engines.vllm")) is not None:
+        vllm.stop()
+    memory.give_back()
 
 
 def refusal(node: Node, limits: Limits, there: int) -> str | None:

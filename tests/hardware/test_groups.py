@@ -118,6 +118,15 @@ def test_what_is_not_there_is_refused_in_one_sentence() -> None:
     assert "limits hold in one process" in str(together.refusal(replace(four, pays=True), Limits(budget=1.0), 4))
 
 
+def test_a_group_finds_the_gpus_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vLLM that had sampled for an earlier stage kept its share of the first."""
+    ended: list[str] = []
+    monkeypatch.setitem(sys.modules, "farm.engines.vllm", SimpleNamespace(stop=lambda: ended.append("vLLM")))
+    work: Any = SimpleNamespace(release=lambda: ended.append("models"))
+    together._make_room(replace(stage("a"), work=work))
+    assert ended == ["models", "vLLM"]
+
+
 def test_all_of_a_group_without_gpus_put_their_models_on_the_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
