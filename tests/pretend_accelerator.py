@@ -29,10 +29,14 @@ INDEXED = {"aten.index", "aten.index_put", "aten.index_put_", "aten._index_put_i
 READS = {"aten._local_scalar_dense", "aten.equal", "aten.is_nonzero"}
 """operations that give a number to the program"""
 SIZED_BY_VALUES = {"aten.nonzero", "aten.masked_select", "aten._unique2", "aten.unique_consecutive", "aten.unique_dim"}
-SIZED_BY_VALUES |= {"aten.masked_scatter_backward"}  # which selects by the mask
 """operations whose result is as large as the values say, so that a GPU is waited for"""
+SIZED_BY_VALUES |= {"aten.masked_scatter_backward"}  # which selects by the mask
 VIEWS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh", "_unsafe_view"}
 """operations that launch nothing, besides those whose schema says that they give a view"""
+
+
+_INFERENCE_MODE = torch.inference_mode
+"""torch's own; on the pretend accelerator its name stands for ``no_grad``"""
 
 
 class Accelerator:
