@@ -59,9 +59,6 @@ class Accelerator:
 
 ACTIVE: list[Accelerator] = []
 
-_INFERENCE_MODE = torch.inference_mode
-"""torch's own: the fixture puts another in its place"""
-
 
 class Pretended(torch.Tensor):
     """A tensor of the accelerator; ``inner`` is the plain one behind it."""
