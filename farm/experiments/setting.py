@@ -124,7 +124,7 @@ class Setting:
         """Who gives feedback of a kind."""
         if kind not in self._givers:
             spec = self.sources.giver(kind)
-            giver = config.build(kinds()[kind].giver, spec, self.context, self.origin)
+            giver: Any = config.build(kinds()[kind].giver, spec, self.context, self.origin)
             require_gives(giver, kinds()[kind])
             self._givers[kind] = giver
         return self._givers[kind]
