@@ -254,7 +254,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
     monkeypatch.setattr(torch, "inference_mode", torch.no_grad)  # which makes no views of what was made outside of it
     ACTIVE.append(now)
     try:
-        with _Watch():
+        # Autograd counts devices at the first backward pass of a process, which may have been before this one came.
+        with _Watch(), torch.autograd.set_multithreading_enabled(False):
             yield now
     finally:
         ACTIVE.pop()
