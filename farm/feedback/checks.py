@@ -6,34 +6,22 @@ from typing import Any
 
 import pandas as pd
 
-from farm.feedback.designs import Design, singles
-from farm.feedback.kind import FeedbackKind, as_shown, counts, paid
-from farm.feedback.units import address_of_singles, of_singles
+from farm.feedback.single import kind_of_singles
 from farm.roles.givers import Checker
 
 
-def _rows(responses: pd.DataFrame, design: Design, seed: int) -> pd.DataFrame:  # noqa: ARG001
-    return singles(responses)
+def facts(table: pd.DataFrame) -> dict[str, Any]:
+    """The share that is right."""
+    given = table["right"].dropna().astype(float)
+    return {"right": round(float(given.mean()), 4) if len(given) else None}
 
 
-def summary(table: pd.DataFrame) -> dict[str, Any]:
-    """Counts, and the share that is right."""
-    told = table["right"].dropna().astype(float)
-    facts = {"right": round(float(told.mean()), 4) if len(told) else None}
-    return {"rows": len(table), **counts(table), **facts, "cost": paid(table)}
-
-
-KIND = FeedbackKind(
+KIND = kind_of_singles(
     name="checks",
     verb="check",
     giver=Checker,
     columns={
         "right": "true or false, missing where it cannot be told",
     },
-    designs=("singles",),
-    rows=_rows,
-    orient=as_shown,
-    unit=of_singles,
-    address=address_of_singles,
-    summary=summary,
+    facts=facts,
 )

@@ -7,28 +7,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from farm.feedback.designs import Design, singles
-from farm.feedback.kind import FeedbackKind, as_shown, counts, paid
-from farm.feedback.units import address_of_singles, of_singles
+from farm.feedback.single import kind_of_singles
 from farm.roles.givers import Reactor
 
 
-def _rows(responses: pd.DataFrame, design: Design, seed: int) -> pd.DataFrame:  # noqa: ARG001
-    return singles(responses)
-
-
-def summary(table: pd.DataFrame) -> dict[str, Any]:
-    """Counts, and the share of likes: among the reactions seen, and with each weighted by 1 / propensity."""
+def facts(table: pd.DataFrame) -> dict[str, Any]:
+    """The share of likes: among the reactions seen, and with each weighted by 1 / propensity."""
     seen = table[table["observed"].astype(bool)]
     liked = seen["liked"].astype(float)
-    facts: dict[str, Any] = {"observed": len(seen), "liked": round(float(liked.mean()), 4) if len(seen) else None}
+    found: dict[str, Any] = {"observed": len(seen), "liked": round(float(liked.mean()), 4) if len(seen) else None}
     if len(seen):
         weight = 1 / seen["propensity"].to_numpy(np.float64)
-        facts["liked_by_inverse_propensity"] = round(float((liked * weight).sum() / weight.sum()), 4)
-    return {"rows": len(table), **counts(table), **facts, "cost": paid(table)}
+        found["liked_by_inverse_propensity"] = round(float((liked * weight).sum() / weight.sum()), 4)
+    return found
 
 
-KIND = FeedbackKind(
+KIND = kind_of_singles(
     name="reactions",
     verb="react",
     giver=Reactor,
@@ -37,10 +31,5 @@ KIND = FeedbackKind(
         "observed": "whether anything was said",
         "propensity": "how likely that was",
     },
-    designs=("singles",),
-    rows=_rows,
-    orient=as_shown,
-    unit=of_singles,
-    address=address_of_singles,
-    summary=summary,
+    facts=facts,
 )
