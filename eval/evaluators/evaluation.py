@@ -145,7 +145,7 @@ def evaluate_table(
     for method, own in annotations.groupby("generator_2", sort=True, observed=True):
         w = win_rate(own, clusters=(cluster,), confidence=confidence, method=str(method))
         baseline = w.baseline
-        row = _row(w) | _lengths(own, str(method), confidence)
+        row = _row(w) | _lengths(own, str(method), cluster, confidence)
         if flip_rate:
             corrected = noise_corrected(
                 w.win_rate,
@@ -213,7 +213,7 @@ def _row(w: WinRate) -> dict[str, Any]:
     }
 
 
-def _lengths(own: pd.DataFrame, method: str, confidence: float) -> dict[str, Any]:
+def _lengths(own: pd.DataFrame, method: str, cluster: str, confidence: float) -> dict[str, Any]:
     """Average length, the win rate at equal lengths (no difficulties), and what the judge prefers."""
     if {"output_1", "output_2"} <= set(own.columns):
         one, two = (own[c].astype(str).str.len().to_numpy(np.float64) for c in ("output_1", "output_2"))
@@ -223,7 +223,9 @@ def _lengths(own: pd.DataFrame, method: str, confidence: float) -> dict[str, Any
         return {}
     out: dict[str, Any] = {"avg_length": float(two.mean()), "avg_length_baseline": float(one.mean())}
     if own["preference"].notna().any():
-        lc = length_controlled(scores(own["preference"]), one, two, None, method=method, confidence=confidence)
+        items = pd.factorize(own[cluster])[0]
+        score = scores(own["preference"])
+        lc = length_controlled(score, one, two, None, items=items, method=method, confidence=confidence)
         names = ("equal_length_winrate", "equal_length_low", "equal_length_high")
         out |= dict(zip(names, (100 * lc.win_rate, 100 * lc.low, 100 * lc.high), strict=True))
     if "output_1" in own and "instruction" in own:

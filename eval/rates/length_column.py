@@ -119,6 +119,7 @@ def fit_all(
                     alignment=control.alignment,
                     strength=strength,
                     over=control.difficulty.values if control.difficulty and control.over == "all" else None,
+                    items=table["key"].to_numpy()[where],
                     method=name,
                     confidence=confidence,
                 )

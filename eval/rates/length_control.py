@@ -132,6 +132,7 @@ def length_controlled(
     alignment: str = "instruction",
     strength: float | None = None,
     over: ArrayLike | None = None,
+    items: ArrayLike | None = None,
     method: str = "",
     confidence: float = 0.95,
 ) -> LengthControlled:
@@ -144,9 +145,10 @@ def length_controlled(
         strength: a given L1 strength instead of the cross-validated one (recipe "published" only).
         over: difficulties of the instructions to average over; those of the rows by default. The interval does not
             count the spread of instructions that have no row.
+        items: [n] the instruction of each row, of which several votes are one length; every row its own if None.
 
     Returns:
-        Missing numbers, and a note, where there are fewer than FEWEST_ROWS rows and no regulariser.
+        Missing numbers, and a note, where there are fewer than FEWEST_ROWS instructions and no regulariser.
     """
     y = np.asarray(score, dtype=np.float64)
     n = y.size
@@ -161,8 +163,9 @@ def length_controlled(
     seen = ~np.isnan(y)
     if not seen.any():
         raise UserError(f"{method}: no row has a preference, so nothing can be fitted")
-    if (difficulty is None or regulariser is None) and seen.sum() < FEWEST_ROWS:
-        few = f"too few rows for length control ({seen.sum()}; it takes {FEWEST_ROWS})"
+    n_items = int(seen.sum()) if items is None else len(np.unique(np.asarray(items)[seen]))
+    if (difficulty is None or regulariser is None) and n_items < FEWEST_ROWS:
+        few = f"too few instructions for length control ({n_items}; it takes {FEWEST_ROWS})"
         return too_few(method, n, few, recipe, alignment)
     columns, labels = own[:, seen], y[seen]
     weights = None

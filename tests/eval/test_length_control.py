@@ -250,8 +250,9 @@ def test_one_name_a_quantity_and_too_few_rows_say_nothing(tmp_path):
     row = evaluate_table(table).methods.iloc[0]
     assert row["equal_length_low"] < row["equal_length_winrate"] < row["equal_length_high"]
     assert "length_controlled_winrate" not in row
-    few = evaluate_table(table.head(5)).methods.iloc[0]
-    assert np.isnan([few[f"equal_length_{c}"] for c in ("winrate", "low", "high")]).all()
+    for rows in (table.head(5), pd.concat([table.head(5)] * 20, ignore_index=True)):  # twenty votes are one instruction
+        few = evaluate_table(rows).methods.iloc[0]
+        assert np.isnan([few[f"equal_length_{c}"] for c in ("winrate", "low", "high")]).all()
     table.head(5).to_csv(tmp_path / "few.csv", index=False)
     made = leaderboard([tmp_path / "few.csv"], metrics=["length_controlled"])
     assert made["rank"].tolist() == [1] and made["equal_length_winrate"].isna().all()
