@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from hypothesis import settings
 ROOT = Path(__file__).parent.parent
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; its tensors here are too small to share
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a script; a child would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("farm", deadline=None)  # a machine that is busy with others is no failure
 settings.load_profile("farm")
