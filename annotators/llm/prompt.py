@@ -104,7 +104,7 @@ def clean(text: str, instruction: Turns = "") -> str:
     return neutral(text, () if isinstance(instruction, str) else ("turn",)).strip()
 
 
-def told(instruction: Turns) -> str:
+def in_tags(instruction: Turns) -> str:
     """An instruction as it stands in a prompt; of a conversation each turn between tags that say whose it is."""
     if isinstance(instruction, str):
         return clean(instruction)
@@ -113,7 +113,7 @@ def told(instruction: Turns) -> str:
 
 
 def _item(item: Item, attributes: str) -> str:
-    lines = [f"<instruction{attributes}>\n{told(item.instruction)}\n</instruction{attributes}>"]
+    lines = [f"<instruction{attributes}>\n{in_tags(item.instruction)}\n</instruction{attributes}>"]
     for number, output in enumerate(item.outputs, start=1):
         tag = f"output_{number}{attributes}" if len(item.outputs) > 1 else f"output{attributes}"
         lines.append(f"<{tag}>\n{clean(output, item.instruction)}\n</{tag}>")

@@ -26,12 +26,12 @@ def lines(description: Mapping[str, Any]) -> list[str]:
     """
     world = description.get("world")
     if not isinstance(world, Mapping) or "class" not in world:
-        return [f"runs on {machine.told(machine.device())}"]
+        return [f"runs on {machine.in_words(machine.device())}"]
     stays = world.get("device") or _of_class(str(world["class"]))
     there = machine.device()
     here = there if stays != "cpu" else machine.PROCESSOR
     why = ", where models as small as this world's are faster" if stays == "cpu" and there.kind == "cuda" else ""
-    out = [f"runs on {machine.told(here)}{why}"]
+    out = [f"runs on {machine.in_words(here)}{why}"]
     model = world.get("model")
     if not isinstance(model, str):
         return out

@@ -233,8 +233,8 @@ class StudyRunner:
 class _Watch:
     """Tells the status file, and people where many stages are made at once."""
 
-    def __init__(self, status: StatusFile, graph: Graph, told: bool) -> None:
-        self.status, self.total, self.told, self.count = status, len(graph), told, 0
+    def __init__(self, status: StatusFile, graph: Graph, prints: bool) -> None:
+        self.status, self.total, self.prints, self.count = status, len(graph), prints, 0
 
     def __call__(self, state: str, node: Node, failure: Failure | None) -> None:
         self.status.watch(state, node, failure)
@@ -243,7 +243,7 @@ class _Watch:
         self.count += 1
         if failure is not None and failure.because is None and failure.lacks is None:
             print(f"{node.name} failed: {failure.reason}", file=sys.stderr, flush=True)
-        elif self.told and state == "done":
+        elif self.prints and state == "done":
             print(f"{node.name} done ({self.count} of {self.total})", file=sys.stderr, flush=True)
 
 

@@ -34,8 +34,8 @@ def _address(triplets: pd.DataFrame) -> rng.Ids:
 
 def summary(table: pd.DataFrame) -> dict[str, Any]:
     """Counts, and the share of triplets whose first output is nearer, a tie one half."""
-    told = table["nearer"].dropna().astype(float)
-    facts = {"first_is_nearer": round(float((2.0 - told).mean()), 4) if len(told) else None}
+    given = table["nearer"].dropna().astype(float)
+    facts = {"first_is_nearer": round(float((2.0 - given).mean()), 4) if len(given) else None}
     return {"rows": len(table), **counts(table), **facts, "cost": paid(table)}
 
 

@@ -101,6 +101,6 @@ def count() -> int:
     return torch.cuda.device_count()
 
 
-def told(there: There) -> str:
+def in_words(there: There) -> str:
     """A device in words: "NVIDIA H200 (cuda:0), 139 GiB"."""
     return f"{there.name}, {there.memory / 2**30:.0f} GiB"

@@ -117,10 +117,10 @@ class Conversation:
         return [text.strip() for text in decoded]
 
     def _before(self, prompt: Prompt) -> str:
-        told = self._told(prompt)
+        given = self._texts_as_data(prompt)
         if self.chat:
-            return self._render(messages(told), add_generation_prompt=True)
-        first, *history = turns_of(told)
+            return self._render(messages(given), add_generation_prompt=True)
+        first, *history = turns_of(given)
         text = self.template.replace("{prompt}", first)
         again = self.template.removeprefix(self.tokenizer.bos_token or "")  # a sequence begins once
         for response, reply in zip(history[::2], history[1::2], strict=True):
@@ -132,7 +132,7 @@ class Conversation:
         output = as_data(output, self._special)
         if not self.chat:
             return output
-        turns = [*messages(self._told(prompt)), {"role": "assistant", "content": output}]
+        turns = [*messages(self._texts_as_data(prompt)), {"role": "assistant", "content": output}]
         whole, before = self._render(turns, add_generation_prompt=False), self._before(prompt)
         return whole[len(before) :] if whole.startswith(before) else output
 
@@ -145,11 +145,11 @@ class Conversation:
         # The templates spell out their special tokens, a beginning of sequence among them: add none.
         return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False).input_ids] if texts else []
 
-    def _told(self, prompt: Prompt) -> Prompt:
+    def _texts_as_data(self, prompt: Prompt) -> Prompt:
         """The prompt with its texts as data, but for the control texts at its start."""
         first, *rest = turns_of(prompt)
         start = 0
         while control := next((text for text in self.control if first.startswith(text, start)), ""):
             start += len(control)
-        told = [first[:start] + as_data(first[start:], self._special)]
-        return prompt_of(told + [as_data(text, self._special) for text in rest])
+        given = [first[:start] + as_data(first[start:], self._special)]
+        return prompt_of(given + [as_data(text, self._special) for text in rest])

@@ -107,11 +107,11 @@ class Rows:
         """``actions`` and ``log_probabilities`` are [n, length]; a prompt's tokens are its state, then what its history
         has as responses."""
         states = self.states(prompts).astype(np.int32)
-        told = [np.array([state, *self.given(p)], np.int32) for state, p in zip(states, prompts, strict=True)]
+        tokens = [np.array([state, *self.given(p)], np.int32) for state, p in zip(states, prompts, strict=True)]
         return Samples(
             prompts=list(prompts),
             outputs=[" ".join(self.responses[a] for a in row) for row in actions],
-            prompt_tokens=told,
+            prompt_tokens=tokens,
             response_tokens=list(actions.astype(np.int32)),
             log_probabilities=list(log_probabilities.astype(np.float32)),
             finish_reason=["stop"] * len(prompts),

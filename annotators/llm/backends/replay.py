@@ -11,7 +11,7 @@ from collections import defaultdict
 import numpy as np
 
 from annotators.llm.completion import Completion, Failed, Request
-from annotators.llm.prompt import clean, shown, told
+from annotators.llm.prompt import clean, in_tags, shown
 from annotators.llm.verdicts import spoken
 from farm.tables.formats import read_annotations
 from farm.tables.records import PairIds, swapped
@@ -28,7 +28,7 @@ class Replay:
         table = table[table["preference"].notna()]
         asked = prompts_of(table)
         texts = {c: [clean(t, p) for t, p in zip(table[c], asked, strict=True)] for c in ("output_1", "output_2")}
-        table = table.assign(instruction=list(map(told, asked)), **texts).drop(columns="turns", errors="ignore")
+        table = table.assign(instruction=list(map(in_tags, asked)), **texts).drop(columns="turns", errors="ignore")
         both = [table, swapped(table, np.ones(len(table), dtype=bool))]
         self._recorded: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         for one in both:
