@@ -272,7 +272,8 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(tmp_path: Path) -> No
         time.sleep(chance.random() * 0.05)
         process.send_signal(signal.SIGKILL if kill < 2 else signal.SIGINT)
         _, errors = process.communicate(timeout=120)
-        if "Fatal Python error" not in errors:  # the interpreter itself had not begun yet
+        begun = "Fatal Python error" not in errors and "from farm.cli import main" not in errors
+        if begun:  # before that, Ctrl-C in the middle of an import ends Python in several ways
             assert process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130), errors
     (tmp_path / "go").touch()
     finish(start(tmp_path, "home", "--out", "run"))
