@@ -54,13 +54,13 @@ class Ballots:
         return len(self.sides)
 
     def part(self, votes: int, seed: int = 0) -> Ballots:
-        """The votes on as many pairs, drawn at random, as have about this many votes."""
+        """The votes on as many pairs, drawn at random, as have about this many votes: on one at least."""
         if len(self.item) <= votes:
             return self
         order = rng.permutation(np.arange(self.items, dtype=np.uint64), seed, "pairs to calibrate on")
         number = np.bincount(self.item, minlength=self.items)
         taken = np.zeros(self.items, dtype=bool)
-        taken[order[np.cumsum(number[order]) <= votes]] = True
+        taken[order[: max(int((np.cumsum(number[order]) <= votes).sum()), 1)]] = True
         rows = taken[self.item]
         item = np.unique(self.item[rows], return_inverse=True)[1].astype(np.int64)
         return Ballots(

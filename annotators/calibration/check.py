@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from annotators.calibration.ballots import Ballots
 from annotators.people.crowd import Crowd, Group
+from annotators.people.logit import judge
 from farm.statistics.uncertainty import SHARE, Estimate, interval, mean
+from farm.tables.records import PairIds
 from farm.tables.turns import Prompt, last
 from farm.votes.agreement import leave_one_out
 from farm.votes.analysis import prefer_lists, prefer_longer, set_agreement, votes_matrix
@@ -51,25 +53,20 @@ def crowd_of(given: Ballots, groups: list[Group], *, tie_spread: float = 0.0, op
 
 
 def simulated(given: Ballots, crowd: Crowd, seed: int) -> pd.DataFrame:
-    """As many votes of the crowd on each pair as people cast; a table like ``given.table``."""
+    """As many votes of the crowd on each pair as people cast, a replicate each; a table like ``given.table``."""
     table = given.table
-    place = table.groupby("ballot").cumcount().to_numpy()
-    shown_reversed = table["reversed"].to_numpy(bool)
-    first = np.empty(len(table))
-    who = np.empty(len(table), dtype=object)
-    for replicate in range(int(place.max()) + 1):
-        rows = np.flatnonzero(place == replicate)
-        turned = shown_reversed[rows]
-        pairs = pd.DataFrame({
-            "instruction": [f"{seed} {k}" for k in given.item[rows]],
-            "output_1": np.where(turned, "second", "first"),
-            "output_2": np.where(turned, "first", "second"),
-        })  # fmt: skip
-        said = crowd.annotate(pairs, seed=seed, replicate=replicate)
-        share = 2.0 - said["preference"].to_numpy(np.float64)
-        first[rows] = np.where(turned, 1 - share, share)
-        who[rows] = said["annotator"]
-    return table.assign(first=first, annotator=who, shown=np.where(shown_reversed, 1 - first, first))
+    turned = table["reversed"].to_numpy(bool)
+    pairs = pd.DataFrame({
+        "instruction": [f"{seed} {k}" for k in given.item],
+        "output_1": np.where(turned, "second", "first"),
+        "output_2": np.where(turned, "first", "second"),
+    })  # fmt: skip
+    ids, replicate = PairIds(pairs), table.groupby("ballot").cumcount().to_numpy(np.uint64)
+    who = crowd.pool.assigned(ids, seed, replicate)
+    said = judge(crowd.people, who, pairs, ids, seed=seed, replicate=replicate)
+    share = 2.0 - said["preference"].to_numpy(np.float64)
+    first = np.where(turned, 1 - share, share)
+    return table.assign(first=first, annotator=said["annotator"].to_numpy(), shown=np.where(turned, 1 - first, first))
 
 
 def statistics(votes: pd.DataFrame, confidence: float = 0.95) -> dict[str, Estimate]:
@@ -137,10 +134,11 @@ def compared(given: Ballots, crowd: Crowd, *, rounds: int = 6, confidence: float
 
 
 def check_lines(check: pd.DataFrame) -> list[str]:
-    """The comparison, a line a statistic."""
-    return [
-        f"{row['statistic']:<24} people {row['people']:.3f} [{row['low']:.3f}, {row['high']:.3f}]  "
-        + f"crowd {row['crowd']:.3f}"
-        + ("" if row["inside"] else "  outside")
-        for row in check.to_dict(orient="records")
-    ]
+    """The comparison, a line a statistic; "too few" where people's votes are on too few pairs for an interval."""
+    lines = []
+    for row in check.to_dict(orient="records"):
+        known = bool(np.isfinite(row["low"]))
+        ends = f"{row['low']:.3f}, {row['high']:.3f}" if known else "too few"
+        line = f"{row['statistic']:<24} people {row['people']:.3f} [{ends}]  crowd {row['crowd']:.3f}"
+        lines.append(line if row["inside"] or not known else f"{line}  outside")
+    return lines

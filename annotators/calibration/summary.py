@@ -19,7 +19,7 @@ def sentences(found: Calibration) -> str:
     others = "another vote" if found.against == 1 else f"the majority of {found.against} others"
     agreement = agreement_from_flip(found.flip, found.against)
     lines = [
-        f"{found.votes:,} votes on {found.pairs:,} pairs{by}",
+        f"{found.votes:,} votes on {found.pairs:,} pair{'s' if found.pairs != 1 else ''}{by}",
         f"flip rate {found.flip:.3f}, were it constant: a vote agrees with {others} in {100 * agreement:.1f} %",
         f"difficulty: margins spread by {found.spread:.2f} logits, temperature {found.temperature:.3f}",
         *(_split(fit) for fit in (found.noise.fits if found.noise else ())),

@@ -110,11 +110,12 @@ def judge(
     ids: PairIds,
     *,
     seed: int,
-    replicate: int = 0,
+    replicate: int | rng.Ids = 0,
 ) -> pd.DataFrame:
     """Annotations of n pairs by several annotators with the same features; ``which`` [n] says who gets which row.
 
-    The same table as every annotator's own on their rows, but each distinct text is looked at once for all of them.
+    The same table as every annotator's own on their rows, but each distinct text is looked at once for all of them;
+    ``replicate`` is one for all rows, or [n].
     """
     seen = PairFeatures(annotators[0].features, pairs, ids)
     label = np.empty(len(pairs))
@@ -123,11 +124,12 @@ def judge(
     bounds = np.searchsorted(which[order], np.arange(len(annotators) + 1))
     for annotator, start, end in zip(annotators, bounds[:-1], bounds[1:], strict=True):
         rows: Rows = slice(None) if end - start == len(pairs) else order[start:end]
+        occasion = replicate[rows] if isinstance(replicate, np.ndarray) else replicate
         width: float | Floats = annotator.tie_width
         if annotator.tie_spread:
             width = width * np.exp(annotator.tie_spread * rng.normal(0, "tie width", ids.pair[rows]))
         chances = channel.noisy(
-            channel.outcomes(logit(annotator, seen, rows, replicate), annotator.link, annotator.ties, width),
+            channel.outcomes(logit(annotator, seen, rows, occasion), annotator.link, annotator.ties, width),
             annotator.flip,
             annotator.lapse,
         )
@@ -136,7 +138,7 @@ def judge(
             label[rows] = channel.decide(chances)
         else:
             name = rng.text_id(annotator.name)
-            label[rows] = channel.draw(chances, rng.uniform(seed, "label", name, ids.pair[rows], replicate))
+            label[rows] = channel.draw(chances, rng.uniform(seed, "label", name, ids.pair[rows], occasion))
     label[ids.identical], p_first[ids.identical] = 1.5, 0.5
     names = np.array([a.name for a in annotators], dtype=object)[which]
     return annotation_table(
@@ -149,8 +151,10 @@ def judge(
     )
 
 
-def logit(annotator: LogitAnnotator, seen: PairFeatures, rows: Rows = slice(None), replicate: int = 0) -> Floats:
-    """The annotator's logits of these rows, positive for the canonically first output."""
+def logit(
+    annotator: LogitAnnotator, seen: PairFeatures, rows: Rows = slice(None), replicate: int | rng.Ids = 0
+) -> Floats:
+    """The annotator's logits of these rows, positive for the canonically first output; ``replicate`` is theirs."""
     weights = annotator.features.gold_weights if annotator.weights is None else annotator.weights
     seen.require(weights, f"annotator {annotator.name}")
     total = annotator.position_bias * seen.shown_first(rows)
@@ -184,12 +188,13 @@ def latent_quality(texts: rng.Ids) -> Floats:
     return rng.normal(0, "latent quality", texts)
 
 
-def _opinion(annotator: LogitAnnotator, texts: rng.Ids, replicate: int) -> Floats:
+def _opinion(annotator: LogitAnnotator, texts: rng.Ids, replicate: int | rng.Ids) -> Floats:
     """A stationary AR(1) of standard normals over the replicates 0 .. ``replicate``, for each text."""
     name, keep = rng.text_id(annotator.name), annotator.opinion_persistence
     opinion = rng.normal(0, "opinion", name, texts, 0)
-    for occasion in range(1, replicate + 1 if keep < 1 else 1):
-        opinion = keep * opinion + np.sqrt(1 - keep**2) * rng.normal(0, "opinion", name, texts, occasion)
+    for occasion in range(1, int(np.max(replicate, initial=0)) + 1 if keep < 1 else 1):
+        later = keep * opinion + np.sqrt(1 - keep**2) * rng.normal(0, "opinion", name, texts, occasion)
+        opinion = np.where(occasion <= replicate, later, opinion)
     return opinion
 
 

@@ -71,7 +71,7 @@ class Pool:
             found[rows] = whose(annotator, pairs.iloc[rows], seed=seed, replicate=replicate)
         return found
 
-    def assigned(self, ids: PairIds, seed: int, replicate: int = 0) -> NDArray[np.int64]:
+    def assigned(self, ids: PairIds, seed: int, replicate: int | rng.Ids = 0) -> NDArray[np.int64]:
         """Which annotator gets each row, int64 [n]. The draw belongs to this pool: a pool in a pool draws anew."""
         purpose = "\x1f".join(["assignment", self.name, *map(name_of, self.annotators)])
         weights = self.weights or [1.0] * len(self.annotators)

@@ -98,7 +98,7 @@ def annotation_table(
     p_first: NDArray[np.float64],
     *,
     seed: int,
-    replicate: int = 0,
+    replicate: int | rng.Ids = 0,
     status: NDArray[np.object_] | str = "ok",
     **usage: NDArray[np.float64] | float,
 ) -> pd.DataFrame:

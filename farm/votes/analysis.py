@@ -26,33 +26,56 @@ FEW = 10
 """items below which an agreement of sets of labels is not reported: a mean of so few says nothing"""
 
 
+_LABELS = np.array([1.0, 1.5, 2.0])
+
+
 def _estimates(votes: Floats) -> list[tuple[Floats, float]]:
     """The Bayes estimator of each item's votes [items, k]: (values [items], probability) of each choice at even splits.
 
     Labels 1, 1.5 and 2 give the mode, anything else the median; items without a vote give NaN.
     """
-    discrete = np.isin(votes, (1.0, 1.5, 2.0)) | np.isnan(votes)
-    median = _median(votes)
-    labels = np.array([1.0, 1.5, 2.0])
-    tally = np.stack([(votes == v).sum(axis=1) for v in labels])
+    discrete = np.isin(votes, _LABELS) | np.isnan(votes)
+    plain = discrete.all(axis=1)
+    modes, number = _modes(np.stack([(votes == v).sum(axis=1) for v in _LABELS]))
+    values = np.where(plain, modes, _median(votes))
+    several = plain.any() and number.max(initial=1) > 1
+    return [(value, 1 / 6) for value in values] if several else [(values[0], 1.0)]
+
+
+def _modes(tally: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    """The modes of each item by the votes for each label [3, items]: at six places [6, items], so that each of one, two
+    or three modes counts equally, and how many they are [items]."""
     top = (tally == tally.max(axis=0)) & (tally.max(axis=0) > 0)
     number = top.sum(axis=0)
-    plain = discrete.all(axis=1)
-    most = int(number.max(initial=1)) if plain.any() else 1
-    rank = np.cumsum(top, axis=0)
-    choices = []
-    for c in range(most):
-        chosen = np.full(len(votes), np.nan)
-        wanted = np.minimum(c, np.maximum(number, 1) - 1) + 1
-        for v, is_top, place in zip(labels, top, rank, strict=True):
-            chosen = np.where(is_top & (place == wanted), v, chosen)
-        choices.append(np.where(plain, chosen, median))
-    if most == 1:
-        return [(choices[0], 1.0)]
-    # 1, 2 or 3 modes: cycle through six places so that each counts equally
-    places = [np.minimum(np.full(len(votes), j) % np.maximum(number, 1), most - 1) for j in range(6)]
-    stacked = np.stack(choices)
-    return [(stacked[place, np.arange(len(votes))], 1 / 6) for place in places]
+    wanted = np.arange(6)[:, None] % np.maximum(number, 1) + 1
+    values = np.full(wanted.shape, np.nan)
+    for label, is_top, rank in zip(_LABELS, top, np.cumsum(top, axis=0), strict=True):
+        values = np.where(is_top & (rank == wanted), label, values)
+    return values, number
+
+
+def _one_against_the_rest(votes: Floats) -> Floats:
+    """Agreement of each vote with the mode of the item's other votes, [K, items], of labels 1, 1.5 and 2 [items, K].
+
+    It follows from the label and the item's tally, so that thousands of votes on an item cost no more than a few.
+    """
+    index = np.searchsorted(_LABELS, votes)
+    tally = np.stack([(votes == v).sum(axis=1) for v in _LABELS])
+    one, mixed, number = (np.zeros(tally.shape) for _ in range(3))
+    for k, label in enumerate(_LABELS):
+        others = tally.copy()
+        others[k] -= 1
+        modes, number[k] = _modes(others)
+        one[k] = 1 - np.abs(label - modes[0])
+        for mode in modes:
+            mixed[k] = mixed[k] + 1 / 6 * (1 - np.abs(label - mode))
+    item = np.arange(len(votes))[:, None]
+    several = number[index, item].max(axis=0) > 1
+    return np.ascontiguousarray(np.where(several, mixed[index, item], one[index, item]).T)
+
+
+def _plain(votes: Floats) -> bool:
+    return bool(np.isin(votes, _LABELS).all())
 
 
 def _median(votes: Floats) -> Floats:
@@ -92,6 +115,11 @@ def set_agreement(first: Floats, second: Floats | None, size_1: int, size_2: int
         second: [items, L] of another annotator on the same items, or None for the same annotations (then only
             disjoint index sets are compared).
     """
+    if second is None and size_1 == 1 and size_2 == first.shape[1] - 1 > 0 and len(first) and _plain(first):
+        totals = _one_against_the_rest(first)
+        error = totals.std(axis=1, ddof=1) / np.sqrt(len(first)) if len(first) > 1 else np.full(len(totals), np.nan)
+        score = float(totals.mean(axis=1).mean())
+        return SetAgreement(score, 1 - score, float(error.mean()), len(first), len(totals))
     other = first if second is None else second
     scores, spreads, used = [], [], 0
     estimated = {}

@@ -73,19 +73,23 @@ def _over_margins(of: Callable[[Floats], Floats], sigma: float) -> Floats:
     return np.asarray(certain[..., 0] + (of(expit(margin * places)) - certain) @ weights)
 
 
-def split_chances(votes: int, *, sigma: float | None = None, flip: float = 0.0) -> Floats:
-    """P(k of ``votes`` for the first), k = 0 .. votes, when neither output is favoured.
+def split_chances(
+    votes: int, *, sigma: float | None = None, flip: float = 0.0, of_votes: NDArray[np.int64] | None = None
+) -> Floats:
+    """P(k of ``votes`` for the first), k = 0 .. votes or those ``of_votes``, when neither output is favoured.
 
     With ``sigma``: margins N(0, sigma^2), and every vote flipped besides with probability ``flip``. Without: constant
     flips only.
     """
-    k = np.arange(votes + 1)
+    k = np.arange(votes + 1) if of_votes is None else of_votes
     if sigma is None:
         return np.asarray((stats.binom.pmf(k, votes, flip) + stats.binom.pmf(k, votes, 1 - flip)) / 2)
 
     def of(p: Floats) -> Floats:
-        one_way = stats.binom.pmf(k[:, None], votes, p * (1 - flip) + (1 - p) * flip)
-        return np.asarray(one_way + one_way[::-1]) / 2
+        right = p * (1 - flip) + (1 - p) * flip
+        one_way = stats.binom.pmf(k[:, None], votes, right)
+        other_way = one_way[::-1] if of_votes is None else stats.binom.pmf(votes - k[:, None], votes, right)
+        return np.asarray(one_way + other_way) / 2
 
     return np.maximum(_over_margins(of, sigma), 0)
 
@@ -122,22 +126,24 @@ def fit_splits(histogram: ArrayLike, model: str, *, folded: bool = False) -> Spl
     if votes < 2 or not n:
         raise ValueError("splits of at least two votes an item are needed")
 
-    def loss(chances: Floats) -> float:
-        return -float(counts @ np.log(np.maximum(chances, 1e-300)))
+    # Of many votes an item few splits are seen, and the likelihood asks for these alone.
+    seen = np.flatnonzero(counts) if votes > _MANY else np.arange(votes + 1)
+
+    def loss(flip: float, sigma: float | None = None) -> float:
+        chances = split_chances(votes, sigma=sigma, flip=flip, of_votes=seen if votes > _MANY else None)
+        return -float(counts[seen] @ np.log(np.maximum(chances, 1e-300)))
 
     if model == "flip":
-        found = optimize.minimize_scalar(
-            lambda p: loss(split_chances(votes, flip=p)), bounds=(1e-6, 0.5), method="bounded"
-        )
+        found = optimize.minimize_scalar(loss, bounds=(1e-6, 0.5), method="bounded")
         sigma, flip, parameters = float("nan"), float(found.x), 1
         chances = split_chances(votes, flip=flip)
     elif model == "difficulty":
-        sigma, flip, parameters = _sigma(_least(lambda r: loss(split_chances(votes, sigma=_sigma(r))), 0, 1)), 0.0, 1
+        sigma, flip, parameters = _sigma(_least(lambda r: loss(0.0, _sigma(r)), 0, 1)), 0.0, 1
         chances = split_chances(votes, sigma=sigma)
     elif model == "difficulty and flip":
 
         def of(x: Floats) -> float:
-            return loss(split_chances(votes, sigma=_sigma(float(x[0])), flip=float(x[1]))) / n
+            return loss(float(x[1]), _sigma(float(x[0]))) / n
 
         hard, wrong = fit_splits(counts, "difficulty").sigma, fit_splits(counts, "flip").flip
         place = 1.0 if np.isinf(hard) else hard / (1 + hard)
@@ -163,6 +169,8 @@ def fit_splits(histogram: ArrayLike, model: str, *, folded: bool = False) -> Spl
     )  # fmt: skip
 
 
+_MANY = 50
+"""votes an item, beyond which not every split is computed at each step of a fit"""
 _CLOSE = {"ftol": 1e-14, "gtol": 1e-9}
 
 

@@ -231,6 +231,37 @@ def test_mistakes_are_told(tmp_path):
         Crowd(TextFeatures(), [Group(), Group()], size=1)
 
 
+def test_simulated_votes_are_those_of_the_crowd_asked_replicate_by_replicate():
+    given = blank(12, 5, 8)
+    crowd = crowd_of(given, [Group(spread=1.5, tie_width=0.4, position_bias=0.3)], tie_spread=0.2, opinion_spread=0.7)
+    found = simulated(given, crowd, 3)
+    turned = given.table["reversed"].to_numpy(bool)
+    for replicate in range(5):
+        rows = np.flatnonzero(given.table.groupby("ballot").cumcount() == replicate)
+        pairs = pd.DataFrame({
+            "instruction": [f"3 {k}" for k in given.item[rows]],
+            "output_1": np.where(turned[rows], "second", "first"),
+            "output_2": np.where(turned[rows], "first", "second"),
+        })  # fmt: skip
+        said = crowd.annotate(pairs, seed=3, replicate=replicate)
+        assert (found["shown"].to_numpy()[rows] == 2 - said["preference"].to_numpy()).all()
+        assert (found["annotator"].to_numpy()[rows] == said["annotator"].to_numpy()).all()
+
+
+def test_all_votes_on_one_pair():
+    """It took minutes before; a pair with more votes than groups are fitted on was left out, and no vote remained."""
+    assert len(blank(1, 8, 8).part(5).item) == 8
+    votes = np.random.Generator(np.random.Philox(4)).choice(["left", "right"], 1000, p=[0.8, 0.2])
+    rows = pd.DataFrame({"id": "a", "worker": np.arange(1000) % 40, "left": "x", "right": "y", "winner": votes})
+    found = of_votes(from_table(rows, "one pair"), "one pair", groups=1)
+    share = float((votes == "left").mean())
+    check = found.check.set_index("statistic")
+    assert check.loc["agreement of two votes", "people"] == pytest.approx(share**2 + (1 - share) ** 2, abs=2e-3)
+    assert check.loc["variance (AlpacaEval)", "people"] == pytest.approx(1 - share)
+    said = sentences(found)
+    assert "1,000 votes on 1 pair by" in said and "[too few]" in said and "nan" not in said and "outside" not in said
+
+
 def test_statistics_of_known_votes():
     """Votes 1 1 1 0 on one pair and 1 1/2 on another: 3 of 6 pairs agree, and the half of one."""
     rows = pd.DataFrame({

@@ -69,23 +69,34 @@ def test_alpaca_evals_docstring():
     assert set_agreement(votes, None, 1, 3).score == pytest.approx(0.875)
 
 
-def test_set_agreement_against_the_obvious_loop():
+@pytest.mark.parametrize(("items", "votes_each"), [(30, 4), (30, 2), (7, 5), (1, 6)])
+def test_set_agreement_against_the_obvious_loop(items, votes_each):
     from itertools import combinations
 
     generator = np.random.default_rng(1)
-    votes = generator.choice([1.0, 1.5, 2.0], (30, 4), p=[0.45, 0.1, 0.45])
+    votes = generator.choice([1.0, 1.5, 2.0], (items, votes_each), p=[0.45, 0.1, 0.45])
 
     def modes(row):
         values, counts = np.unique(row, return_counts=True)
         return values[counts == counts.max()]
 
-    scores = []
-    for one in combinations(range(4), 1):
-        for two in combinations(range(4), 3):
+    scores, errors = [], []
+    for one in combinations(range(votes_each), 1):
+        for two in combinations(range(votes_each), votes_each - 1):
             if not set(one) & set(two):
                 each = [np.mean([1 - abs(v[one[0]] - m) for m in modes(v[list(two)])]) for v in votes]
                 scores.append(np.mean(each))
-    assert set_agreement(votes, None, 1, 3).score == pytest.approx(np.mean(scores))
+                errors.append(np.std(each, ddof=1) / np.sqrt(items) if items > 1 else np.nan)
+    found = set_agreement(votes, None, 1, votes_each - 1)
+    assert found.score == pytest.approx(np.mean(scores)) and found.pairs == len(scores) and found.items == items
+    assert found.standard_error == pytest.approx(np.mean(errors), nan_ok=True)
+
+
+def test_one_vote_against_thousands_of_others():
+    """Every pair of index sets was looked at before: 4e8 here, which did not end."""
+    votes = np.repeat([[1.0, 2.0]], [15_000, 5_000], axis=1)
+    found = set_agreement(votes, None, 1, 19_999)
+    assert found.score == 0.75 and found.error == 0.25 and found.pairs == 20_000
 
 
 def test_gpt4_cross_annotations(shared_data):

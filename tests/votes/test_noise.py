@@ -37,6 +37,20 @@ def test_chances_of_splits_are_the_integral_over_all_margins(sigma, flip):
     np.testing.assert_allclose(noise.split_chances(5, sigma=0.0), stats.binom.pmf(range(6), 5, 0.5))
 
 
+def test_chances_of_some_splits_are_those_among_all():
+    some = np.array([3, 40, 77])
+    for sigma in (None, 0.4, 6.0):
+        whole = noise.split_chances(80, sigma=sigma, flip=0.1)
+        assert whole.sum() == pytest.approx(1)
+        found = noise.split_chances(80, sigma=sigma, flip=0.1, of_votes=some)
+        np.testing.assert_allclose(found, whole[some], rtol=1e-9)
+
+
+def test_many_votes_an_item_are_fitted_like_few():
+    histogram = np.round(5000 * noise.split_chances(60, sigma=2.0))
+    assert noise.fit_splits(histogram, "difficulty").sigma == pytest.approx(2.0, abs=0.05)
+
+
 def likelihood(histogram, fit):
     return float(np.asarray(histogram) @ np.log(np.maximum(fit.expected, 1e-300)))
 
