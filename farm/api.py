@@ -19,6 +19,7 @@ from farm.experiments import experiment
 from farm.experiments.claims import paper as paper_files
 from farm.experiments.claims.running import PaperRun, PaperRunner
 from farm.experiments.running import Run, StudyRunner
+from farm.face.command_options import CleanOptions, ConfigOptions, ConvertOptions, StatusOptions
 from farm.face.options import takes
 from farm.face.run_options import RunOptions
 
@@ -80,17 +81,16 @@ def foreseen(planned: StudyRunner | PaperRunner, options: RunOptions) -> dict[st
     return foresee(planned, options.workers or 1)
 
 
-def configuration(
-    plan: str | Path | Mapping[str, Any],
-    settings: Mapping[str, Any] | Sequence[str] = (),
-    *,
-    seed: int | None = None,
-) -> dict[str, Any]:
+@takes(ConfigOptions)
+def configuration(options: ConfigOptions) -> dict[str, Any]:
     """An experiment with every name followed and every default written out, as `farm config` prints it."""
     from farm.experiments import origins
     from farm.roles import config
 
-    data, origin = _data(plan, settings)
+    plan, seed = options.experiment, options.seed
+    if plan is None:
+        raise OptionError("`experiment`: name an experiment (farm.configs('experiments') lists them)")
+    data, origin = _data(plan, options.settings)
     study = experiment.from_mapping(data, origin, seed)
     written = {"name": data["name"]} if isinstance(plan, Mapping) else config.load_mapping(Path(origin))
     said: dict[str, Any] = origins.values(origins.tree(study, data, written, (), origin, seed))
@@ -123,39 +123,36 @@ def doctor() -> dict[str, Any]:
     return machine.facts()
 
 
-def status(run: str | Path) -> dict[str, Any]:
+@takes(StatusOptions)
+def status(options: StatusOptions) -> dict[str, Any]:
     """How far a run has got, as `farm status --json`: ``state``, ``stages``, ``seconds_left``, ..."""
     from farm.experiments import run_status
 
-    return run_status.read(Path(run))
+    return run_status.read(options.run)
 
 
-def convert(
-    source: str | Path | pd.DataFrame | Sequence[Mapping[str, Any]],
-    to: str = "annotations",
-    *,
-    renamed: Mapping[str, str] | None = None,
-) -> pd.DataFrame:
-    """A set of feedback in another format, as `farm convert` writes it.
+@takes(ConvertOptions)
+def convert(options: ConvertOptions) -> pd.DataFrame:
+    """A set of feedback in another format, as `farm convert` writes it; the source may be rows, too.
 
-    Args:
-        source: a file, a data set of the hub, or rows.
-        to: a format whose rows are a table, which all but ``annotated_pairs`` are.
-        renamed: a field of the format -> the column of the source that it is.
+    A format whose rows are a table, which all but ``annotated_pairs`` are; ``renamed`` may be a mapping.
     """
     from farm.tables import feedback_sets, formats
 
+    source = options.source
     if isinstance(source, (str, Path)):
-        found = feedback_sets.read(source, renamed)
+        found = feedback_sets.read(source, options.renamed)
     else:
-        found = feedback_sets.of_table(formats.rows(source, "source"), "source", renamed)
+        found = feedback_sets.of_table(formats.rows(source, "source"), "source", options.renamed)
+    to = options.to or found.format
     made, _ = feedback_sets.converted(found, to)
     if isinstance(made, dict):
         raise UserError(f"{to} are one document and no table: write them with `farm convert IN OUT.json --to {to}`")
     return made
 
 
-def clean(days: float = 30.0, *, yes: bool = False) -> pd.DataFrame:
+@takes(CleanOptions)
+def clean(options: CleanOptions) -> pd.DataFrame:
     """Artifacts not used for so many days and leftovers of interruptions: ``path, what, bytes, days``.
 
     Nothing is removed unless ``yes``, and the answers of annotators never are.
@@ -165,10 +162,8 @@ def clean(days: float = 30.0, *, yes: bool = False) -> pd.DataFrame:
     from farm.storage import old_artifacts
     from farm.storage.store import home
 
-    if days < 0:
-        raise UserError(f"days = {days:g}: a number from 0 on")
-    found = old_artifacts.removable(home(), days)
-    if yes:
+    found = old_artifacts.removable(home(), options.days)
+    if options.yes:
         old_artifacts.remove(found)
     rows = [(str(item.path), item.what, item.size, item.days) for item in found]
     return pd.DataFrame(rows, columns=["path", "what", "bytes", "days"])

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from eval.evaluators.evaluation import Evaluation
-from eval.face.options import CompareOptions, EvaluateOptions, LeaderboardOptions, PowerOptions, ValidateOptions
+from eval.face.options import (
+    CompareOptions,
+    EvaluateOptions,
+    LeaderboardOptions,
+    PowerOptions,
+    ReportOptions,
+    ValidateOptions,
+)
 from farm.face.options import takes
 from farm.statistics.result import Result
 
@@ -84,8 +91,9 @@ def compare(options: CompareOptions) -> RunComparison:
     return compared(options)
 
 
-def report(run: str | Path, examples: int = 20) -> Path:
+@takes(ReportOptions)
+def report(options: ReportOptions) -> Path:
     """Write the report of a run folder again, from its files alone."""
-    from eval.report.html import Html
+    from eval.face.report_commands import reported
 
-    return Html(examples).write(Path(run))
+    return reported(options)

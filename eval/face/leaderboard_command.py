@@ -23,6 +23,7 @@ from eval.ratings import bradley_terry
 from eval.ratings.elo import elo
 from farm.base.errors import OptionError, UserError
 from farm.base.files import exists
+from farm.face.options import with_flags
 from farm.statistics.result import Result, plain
 from farm.tables.formats import read_table
 
@@ -86,11 +87,11 @@ def made(options: LeaderboardOptions) -> Found:
 
 def _compared(table: pd.DataFrame, published: Path, options: LeaderboardOptions) -> PublishedComparison:
     unlike = {
-        "--difficulty FILE": options.difficulty is None,
-        "--regularizer FILE": options.regularizer is None,
-        "--lc-recipe published": options.lc_recipe != "published",
-        "--lc-alignment position": options.lc_alignment != "position",
-        "--lc-over judged": options.lc_over != "judged",
+        "`difficulty` FILE": options.difficulty is None,
+        "`regularizer` FILE": options.regularizer is None,
+        "`lc_recipe` published": options.lc_recipe != "published",
+        "`lc_alignment` position": options.lc_alignment != "position",
+        "`lc_over` judged": options.lc_over != "judged",
     }
     return compare(
         table,
@@ -190,6 +191,8 @@ def show(found: Found, as_json: bool) -> None:
     import typer
 
     shown, _, comparison = found
+    if comparison is not None:
+        comparison = replace(comparison, recipe=with_flags(comparison.recipe, LeaderboardOptions))
     if as_json:
         data = shown.to_dict() | {"leaderboard": plain(shown.table()), "settings": shown.settings()}
         data.pop("rows", None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from annotated_types import Ge, Le
 
 from farm.asking.limits import AskingOptions
-from farm.base.bounds import Count, NotNegative
+from farm.base.bounds import Confidence, Count, ErrorRate, Natural, NotNegative, Positive, Several, Share
 from farm.face.options import Flag, Listed, Repeated
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class EvaluateOptions(AskingOptions, BootstrapOptions):
     """Ask for every verdict anew, and store none."""
     human: Annotated[Table | None, Flag(kind=Path)] = None
     """Human annotations of some of the pairs: PPI++, and biases as judge minus human."""
-    flip_rate: float = 0.0
+    flip_rate: ErrorRate = 0.0
     """Correct for this share of flipped labels."""
-    flip_rate_standard_error: Annotated[float, Flag("--flip-rate-error")] = 0.0
+    flip_rate_standard_error: Annotated[NotNegative, Flag("--flip-rate-error")] = 0.0
     """Standard error of the flip rate."""
     by: str = "dataset"
     """Column to tabulate separately where the files have it."""
@@ -120,23 +120,23 @@ class ValidateOptions(BootstrapOptions):
 class PowerOptions:
     difference: float | None = field(default=None, kw_only=False)
     """Difference of win rates to find, in percent points (against 50, or of two methods)."""
-    annotations: int | None = None
+    annotations: Several | None = None
     """Number of annotations: print the smallest difference that it shows."""
-    flip_rate: float = 0.0
+    flip_rate: ErrorRate = 0.0
     """Share of labels that are flipped."""
-    design_effect: float = 1.0
+    design_effect: Annotated[float, Ge(1)] = 1.0
     """Factor by which clustering multiplies the variance."""
-    per_cluster: float | None = None
+    per_cluster: Annotated[float, Ge(1)] | None = None
     """Rows a cluster (with --icc, instead of --design-effect)."""
-    icc: float = 0.0
+    icc: Share = 0.0
     """Correlation of the rows of a cluster."""
     paired: bool = False
     """Compare two methods on the same instructions."""
-    variance: float | None = None
+    variance: Positive | None = None
     """Variance of one score (paired: of one difference), where known."""
-    power: float = 0.8
+    power: Confidence = 0.8
     """Chance of finding the difference."""
-    significance: float = 0.05
+    significance: Confidence = 0.05
     """Significance level of the two-sided test."""
 
 
@@ -148,3 +148,11 @@ class CompareOptions:
     """Another one."""
     out: Path | None = None
     """Where the page goes (.html); the command's default: compare-FIRST-SECOND.html in this folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    run: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
+    """A run folder, as `farm run` left it."""
+    examples: Natural | None = field(default=None, kw_only=False)
+    """Examples to show; default: as the run's configuration says."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eval.face.options import CompareOptions
+from eval.face.options import CompareOptions, ReportOptions
 from farm.base.errors import OptionError
 from farm.face.options import command
 
@@ -22,11 +22,9 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
 
 
+@command(ReportOptions)
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder, as `farm run` left it.")],
-    examples: Annotated[
-        int | None, typer.Option(min=0, help="Examples to show; default: as the run's configuration says.")
-    ] = None,
+    options: ReportOptions,
     show: Annotated[bool, typer.Option("--open", help="Open the report in the web browser.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -36,21 +34,26 @@ def report(
     """
     import json
 
-    from eval.report.html import Html
-    from farm.experiments.run_tables import settings
-
-    configured = settings(run)[1].get("reporter")
-    wanted = examples
-    # Only our own reporter's settings are taken over: a run folder may come from anyone; no class is loaded from it.
-    if wanted is None and isinstance(configured, dict) and configured.get("class") == "eval.report.html.Html":
-        found = configured.get("examples")
-        wanted = found if isinstance(found, int) and found >= 0 else None
-    path = (Html() if wanted is None else Html(examples=wanted)).write(run)
-    print(json.dumps({"run": str(run), "report": str(path)}) if as_json else path)
+    path = reported(options)
+    print(json.dumps({"run": str(options.run), "report": str(path)}) if as_json else path)
     if show:
         import webbrowser
 
         webbrowser.open(path.resolve().as_uri())
+
+
+def reported(options: ReportOptions) -> Path:
+    """Where the report was written."""
+    from eval.report.html import Html
+    from farm.experiments.run_tables import settings
+
+    wanted = options.examples
+    configured = settings(options.run)[1].get("reporter")
+    # Only our own reporter's settings are taken over: a run folder may come from anyone; no class is loaded from it.
+    if wanted is None and isinstance(configured, dict) and configured.get("class") == "eval.report.html.Html":
+        found = configured.get("examples")
+        wanted = found if isinstance(found, int) and found >= 0 else None
+    return (Html() if wanted is None else Html(examples=wanted)).write(options.run)
 
 
 @command(CompareOptions)

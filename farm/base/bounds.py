@@ -3,18 +3,20 @@
     beta: NotNegative = 0.1        rate: Share = 0.25        prompts: Count | None = None
 
 They are read where a class is built from YAML (:func:`farm.roles.config.build`), in the JSON schema of experiments, in
-the options of a command (:mod:`farm.face.options`), and by :class:`Bounded` where Python makes an object directly.
+the options of a command (:mod:`farm.face.options`), and where Python makes an object directly: by :class:`Bounded` of a
+dataclass, by :func:`bounded` of an ``__init__``.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import cache
+from functools import cache, wraps
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 
@@ -22,6 +24,9 @@ from farm.base.errors import nearest, shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+
+P = ParamSpec("P")
 
 
 class Finite(GroupedMetadata):
@@ -53,17 +58,36 @@ class Bounded:
         check(self)
 
 
+def bounded(init: Callable[P, None]) -> Callable[P, None]:
+    """An ``__init__`` that refuses arguments outside the bounds of their types, as :func:`check` does fields."""
+    signature = inspect.signature(init)
+
+    @wraps(init)
+    def called(*arguments: P.args, **keywords: P.kwargs) -> None:
+        given = signature.bind(*arguments, **keywords).arguments
+        kept = _kept(init)
+        _refuse({name: kept[name] for name in given if name in kept}, given)
+        init(*arguments, **keywords)
+
+    return called
+
+
 def check(settings: Any) -> None:
     """Refuse an object of a dataclass one of whose fields is outside the bounds of its type.
 
     Raises:
         ValueError: naming the field and its bound.
     """
+    kept = _bounded(settings.__class__)
+    _refuse(kept, {name: getattr(settings, name) for name in kept})
+
+
+def _refuse(kept: Mapping[str, tuple[Any, TypeAdapter[Any]]], given: Mapping[str, Any]) -> None:
     from pydantic import ValidationError
 
-    for name, (hint, adapter) in _bounded(settings.__class__).items():
+    for name, (hint, adapter) in kept.items():
         try:
-            adapter.validate_python(getattr(settings, name))
+            adapter.validate_python(given[name])
         except ValidationError as error:
             raise ValueError(wrong(name, mistake(hint, error.errors()))) from error
 
@@ -107,3 +131,11 @@ def _bounded(cls: Any) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
     bounded, plain = hints(cls), typing.get_type_hints(cls)
     own = ((f.name, bounded[f.name]) for f in fields(cls) if bounded[f.name] != plain[f.name])
     return {name: (hint, TypeAdapter(hint)) for name, hint in own}
+
+
+@cache
+def _kept(init: Callable[..., None]) -> dict[str, tuple[Any, TypeAdapter[Any]]]:
+    from pydantic import TypeAdapter
+
+    hinted, plain = typing.get_type_hints(init, include_extras=True), typing.get_type_hints(init)
+    return {name: (hint, TypeAdapter(hint)) for name, hint in hinted.items() if hint != plain[name]}

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from farm.base.errors import UserError
+from farm.face.command_options import CleanOptions, ConfigOptions, ConvertOptions, StatusOptions
+from farm.face.options import command
 
 
 def register(app: typer.Typer) -> None:
@@ -20,9 +22,9 @@ def register(app: typer.Typer) -> None:
     app.command()(clean)
 
 
+@command(StatusOptions)
 def status(
-    run: Annotated[Path, typer.Argument(help="The run folder, as `farm run` names it.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    options: StatusOptions, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False
 ) -> None:
     """Say how far a run has got, while it runs or after it was interrupted.
 
@@ -30,14 +32,13 @@ def status(
     """
     from farm.experiments import run_status as states
 
-    found = states.read(run)
+    found = states.read(options.run)
     print(json.dumps(found, indent=1) if as_json else "\n".join(states.lines(found)))
 
 
+@command(ConfigOptions)
 def show_config(
-    experiment: Annotated[str | None, typer.Argument(help="An experiment by name or by path.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The seed, as with `farm run`.")] = None,
+    options: ConfigOptions,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of experiments instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
@@ -50,11 +51,11 @@ def show_config(
 
         print(json.dumps(experiment_schema(), indent=1))
         return
-    if experiment is None:
+    if options.experiment is None:
         raise UserError("farm config: name an experiment (see `farm list experiments`), or say --schema")
     from farm.experiments import origins
 
-    tree = origins.resolved(experiment, settings or [], seed)
+    tree = origins.resolved(options.experiment, options.settings, options.seed)
     print(json.dumps(origins.plain(tree), indent=1, ensure_ascii=False) if as_json else origins.text(tree))
 
 
@@ -76,13 +77,10 @@ def papers(
         print(table.listing())
 
 
+@command(ConvertOptions)
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A file, or a data set of the hub: owner/name:config.")],
+    options: ConvertOptions,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A .json, .jsonl, .csv or .parquet file.")],
-    to: Annotated[str | None, typer.Option(help="The format to write; that of IN where it is left out.")] = None,
-    renamed: Annotated[
-        list[str] | None, typer.Option("--map", metavar="NEW=OLD", help="A field, and the column of IN that it is.")
-    ] = None,
 ) -> None:
     """Turn a set of feedback into another format: annotations, preferences, conversational, battles, annotated_pairs,
     labels, ultrafeedback, helpsteer, ratings, outputs.
@@ -91,19 +89,12 @@ def convert(
     """
     from farm.tables import feedback_sets
 
-    names = {}
-    for said in renamed or []:
-        new, equals, old = said.partition("=")
-        if not (new and equals and old):
-            raise UserError(f"--map {said}: say NEW=OLD, a field of the format and the column that it is")
-        names[new] = old
-    print(f"{out}: {feedback_sets.convert(source, out, to, names)}")
+    print(f"{out}: {feedback_sets.convert(options.source, out, options.to, options.renamed)}")
 
 
+@command(CleanOptions)
 def clean(
-    days: Annotated[float, typer.Option(min=0, help="Stages that were not used for so many days.")] = 30.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    options: CleanOptions, as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False
 ) -> None:
     """List old artifacts and what interrupted stages left behind; with --yes remove them. Answers are always kept.
 
@@ -112,19 +103,19 @@ def clean(
     from farm.storage import old_artifacts
     from farm.storage.store import home
 
-    found = old_artifacts.removable(home(), days)
+    found = old_artifacts.removable(home(), options.days)
     size = sum(item.size for item in found)
     rows = [{"path": str(i.path), "what": i.what, "bytes": i.size, "days": round(i.days, 2)} for i in found]
-    if yes:
+    if options.yes:
         old_artifacts.remove(found)
     if as_json:
-        print(json.dumps({"removed": yes, "bytes": size, "found": rows}, indent=1))
+        print(json.dumps({"removed": options.yes, "bytes": size, "found": rows}, indent=1))
         return
     for item in found:
         print(f"{old_artifacts.megabytes(item.size):>10}  {item.days:>7.1f} days  {item.what:<40} {item.path.name}")
     if not found:
-        print(f"{home()}: nothing is left over, and every stage was used in the last {days:g} days")
-    elif yes:
+        print(f"{home()}: nothing is left over, and every stage was used in the last {options.days:g} days")
+    elif options.yes:
         print(f"removed {len(found)} folders, {old_artifacts.megabytes(size)}")
     else:
         print(f"{len(found)} folders, {old_artifacts.megabytes(size)}; nothing is removed yet: repeat with --yes")

@@ -94,7 +94,7 @@ def command(options: type[Any]) -> Callable[[Callable[..., None]], Callable[...,
                 said = made(options, {k: v for k, v in given.items() if v is not None and v != []})
                 function(options=said, **kept)
             except OptionError as error:
-                raise UserError(_with_flags(str(error), options)) from error
+                raise UserError(with_flags(str(error), options)) from error
 
         parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*before, *_parameters(options), *after)]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -199,7 +199,7 @@ def _name(field: str, flag: Flag) -> str:
     return flag.name or f"--{field.replace('_', '-')}"
 
 
-def _with_flags(sentence: str, options: type[Any]) -> str:
+def with_flags(sentence: str, options: type[Any]) -> str:
     """A sentence in which flags stand for the names of fields in backticks."""
     hints = typing.get_type_hints(options, include_extras=True)
     known = {name: _flag(hint) for name, hint in hints.items()}

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base import files
-from farm.base.errors import UserError, nearest
+from farm.base.errors import OptionError, UserError, nearest
 from farm.tables import annotated_pairs, formats, hub, turns
 from farm.tables.set_formats import FORMATS, NESTED, ONE_TURN, Format, from_winners
 from farm.tables.table_files import check_table, read_table, write_table
@@ -48,11 +48,12 @@ class FeedbackSet:
     origin: str
 
 
-def read(source: str | Path, renamed: Mapping[str, str] | None = None) -> FeedbackSet:
-    """A set from a file, or a data set of the hub (owner/name or owner/name:config).
+Renamed = Mapping[str, str] | Sequence[str]
+"""a field of the format -> the column that it is called here, or texts NEW=OLD"""
 
-    Args:
-        renamed: a field of the format -> the column that it is called here.
+
+def read(source: str | Path, renamed: Renamed = ()) -> FeedbackSet:
+    """A set from a file, or a data set of the hub (owner/name or owner/name:config).
 
     Raises:
         UserError: naming the file, and the row and field, for what is of no format or not of the one it looks like.
@@ -65,9 +66,9 @@ def read(source: str | Path, renamed: Mapping[str, str] | None = None) -> Feedba
     return of_table(read_table(path), str(path), renamed)
 
 
-def of_table(table: pd.DataFrame, origin: str, renamed: Mapping[str, str] | None = None) -> FeedbackSet:
+def of_table(table: pd.DataFrame, origin: str, renamed: Renamed = ()) -> FeedbackSet:
     """The same of a table in memory."""
-    for new, old in (renamed or {}).items():
+    for new, old in _names(renamed).items():
         if old not in table.columns:
             raise UserError(f"{origin}: there is no column `{old}` to take for `{new}`; {nearest(old, table.columns)}")
         if new != old:
@@ -76,6 +77,18 @@ def of_table(table: pd.DataFrame, origin: str, renamed: Mapping[str, str] | None
     if not len(table):
         raise UserError(f"{origin}: holds no row")
     return FeedbackSet(found.name, found.kind, found.read(table.reset_index(drop=True), origin), origin)
+
+
+def _names(renamed: Renamed) -> Mapping[str, str]:
+    if isinstance(renamed, Mapping):
+        return renamed
+    names = {}
+    for said in renamed:
+        new, equals, old = said.partition("=")
+        if not (new and equals and old):
+            raise OptionError(f"`renamed` {said}: say NEW=OLD, a field of the format and the column that it is")
+        names[new] = old
+    return names
 
 
 def as_kind(found: FeedbackSet, kind: str) -> pd.DataFrame:
@@ -98,7 +111,7 @@ def as_kind(found: FeedbackSet, kind: str) -> pd.DataFrame:
     return table
 
 
-def convert(source: str | Path, out: Path, to: str | None = None, renamed: Mapping[str, str] | None = None) -> str:
+def convert(source: str | Path, out: Path, to: str | None = None, renamed: Renamed = ()) -> str:
     """Write a set in another format, or the same one in another file; says what was written and left out.
 
     Args:

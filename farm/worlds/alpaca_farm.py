@@ -14,7 +14,7 @@ from typing import Literal
 
 import pandas as pd
 
-from farm.base.bounds import Count, PositiveShare
+from farm.base.bounds import Count, PositiveShare, bounded
 from farm.base.errors import UserError
 from farm.hardware.device import Device
 from farm.roles.protocols import SamplingEngine
@@ -45,6 +45,7 @@ class AlpacaFarmWorld(TextWorld):
             :class:`farm.worlds.text.TextWorld`.
     """
 
+    @bounded
     def __init__(
         self,
         model: str = "huggyllama/llama-7b",

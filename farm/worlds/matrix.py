@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.base.bounds import Count, Share
+from farm.base.bounds import Count, Share, bounded
 from farm.hardware.device import Device
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
@@ -63,6 +63,7 @@ class MatrixWorld:
     features: Features
     truth_known: bool
 
+    @bounded
     def __init__(
         self,
         utilities: list[float] | None = None,

@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
-from farm.base.bounds import Count, NotNegative
+from farm.base.bounds import Count, NotNegative, bounded
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
 from farm.tables.turns import Prompt, prompts_of, turns_of
@@ -73,6 +73,7 @@ class QuizTableWorld:
     features: Features
     truth_known: bool
 
+    @bounded
     def __init__(
         self,
         topics: Count = 4,

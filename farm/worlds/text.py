@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
-from farm.base.bounds import Count, PositiveShare, Share
+from farm.base.bounds import Count, PositiveShare, Share, bounded
 from farm.base.errors import UserError
 from farm.engines.auto import Auto
 from farm.hardware.device import Device
@@ -57,6 +57,7 @@ class TextWorld:
     features: Features
     truth_known: bool
 
+    @bounded
     def __init__(
         self,
         model: str = "HuggingFaceTB/SmolLM2-135M-Instruct",

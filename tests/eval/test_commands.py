@@ -56,7 +56,7 @@ def test_leaderboard_of_battles(farm, shared_data):
         (("leaderboard", "{battles}", "--regularizer", "{battles}"), "needs --difficulty"),
         (("validate", "{battles}", "--by", "judge"), "no `human_label`"),
         (("power",), "give either --difference"),
-        (("power", "--difference", "5", "--flip-rate", "0.5"), "flip rate"),
+        (("power", "--difference", "5", "--flip-rate", "0.5"), "--flip-rate = 0.5"),
         (("evaluate", "{battles}"), "`preference` is missing"),
         (("evaluate", "{battles}", "--judge", "evaluation"), "need both"),
     ],

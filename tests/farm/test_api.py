@@ -73,7 +73,7 @@ def test_two_runs_their_state_and_their_comparison(tmp_path: Path, told: CliRunn
     assert len(farm.clean(1)) == 0
     farm.clean(0, yes=True)
     assert not len(farm.clean(0))
-    with pytest.raises(UserError, match="from 0 on"):
+    with pytest.raises(UserError, match="`days` = -1"):
         farm.clean(-1)
 
 
@@ -88,6 +88,24 @@ def test_the_configuration_is_what_the_command_prints_and_runs_itself(tmp_path: 
     assert [s["stage"] for s in one["stages"]] == [s["stage"] for s in two["stages"]]
     with pytest.raises(UserError, match="did you mean `beta`"):
         farm.configuration(MINE, {"methods.dpo.betta": 1})
+
+
+def test_a_column_is_renamed_by_a_mapping_or_as_the_command_does(tmp_path: Path, told: CliRunner) -> None:
+    rows = [{"question": "q", "chosen": "a", "rejected": "b"}]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    words = ["convert", str(tmp_path / "mine.json"), str(tmp_path / "out.json"), "--to", "labels", "--map"]
+    done = told.invoke(cli._application(), [*words, "prompt=question"], catch_exceptions=False)
+    assert done.exit_code == 0
+    written = json.loads((tmp_path / "out.json").read_text())
+    for renamed in ({"prompt": "question"}, ["prompt=question"]):
+        assert farm.convert(rows, "labels", renamed=renamed).to_dict("records") == written
+    assert farm.convert(rows, renamed={"prompt": "question"}).to_dict("records") == [
+        {"prompt": "q", "chosen": "a", "rejected": "b"}
+    ]  # in its own format, as the command
+    with pytest.raises(UserError, match="`renamed` prompt: say NEW=OLD"):
+        farm.convert(rows, "labels", renamed=["prompt"])
+    failed = told.invoke(cli._application(), [*words, "prompt"])
+    assert str(failed.exception).startswith("--map prompt: say NEW=OLD")
 
 
 def test_what_there_is_and_what_the_machine_has(told: CliRunner) -> None:
@@ -154,6 +172,17 @@ def test_a_board_with_the_options_of_the_command(tmp_path: Path, told: CliRunner
     (tmp_path / "published.csv").write_text(board[["method", "win_rate"]].to_csv(index=False))
     near = farm.leaderboard(tmp_path / "all.json", annotator="judge", rounds=50, published=tmp_path / "published.csv")
     assert near.attrs["published"]["only_here"] == []
+    lengths = {"metrics": "length_controlled", "rounds": 50, "annotator": "judge"}
+    other = board[["method", "win_rate"]].assign(length_controlled_winrate=1.0)
+    (tmp_path / "other.csv").write_text(other.to_csv(index=False))
+    far = farm.leaderboard(tmp_path / "all.json", published=tmp_path / "other.csv", **lengths)
+    assert far.attrs["published"]["recipe"].startswith("`difficulty` FILE `regularizer` FILE `lc_recipe` published")
+    said = told.invoke(
+        cli._application(),
+        ["leaderboard", str(tmp_path / "all.json"), "--annotator", "judge", "--rounds", "50", "--metrics",
+         "length_controlled", "--published", str(tmp_path / "other.csv")],
+    ).stdout  # fmt: skip
+    assert "--difficulty FILE --regularizer FILE --lc-recipe published" in " ".join(said.split()) and "`" not in said
     with pytest.raises(UserError, match="no row of annotator `nobody`"):
         farm.leaderboard(tmp_path / "all.json", annotator="nobody")
 

@@ -16,6 +16,11 @@ from farm.base.errors import UserError
 from farm.experiments.schema import experiment_schema
 from farm.roles import config
 from farm.roles.protocols import Evaluator, Method
+from farm.worlds.alpaca_farm import AlpacaFarmWorld
+from farm.worlds.matrix import MatrixWorld
+from farm.worlds.pocket.world import PocketWorld
+from farm.worlds.quiz_table import QuizTableWorld
+from farm.worlds.text import TextWorld
 from reference_methods.pairs.dpo import DPO
 
 
@@ -68,6 +73,24 @@ def test_yaml_and_python_refuse_alike(make: Any, role: Any, spec: dict[str, Any]
         config.build(role, spec, origin="x.yaml")
     assert str(python.value) in str(yaml.value)
     assert str(yaml.value).startswith("x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "key"),
+    [
+        (TextWorld, {"instructions": "f.json", "shares": (0.7, 0.5, -0.2)}, "shares.2"),
+        (TextWorld, {"instructions": "f.json", "max_new_tokens": 0}, "max_new_tokens"),
+        (TextWorld, {"instructions": "f.json", "top_p": 0}, "top_p"),
+        (AlpacaFarmWorld, {"rows_at_once": -1}, "rows_at_once"),
+        (QuizTableWorld, {"answers": 0}, "answers"),
+        (MatrixWorld, {"utilities": [0.0], "prompts": 0}, "prompts"),
+        (PocketWorld, {"epochs": 0}, "epochs"),
+    ],
+)
+def test_a_world_made_in_python_keeps_the_bounds_of_its_settings(make: Any, settings: dict[str, Any], key: str) -> None:
+    """Read from YAML they were refused; made from Python, they were not."""
+    with pytest.raises(ValueError, match=f"`{key}` = .* is wrong: input should be"):
+        make(**settings)
 
 
 def test_annotators_check_what_their_fields_say() -> None:

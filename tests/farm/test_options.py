@@ -13,10 +13,18 @@ import typer
 from typer.testing import CliRunner
 
 import farm
-from eval.face.options import CompareOptions, EvaluateOptions, LeaderboardOptions, PowerOptions, ValidateOptions
+from eval.face.options import (
+    CompareOptions,
+    EvaluateOptions,
+    LeaderboardOptions,
+    PowerOptions,
+    ReportOptions,
+    ValidateOptions,
+)
 from farm.asking.limits import AskingOptions, Limits
 from farm.base.bounds import Count
 from farm.base.errors import OptionError, UserError
+from farm.face.command_options import CleanOptions, ConfigOptions, ConvertOptions, StatusOptions
 from farm.face.options import PYTHON_ONLY, Flag, Listed, Repeated, command, made, takes
 from farm.face.run_options import RunOptions
 from reference_methods.face.options import GameOptions
@@ -129,6 +137,8 @@ def test_python_checks_and_converts() -> None:
 ALL = {
     "run": RunOptions, "dry_run": RunOptions, "evaluate": EvaluateOptions, "leaderboard": LeaderboardOptions,
     "validate": ValidateOptions, "power": PowerOptions, "compare": CompareOptions, "game": GameOptions,
+    "report": ReportOptions, "status": StatusOptions, "configuration": ConfigOptions, "convert": ConvertOptions,
+    "clean": CleanOptions,
 }  # fmt: skip
 
 
@@ -138,6 +148,24 @@ def test_the_function_of_a_command_takes_its_options(name: str) -> None:
     assert list(inspect.signature(function).parameters) == list(inspect.signature(ALL[name]).parameters)
     for option in fields(ALL[name]):
         assert f"\n    {option.name}: " in function.__doc__
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"flip_rate": 0.5}, "`flip_rate` = 0.5"),
+        ({"design_effect": 0.5}, "`design_effect` = 0.5"),
+        ({"per_cluster": 0.5}, "`per_cluster` = 0.5"),
+        ({"icc": 1.5}, "`icc` = 1.5"),
+        ({"power": 1.0}, "`power` = 1.0"),
+        ({"significance": 0.0}, "`significance` = 0.0"),
+        ({"annotations": 1}, "`annotations` = 1"),
+    ],
+)
+def test_a_plan_keeps_the_bounds_of_its_options(given: dict[str, float], said: str) -> None:
+    """They were checked where the numbers are used, without the option's name."""
+    with pytest.raises(OptionError, match=said):
+        made(PowerOptions, given)
 
 
 def test_limits_of_a_run_are_its_options() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
-from farm.base.bounds import Count, Natural
+from farm.base.bounds import Count, Natural, bounded
 from farm.hardware.device import Device
 from farm.roles.protocols import Features, Policy
 from farm.worlds.pocket import grammar
@@ -42,6 +42,7 @@ class PocketWorld:
     features: Features
     truth_known: bool
 
+    @bounded
     def __init__(
         self,
         seed: int = 0,
