@@ -49,6 +49,7 @@ PositiveShare = Annotated[float, Gt(0), Le(1)]
 ErrorRate = Annotated[float, Ge(0), Lt(0.5)]
 """the share of labels that are wrong"""
 Confidence = Annotated[float, Gt(0), Lt(1)]
+Discount = Annotated[float, Ge(0), Lt(1)]
 
 
 class Bounded:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from farm.base.errors import UserError, nearest
+from farm.policies import cells
 from farm.roles.protocols import Samples
 from farm.tables.turns import Prompt, turns_of
 
@@ -35,9 +36,11 @@ STATES: dict[str, State] = {
     "first turn": lambda prompt, prefix: _whole(turns_of(prompt)[0], prefix),
     "tried": _tried,
     "topic": lambda prompt, prefix: _whole(turns_of(prompt)[0].split(":")[0], prefix),
+    "cell": lambda prompt, prefix: cells.after(turns_of(prompt)[0], prefix),
 }
 """By name: the whole conversation; its first turn, so that history is not seen; the first turn and what was answered
-before, in any order; what stands before the first turn's colon, so that questions of one topic are one state."""
+before, in any order; what stands before the first turn's colon, so that questions of one topic are one state; the cell
+of a grid that the moves so far lead to, so that the policy is Markov (:mod:`farm.policies.cells`)."""
 
 
 class Rows:
