@@ -52,6 +52,15 @@ def bradley_terry(
     return p * agree + (1 - p) * disagree
 
 
+def contrastive(first: Tensor, second: Tensor, p_first: Tensor, bias: float = 1.0) -> Tensor:
+    """-[p log sigma(s_1 - b s_2) + (1 - p) log sigma(s_2 - b s_1)] of the scores of both sides, [B].
+
+    At ``bias`` b = 1 it is :func:`bradley_terry` of their difference. Below 1 what is not preferred counts less, and
+    the loss falls when both negative scores rise by one amount: likely segments are drawn to (CPL, arXiv 2310.13639).
+    """
+    return -(p_first * logsigmoid(first - bias * second) + (1 - p_first) * logsigmoid(second - bias * first))
+
+
 def rao_kupper(margin: Tensor, p_first: Tensor, theta: float) -> Tensor:
     """The likelihood of a comparison in which equal responses may tie (Rao and Kupper, 1967), as a loss, [B]:
 

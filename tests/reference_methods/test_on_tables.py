@@ -22,6 +22,7 @@ from reference_methods.online.grpo import GRPO
 from reference_methods.online.ppo import PPO
 from reference_methods.online.rloo import RLOO
 from reference_methods.online.superhf import SuperHF
+from reference_methods.pairs.cpl import CPL
 from reference_methods.pairs.dpo import DPO
 from reference_methods.pairs.ipo import IPO
 from reference_methods.pairs.kto import KTO
@@ -304,6 +305,7 @@ METHODS = {
     "slic": SLiC(batch_size=4, learning_rate=0.01),
     "orpo": ORPO(batch_size=4, learning_rate=0.01),
     "simpo": SimPO(batch_size=4, learning_rate=0.01),
+    "cpl": CPL(batch_size=4, learning_rate=0.01),
     "reward_model": RewardModel(batch_size=4, learning_rate=0.01),
     "best_of_n": BestOfN(n=4),
     "expert_iteration": ExpertIteration(n=4, batch_size=2),
