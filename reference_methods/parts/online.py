@@ -83,9 +83,12 @@ class Online(Scored, OnPolicy):
             )
 
     def start_critic(self, learning: Learning) -> Scorer:
-        """The reward model with a head of zeros (the start of a value model), in which what is to be trained trains; a
-        new scalar model where there is no reward model that could be trained: one that counts words, say."""
+        """The reward model with a head of zeros (the start of a value model), in which what is to be trained trains; of
+        a reward that is computed from a reward model that one; a new scalar model where there is none that could be
+        trained: one that counts words, say."""
         model: Any = learning.models.get(self.reward_model)
+        while isinstance(inner := getattr(model, "scorer", None), Scorer):
+            model = inner
         if model is None or next(iter(model.parameters()), None) is None:
             return self.start_scorer(learning).copy(zero_head=True)
         changed = self.changed(learning.seed)
