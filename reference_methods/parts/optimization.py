@@ -24,6 +24,8 @@ from reference_methods.parts.batches import Lengths, Rows, micro_batches
 
 Schedule = Literal["constant", "linear", "cosine"]
 Metrics = dict[str, float]
+Shares = Sequence[tuple[str, Tensor]]
+"""the name of a metric and a part's share of it, on the device that computed it; shares of one name add up"""
 
 
 def rate(schedule: Schedule, step: int, steps: int, warm_up: float) -> float:
@@ -75,8 +77,15 @@ class Optimizer:
         self._max_norm, self._purpose = max_gradient_norm, purpose
         self.steps_taken = 0
 
-    def step(self, loss: float) -> Metrics:
-        """Apply the gradients accumulated by ``backward`` and clear them; the metrics are those of the first network.
+    def step(self, shares: Shares = (), check: Callable[[Metrics], None] | None = None) -> Metrics:
+        """Apply the gradients accumulated by ``backward`` and clear them.
+
+        Args:
+            shares: of the loss and the other metrics; they are read together with the gradients' norms, once.
+            check: is given the metrics before anything is applied.
+
+        Returns:
+            the metrics, of all processes' rows, with the learning rate and the gradient's norm of the first network.
 
         Raises:
             UserError: the loss or a gradient is not finite; nothing has been applied.
@@ -84,7 +93,15 @@ class Optimizer:
         for spread in self._spreads:
             spread.drop()
         each = [self._gradients(given, own) for given, own in zip(self._given, self._groups, strict=True)]
-        norms = _read(each)
+        values = _read([*each, *(share for _, share in shares)])
+        norms = values[: len(each)]
+        metrics: Metrics = {"loss": 0.0}
+        for (name, _), value in zip(shares, values[len(each) :], strict=True):
+            metrics[name] = metrics.get(name, 0.0) + value
+        metrics = processes.add_metrics(metrics, processes.names_of(metrics))
+        if check is not None:
+            check(metrics)
+        loss = metrics["loss"]
         if not all(math.isfinite(x) for x in (loss, *norms)):
             raise UserError(
                 f"{self._purpose}: the loss or its gradient is not finite at update {self.steps_taken} (loss {loss:g}, "
@@ -98,7 +115,7 @@ class Optimizer:
         for parameter in itertools.chain(*self._given):
             parameter.grad = None
         self.steps_taken += 1
-        return {"learning_rate": self._peaks[0] * share, "gradient_norm": norms[0]}
+        return {**metrics, "learning_rate": self._peaks[0] * share, "gradient_norm": norms[0]}
 
     def snapshot(self) -> Any:
         """The parameters (of what is spread, this process's part), the moments and the count."""
@@ -203,17 +220,18 @@ def accumulate(
     micro_batch_tokens: int,
     equal_passes: bool = False,
     prompts: Rows | None = None,
-) -> Metrics:
-    """Add the gradient of a minibatch's loss to the parameters, and return the loss and the other metrics.
+) -> Shares:
+    """Add the gradient of a minibatch's loss to the parameters, and return the parts' shares of the loss and the other
+    metrics, not yet read.
 
-    Of several processes each adds the gradient of its share of the rows; the metrics are those of all rows. With
-    ``equal_passes`` every process makes equally many passes, some of them for nothing. With ``prompts``, a number for
-    each row's prompt, rows with the same one are computed together where they can be.
+    Of several processes each adds the gradient of its share of the rows. With ``equal_passes`` every process makes
+    equally many passes, some of them for nothing. With ``prompts``, a number for each row's prompt, rows with the same
+    one are computed together where they can be.
 
     Raises:
         UserError: out of memory during a micro-batch.
     """
-    shares: list[tuple[str, Tensor]] = []
+    shares = list[tuple[str, Tensor]]()
     parts = micro_batches(processes.share(rows), lengths, micro_batch_tokens, prompts)
     passes = processes.max_over_ranks(len(parts)) if equal_passes else len(parts)
 
@@ -228,7 +246,4 @@ def accumulate(
             shares.extend((name, share.detach()) for name, share in {"loss": value, **others}.items())
 
     processes.raise_together(add)
-    metrics: Metrics = {"loss": 0.0}
-    for (name, _), share in zip(shares, _read([share for _, share in shares]), strict=True):
-        metrics[name] = metrics.get(name, 0.0) + share
-    return processes.add_metrics(metrics, processes.names_of(metrics))
+    return shares

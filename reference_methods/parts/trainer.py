@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -174,15 +174,14 @@ class Trainer:
         def of(rows: Rows) -> tuple[Tensor, dict[str, Tensor]]:
             return loss(replace(batch, rows=rows))
 
-        metrics = accumulate(of, batch.rows, source.lengths, tokens, optimizer.sharded, source.prompts)
-        if optimizer.steps_taken == 0:
-            self._check_start(metrics, batch)
-        metrics |= optimizer.step(metrics["loss"])
+        shares = accumulate(of, batch.rows, source.lengths, tokens, optimizer.sharded, source.prompts)
+        check = partial(self._check_start, batch) if optimizer.steps_taken == 0 else None
+        metrics = optimizer.step(shares, check)
         self._updates.append(metrics)
         self._tokens += int(source.lengths[batch.rows].sum())
         return metrics
 
-    def _check_start(self, metrics: Metrics, batch: Batch) -> None:
+    def _check_start(self, batch: Batch, metrics: Metrics) -> None:
         totals = batch.totals
         for name, expected in self._at_start.items():
             allowed = self.same + expected.tolerance(self._networks[0][0], totals.sequences, totals.tokens)

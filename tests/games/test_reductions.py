@@ -199,11 +199,11 @@ def test_an_optimizer_comes_back_with_what_it_remembers() -> None:
         here = optimizer.snapshot()
         for scale in (5.0, 7.0):
             (policy.log_table()[0, 1] * scale).backward()
-            optimizer.step(0.0)
+            optimizer.step()
         optimizer.restore(here)
         for each, step in ((policy, optimizer), (plain, uninterrupted)):
             (each.log_table()[0, 0] * -(k + 1.0)).backward()
-            step.step(0.0)
+            step.step()
     assert optimizer.steps_taken == 3 and torch.equal(plain.logits, policy.logits)
 
 

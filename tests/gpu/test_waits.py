@@ -6,6 +6,7 @@ transformers looks for packed sequences at the start of each pass, and waits for
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,18 @@ def test_a_micro_batch_makes_nothing_wait(
     given = everything(policy_on(accelerator.device))
     added = waits_a_micro_batch(METHODS[name], given, waits_on(accelerator), monkeypatch)
     assert not [line for line in added if not line.startswith("_local_scalar_dense farm/policies/body.py")]
+
+
+@pytest.mark.parametrize("name", ["dpo", "ppo"])
+def test_an_update_waits_once(name: str, accelerator: Accelerator) -> None:
+    """The metrics were read, and then the norms of the gradients."""
+    given, method = everything(policy_on(accelerator.device)), METHODS[name]
+    lines: list[dict[str, float]] = []
+    accelerator.clear()
+    method.train(replace(given, log=lines.append))
+    waits = [where for _, where in accelerator.waits.elements() if where.startswith("reference_methods/parts/opti")]
+    updates = len(lines) if name == "dpo" else method.steps * method.epochs * method.minibatches
+    assert updates and len(waits) == updates
 
 
 def test_sampling_waits_every_eighth_token(accelerator: Accelerator) -> None:

@@ -141,7 +141,7 @@ def test_each_network_has_its_own_rate_and_clip():
         purpose="test",
     )
     (100 * first.sum() + 1e-3 * second.sum()).backward()
-    metrics = optimizer.step(1.0)
+    metrics = optimizer.step()
     assert metrics["gradient_norm"] == pytest.approx(100 * math.sqrt(3))
     assert first.tolist() == pytest.approx([-0.1] * 3, rel=1e-3)  # Adam's first step is the rate, whatever the gradient
     assert second.tolist() == pytest.approx([-0.01] * 3, rel=1e-3)
@@ -155,7 +155,7 @@ def test_the_first_number_that_is_not_finite_stops():
     )
     (parameter / 0).sum().backward()
     with pytest.raises(UserError, match=r"dpo: the loss or its gradient is not finite at update 0.*learning rate"):
-        optimizer.step(1.0)
+        optimizer.step()
     assert parameter.tolist() == [1, 1]
 
 

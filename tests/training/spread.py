@@ -101,7 +101,7 @@ def anatomy(policy: LanguageModelPolicy) -> dict[str, Any]:
         same &= all(torch.equal(given[name], value) for name, value in before.model.named_parameters())
     some = samples.select(range(len(samples) if processes.is_first() else 1))  # unequally much to do
     policy.log_probabilities(some)[0].sum().backward()
-    optimizer.step(0.0)
+    optimizer.step()
     held = [part for _, part in zip(policy.parameters(), optimizer._groups[0], strict=True)]
     moments = sum(m.numel() for p in held for n, m in optimizer._adam.state[p].items() if n != "step")
     with torch.no_grad():
