@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +28,7 @@ from farm.scheduling.scheduler import Done, schedule
 from farm.storage import sealed
 from farm.storage.artifacts import Artifacts, Place
 
+_TRAINS = b"trains"
 PATIENCE = 600.0
 """seconds for the others to come to the end of a stage in which this process met a defect"""
 
@@ -80,12 +81,32 @@ def made_in_step(root: Path, node: Node, again: bool, limits: Limits) -> Outcome
     sent: dict[str, Any] = {}
     defect: str | None = None
     if not follows():
-        outcome = perform(root, node, again, limits)
+        outcome = perform(root, node, again, limits) if not node.trains else _led(root, node, again, limits)
         sent, defect = asdict(outcome), outcome.error if outcome.trace else None
-    elif node.trains:
+    elif node.trains and processes.from_first(b"") == _TRAINS:
         defect = _take_part(root, node)
     with _giving_up(defect):
         return Outcome(**json.loads(processes.from_first(json.dumps(sent).encode())))
+
+
+def _led(root: Path, node: Node, again: bool, limits: Limits) -> Outcome:
+    """A stage that trains, made by the first process. It tells the others when the training begins: the stage may be
+    found made, by another run meanwhile, and then none of them may begin, for nobody would train with it."""
+    from farm.hardware import processes
+
+    told: list[bytes] = []
+
+    def tell(message: bytes) -> None:
+        told.append(processes.from_first(message))
+
+    def work(place: Place) -> dict[str, Any] | None:
+        tell(_TRAINS)
+        return node.work(place)
+
+    outcome = perform(root, replace(node, work=work), again, limits)
+    if not told:
+        tell(b"")
+    return outcome
 
 
 @contextmanager

@@ -149,11 +149,11 @@ def test_a_defect_that_all_meet_is_reported_and_one_that_one_meets_ends_it(
     monkeypatch.setattr(in_step, "follows", lambda: True)
     monkeypatch.setattr(in_step, "PATIENCE", 0.01 if waiting else 600.0)
     monkeypatch.setattr(in_step.os, "_exit", lambda status: ended.set())
-    said = json.dumps({"key": "a", "error": "RuntimeError: an alarm"}).encode()
+    said = [b"trains", json.dumps({"key": "a", "error": "RuntimeError: an alarm"}).encode()]
 
     def from_first(message: bytes) -> bytes:
-        assert not waiting or ended.wait(60)
-        return said
+        assert not waiting or len(said) == 2 or ended.wait(60)
+        return said.pop(0)
 
     def alarmed(place: Place) -> None:
         raise RuntimeError("an alarm")
@@ -161,6 +161,48 @@ def test_a_defect_that_all_meet_is_reported_and_one_that_one_meets_ends_it(
     monkeypatch.setattr(processes, "from_first", from_first)
     found = in_step.made_in_step(tmp_path, replace(stage("a"), work=alarmed), False, Limits())
     assert found == Outcome("a", "RuntimeError: an alarm") and ended.is_set() is waiting
+
+
+def test_a_stage_that_another_run_has_made_meanwhile_is_trained_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process found it and went on; the others trained, and waited in the first update for ever."""
+    said: list[bytes] = []
+
+    def from_first(message: bytes) -> bytes:
+        said.append(message)
+        return message
+
+    monkeypatch.setattr(processes, "from_first", from_first)
+    for found in (False, True):
+        assert in_step.made_in_step(tmp_path, stage("a"), False, Limits()) == Outcome("a" * 16, found=found)
+    trains, _, nobody, outcome = said
+    assert trains and not nobody
+    monkeypatch.setattr(in_step, "follows", lambda: True)
+    monkeypatch.setattr(in_step, "_take_part", lambda *given: pytest.fail("it trained alone"))
+    answers = [nobody, outcome]
+    monkeypatch.setattr(processes, "from_first", lambda message: answers.pop(0))
+    assert in_step.made_in_step(tmp_path, stage("a"), False, Limits()).found and not answers
+
+
+def test_one_worker_gives_a_large_stage_all_the_gpus_that_it_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It saw one of the four, and was refused for want of the others."""
+    started: list[dict[str, str]] = []
+
+    def popen(command: list[str], env: dict[str, str], **more: Any) -> Process:
+        started.append(env)
+        return Process(command, env, **more)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(local.subprocess, "Popen", popen)
+    here = Local(tmp_path, workers=1)
+    here.start(stage("large", gpus=4, processes=4), False, Limits())
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["0,1,2,3"] and here.slots == 1
+    assert started[0]["OMP_NUM_THREADS"] == str(here.threads)  # the one worker has all cores already
+    here.close()
 
 
 def test_a_group_without_gpus_may_be_larger_than_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
