@@ -63,7 +63,7 @@ def accelerator() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     number, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if gpus == 1:  # some launchers show each process the one GPU that is its own
+    if gpus == 1 and os.environ.get("CUDA_VISIBLE_DEVICES"):  # some launchers show each process the one that is its own
         number = 0
     if number >= gpus:
         raise UserError(

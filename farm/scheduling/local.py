@@ -54,6 +54,9 @@ class Local:
         said = os.environ.get("OMP_NUM_THREADS")
         self.threads = int(threads or said or max(1, cores // workers))
         self.gpus = gpus()
+        self.places = max(
+            workers, len(self.gpus)
+        )  # a stage of several GPUs has them all, however few workers there are
         self._workers: list[_Worker] = []
         self._waiting: deque[tuple[Node, bool, Limits]] = deque()
 
@@ -65,7 +68,7 @@ class Local:
         """In the order in which they came, so that a large stage is not passed over for ever."""
         while self._waiting:
             node, again, limits = self._waiting[0]
-            places = self._free(min(self.slots, max(node.processes, math.ceil(node.gpus or 0))))
+            places = self._free(min(self.places, max(node.processes, math.ceil(node.gpus or 0))))
             if places is None:
                 return
             self._waiting.popleft()
@@ -75,7 +78,7 @@ class Local:
         """So many places without work, those of a worker that is there first; None where there are fewer."""
         taken = {place for worker in self._workers if worker.node is not None for place in worker.places}
         idle = [place for worker in self._workers if worker.node is None for place in worker.places]
-        order = [*idle, *(place for place in range(self.slots) if place not in idle and place not in taken)]
+        order = [*idle, *(place for place in range(self.places) if place not in idle and place not in taken)]
         return tuple(sorted(order[:count])) if len(order) >= count else None
 
     def finished(self) -> list[Outcome]:
@@ -135,7 +138,7 @@ class Local:
         ours, theirs = Pipe()
         environment = {
             **os.environ,
-            "OMP_NUM_THREADS": str(self.threads * len(places)),
+            "OMP_NUM_THREADS": str(self.threads * min(len(places), self.slots)),
             "PYTHONPATH": search_path(),
         }
         if self.gpus:

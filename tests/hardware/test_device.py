@@ -40,13 +40,29 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int, local_rank: int | None = N
 
 @pytest.mark.parametrize(
     ("count", "rank", "expected"),
-    [(0, None, "cpu"), (0, 1, "cpu"), (1, None, "cuda:0"), (4, None, "cuda:0"), (4, 2, "cuda:2"), (1, 2, "cuda:0")],
+    [(0, None, "cpu"), (0, 1, "cpu"), (1, None, "cuda:0"), (4, None, "cuda:0"), (4, 2, "cuda:2")],
 )
 def test_each_process_has_the_gpu_of_its_rank(
     monkeypatch: pytest.MonkeyPatch, count: int, rank: int | None, expected: str
 ) -> None:
     gpus(monkeypatch, count, rank)
     assert device() == torch.device(expected) and device("cpu") == torch.device("cpu")
+
+
+def test_the_one_gpu_that_a_process_sees_is_its_own_where_a_launcher_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 1, local_rank=2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    assert device() == torch.device("cuda:0")
+
+
+def test_processes_do_not_share_the_one_gpu_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each took it, as if a launcher had shown it that one alone."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpus(monkeypatch, 1, local_rank=0)
+    assert device() == torch.device("cuda:0")
+    gpus(monkeypatch, 1, local_rank=1)
+    with pytest.raises(UserError, match=r"process 2 .* sees 1: start as many processes as GPUs"):
+        device()
 
 
 def test_what_is_asked_for_and_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
