@@ -15,6 +15,7 @@ from typing import Any
 
 from farm.base import rng
 from farm.base.errors import UserError, nearest
+from farm.experiments import room
 from farm.experiments.experiment import Experiment, Resources
 from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages import kinds
@@ -84,6 +85,12 @@ class Plan:
     def feedback(self) -> dict[str, FeedbackStage]:
         """Kind -> the stage of it, of those that something learns from."""
         return {stage.of: stage for stage in self.stages.values() if isinstance(stage, FeedbackStage)}
+
+    @property
+    def device_lines(self) -> list[str]:
+        """What it runs on, and what of it fits there (:mod:`farm.experiments.room`)."""
+        trained = {node.name: node.processes for node in self.graph.values() if node.trains}
+        return room.lines(self.setting.description, trained)
 
     def node(self, stage: Stage) -> Node:
         """A stage with its key; what it reads comes before it."""

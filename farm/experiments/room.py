@@ -4,6 +4,7 @@ start of a run, and in its report."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from farm.base.errors import UserError
@@ -13,16 +14,15 @@ from farm.hardware.shapes import Shape, shape
 from farm.roles.classes import import_class
 from farm.roles.protocols import World
 
-FITTED = ("sft", "reward_model", "preference_model")
-"""models of an experiment that train besides the methods"""
 
-
-def lines(description: Mapping[str, Any]) -> list[str]:
+def lines(description: Mapping[str, Any], trained: Mapping[str, int] | None = None) -> list[str]:
     """Sentences, the device first; with the model's memory where the world names a ``model``.
 
     Args:
         description: the experiment with every default written out; of a paper, or of one that computes its tables,
             neither of which has a world, the device alone is said.
+        trained: the label of each stage that trains -> in how many processes; where None, all that could train, each
+            in one.
     """
     world = description.get("world")
     if not isinstance(world, Mapping) or "class" not in world:
@@ -44,11 +44,16 @@ def lines(description: Mapping[str, Any]) -> list[str]:
     engine = _engine_share(world, here.kind)
     if engine:
         out.append(_engine(size, world, engine, here.memory))
+    sleeps = (world.get("engine") or {}).get("sleep", True)
     for name, spec, reward_model in _trainings(description):
+        if trained is not None and name not in trained:
+            continue
+        group = 1 if trained is None else trained[name]
         work = room.of_spec(spec, world, reward_model)
-        sleeps = (world.get("engine") or {}).get("sleep", True)
-        verdict = room.verdict(size, work, here.memory, engine, machine.count(), sleeps)
-        out.append(f"{name}: {verdict}")
+        if spec.get("shard"):
+            work = replace(work, devices=group)
+        beside = engine if group == 1 else 0.0  # in a group each process samples with its own loop
+        out.append(f"{name}: {room.verdict(size, work, here.memory, beside, machine.count(), sleeps)}")
     return out
 
 
@@ -80,10 +85,10 @@ def _of_class(path: str) -> str | None:
 
 
 def _trainings(description: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
-    """Name, settings, and whether a reward model is in memory besides."""
-    for role in FITTED:
-        if isinstance(spec := description.get(role), Mapping):
-            yield role, spec, False
+    """The stage's label, its settings, and whether a reward model is in memory besides."""
+    for name, spec in {"sft": description.get("sft"), **(description.get("models") or {})}.items():
+        if isinstance(spec, Mapping):
+            yield name.replace("_", " "), spec, False
     for name, spec in (description.get("methods") or {}).items():
         yield name, spec, bool({"rollouts", "n"} & set(spec))  # those that sample score what they sampled
 

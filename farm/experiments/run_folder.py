@@ -106,6 +106,8 @@ class Finished:
     """method, stage, reason, trace of what failed"""
     accuracy: pd.DataFrame | None = None
     """how often each model agrees with whom, where that was asked for"""
+    device: Sequence[str] = ()
+    """what it ran on, and what of it fits there"""
 
 
 def write(folder: Path, finished: Finished, reporter: Reporter | None) -> None:
@@ -155,7 +157,7 @@ def fill(run: Path, finished: Finished, checkpoints: bool = True) -> None:
     """All files of a run folder but the report."""
     (run / "tables").mkdir()
     comparison, stages = finished.comparison, finished.stages
-    write_config(run, finished.description)
+    write_config(run, finished.description, finished.device)
     with (run / "metrics.jsonl").open("w") as metrics:
         for stage in stages:
             if (lines := stage.folder / "metrics.jsonl").is_file():
@@ -181,11 +183,11 @@ def fill(run: Path, finished: Finished, checkpoints: bool = True) -> None:
             shutil.copytree(model, run / "checkpoints" / stage.name.rpartition("/")[2].replace(" ", "_"))
 
 
-def write_config(run: Path, description: dict[str, Any]) -> None:
-    """The resolved configuration and the environment."""
+def write_config(run: Path, description: dict[str, Any], device: Sequence[str] = ()) -> None:
+    """The resolved configuration and the environment; ``device`` in the place of what the description says of it."""
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
     (run / "config.yaml").write_text(text, encoding="utf-8")
-    facts = {**environment(), "device": "; ".join(room.lines(description))}
+    facts = {**environment(), "device": "; ".join(device or room.lines(description))}
     (run / "environment.json").write_text(json.dumps(facts, indent=1))
 
 

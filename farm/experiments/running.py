@@ -19,7 +19,7 @@ from farm.base import progress, rng
 from farm.base.errors import Fruitless, OptionError, UserError, nearest
 from farm.base.launched import follows, several
 from farm.base.progress import printable
-from farm.experiments import computing, room, run_folder, trackers
+from farm.experiments import computing, run_folder, trackers
 from farm.experiments.experiment import BASELINE, Study, folder_name
 from farm.experiments.plan import Plan
 from farm.experiments.run_folder import Finished
@@ -168,9 +168,9 @@ class StudyRunner:
 
     def _say_where(self) -> None:
         """What the run is on, before anything is loaded; of a model of the user's own, also what fits there."""
-        description = self.plans[0].setting.description
-        if isinstance(description["world"].get("model"), str):
-            for line in room.lines(description):
+        first = self.plans[0]
+        if isinstance(first.setting.description["world"].get("model"), str):
+            for line in first.device_lines:
                 progress.note(line)
 
     def _check_processes(self, limits: Limits) -> None:
@@ -322,4 +322,5 @@ def _finished(plan: Plan, results: Results) -> Finished:
     if accuracy in plan.wanted and plan.node(accuracy).key not in results.failures:
         measured = table(accuracy, "accuracy.parquet")
         tables = {**tables, "accuracy": summary(measured)}
-    return Finished(setting.description, stages, feedback, comparison, tables, failures, measured)
+    device = plan.device_lines
+    return Finished(setting.description, stages, feedback, comparison, tables, failures, measured, device)

@@ -85,7 +85,7 @@ def foresee(runner: StudyRunner, workers: int) -> dict[str, Any]:
     described = runner.plans[0].setting.description
     return {
         "run": str(runner.folder),
-        "device": room.lines(described),
+        "device": runner.plans[0].device_lines,
         "preset": room.recommended(described),
         "variants": len(runner.plans),
         "absent": absent,

@@ -117,6 +117,37 @@ def test_the_laptops_preset_is_smollm2s_with_the_worlds_settings() -> None:
     assert mine.world["train_layers"] == 8 and theirs.world == {}
 
 
+def foreseen(model: Path, *settings: str, only: list[str] | None = None) -> list[str]:
+    told = [f"world.model={model}", "world.instructions=none.json", *settings]
+    lines: list[str] = foresee(StudyRunner(experiment.load("text", told, only=only)), 1)["device"]
+    return lines
+
+
+def test_models_that_no_method_needs_are_not_forecast(
+    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """DPO alone was forecast with a reward model; further models of an experiment were not forecast at all."""
+    monkeypatch.chdir(tmp_path)
+    on_gpu(monkeypatch, 80)
+    names = [line.partition(":")[0] for line in foreseen(model, "world.preset=large_gpu", only=["dpo"])]
+    assert "dpo" in names and "reward model" not in names
+    both = [*names, "reward model", "ppo"]
+    assert sorted(
+        line.partition(":")[0] for line in foreseen(model, "world.preset=large_gpu", only=["dpo", "ppo"])
+    ) == (sorted(both))
+
+
+def test_in_a_group_of_processes_no_vllm_is_counted(
+    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each samples with its own loop there. (The preset named a kind of stage by its old name, and was refused.)"""
+    monkeypatch.chdir(tmp_path)
+    on_gpu(monkeypatch, 80, count=4, vllm=True)
+    alone = next(line for line in foreseen(model, "world.preset=large_gpu") if line.startswith("ppo: "))
+    group = next(line for line in foreseen(model, "world.preset=large_gpus") if line.startswith("ppo: "))
+    assert "vLLM" in alone and "vLLM" not in group
+
+
 def test_where_nothing_is_said_a_gpu_computes_in_16_bits(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was forecast in 32, with half as much again for what a pass keeps."""
     on_gpu(monkeypatch, 200)
