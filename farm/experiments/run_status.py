@@ -122,12 +122,14 @@ class _Progress(BaseModel):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The state of a run, with what the artifacts say now.
+    """The state of a run, with what the artifacts say now; of a paper ``state``, and of each of its ``experiments``.
 
     Raises:
         UserError: where no run is or was under way, or the file is not what a run writes.
     """
     path = folder / FILE
+    if not files.exists(path) and (begun := sorted(folder.glob(f"runs/*/{FILE}"))):
+        return _of_paper(folder, {file.parent.name: read(file.parent) for file in begun})
     if not files.exists(path):
         raise UserError(f"{folder}: no run is or was under way here (it has no {FILE})")
     found = run_tables.mapping(path)
@@ -144,6 +146,18 @@ def read(folder: Path) -> dict[str, Any]:
     if found["state"] == "running":
         found["seconds_left"] = _left(found)
     return {"run": str(folder), **found}
+
+
+def _of_paper(folder: Path, experiments: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Of the experiments of a paper, made one after the other; those that have not begun are not there yet."""
+    from farm.experiments.claims.recorded import FILE as CLAIMS
+
+    state = next((found["state"] for found in experiments.values() if found["state"] != "finished"), "finished")
+    if state == "finished" and not (folder / CLAIMS).is_file():  # between two of them, or before the claims
+        last = max(experiments.values(), key=lambda found: found["started"])
+        here = last["host"] == socket.gethostname()
+        state = "running" if not here or _alive(last["process"]) else "stopped"
+    return {"run": str(folder), "state": state, "experiments": experiments}
 
 
 def _progress(file: Path) -> dict[str, Any] | None:
@@ -189,6 +203,9 @@ def _left(found: dict[str, Any]) -> float | None:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """What `farm status` prints."""
+    if "experiments" in found:
+        each = [[f"{name}:", *(f"  {line}" for line in lines(one))] for name, one in found["experiments"].items()]
+        return [f"{Path(found['run']).name}: {_state(found)}", *(line for said in each for line in said)]
     stages = found["stages"]
     count = {
         state: sum(s["state"] == state for s in stages)
@@ -204,8 +221,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{count['to do']} to do",
     )
     out = [
-        f"{found['name']}: {found['state']}"
-        + ("" if found["state"] in ("finished", "running") else "; the same command goes on"),
+        f"{found['name']}: {_state(found)}",
         f"stages   {done} of {len(stages)} done ({count['found']} of them found)",
         *_said("", ", ".join(said for said in left if said)),
         f"time     {duration(passed)}, {60 * count['done'] / passed:.1f} stages a minute",
@@ -224,6 +240,10 @@ def lines(found: dict[str, Any]) -> list[str]:
         if stage["state"] == "failed":
             out += _said("failed", f"{stage['name']}: {stage.get('reason', '')}")
     return out
+
+
+def _state(found: dict[str, Any]) -> str:
+    return found["state"] + ("" if found["state"] in ("finished", "running") else "; the same command goes on")
 
 
 def _begun(found: dict[str, Any], stage: dict[str, Any]) -> float:

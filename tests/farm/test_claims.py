@@ -12,6 +12,7 @@ from scipy import stats
 
 from farm.asking.limits import Limits
 from farm.base.errors import UserError
+from farm.experiments import experiment, run_status
 from farm.experiments.claims import paper as papers
 from farm.experiments.claims import recorded, table
 from farm.experiments.claims.effects import Effect, effect, inside, verdict
@@ -87,6 +88,20 @@ def test_the_order_of_rows_changes_nothing() -> None:
 def test_a_verdict_is_where_the_interval_lies(low: float, high: float, above: str, below: str) -> None:
     seen = Effect((low + high) / 2, low, high, 10, 3)
     assert (verdict(seen, "above"), verdict(seen, "below")) == (above, below)
+
+
+def test_one_seed_shows_nothing_unless_its_numbers_are_exact() -> None:
+    """With many instructions it showed whatever its one training had come to."""
+    values = np.random.default_rng(1).normal(1.0, 0.1, size=(1, 50))
+    seen = effect([cell(values)], [1])
+    assert seen.low > 0.9 and verdict(seen, "above") == verdict(seen, "below") == "not shown"
+    assert not inside(effect([cell(0.0 * values)], [1]), 0.5)
+    alone = effect([cell([0.25], False), cell([0.0], False)], [1, -1], exact=True)
+    assert (alone.effect, alone.low, alone.high) == (0.25, 0.25, 0.25)
+    assert verdict(alone, "above") == "shown" and not inside(alone, 0.2) and inside(alone, 0.3)
+    assert effect([cell([0.25, 0.25], False)], [1], exact=True).seeds == 2
+    with pytest.raises(UserError, match=r"said to be `exact`, and is 0\.25 with seed 0 and 0\.5 with seed 2"):
+        effect([cell([0.25, 0.25, 0.5], False)], [1], exact=True)
 
 
 def test_an_equality_needs_a_narrow_interval() -> None:
@@ -218,12 +233,24 @@ def test_a_paper_runs_resumes_and_records_what_was_seen(here: Path) -> None:
     outputs = [pd.read_parquet(p) for p in sorted((here / "out/runs/main/runs").glob("*/tables/outputs.parquet"))]
     gold = [o.groupby("method")["gold"].mean() for o in outputs]
     assert first["effect"] == pytest.approx(np.mean([g["best_of_8"] - g["best_of_1"] for g in gold]))
+    state = run_status.read(Path("out"))  # of the folder of a paper there was none
+    assert state["state"] == state["experiments"]["main"]["state"] == "finished"
+    assert run_status.lines(state)[:2] == ["out: finished", "main:"]
     again = PaperRunner(planned, Path("out")).go()  # the same folder, nothing made anew
     assert again.result == run.result
     path = recorded.record(planned, run.result)
     assert recorded.recorded(planned.path) == run.result and path.parent.name == "results"
     with pytest.raises(UserError, match="only what the file itself says is recorded"):
         recorded.record(papers.load("best.yaml", ["seeds=[4, 5]"]), run.result)
+
+
+def test_a_paper_whose_claims_are_not_there_yet_is_under_way_or_was_stopped(here: Path) -> None:
+    run = StudyRunner(experiment.load("table.yaml"), Path("out/runs/main")).go()
+    file = run.folder / "status.json"
+    assert run_status.read(Path("out"))["state"] == "running"  # this process may be at the next one
+    file.write_text(json.dumps({**json.loads(file.read_text()), "process": 2**22 + 1}))
+    state = run_status.read(Path("out"))
+    assert state["state"] == "stopped" and run_status.lines(state)[0] == "out: stopped; the same command goes on"
 
 
 def test_a_budget_is_for_all_experiments_of_a_paper_together(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,6 +375,15 @@ def test_a_run_computes_its_tables_and_claims_are_measured_on_them(here: Path) -
     assert result.claims[0].effect == pytest.approx(np.mean([(u < 0.6).mean() - (u < 0.5).mean() for u in tosses]))
     assert result.claims[0].verdict == "shown"
     assert sorted(p.name for p in Path("out/runs/toss/runs").iterdir()) == ["s1", "s2", "s3"]
+    before = papers.load(written(runs=runs, claims=[claim], controls=[])).digest
+    exact = papers.load(written(runs=runs, claims=[{**claim, "exact": True}], controls=[]))
+    assert (
+        exact.digest
+        != before
+        == papers.load(written(runs=runs, claims=[{**claim, "exact": False}], controls=[])).digest
+    )
+    with pytest.raises(UserError, match="bent: it is said to be `exact`"):
+        PaperRunner(exact, Path("again")).go()
 
 
 def test_what_computes_its_tables_has_no_methods_and_says_what_it_cannot(here: Path) -> None:

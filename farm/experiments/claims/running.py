@@ -17,6 +17,7 @@ import pandas as pd
 import farm
 from farm.asking.limits import Limits
 from farm.base import files, progress
+from farm.base.errors import UserError, brief
 from farm.experiments import run_folder
 from farm.experiments.claims import measuring
 from farm.experiments.claims.effects import Effect, effect, inside, verdict
@@ -123,7 +124,10 @@ class PaperRunner:
     ) -> Effect:
         cells, signs = zip(*what.cells, strict=True)
         found = [measuring.values(self._studies[c.run], tables[c.run], what.measure, c, failed[c.run]) for c in cells]
-        return effect(found, signs)
+        try:
+            return effect(found, signs, what.exact)
+        except UserError as error:
+            raise UserError(f"{self.planned.path}: {brief(what.text, 80)}: {error}") from error
 
     def _failed(self, failures: Sequence[Mapping[str, Any]]) -> dict[str, set[tuple[str, str]]]:
         """Run -> the variants and methods that failed there, which leave a seed less and no table."""
