@@ -3,7 +3,7 @@
 An *episode* is one dialogue of a policy with a user. In a table it is a row a turn of the policy: the prompt of a turn
 holds the history (``instruction``, ``turns``), ``output`` is the policy's response, and beside stand
 
-    episode     which dialogue about an instruction; with the instruction it names one
+    episode     which dialogue of those that begin with the same turn; with that turn, the instruction, it names one
     turn        of the policy, from 0
     reply       what the user says to the response; "" where the dialogue is over
     reward      that the user gives for this turn
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from farm.base.errors import UserError
 from farm.base.rng import Ids
 from farm.tables.records import USAGE_COLUMNS
-from farm.tables.turns import Prompt, continued, prompts_of
+from farm.tables.turns import Prompt, continued, prompts_of, turns_of
 
 SAID = ("reply", "reward", "done", "status", *USAGE_COLUMNS)
 """the columns that a user adds"""
@@ -61,6 +61,16 @@ def replies(user: User, shown: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     if len(found) != len(shown):
         raise UserError(f"the user {who} replies to {len(found):,} of {len(shown):,} rows; give one row for each")
     return found.reset_index(drop=True)
+
+
+def episode_numbers(prompts: Sequence[Prompt]) -> Ids:
+    """The number of each dialogue among those that begin with the same turn, [n].
+
+    >>> episode_numbers(["a", ("a", "b", "c"), "b", "a"]).tolist()
+    [0, 1, 0, 2]
+    """
+    first = pd.Series([turns_of(prompt)[0] for prompt in prompts], dtype=object)
+    return first.groupby(first).cumcount().to_numpy(np.uint64)
 
 
 Take = Callable[[int, list[Prompt], Ids], pd.DataFrame]

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.bounds import Count, NotNegative, bounded
+from farm.base.errors import UserError, brief, nearest
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
 from farm.tables.turns import Prompt, prompts_of, turns_of
@@ -47,10 +48,19 @@ class Beliefs:
         right = [self.right(prompt, output) for prompt, output in zip(instructions, outputs, strict=True)]
         return pd.DataFrame({"right": right, "length": 1, "lists": 0})
 
+    def row(self, prompt: Prompt) -> int:
+        """Of the topic that stands before the colon of a question. Raises UserError for one that there is not."""
+        question = turns_of(prompt)[0]
+        topic = question.split(":")[0]
+        if topic not in self.topic:
+            hint = nearest(topic, self.topic)
+            raise UserError(f"quiz_table: the question {brief(question, 60)!r} is of no topic that it knows; {hint}")
+        return self.topic[topic]
+
     def right(self, prompt: Prompt, output: str) -> float:
         """P(the answer is right | those in the conversation are wrong); 0 of one that is no answer."""
-        first, *history = turns_of(prompt)
-        belief, column = self.beliefs[self.topic[first.split(":")[0]]], self.answer.get(output)
+        _, *history = turns_of(prompt)
+        belief, column = self.beliefs[self.row(prompt)], self.answer.get(output)
         tried = {self.answer[text] for text in history[::2] if text in self.answer}
         if column is None or column in tried:
             return 0.0
@@ -108,7 +118,7 @@ class QuizTableWorld:
     def hidden(self, prompts: Sequence[Prompt], episodes: rng.Ids, seed: int) -> NDArray[np.int64]:
         """The column of the right answer of each episode, [n]."""
         first = [turns_of(prompt)[0] for prompt in prompts]
-        rows = self.beliefs[[self._beliefs.topic[text.split(":")[0]] for text in first]].cumsum(1)
+        rows = self.beliefs[[self._beliefs.row(text) for text in first]].cumsum(1)
         draws = rng.uniform(seed, "the right answer", rng.text_ids(first), episodes)
         return np.minimum((rows <= draws[:, None]).sum(1), len(self.answers) - 1).astype(np.int64)
 

@@ -18,7 +18,7 @@ from farm.base import rng
 from farm.hardware import processes
 from farm.policies.tabular import occurrences
 from farm.roles.protocols import Policy
-from farm.roles.users import User, dialogues, replies
+from farm.roles.users import User, dialogues, episode_numbers, replies
 from farm.tables.turns import Prompt, columns
 from reference_methods.parts.batches import sampled
 
@@ -39,7 +39,7 @@ def episodes_of(
     """One dialogue for each prompt, a row a turn: the columns of samples and of users, and ``row``, the place of the
     prompt that the dialogue began with. Turn 0 draws what the policy writes to the prompts alone; of several processes
     one asks the user."""
-    number = occurrences(prompts)
+    number, episode = occurrences(prompts), episode_numbers(prompts)
     talk = rng.torch_seed(seed, f"{purpose}/user")
 
     def take(turn: int, going: list[Prompt], rows: rng.Ids) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def episodes_of(
             draws=number[rows],
         )
         shown = pd.DataFrame({**columns(samples.prompts), "output": samples.outputs})
-        shown = shown.assign(episode=number[rows], turn=turn)
+        shown = shown.assign(episode=episode[rows], turn=turn)
         said = processes.made_by_first(lambda: replies(user, shown, seed=talk))
         written = samples.frame("policy")
         return said.assign(row=rows, **{name: written[name] for name in written if name not in said})

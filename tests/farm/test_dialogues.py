@@ -13,6 +13,7 @@ from annotators.llm.backends import mock
 from annotators.llm.completion import Request
 from annotators.users.try_again import TryAgain
 from eval.evaluators.leaderboard import Leaderboard
+from eval.measures.success import by_turn
 from farm.base.errors import UserError
 from farm.experiments import experiment, running
 from farm.experiments.plan import Plan
@@ -21,6 +22,7 @@ from farm.experiments.stages.stage import StageContext
 from farm.hardware.models import save_causal_lm
 from farm.storage.artifacts import Place
 from farm.tables import turns
+from farm.worlds.quiz_table import QuizTableWorld
 from tests.policies.conftest import small_model, word_tokenizer
 
 QUIZ: dict[str, Any] = {
@@ -68,6 +70,24 @@ def test_dialogues_that_were_killed_go_on_to_the_same_bytes(tmp_path: Path, monk
     assert table["turn"].max() <= 4 and table.groupby(["instruction", "episode"])["done"].sum().max() == 1
     late = table[table["turn"] == 2]
     assert all(len(turns) == 4 for turns in late["turns"]) and set(late["turns"].iloc[0][1::2]) == {TryAgain.words}
+
+
+def test_conversations_that_begin_alike_are_episodes_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two with the same first turn were counted as one episode, which had succeeded where either had."""
+    asked = pd.DataFrame({
+        "instruction": ["topic 1: who?", "topic 1: who?", "topic 2: who?"], "split": "test", "dataset": "quiz",
+        "turns": [[], ["answer 1", "Incorrect. Please think again."], []],
+    })  # fmt: skip
+    monkeypatch.setattr(QuizTableWorld, "instructions", lambda self, split, limit=None: asked[:limit])
+    made(tmp_path)
+    table = pd.read_parquet(tmp_path / "made" / "dialogues.parquet")
+    found = by_turn(table.assign(method="sft"))
+    assert (found["n_episodes"] == 9).all() and found["turns"].iloc[0] == 1
+    assert table[table["turn"] == 0].groupby("instruction")["episode"].apply(sorted).to_dict() == {
+        "topic 1: who?": [0, 1, 2, 3, 4, 5], "topic 2: who?": [0, 1, 2],
+    }  # fmt: skip
 
 
 def test_a_run_with_a_user_tells_success_by_turn(tmp_path: Path) -> None:

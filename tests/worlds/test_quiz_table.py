@@ -10,6 +10,7 @@ import torch
 from annotators.users.try_again import TryAgain
 from eval.measures.success import by_turn
 from farm.base import rng
+from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from farm.roles.users import User, Verifier, dialogues, replies
 from farm.tables.turns import Prompt, columns, prompts_of
@@ -37,6 +38,14 @@ def talks(policy: TabularPolicy, samples: int = 40, turns: int = 5, order: int |
     return pd.concat(dialogues(take, [prompts[int(i)] for i in rows], rows, turns), ignore_index=True).assign(
         method="m"
     )
+
+
+def test_a_question_of_no_topic_is_one_sentence() -> None:
+    """It was a KeyError."""
+    asked = pd.DataFrame({"instruction": ["topic 9: who?"], "output": ["answer 1"], "episode": [0], "turn": [0]})
+    for ask in (lambda: WORLD.right(asked, seed=0), lambda: WORLD.features(["topic 9: who?"], ["answer 1"])):
+        with pytest.raises(UserError, match=r"'topic 9: who\?' is of no topic that it knows; did you mean `topic"):
+            ask()
 
 
 def policy(sharpness: float, again: float | None) -> TabularPolicy:

@@ -21,7 +21,7 @@ from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.method import MethodStage
 from farm.experiments.stages.sft import Sft, sft_policy
 from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
-from farm.roles.users import dialogues, replies
+from farm.roles.users import dialogues, episode_numbers, replies
 from farm.tables.turns import Prompt, prompts_of, turns_of
 
 
@@ -67,6 +67,7 @@ class Dialogues:
         held_out = prompts_of(s.world.instructions(e.split, e.sizes.evaluation))
         prompts = [prompt for prompt in held_out for _ in range(e.sizes.samples)]
         sample = np.tile(np.arange(e.sizes.samples, dtype=np.uint64), len(held_out))
+        episode = episode_numbers(prompts)
         seed = rng.torch_seed(s.seed, "held-out users")
 
         def take(turn: int, going: list[Prompt], rows: rng.Ids) -> pd.DataFrame:
@@ -79,7 +80,7 @@ class Dialogues:
             )
             written = samples.frame(self.of)
             asked = written[["instruction", "output", "finish_reason"]].assign(
-                turns=[list(turns_of(prompt)[1:]) for prompt in going], episode=sample[rows], turn=turn
+                turns=[list(turns_of(prompt)[1:]) for prompt in going], episode=episode[rows], turn=turn
             )
             table = replies(user, asked, seed=seed)
             with files.replacing(done) as new:
