@@ -53,6 +53,8 @@ def _check(setting: Setting, where: str, need: str, within: tuple[str, ...]) -> 
         said = setting.sources.feedback.get(need)
         if said is None:
             raise UserError(f"{where}, and `feedback` does not say who gives them")
+        if (lack := setting.sources.lack(need)) is not None:
+            raise UserError(f"{setting.origin}: feedback.{need}: {lack}")
         if isinstance(said, Asked) and said.by in setting.models:
             _check(setting, f"{setting.origin}: feedback.{need}: `by` needs `{said.by}`", str(said.by), within)
     elif need in setting.models:

@@ -22,6 +22,8 @@ from farm.tables.records import USAGE_COLUMNS
 
 _PLAIN = ("string", "integer", "floating", "mixed-integer-float", "boolean", "empty")
 """kinds of cells, as pandas calls them, that are kept of what the user gives"""
+TOGETHER = {"singles": 1, "triples": 3}
+"""how many responses to an instruction a design puts together at least; two where nothing is said"""
 PAIRED = "adjacent"
 """the design of pairs where none is said: the first draw against the second"""
 
@@ -89,6 +91,20 @@ class Sources:
         if entry.by is not None and entry.by not in known:
             hint = nearest(entry.by, known) if known else "ask for ratings, or fit a model"
             raise UserError(f"{where}: `by`: there are no scores of `{entry.by}`; {hint}")
+
+    def lack(self, kind: str) -> str | None:
+        """What responses lack for a kind that somebody is asked for, as a clause; None where there are enough."""
+        entry, said = self.feedback[kind], self.responses
+        if isinstance(entry, From):
+            return None
+        design, each = entry.design or kinds()[kind].designs[0], said.per_prompt * len(said.writers)
+        if said.source is not None:
+            each = int(np.unique(turns.row_ids(self.given_responses), return_counts=True)[1].max())
+        needed = TOGETHER.get(design, 2)
+        if each >= needed:
+            return None
+        how = f"give more in {said.source}" if said.source else f"set `responses.per_prompt` to {needed} or more"
+        return f"{needed} responses to an instruction are put together, and there are at most {each}: {how}"
 
     def giver(self, kind: str) -> Spec:
         """Who is asked for a kind of feedback."""

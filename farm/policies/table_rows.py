@@ -40,7 +40,17 @@ STATES: dict[str, State] = {
 }
 """By name: the whole conversation; its first turn, so that history is not seen; the first turn and what was answered
 before, in any order; what stands before the first turn's colon, so that questions of one topic are one state; the cell
-of a grid that the moves so far lead to, so that the policy is Markov (:mod:`farm.policies.cells`)."""
+of a grid that the moves so far lead to, so that the policy is Markov (:mod:`farm.policies.cells`). Others by their dotted
+name (:func:`state`)."""
+
+
+def state(function: State) -> State:
+    """Makes a function of a module a state of tables; its name is dotted, as in ``my_world.cell``.
+
+    A saved table says that name alone, and nothing is imported for it: the module is there where its world is.
+    """
+    STATES[f"{function.__module__}.{function.__qualname__}"] = function
+    return function
 
 
 class Rows:
@@ -61,7 +71,8 @@ class Rows:
         if len(self._state) < len(self.prompts) or len(self._action) < len(self.responses):
             raise ValueError("the prompts and the responses of a table must each be distinct")
         if state not in STATES:
-            raise ValueError(f"a table has no state {state!r}; {nearest(state, STATES)}")
+            hint = "import the module that defines it first" if "." in state else nearest(state, STATES)
+            raise ValueError(f"a table has no state {state!r}; {hint}")
         if length < 1 or (length > 1 and any(" " in text or not text for text in self.responses)):
             raise ValueError("a response has at least 1 action, and actions of longer responses are words")
 

@@ -155,6 +155,12 @@ def test_ratings_become_pairs_and_columns_may_have_other_names(here: Path) -> No
         (["feedback={pairs: {class: annotators.noise.flip.Flip, annotator: matcher}}"], "gives triplets, not pairs"),
         (["judges.judge={class: annotators.noise.flip.Flip, annotator: matcher}"], "gives triplets, not pairs"),
         (["responses={writers: [dpo]}"], "writers"),
+        (
+            ["methods.odd={N, kinds: [triplets]}", "feedback={triplets: matcher}"],
+            "feedback.triplets: 3 responses to an instruction are put together, and there are at most 2: set "
+            "`responses.per_prompt` to 3 or more",
+        ),
+        (["responses={per_prompt: 1}"], "feedback.pairs: 2 responses .* at most 1: set `responses.per_prompt` to 2"),
         (["models={dpo: reward_model}"], "`dpo` cannot be a name under `models`"),
         (["models={a: {class: needing_for_test.Needing, kinds: [a]}}", "methods.odd={N, kinds: [a]}"], "in turn"),
     ],
@@ -163,6 +169,13 @@ def test_mistakes_are_found_before_anything_is_trained(here: Path, settings: lis
     with pytest.raises(UserError, match=said):
         go(*(setting.replace("{N,", "{class: needing_for_test.Needing,") for setting in settings))
     assert not (here / "home" / "artifacts").exists()
+
+
+def test_as_many_responses_as_a_kind_needs_are_enough(here: Path) -> None:
+    write(here, methods={"odd": needing("triplets")}, feedback={"triplets": "matcher"}, responses={"per_prompt": 3})
+    assert "triplets" in stages()
+    write(here, methods={"odd": needing("ratings")}, feedback={"ratings": "rater"}, responses={"per_prompt": 1})
+    assert "ratings" in stages()
 
 
 def test_all_kinds_are_asked_about_the_same_responses(here: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from farm.base.errors import UserError
-from farm.policies import load
+from farm.policies import load, table_rows
 from farm.policies.tabular import TabularPolicy, TabularScorer
-from farm.tables.turns import Prompt
+from farm.tables.turns import Prompt, turns_of
 from tests.policies.conftest import PROMPTS, make_policy
 
 TALK = ("w1 w2", "w3", "w4")
@@ -77,6 +77,27 @@ def test_a_table_sees_of_a_conversation_what_its_state_says() -> None:
         tried.encode([("q", "c", "no")], ["a"])
     with pytest.raises(ValueError, match="first turn"):
         TabularPolicy(["q"], ["a"], state="first_turn")
+
+
+@table_rows.state
+def by_length(prompt: Prompt, prefix: tuple[str, ...]) -> Prompt:
+    """A state of this module: how many turns there have been."""
+    return f"{len(turns_of(prompt))} turns"
+
+
+def test_a_module_may_bring_states_of_its_own_by_their_dotted_name(tmp_path: Path) -> None:
+    """They had to be entered in the project's own table."""
+    name = f"{__name__}.by_length"
+    policy = TabularPolicy(["1 turns", "3 turns"], ["a", "b"], np.log([[0.9, 0.1], [0.2, 0.8]]), state=name)
+    talk: list[Prompt] = ["q", ("q", "b", "no")]
+    assert [t[0] for t in policy.encode(talk, ["a", "a"]).prompt_tokens] == [0, 1]
+    policy.save(tmp_path)
+    again = load(tmp_path)
+    assert isinstance(again, TabularPolicy)
+    assert torch.equal(again.log_probabilities(again.encode(talk, ["a", "b"]))[0], policy.log_probabilities(
+        policy.encode(talk, ["a", "b"]))[0])  # fmt: skip
+    with pytest.raises(ValueError, match=r"no state 'shutil\.rmtree'; import the module that defines it first"):
+        TabularPolicy(["1 turns"], ["a"], state="shutil.rmtree")
 
 
 def test_what_was_answered_before_has_one_logit_for_all_states(tmp_path: Path) -> None:
