@@ -109,7 +109,8 @@ class Experiment(BaseModel):
     methods: dict[str, Spec | None]
     """name in the table -> method; a name alone means the named config"""
     judges: dict[str, Spec] = {"judge": "evaluation"}
-    """role -> annotator; `judge` ranks the leaderboard, others (humans, gold) are compared with it"""
+    """role -> annotator; `judge` ranks the leaderboard, others (humans, gold) are compared with it. {kind, annotator}
+    judges by feedback of another kind on both answers"""
     least_verdicts: Share = 0.8
     """share of the pairs with different outputs on which a judge must give a verdict, or its judgement fails"""
     sizes: Sizes = Field(default_factory=Sizes)
@@ -257,7 +258,11 @@ def _single(data: dict[str, Any], origin: str) -> Experiment:
                 named[name] = {"use": name}
             elif isinstance(spec, dict) and "use" not in spec and "class" not in spec:
                 named[name] = {"use": name, **spec}
-    for place, defaults in ((data, _DEFAULTS), (data.get("judges"), {"judge": "evaluation"})):
+    judges = data.get("judges")
+    for role, spec in judges.items() if isinstance(judges, dict) else ():
+        if isinstance(spec, dict) and "kind" in spec and not {"use", "class"} & set(spec):
+            judges[role] = {"use": "by_kind", **spec}
+    for place, defaults in ((data, _DEFAULTS), (judges, {"judge": "evaluation"})):
         for key, default in defaults.items():  # `--set annotator.rate=0.1` changes the default annotator
             spec = place.get(key) if isinstance(place, dict) else None
             if isinstance(place, dict) and isinstance(spec, dict) and "use" not in spec and "class" not in spec:

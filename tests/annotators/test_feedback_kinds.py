@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
 
+from annotators.feedback.answers import said_by
+from annotators.feedback.by_kind import ByKind
 from annotators.feedback.critiques import PersonCritic
 from annotators.feedback.rankings import PersonRanker
 from annotators.feedback.ratings import PersonRater, inconsistency
 from annotators.feedback.reactions import PersonReactor
 from annotators.llm.feedback import LLMCritic, LLMRanker, LLMRater
 from annotators.people.logit import LogitAnnotator
+from farm.asking.givers import gives, is_free
 from farm.base.errors import UserError
 from farm.feedback.kind import kinds
 from farm.roles import config
@@ -174,3 +178,48 @@ def test_the_command_gives_every_kind(annotate, tmp_path):
         annotate(*judge)
     assert {row["status"] for row in json.loads((tmp_path / "llm.json").read_text())} == {"refused"}
     assert json.loads(annotate(*judge, "--dry-run"))["questions"] == 12
+
+
+def both(first: list[str], second: list[str]) -> pd.DataFrame:
+    asked = [f"x {i % 2}" for i in range(len(first))]
+    return pd.DataFrame({"instruction": asked, "output_1": first, "output_2": second})
+
+
+@dataclass(frozen=True)
+class Knows:
+    """Checks, likes and ranks what it was told is right; says nothing of what is empty."""
+
+    name: str = "knows"
+
+    def _said(self, outputs, seed, replicate, **columns):
+        return said_by(self.name, outputs, seed, replicate, **columns).assign(price=0.5)
+
+    def check(self, outputs, *, seed, replicate=0):
+        right = [None if not text else text.startswith("right") for text in outputs["output"]]
+        return self._said(outputs, seed, replicate, right=pd.Series(right, outputs.index, dtype=object))
+
+    def rank(self, groups, *, seed, replicate=0):
+        ranking = [np.argsort([not text.startswith("right") for text in listed], kind="stable").tolist()
+                   for listed in groups["outputs"]]  # fmt: skip
+        return self._said(groups, seed, replicate, ranking=pd.Series(ranking, groups.index, dtype=object))
+
+
+def test_a_judge_by_checks_or_rankings_prefers_what_they_imply():
+    pairs = both(["right", "no", "right 1", "no", "", "no"], ["no", "right", "right 2", "no 2", "right", "no"])
+    checked = ByKind(Knows(), "checks").annotate(pairs, seed=0)
+    assert checked["preference"].tolist()[:4] == [1.0, 2.0, 1.5, 1.5] and checked["preference"].tolist()[5] == 1.5
+    assert np.isnan(checked["preference"][4]) and checked["status"].tolist()[4] == "unobserved"
+    assert checked["price"].tolist() == [1.0] * 6 and checked["annotator"].unique().tolist() == ["knows"]
+    ranked = ByKind(Knows(), "rankings").annotate(pairs.iloc[:3], seed=0)
+    assert ranked["preference"].tolist() == [1.0, 2.0, 1.0] and ranked["price"].tolist() == [0.5] * 3
+    with pytest.raises(ValueError, match="`kind` is ratings, and knows gives none"):
+        ByKind(Knows(), "ratings")
+
+
+def test_a_judge_by_ratings_is_the_rater_as_an_annotator_of_pairs(features_of):
+    rater = PersonRater(features_of(u=[0.0, 1.0, 2.0]))
+    pairs = both(["0", "1", "2", "1"], ["1", "0", "2", "2"])
+    one, other = rater.annotate(pairs, seed=3), ByKind(rater).annotate(pairs, seed=3)
+    assert one["preference"].tolist() == other["preference"].tolist()
+    assert other[["score_1", "score_2"]].equals(one[["score_1", "score_2"]])
+    assert is_free(ByKind(rater)) and gives(ByKind(rater)) == ["pairs"]

@@ -171,6 +171,21 @@ def test_mistakes_are_found_before_anything_is_trained(here: Path, settings: lis
     assert not (here / "home" / "artifacts").exists()
 
 
+def test_a_judge_may_give_feedback_of_another_kind(here: Path) -> None:
+    spec = {"kind": "ratings", "annotator": {"use": "rater", "noise": 0}}
+    write(here, methods={"best_of_n": EXPERIMENT["methods"]["best_of_n"]}, judges={"judge": spec, "gold": "gold"})
+    run = go()
+    judged = pd.read_parquet(here / "run" / "tables" / "judge_judge.parquet")
+    gold = pd.read_parquet(here / "run" / "tables" / "judge_gold.parquet")
+    decided = judged["preference"] != 1.5  # a scale of seven levels has more ties
+    assert set(judged["annotator"]) == {"rater"} and decided.any()
+    assert (judged["preference"] == gold["preference"])[decided].all() and not run.failures
+    with pytest.raises(UserError, match="unknown key `annotatr` of ByKind; did you mean `annotator`"):
+        go("judges.judge={kind: ratings, annotatr: rater}")
+    with pytest.raises(UserError, match="`kind` is checks, and rater gives none"):
+        go("judges.judge={kind: checks, annotator: rater}")
+
+
 def test_as_many_responses_as_a_kind_needs_are_enough(here: Path) -> None:
     write(here, methods={"odd": needing("triplets")}, feedback={"triplets": "matcher"}, responses={"per_prompt": 3})
     assert "triplets" in stages()
