@@ -40,8 +40,8 @@ STATES: dict[str, State] = {
 }
 """By name: the whole conversation; its first turn, so that history is not seen; the first turn and what was answered
 before, in any order; what stands before the first turn's colon, so that questions of one topic are one state; the cell
-of a grid that the moves so far lead to, so that the policy is Markov (:mod:`farm.policies.cells`). Others by their dotted
-name (:func:`state`)."""
+of a grid that the moves so far lead to, so that the policy is Markov (:mod:`farm.policies.cells`). Others by their
+dotted name (:func:`state`)."""
 
 
 def state(function: State) -> State:
