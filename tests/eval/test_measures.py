@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from eval.measures.column import Column
+from eval.measures.feature import Feature
 from eval.measures.frontier import Frontier, first_crossing
 from eval.measures.logged import Logged
 from eval.measures.similarity import Similarity, mean_overlap
@@ -41,6 +42,28 @@ def test_a_column_is_of_a_method_and_of_a_group() -> None:
         Column("golden").values({"outputs": OUTPUTS}, "a")
     with pytest.raises(ValueError, match="no row has persona r"):
         Column(where={"persona": "r"}).values({"outputs": OUTPUTS}, "a")
+    several = Column(where={"instruction": ["x", "y"]}, unless={"persona": "q"}).values({"outputs": OUTPUTS}, "a")
+    assert several["value"].tolist() == [1, 5]
+    with pytest.raises(ValueError, match="no row has persona r"):
+        Column(unless={"persona": ["p", "r"]}).values({"outputs": OUTPUTS}, "a")
+
+
+class Seen:
+    """Sees how often a text says "two"."""
+
+    gold_weights: dict[str, float] = {}  # noqa: RUF012
+
+    def __call__(self, instructions: list[str], outputs: list[str]) -> pd.DataFrame:
+        return pd.DataFrame({"two": [float(text.count("two")) for text in outputs]})
+
+
+def test_a_feature_is_the_share_of_answers_that_have_it_within_a_scope_and_outside() -> None:
+    found = Feature("two", Seen()).values({"outputs": OUTPUTS}, "a")
+    assert found["value"].tolist() == [1, 0, 1] and found["instruction"].tolist() == OUTPUTS["instruction"][:3].tolist()
+    assert Feature("two", Seen(), least=2).values({"outputs": OUTPUTS}, "a")["value"].tolist() == [0, 0, 1]
+    assert Feature("two", Seen(), unless={"persona": "p"}).values({"outputs": OUTPUTS}, "a")["value"].tolist() == [0]
+    with pytest.raises(ValueError, match="no feature `tow`; did you mean `two`"):
+        Feature("tow", Seen()).values({"outputs": OUTPUTS}, "a")
 
 
 def test_a_win_is_of_the_method_and_a_missing_verdict_has_no_value() -> None:
@@ -102,7 +125,8 @@ def test_the_interval_of_a_similarity_is_the_jackknifes() -> None:
 def test_every_measure_is_found_by_its_name() -> None:
     known = config.names("measures")
     assert {"column", "frontier", "logged", "similarity", "win"} <= set(known)
-    settings = {"frontier": {"at": 1.0}, "logged": {"name": "regret"}}
+    seen = {"feature": "example", "features": {"class": "farm.worlds.pocket.gold.PocketFeatures"}}
+    settings = {"feature": seen, "frontier": {"at": 1.0}, "logged": {"name": "regret"}}
     for name in known:
         found = config.build(Measure, {"use": name, **settings.get(name, {})})
         assert isinstance(found, Measure) and len(found.tables)
