@@ -47,12 +47,14 @@ class Pool:
             raise ValueError(f"two annotators are called `{twice[0]}` and would draw alike: give each its own `name`")
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        return self.asked(pairs, self.assigned(PairIds(pairs), seed, replicate), seed=seed, replicate=replicate)
+
+    def asked(self, pairs: pd.DataFrame, which: NDArray[np.int64], *, seed: int, replicate: int) -> pd.DataFrame:
+        """The annotations of the pairs, where ``which`` [n] says who gets each row."""
         pairs = unannotated(pairs)
-        ids = PairIds(pairs)
-        which = self.assigned(ids, seed, replicate)
         alike = _alike(self.annotators)
         if alike:
-            return judge(alike, which, pairs, ids, seed=seed, replicate=replicate)
+            return judge(alike, which, pairs, PairIds(pairs), seed=seed, replicate=replicate)
         groups = [(np.flatnonzero(which == i), annotator) for i, annotator in enumerate(self.annotators)]
         return merged(
             pairs,
