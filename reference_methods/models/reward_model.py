@@ -60,6 +60,9 @@ class RewardModel(Offline):
     """the weight of the squared sum of both scores, which draws them to mean 0"""
     ties: Annotated[float, Ge(1)] = 1.0
     """theta of the ties' likelihood: equally good responses tie with (theta - 1) / (theta + 1); at 1 none do"""
+    context: str | None = None
+    """a column of the pairs whose text is put before the prompt (``context``, as contextual annotators write it): the
+    score is of a response in that context (arXiv 2407.14916), and asked for with it before the prompt"""
     held_out_share: Share = 0.05
     """share of the pairs that is not trained on, for the accuracy logged at the end; 0 for none"""
     calibration_samples: Natural = 512
@@ -71,7 +74,7 @@ class RewardModel(Offline):
             raise ValueError("ties has a likelihood of its own, beside which label_smoothing and margin must be 0")
 
     def train(self, learning: Learning) -> Scorer:
-        pairs, held_out = Preferences.read(learning).hold_out(
+        pairs, held_out = Preferences.read(learning, self.context).hold_out(
             self.held_out_share, learning.seed, "reward_model/held out"
         )
         if not len(pairs):

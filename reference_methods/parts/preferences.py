@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.base import rng
-from farm.base.errors import UserError
+from farm.base.errors import UserError, nearest
 from farm.base.rng import Ids
 from farm.policies.batches import onto
 from farm.roles.protocols import Learning, Policy, Samples
 from farm.tables.records import PairIds
-from farm.tables.turns import prompts_of
+from farm.tables.turns import prefixed, prompts_of
 from reference_methods.parts.batches import Lengths, Rows, TrainingRows, total_lengths
+from reference_methods.parts.conditioning import with_prompts
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,14 @@ class Preferences:
     """by the texts of a pair, whatever its order or its place in the table, [n]"""
 
     @classmethod
-    def read(cls, learning: Learning) -> Preferences:
+    def read(cls, learning: Learning, context: str | None = None) -> Preferences:
         """The pairs of ``learning.feedback``; texts without tokens are encoded by the policy.
 
+        Args:
+            context: a column of the pairs whose text is put before the prompt, as :func:`in_context` does.
+
         Raises:
-            UserError: there are no pairs, or one has no preference.
+            UserError: there are no pairs, or one has no preference or no context.
         """
         table = learning.feedback.get("pairs")
         if table is None or not len(table):
@@ -49,9 +54,12 @@ class Preferences:
                 "keep only rows whose status is ok"
             )
         ids = PairIds(table)
+        sides = [samples_of(table, learning.policy, side) for side in ("_1", "_2")]
+        if context is not None:
+            sides = [in_context(learning.policy, side, _texts(table, context)) for side in sides]
         return cls(
-            first=samples_of(table, learning.policy, "_1"),
-            second=samples_of(table, learning.policy, "_2"),
+            first=sides[0],
+            second=sides[1],
             p_first=(2 - preference).astype(np.float32),
             ids=ids.pair,
         )
@@ -95,3 +103,18 @@ def samples_of(table: pd.DataFrame, policy: Policy, suffix: str = "") -> Samples
     if columns <= set(table.columns):
         return Samples.from_frame(table, suffix)
     return policy.encode(prompts_of(table), table["output" + suffix].tolist())
+
+
+def in_context(policy: Policy, samples: Samples, contexts: Sequence[str]) -> Samples:
+    """The same responses to prompts with a context before them, "context prompt"; what is fitted to such pairs is asked
+    in the same way."""
+    asked = [prefixed(f"{context} ", prompt) for context, prompt in zip(contexts, samples.prompts, strict=True)]
+    return with_prompts(policy, samples, asked)
+
+
+def _texts(table: pd.DataFrame, column: str) -> list[str]:
+    if column not in table.columns:
+        raise UserError(f"preferences: the pairs have no column `{column}`; {nearest(column, table.columns)}")
+    if table[column].isna().any():
+        raise UserError(f"preferences: row {int(table[column].isna().to_numpy().argmax())} has no `{column}`")
+    return [str(text) for text in table[column]]

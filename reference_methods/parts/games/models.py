@@ -54,6 +54,8 @@ class PreferenceFit(Offline):
     learning_rate: NotNegative = 1e-5
     label_smoothing: ErrorRate = 0.0
     """the share of labels assumed to be flipped"""
+    context: str | None = None
+    """a column of the pairs whose text is put before the prompt, as of a reward model"""
     held_out_share: Share = 0.05
     """share of the pairs that is not trained on, for the accuracy logged at the end; 0 for none"""
 
@@ -64,7 +66,8 @@ class PreferenceFit(Offline):
     def fit(self, model: Fitted, learning: Learning) -> None:
         """Fit ``model`` in place to ``learning.preferences``."""
         purpose = type(self).__name__
-        pairs, held_out = Preferences.read(learning).hold_out(self.held_out_share, learning.seed, f"{purpose}/held out")
+        everything = Preferences.read(learning, self.context)
+        pairs, held_out = everything.hold_out(self.held_out_share, learning.seed, f"{purpose}/held out")
         if not len(pairs):
             raise UserError(f"{purpose}: held_out_share {self.held_out_share} leaves no pair to train on")
 
