@@ -5,16 +5,15 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from tests import started
 from tests.farm.table_world import same
 
-FARM = Path(sys.executable).parent / "farm"
 SMALL = [
     "world.documents=640",
     "world.epochs=1",
@@ -34,13 +33,7 @@ SMALL = [
 
 def run(place: Path, *arguments: str) -> dict[str, object]:
     environment = {**os.environ, "FARM_HOME": str(place / "home")}
-    done = subprocess.run(
-        [FARM, "run", "pocket", "--out", "run", "--json", *arguments],
-        cwd=place,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = started.run("run", "pocket", "--out", "run", "--json", *arguments, cwd=place, env=environment, timeout=1800)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
@@ -96,14 +89,11 @@ def test_killed_twice_at_random_moments_it_comes_to_the_same_end(tmp_path: Path)
     whole = time.monotonic() - began
     place = tmp_path / "killed"
     place.mkdir()
-    command = [FARM, "run", "pocket", "--out", "run", *settings]
     environment = {**os.environ, "FARM_HOME": str(place / "home")}
     chance, kills = random.Random(), []
     for share in (0.6, 0.4):  # the second finds less left to do
         moment = chance.uniform(0.1, share) * whole
-        process = subprocess.Popen(
-            command, cwd=place, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
+        process = started.start("run", "pocket", "--out", "run", *settings, cwd=place, env=environment)
         try:
             process.wait(moment)
         except subprocess.TimeoutExpired:

@@ -2,15 +2,14 @@
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import started
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FARM = Path(sys.executable).parent / "farm"
 
 _DOCS = ("annotators", "evaluation", "experiments", "extending", "games")
 TESTED = ["README.md", *(f"docs/{name}.md" for name in _DOCS)]
@@ -41,8 +40,8 @@ def test_the_commands_of_a_document_run(document: str, tmp_path: Path, monkeypat
         words = shlex.split(command)
         assert words[0] in ("farm", "python")
         words += [word for start, more in SMALLER.items() if command.startswith(start) for word in more]
-        program = FARM if words[0] == "farm" else sys.executable
-        done = subprocess.run([program, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        program = [started.FARM] if words[0] == "farm" else []
+        done = started.ended(started.Started([*program, *words[1:]], tmp_path))
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
@@ -58,7 +57,7 @@ def test_every_command_of_the_readme_is_known() -> None:
                         shown.add((match[1], tuple(options)))
     assert shown
     for command, options in sorted(shown):
-        done = subprocess.run([FARM, command, "--help"], capture_output=True, text=True, env=_plain_environment())
+        done = started.run(command, "--help", env=_plain_environment())
         assert done.returncode == 0, f"farm {command}: {done.stderr}"
         for option in options:
             assert option in done.stdout, f"farm {command} has no {option}"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-FARM = Path(sys.executable).parent / "farm"
+from tests import started
 
 WORLD = '''
 """A world of one table: responses of k times the word good and j times the word bad."""
@@ -136,14 +134,12 @@ def environment(place: Path, home: str) -> dict[str, str]:
     return {**os.environ, "FARM_HOME": str(place / home), "OMP_NUM_THREADS": "1"}
 
 
-def start(place: Path, home: str, *arguments: str, command: str = "run") -> subprocess.Popen[str]:
-    words = [str(FARM), command, *(["table.yaml"] if command == "run" else []), *arguments]
-    return subprocess.Popen(
-        words, cwd=place, env=environment(place, home), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def start(place: Path, home: str, *arguments: str, command: str = "run") -> started.Started:
+    words = [command, *(["table.yaml"] if command == "run" else []), *arguments]
+    return started.start(*words, cwd=place, env=environment(place, home))
 
 
-def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
+def finish(process: started.Started, status: int = 0) -> tuple[str, str]:
     out, errors = process.communicate(timeout=300)
     assert process.returncode == status, f"{out}\n{errors}"
     return out, errors

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import yaml
 
 from farm.base.errors import UserError
 from farm.experiments import run_folder
-from tests.farm.table_world import FARM, WORLD
+from tests import started
+from tests.farm.table_world import WORLD
 
 EXPERIMENT = {
     "world": {"class": "table_world_for_test.TableWorld"},
@@ -38,17 +38,18 @@ EXPERIMENT = {
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    (tmp_path / "table_world_for_test.py").write_text(WORLD)
-    (tmp_path / "table.yaml").write_text(yaml.safe_dump(EXPERIMENT))
-    return tmp_path
+    return written(tmp_path)
 
 
-def _start(place: Path, home: str, *arguments: str) -> "subprocess.Popen[str]":
+def written(place: Path) -> Path:
+    (place / "table_world_for_test.py").write_text(WORLD)
+    (place / "table.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    return place
+
+
+def _start(place: Path, home: str, *arguments: str) -> started.Started:
     environment = {**os.environ, "FARM_HOME": str(place / home), "OMP_NUM_THREADS": "1"}
-    command = [str(FARM), "run", "table.yaml", "--json", *arguments]
-    return subprocess.Popen(
-        command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return started.start("run", "table.yaml", "--json", *arguments, cwd=place, env=environment)
 
 
 def run(place: Path, home: str, *arguments: str) -> dict[str, object]:
@@ -56,6 +57,14 @@ def run(place: Path, home: str, *arguments: str) -> dict[str, object]:
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return json.loads(out)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with a run that was made in one go; its home may be used further."""
+    place = written(tmp_path_factory.mktemp("uninterrupted"))
+    run(place, "home", "--out", "run-1")
+    return place
 
 
 def same(one: Path, other: Path) -> None:
@@ -66,18 +75,17 @@ def same(one: Path, other: Path) -> None:
     assert (one / "leaderboard.json").read_text() == (other / "leaderboard.json").read_text()
 
 
-def test_a_run_leaves_everything_and_repeats_exactly(place: Path) -> None:
-    first = run(place, "home-1", "--out", "run-1")
-    again = run(place, "home-1", "--out", "run-2")  # found in the store
-    fresh = run(place, "home-2", "--out", "run-3")  # made anew
+def test_a_run_leaves_everything_and_repeats_exactly(place: Path, uninterrupted: Path) -> None:
+    first = run(place, "home", "--out", "run-1")  # made anew
+    again = run(place, "home", "--out", "run-2")  # found in the store
     folder = place / "run-1"
     assert first["run"] == "run-1"
     for name in ("config.yaml", "environment.json", "metrics.jsonl", "leaderboard.csv", "costs.json", "report.html"):
         assert (folder / name).is_file(), name
     assert (folder / "checkpoints" / "dpo").is_dir()
     same(folder, place / "run-2")
-    same(folder, place / "run-3")
-    assert first["leaderboard"] == again["leaderboard"] == fresh["leaderboard"]
+    same(folder, uninterrupted / "run-1")
+    assert first["leaderboard"] == again["leaderboard"]
     assert all(stage["found"] for stage in json.loads((place / "run-2" / "costs.json").read_text())["stages"])
     board = pd.DataFrame(first["leaderboard"]).set_index("method")
     assert board.loc["dpo", "gold"] > board.loc["sft", "gold"]
@@ -85,8 +93,8 @@ def test_a_run_leaves_everything_and_repeats_exactly(place: Path) -> None:
     assert [p.name for p in place.iterdir() if p.name.startswith(".")] == []  # nothing partial is left
 
 
-def test_another_seed_gives_other_draws_and_a_changed_setting_is_not_served_stale(place: Path) -> None:
-    run(place, "home", "--out", "run-1")
+def test_another_seed_gives_other_draws_and_a_changed_setting_is_not_served_stale(uninterrupted: Path) -> None:
+    place = uninterrupted
     run(place, "home", "--out", "run-2", "--seed", "2")
     one, two = (pd.read_parquet(place / r / "tables" / "preferences.parquet") for r in ("run-1", "run-2"))
     assert (one["output_1"] != two["output_1"]).any()
@@ -98,7 +106,7 @@ def test_another_seed_gives_other_draws_and_a_changed_setting_is_not_served_stal
 
 
 @pytest.mark.parametrize("stages", [1, 3, 6])
-def test_a_killed_run_goes_on_to_the_same_result(place: Path, stages: int) -> None:
+def test_a_killed_run_goes_on_to_the_same_result(place: Path, uninterrupted: Path, stages: int) -> None:
     process = _start(place, "home", "--out", "run-1")
     artifacts = place / "home" / "artifacts"
     while process.poll() is None and len(list(artifacts.glob("[!.]*/stage.json"))) < stages:
@@ -110,8 +118,7 @@ def test_a_killed_run_goes_on_to_the_same_result(place: Path, stages: int) -> No
     found = [stage["found"] for stage in json.loads((place / "run-1" / "costs.json").read_text())["stages"]]
     assert sum(found) >= stages
     assert not all(found)
-    run(place, "uninterrupted", "--out", "run-2")
-    same(place / "run-1", place / "run-2")
+    same(place / "run-1", uninterrupted / "run-1")
 
 
 def test_a_method_that_asks_for_too_much_is_refused(place: Path) -> None:

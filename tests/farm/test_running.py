@@ -259,8 +259,7 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(tmp_path: Path) -> No
     methods = {"dpo": EXPERIMENT["methods"]["dpo"], "waiting": {"class": "methods_for_test.Waiting"}}
     write(tmp_path, methods=methods)
     chance, waits = random.Random(7), tmp_path / "waits"
-    for kill in range(4):
-        engine = ["--engine", "local", "--workers", "2"] if kill % 2 else []
+    for number, engine in ((signal.SIGKILL, ["--engine", "local", "--workers", "2"]), (signal.SIGINT, [])):
         process = start(tmp_path, "home", "--out", "run", *engine)
         before = len(list((tmp_path / "home").glob("artifacts/[!.]*/stage.json")))
         wanted = before + chance.randrange(0, 4)
@@ -270,10 +269,9 @@ def test_killed_at_random_moments_it_comes_to_the_same_end(tmp_path: Path) -> No
                 break
             time.sleep(0.002)
         time.sleep(chance.random() * 0.05)
-        process.send_signal(signal.SIGKILL if kill < 2 else signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=120)
-        begun = "Fatal Python error" not in errors and "from farm.cli import main" not in errors
-        if begun:  # before that, Ctrl-C in the middle of an import ends Python in several ways
+        if "from farm.cli import main" not in errors:  # Ctrl-C in the middle of an import ends Python in several ways
             assert process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130), errors
     (tmp_path / "go").touch()
     finish(start(tmp_path, "home", "--out", "run"))

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.farm.test_experiment import EXPERIMENT, FARM, WORLD
+from tests.farm.test_experiment import EXPERIMENT, WORLD
+from tests.started import FARM
 
 METHODS = {
     "best_of_n": {"use": "best_of_n", "n": 8},

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests import started
 from tests.training import together
 
-ROOT = Path(__file__).parents[2]
 NAMES = ["sft", "dpo", "rloo", "ppo"]
 GAMES = ["sppo"]
 """which ``test_sharding`` shards"""
@@ -38,11 +35,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         if count == 1:
             together.main(out[name], methods, tokens, share_prompts=name == "shared prompts")
             continue
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        script = [str(together.__file__), str(out[name]), ",".join(methods), str(tokens), *MORE.get(name, [])]
-        done = subprocess.run([*launcher, *script], env=environment, capture_output=True, text=True, timeout=1200)
-        assert done.returncode == 0, done.stderr[-3000:]
+        words = [str(out[name]), ",".join(methods), str(tokens), *MORE.get(name, [])]
+        started.group(count, Path(together.__file__), *words)
     return out
 
 
