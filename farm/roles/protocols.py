@@ -272,6 +272,18 @@ class World(Protocol):
 
 
 @runtime_checkable
+class Corpus(Protocol):
+    """What a world has besides where a model can be pretrained in it."""
+
+    def documents(self, number: int, seed: int) -> pd.DataFrame:
+        """``instruction, output, sentences`` (the texts of the output's sentences, a list) and ``tokens`` (how many
+        tokens of the blank policy each has, a list), one row a document, drawn by the seed."""
+
+    def blank_policy(self, seed: int) -> Policy:
+        """One that was never trained, with weights drawn from the seed."""
+
+
+@runtime_checkable
 class PreferenceModel(Protocol):
     """P(y > y' | x), antisymmetric: probability(first, second) + probability(second, first) = 1."""
 

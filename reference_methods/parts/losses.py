@@ -99,6 +99,12 @@ def log_odds(log_probability: Tensor) -> Tensor:
     return log_probability - torch.log(-torch.expm1(log_probability))
 
 
+def unlikelihood(log_probability: Tensor) -> Tensor:
+    """-log(1 - p) of log p: what is not to be said (Welleck et al., arXiv 1908.04319); a probability that rounds to 1
+    is taken as 1 - 1e-6."""
+    return -torch.log(-torch.expm1(log_probability.clamp(max=-1e-6)))
+
+
 def prospect(
     value: Tensor, desirable: Tensor, weight_desirable: float = 1.0, weight_undesirable: float = 1.0
 ) -> Tensor:

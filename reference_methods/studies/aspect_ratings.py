@@ -68,7 +68,7 @@ class AspectRatings(Bounded):
         answers = self.answers(self.instructions, draws)
         fresh, other = self.alone((2, self.test), draws)
         candidates, random = self.alone((self.test, self.n), draws), self.alone((self.test,), draws)
-        labels, accuracy, wins = [], [], []
+        labels, accuracy, wins = [], list[pd.DataFrame](), list[pd.DataFrame]()
         for method, (first, second) in self.labelled(answers, draws).items():
             gold = utility(first) - utility(second)
             labels.append(pd.DataFrame({"method": method, "right": (1 + np.sign(gold)) / 2}))

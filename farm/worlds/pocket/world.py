@@ -21,6 +21,7 @@ from farm.worlds.pocket.base_model import Training, base_policy, untrained_polic
 from farm.worlds.pocket.gold import PocketFeatures
 from farm.worlds.pocket.grammar import Quality, Requests
 from farm.worlds.pocket.observations import request_columns
+from farm.worlds.pocket.vocabulary import vocabulary
 
 PRETRAINING = Quality(right_form=0.65, on_topic=0.85, constraint=0.7, closing=0.5)
 DEMONSTRATIONS = Quality(right_form=0.75, on_topic=0.75, constraint=0.5, closing=0.6)
@@ -87,6 +88,25 @@ class PocketWorld:
         requests = requests.take(np.arange(len(requests) if limit is None else min(limit, len(requests))))
         said = grammar.write(requests, DEMONSTRATIONS, self.seed, "pocket demonstrations").strings()
         return pd.DataFrame({"instruction": grammar.request_texts(requests).strings(), "output": said})
+
+    def documents(self, number: int, seed: int) -> pd.DataFrame:
+        """As :class:`farm.roles.protocols.Corpus`: what the base model's writer answers to requests to train on. A
+        sentence ends where its token ends in a full stop, an exclamation mark or a question mark."""
+        chosen = rng.generator(seed, "pocket corpus requests").integers(0, len(self._requests["train"]), number)
+        requests = self._requests["train"].take(chosen)
+        said, v = grammar.write(requests, PRETRAINING, seed, "pocket corpus"), vocabulary()
+        ending = np.array([token[-1] in ".!?" for token in v.tokens])
+        counts = [np.diff(np.unique([0, *(np.flatnonzero(ending[ids]) + 1), len(ids)])) for ids in said.split()]
+        sentences = [
+            [v.decode(part) for part in np.split(ids, np.cumsum(lengths)[:-1])]
+            for ids, lengths in zip(said.split(), counts, strict=True)
+        ]
+        table = {"instruction": grammar.request_texts(requests).strings(), "output": said.strings()}
+        return pd.DataFrame({**table, "sentences": sentences, "tokens": [row.tolist() for row in counts]})
+
+    def blank_policy(self, seed: int) -> Policy:
+        """As :class:`farm.roles.protocols.Corpus`."""
+        return untrained_policy(self._requests["train"], PRETRAINING, self.training, seed)[0]
 
     def base_policy(self) -> Policy:
         return base_policy(self._requests["train"], PRETRAINING, self.training, self.seed)
