@@ -44,8 +44,23 @@ def of_method(
     Raises:
         ValueError: for a column that is not there, or a method or group without a row.
     """
+    if column not in table:
+        raise ValueError(f"the table has no column `{column}`; {nearest(column, table.columns)}")
+    rows = rows_of(table, method, where, unless)
+    found = pd.DataFrame({"value": pd.to_numeric(rows[column]).to_numpy(np.float64)})
+    return found.assign(instruction=rows["instruction"].to_numpy()) if "instruction" in rows else found
+
+
+def rows_of(
+    table: pd.DataFrame, method: str, where: Mapping[str, Any] | None = None, unless: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """The rows of a method in which other columns have the values of ``where``, and not of ``unless``.
+
+    Raises:
+        ValueError: for a column that is not there, or a method or value without a row.
+    """
     chosen, kept = {"method": method, **(where or {})}, np.ones(len(table), dtype=bool)
-    for name in (column, *chosen, *(unless or {})):
+    for name in (*chosen, *(unless or {})):
         if name not in table:
             raise ValueError(f"the table has no column `{name}`; {nearest(name, table.columns)}")
     for wanted, meant in ((chosen, True), (unless or {}, False)):
@@ -54,6 +69,4 @@ def of_method(
                 if not (table[name] == value).any():
                     raise ValueError(f"no row has {name} {value}; {nearest(str(value), table[name].unique())}")
             kept &= table[name].isin(values if isinstance(values, list) else [values]).to_numpy() == meant
-    rows = table[kept]
-    found = pd.DataFrame({"value": pd.to_numeric(rows[column]).to_numpy(np.float64)})
-    return found.assign(instruction=rows["instruction"].to_numpy()) if "instruction" in rows else found
+    return table[kept]

@@ -15,21 +15,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.measures.column import rows_of
+
 
 @dataclass(frozen=True)
 class Similarity:
+    where: dict[str, Any] = field(default_factory=dict)
+    """column -> the value that a row must have, or several"""
     tables: ClassVar[Sequence[str]] = ("outputs",)
 
     def values(self, tables: Mapping[str, pd.DataFrame], method: str) -> pd.DataFrame:
-        table = tables["outputs"]
-        first = table[table["method"] == method].drop_duplicates("instruction")
+        first = rows_of(tables["outputs"], method, self.where).drop_duplicates("instruction")
         overlap = mean_overlap([str(text).split() for text in first["output"]])
         value = 2 * overlap - overlap.mean()
         return pd.DataFrame({"instruction": first["instruction"].to_numpy(), "value": value})

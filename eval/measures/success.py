@@ -9,11 +9,12 @@ A dialogue that has ended stays as it ended: who succeeded in the second turn ha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pandas as pd
 
+from eval.measures.column import rows_of
 from farm.base.bounds import Bounded, Count
 from farm.statistics.uncertainty import SHARE, mean
 
@@ -22,10 +23,14 @@ from farm.statistics.uncertainty import SHARE, mean
 class Success(Bounded):
     turn: Count = 1
     """within how many turns"""
+    where: dict[str, Any] = field(default_factory=dict)
+    """column -> the value that a row must have, or several"""
     tables: ClassVar[Sequence[str]] = ("dialogues",)
 
     def values(self, tables: Mapping[str, pd.DataFrame], method: str) -> pd.DataFrame:
-        found = within(tables["dialogues"], method, self.turn)
+        table = tables["dialogues"]
+        table = rows_of(table, method, self.where) if self.where else table
+        found = within(table, method, self.turn)
         return pd.DataFrame({"instruction": found["instruction"].to_numpy(), "value": found["success"].to_numpy()})
 
 

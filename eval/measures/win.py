@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from eval.rates.winrate import scores
 class Win:
     judge: str = "judge"
     """role of the judge"""
+    where: dict[str, Any] = field(default_factory=dict)
+    """column -> the value that a row must have, or several"""
 
     @property
     def tables(self) -> Sequence[str]:
@@ -24,4 +27,4 @@ class Win:
     def values(self, tables: Mapping[str, pd.DataFrame], method: str) -> pd.DataFrame:
         """A verdict that is missing has no value."""
         table = tables[f"judge_{self.judge}"]
-        return of_method(table.assign(score=np.asarray(scores(table["preference"]))), method, "score")
+        return of_method(table.assign(score=np.asarray(scores(table["preference"]))), method, "score", self.where)

@@ -16,6 +16,7 @@ from farm.asking.ask import ask
 from farm.base.rng import Ids
 from farm.feedback.kind import FeedbackKind
 from farm.hardware import processes
+from farm.tables.further import Further
 
 
 @dataclass
@@ -38,14 +39,16 @@ class _Tally:
 
 
 class FeedbackAsker:
-    """An :class:`~farm.roles.protocols.Asker`: a giver of feedback of one kind, asked with the draws of one seed."""
+    """An :class:`~farm.roles.protocols.Asker`: a giver of feedback of one kind, asked with the draws of one seed, and
+    shown the further columns of the instructions."""
 
-    def __init__(self, kind: FeedbackKind, giver: Any, seed: int) -> None:
-        self.kind, self.giver, self.seed = kind, giver, seed
+    def __init__(self, kind: FeedbackKind, giver: Any, seed: int, further: Further | None = None) -> None:
+        self.kind, self.giver, self.seed, self.further = kind, giver, seed, further
         self._tallies: dict[str, _Tally] = defaultdict(_Tally)
 
     def ask(self, shown: pd.DataFrame, purpose: str) -> pd.DataFrame:
         tally = self._tallies[purpose]
+        shown = shown if self.further is None else self.further.onto(shown)
         times = tally.replicates(self.kind.unit(shown))
 
         table = processes.made_by_first(partial(ask, self.kind, self.giver, shown, seed=self.seed, replicate=times))

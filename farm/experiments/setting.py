@@ -37,9 +37,10 @@ from farm.roles.protocols import (
     World,
     asks,
 )
-from farm.roles.users import User
+from farm.roles.users import User, informed
 from farm.storage.artifacts import alone
 from farm.storage.store import Store, address, home
+from farm.tables.further import Further
 from farm.tables.turns import Prompt, prompts_of
 
 SFT = "sft"
@@ -57,6 +58,7 @@ class Setting:
         self._annotators: dict[str, Annotator] = {}
         self._givers: dict[str, Any] = {}
         self._loaded: dict[Path, Policy] = {}
+        self._further: dict[str, Further] = {}
 
     # --- roles ----------------------------------------------------------------------------------------------------
 
@@ -139,11 +141,15 @@ class Setting:
         assert self.experiment.compute is not None
         return config.build(Computation, self.experiment.compute, self.context, self.origin)
 
-    def user(self) -> User:
-        """Who replies to policies. Raises UserError where the experiment names none."""
+    def user(self, split: str = "train") -> User:
+        """Who replies to policies about the instructions of a split, and is shown their further columns.
+
+        Raises:
+            UserError: where the experiment names none.
+        """
         if self.experiment.user is None:
             raise UserError(f"{self.origin}: there is no user to talk to; set `user`, for example try_again")
-        return config.build(User, self.experiment.user, self.context, self.origin)
+        return informed(config.build(User, self.experiment.user, self.context, self.origin), self.further(split))
 
     def evaluator(self) -> Evaluator:
         return config.build(Evaluator, self.experiment.evaluator, self.context, self.origin)
@@ -169,6 +175,7 @@ class Setting:
             self.user()
         self.evaluator()
         self.reporter()
+        self.further("train")
         self._say_what_is_short()
 
     def _say_what_is_short(self) -> None:
@@ -185,10 +192,20 @@ class Setting:
     def texts(self) -> str:
         """A digest of what the world reads from files, whose names alone would not tell that they have changed: texts,
         and the model's weights where the world tells their ``revision``."""
-        splits = [prompts_of(self.world.instructions(split)) for split in ("train", self.experiment.split)]
+        splits = [self._split_texts(split) for split in ("train", self.experiment.split)]
         demonstrations = self.world.demonstrations(self.experiment.sizes.demonstrations)
         outputs = [] if demonstrations is None else demonstrations["output"].tolist()
         return address(splits, outputs, getattr(self.world, "revision", None)).hex()
+
+    def _split_texts(self, split: str) -> list[Any]:
+        table, beside = self.world.instructions(split), self.further(split).table
+        return [prompts_of(table), beside.to_json(orient="split")] if len(beside.columns) else prompts_of(table)
+
+    def further(self, split: str) -> Further:
+        """The further columns of the world's instructions, which every row about them has."""
+        if split not in self._further:
+            self._further[split] = Further.of(self.world.instructions(split), self.origin)
+        return self._further[split]
 
     @property
     def start(self) -> dict[str, Any]:

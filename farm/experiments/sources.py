@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import infer_dtype
 
 from farm.base.errors import UserError, nearest
 from farm.experiments.experiment import Experiment
@@ -18,10 +17,9 @@ from farm.feedback.kind import kinds
 from farm.roles.config import Spec
 from farm.storage.store import address
 from farm.tables import feedback_sets, formats, turns
+from farm.tables.further import plain
 from farm.tables.records import USAGE_COLUMNS
 
-_PLAIN = ("string", "integer", "floating", "mixed-integer-float", "boolean", "empty")
-"""kinds of cells, as pandas calls them, that are kept of what the user gives"""
 TOGETHER = {"singles": 1, "triples": 3}
 """how many responses to an instruction a design puts together at least; two where nothing is said"""
 PAIRED = "adjacent"
@@ -158,7 +156,8 @@ class Sources:
         if not (table["status"] == "ok").any():
             raise UserError(f"{found.origin}: no row has an answer in `{answer}`")
         # Objects and columns of several types, which many data sets have beside, cannot be kept in the stage's table.
-        table = table[[c for c in table.columns if c == "turns" or infer_dtype(table[c], skipna=True) in _PLAIN]]
+        kept = {"turns", *plain(table)}
+        table = table[[c for c in table.columns if c in kept]]
         missing = {c: 0 for c in ("seed", "replicate") if c not in table.columns}
         nothing: dict[str, Any] = dict.fromkeys(USAGE_COLUMNS, 0.0)  # whatever it cost, this run did not pay for it
         return table.assign(**missing, **nothing).reset_index(drop=True)

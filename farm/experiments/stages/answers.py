@@ -25,7 +25,8 @@ from farm.tables.turns import prompts_of
 
 @dataclass(frozen=True)
 class Answers:
-    """``outputs.parquet``: one row an answer; those of SFT have the baseline's beside them."""
+    """``outputs.parquet``: one row an answer, with the further columns of its instruction; those of SFT have the
+    baseline's beside them."""
 
     setting: Setting
     of: str
@@ -84,6 +85,7 @@ class Answers:
         if self.of == SFT:
             shown = "answers of the baseline"
             table["baseline"] = making.sample(s, policy, prompts, "baseline", t, shown).outputs
+        table = s.further(e.split).onto(table)
         table.to_parquet(at.place.folder / "outputs.parquet", index=False)
         return None
 

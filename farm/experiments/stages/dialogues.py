@@ -61,7 +61,7 @@ class Dialogues:
         return Size(n, like=self.setting.description["user"], texts=Texts(written=n))
 
     def make(self, at: StageContext) -> Facts | None:
-        s, e, user = self.setting, self.setting.experiment, self.setting.user()
+        s, e, user = self.setting, self.setting.experiment, self.setting.user(self.setting.experiment.split)
         writer = self.writer()
         policy = sft_policy(s, at) if self.method is None or writer is None else s.policy(at.folder(writer))
         held_out = prompts_of(s.world.instructions(e.split, e.sizes.evaluation))

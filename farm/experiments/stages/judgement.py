@@ -61,6 +61,7 @@ class Judgement:
                 "generator_2": self.of,
             }
         )
+        pairs = self.setting.further(self.setting.experiment.split).onto(pairs)
         with progress.task(f"{self.role} judges {self.of}"):
             judged = making.ask(self.setting, "pairs", self.setting.annotator(self.role), pairs, self.role)
         making.check_answered(judged, f"{self.role} of {self.of}", self.setting.experiment.least_verdicts)

@@ -55,7 +55,10 @@ def learning(setting: Setting, method: Method, at: StageContext) -> Learning:
         prompts=train.iloc[rows].reset_index(drop=True),
         feedback={kind: answered(at.folder(stage), kind) for kind, stage in needed.feedback.items()},
         models={name: setting.model(at.folder(stage)) for name, stage in needed.models.items()},
-        asked={kind: FeedbackAsker(kinds()[kind], setting.giver(kind), setting.seed) for kind in sorted(asks(method))},
+        asked={
+            kind: FeedbackAsker(kinds()[kind], setting.giver(kind), setting.seed, setting.further("train"))
+            for kind in sorted(asks(method))
+        },
         demonstrations=setting.world.demonstrations(sizes.demonstrations) if "demonstrations" in needs else None,
         responses=needed.responses and pd.read_parquet(at.folder(needed.responses) / "responses.parquet"),
         user=setting.user() if "user" in needs else None,

@@ -19,7 +19,7 @@ from farm.tables.turns import prompts_of, row_ids
 @dataclass(frozen=True)
 class ResponsesStage:
     """``responses.parquet``: an output table with the tokens, and ``draw`` (which draw of its writer's for the
-    instruction), ``group`` (responses put together have the same) and ``writer``."""
+    instruction), ``group`` (responses put together have the same), ``writer`` and the instruction's further columns."""
 
     setting: Setting
     kind: ClassVar[str] = "responses"
@@ -45,6 +45,7 @@ class ResponsesStage:
 
     def make(self, at: StageContext) -> Facts | None:
         table = self._written(at) if self.setting.sources.responses.source is None else self._given(at)
+        table = self.setting.further("train").onto(table)
         table.to_parquet(at.place.folder / "responses.parquet", index=False)
         return None
 
