@@ -300,6 +300,28 @@ def test_a_control_that_fails_voids_every_claim(here: Path) -> None:
     assert result.controls[0].verdict == "failed" and result.seeds == [1, 2]
 
 
+def test_a_number_that_is_known_is_taken_off() -> None:
+    values = np.array([[0.2, 0.4], [0.3, 0.5]])
+    for wide in (True, False):
+        table = cell(values) if wide else cell(values.mean(1), False)
+        seen, moved = effect([table], [1]), effect([table], [1]).less(0.25)
+        assert (moved.effect, moved.low) == pytest.approx((seen.effect - 0.25, seen.low - 0.25))
+        assert moved.high - moved.low == pytest.approx(seen.high - seen.low)
+    claim = Claim(text="", measure="column", of=Cell(run="main", method="a"), against=0.25, expect="above")
+    assert claim.known == 0.25 and [sign for _, sign in claim.cells] == [1.0]
+
+
+def test_a_claim_against_a_number_is_run(here: Path) -> None:
+    column = {"measure": "column", "of": {**LESS, "args": {"column": "gold"}}}
+    claims = [{"text": "low", **column, "against": -100, "expect": "above"}]
+    controls = [{"text": "high", **column, "against": 100, "expect": "below"}]
+    result = PaperRunner(papers.load(written(claims=claims, controls=controls), ["seeds=[1, 2]"]), Path("out")).go()
+    above, below = result.result.claims[0], result.result.controls[0]
+    assert (above.verdict, below.verdict) == ("shown", "held")
+    assert above.effect is not None and below.effect is not None
+    assert above.effect - below.effect == pytest.approx(200)
+
+
 def test_what_an_interaction_is_made_of() -> None:
     a, b, c, d = (Cell(run="main", method=m) for m in "abcd")
     claim = Claim(text="", measure="column", of=a, against=b, minus=(c, d), expect="above")

@@ -12,7 +12,7 @@ computed without draws are the same with every seed (``exact``), and one is enou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -43,6 +43,10 @@ class Effect:
     def general(self) -> bool:
         """Whether it says anything about other seeds."""
         return self.exact or self.seeds > 1
+
+    def less(self, known: float) -> Effect:
+        """The same, with a number that is known taken off."""
+        return replace(self, effect=self.effect - known, low=self.low - known, high=self.high - known)
 
 
 def effect(cells: Sequence[pd.DataFrame], signs: Sequence[float], exact: bool = False) -> Effect:

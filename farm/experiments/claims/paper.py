@@ -9,6 +9,7 @@
     - {text: ..., measure: column, of: {run: main, method: superhf}, against: {run: main, method: ppo}, expect: above}
     controls:                 # an equality (`within`) or a sign (`expect`)
     - {text: ..., measure: column, of: {...}, against: {...}, within: 0.1}
+    - {text: ..., measure: success, of: {...}, against: 0.618, expect: below}   # a number that is known
 
 A cell's ``variant`` picks among the variants of a sweep by what was swept; of several that fit, the mean is taken, so
 that a factor's effect is over all settings of the others. Its ``args`` are settings of the measure.
@@ -58,7 +59,8 @@ class _Comparison(_Said):
     text: str
     measure: str
     of: Cell
-    against: Cell | None = None
+    against: Cell | float | None = None
+    """another cell, or a number that is known"""
     minus: tuple[Cell, Cell] | None = None
     """the difference that is taken off, for an interaction"""
     exact: bool = False
@@ -67,12 +69,17 @@ class _Comparison(_Said):
     @property
     def cells(self) -> list[tuple[Cell, float]]:
         """The cells and the sign of each."""
-        out = [(self.of, 1.0), *([(self.against, -1.0)] if self.against else [])]
+        out = [(self.of, 1.0), *([(self.against, -1.0)] if isinstance(self.against, Cell) else [])]
         return [*out, *zip(self.minus or (), (-1.0, 1.0), strict=False)]
+
+    @property
+    def known(self) -> float:
+        """The number that is taken off, 0 where cells are compared."""
+        return self.against if isinstance(self.against, float) else 0.0
 
     @model_validator(mode="after")
     def _is_interaction(self) -> Self:
-        if self.minus and not self.against:
+        if self.minus and self.against is None:
             raise ValueError("`minus` takes a difference off a difference, so `against` must be given")
         return self
 
@@ -84,7 +91,7 @@ class Claim(_Comparison):
 
 
 class Control(_Comparison):
-    against: Cell
+    against: Cell | float
     within: float | None = Field(default=None, gt=0)
     """the whole interval must lie within so much of 0"""
     expect: Sign | None = None

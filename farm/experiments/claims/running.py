@@ -125,7 +125,7 @@ class PaperRunner:
         cells, signs = zip(*what.cells, strict=True)
         found = [measuring.values(self._studies[c.run], tables[c.run], what.measure, c, failed[c.run]) for c in cells]
         try:
-            return effect(found, signs, what.exact)
+            return effect(found, signs, what.exact).less(what.known)
         except UserError as error:
             raise UserError(f"{self.planned.path}: {brief(what.text, 80)}: {error}") from error
 
