@@ -11,6 +11,8 @@ Variants, each a setting: ``label_smoothing`` e trains towards (1 - e) p + e (1 
 side to lead by m |2 p - 1|, as Llama 2 does with graded labels (arXiv 2307.09288, eq. 2); ``centring`` c adds
 c (r_1 + r_2)^2, which fixes the constant (Eisenstein et al., arXiv 2312.09244; 0.01 in TRL); ``ties`` theta gives a tie
 a likelihood of its own (Rao and Kupper; 5 in VideoReward, arXiv 2501.13918), where it else counts half for both sides.
+Pairs may have weights, and margins of their own (columns ``label_weight`` and ``label_margin``, see
+``denoised_reward_model``): a pair's loss is weight x L(r_1 - r_2 - margin).
 
 Paper: Ouyang et al. (arXiv 2203.02155), Stiennon et al. (arXiv 2009.01325). Settings of AlpacaFarm (arXiv 2305.14387):
 1 epoch, learning rate 3e-6 with cosine decay and 3 % warm-up, batch 16.
@@ -30,9 +32,10 @@ from torch import Tensor
 
 from farm.base.bounds import Count, ErrorRate, Natural, NotNegative, Share
 from farm.base.errors import UserError
+from farm.policies.batches import onto
 from farm.roles.protocols import Learning, Scorer
-from farm.tables.turns import prompts_of
-from reference_methods.parts.batches import Batch, in_parts, prompt_stream, sampled, tokens_at_once
+from reference_methods.parts.batches import Batch, in_parts, tokens_at_once
+from reference_methods.parts.calibration import standardise
 from reference_methods.parts.checkpoints import log_once
 from reference_methods.parts.losses import bradley_terry, rao_kupper
 from reference_methods.parts.preferences import Preferences, agreement
@@ -84,13 +87,17 @@ class RewardModel(Offline):
         def loss(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
             first, second = scorer.scores(pairs.both(batch.rows)).chunk(2)
             margin, label = first - second, pairs.labels(batch.rows, first)
-            lead = self.margin * (2 * label - 1).abs()
+            lead, beyond = self.margin * (2 * label - 1).abs(), margin
+            if pairs.lead is not None:
+                beyond = margin - onto(pairs.lead[batch.rows], margin.device).to(margin.dtype)
             if self.ties > 1:
-                losses = rao_kupper(margin, label, self.ties)
+                losses = rao_kupper(beyond, label, self.ties)
             else:
-                losses = bradley_terry(margin, label, self.label_smoothing, offset=lead)
+                losses = bradley_terry(beyond, label, self.label_smoothing, offset=lead)
             if self.centring:
                 losses = losses + self.centring * (first + second).square()
+            if pairs.weight is not None:
+                losses = losses * onto(pairs.weight[batch.rows], losses.device).to(losses.dtype)
             return batch.mean(losses), {
                 "accuracy": batch.mean(agreement(margin, label)),
                 "margin": batch.mean((2 * label - 1) * margin),
@@ -100,29 +107,10 @@ class RewardModel(Offline):
             for batch in trainer.batches(pairs.training_rows()):
                 trainer.update(batch, loss)
         if self.calibration_samples:
-            self._standardise(scorer, learning)
+            standardise(scorer, learning, self.calibration_samples, self.micro_batch_tokens, "reward_model")
         if np.any(held_out.p_first != 0.5):
             log_once(learning.log, {"step": trainer.step, **self._held_out(scorer, held_out)})
         return scorer
-
-    def _standardise(self, scorer: Scorer, learning: Learning) -> None:
-        if not len(learning.prompts):
-            raise UserError(
-                "reward_model: standardising the scores needs prompts: give some or set `calibration_samples: 0`"
-            )
-        purpose = "reward_model/calibration"
-        instructions = prompts_of(learning.prompts)
-        (prompts,) = prompt_stream(instructions, self.calibration_samples, 1, learning.seed, purpose)
-        samples = sampled(learning.policy, prompts, seed=learning.seed, purpose=purpose)
-        tokens = tokens_at_once(self.micro_batch_tokens, scorer, training=False)
-        scores = in_parts(scorer.scores, samples, tokens, together=True).double()
-        mean, deviation = float(scores.mean()), float(scores.std(unbiased=False))
-        if not deviation > 1e-6:
-            raise UserError(
-                "reward_model: every sample of the policy has the same score, so there is nothing to standardise by; "
-                "train longer, or set calibration_samples to 0"
-            )
-        scorer.calibrate(mean, deviation)
 
     def _held_out(self, scorer: Scorer, pairs: Preferences) -> dict[str, float]:
         both = pairs.both(np.arange(len(pairs)))

@@ -32,6 +32,10 @@ class Preferences:
     """the label, 2 - preference: 1 or 0 for a verdict, 1/2 for a tie, in between for a soft one, [n]"""
     ids: Ids
     """by the texts of a pair, whatever its order or its place in the table, [n]"""
+    weight: NDArray[np.float32] | None = None
+    """what a pair counts in the loss of a reward model, [n] (column ``label_weight``); None where all count alike"""
+    lead: NDArray[np.float32] | None = None
+    """how far the first is expected to lead; its score must lead by so much more, [n] (column ``label_margin``)"""
 
     @classmethod
     def read(cls, learning: Learning, context: str | None = None) -> Preferences:
@@ -41,7 +45,7 @@ class Preferences:
             context: a column of the pairs whose text is put before the prompt, as :func:`in_context` does.
 
         Raises:
-            UserError: there are no pairs, or one has no preference or no context.
+            UserError: there are no pairs, or one has no preference, no context, or a weight or margin that is no number.
         """
         table = learning.feedback.get("pairs")
         if table is None or not len(table):
@@ -62,13 +66,18 @@ class Preferences:
             second=sides[1],
             p_first=(2 - preference).astype(np.float32),
             ids=ids.pair,
+            weight=_optional(table, "label_weight", least=0.0),
+            lead=_optional(table, "label_margin"),
         )
 
     def __len__(self) -> int:
         return len(self.p_first)
 
     def select(self, rows: Rows) -> Preferences:
-        return Preferences(self.first.select(rows), self.second.select(rows), self.p_first[rows], self.ids[rows])
+        optional = (None if given is None else given[rows] for given in (self.weight, self.lead))
+        return Preferences(
+            self.first.select(rows), self.second.select(rows), self.p_first[rows], self.ids[rows], *optional
+        )
 
     def both(self, rows: Rows) -> Samples:
         """The first responses of these pairs, then their second ones: 2 b samples for one forward pass."""
@@ -89,6 +98,18 @@ class Preferences:
         """(the others, a keyed share of about ``share``); all annotations of a pair of texts fall on one side."""
         held = rng.uniform(seed, purpose, self.ids) < share
         return self.select(np.flatnonzero(~held)), self.select(np.flatnonzero(held))
+
+
+def _optional(table: pd.DataFrame, column: str, least: float = -np.inf) -> NDArray[np.float32] | None:
+    """A column of numbers that a table of pairs may have."""
+    if column not in table.columns:
+        return None
+    found = pd.to_numeric(table[column]).to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero(~(np.isfinite(found) & (found >= least)))
+    if len(wrong):
+        bound = " from 0 on" if least == 0 else ""
+        raise UserError(f"preferences: row {wrong[0]} has {column} {found[wrong[0]]}, which is no number{bound}")
+    return found.astype(np.float32)
 
 
 def agreement(margin: Tensor, p_first: Tensor) -> Tensor:
