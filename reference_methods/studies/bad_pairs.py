@@ -25,6 +25,7 @@ from scipy.special import expit
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, ErrorRate, NotNegative, Positive
+from reference_methods.parts.label_weights import history_weights
 from reference_methods.studies.denoising_users import auroc
 
 Floats = NDArray[np.float64]
@@ -69,16 +70,7 @@ class BadPairs(Bounded):
             suspicion = loss if method == "last" else summed / (epoch + 1)
             weights = np.ones(len(signs))
             if method != "plain" and epoch >= self.epochs // 10:
-                weights = weights_of(loss, suspicion, self.tail)
+                weights = history_weights(loss, suspicion, self.tail)
             slope = -(weights * signs * expit(-signs * (x @ v))) @ x / len(signs)
             v = v - self.step * slope
         return v, suspicion
-
-
-def weights_of(loss: Floats, suspicion: Floats, tail: float) -> Floats:
-    """1, and for a pair whose suspicion is in the upper tail the density of its loss, exp(-z^2 / 2), [n]."""
-    mean, deviation = suspicion.mean(), suspicion.std()
-    if deviation == 0:
-        return np.ones(len(loss))
-    density = np.exp(-np.square((loss - mean) / deviation) / 2)
-    return np.where(suspicion > mean + tail * deviation, density, 1.0)

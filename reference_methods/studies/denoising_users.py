@@ -84,11 +84,25 @@ def losses(x: Floats, signs: Floats, v: Floats) -> Floats:
     return np.logaddexp(0, -signs * (x @ v))
 
 
-def fit(x: Floats, signs: Floats, weights: Floats, ridge: float, prior: Floats, steps: int = 25) -> Floats:
-    """argmin of sum of weights x losses + ridge / 2 |v - prior|^2 by Newton's method, [d]."""
-    v = prior.copy()
+def fit(
+    x: Floats,
+    signs: Floats,
+    weights: Floats,
+    ridge: float,
+    prior: Floats,
+    steps: int = 25,
+    lead: Floats | float = 0.0,
+    start: Floats | None = None,
+) -> Floats:
+    """argmin of sum of weights x losses + ridge / 2 |v - prior|^2 by Newton's method, [d].
+
+    Args:
+        lead: taken off x . v of each pair, [n].
+        start: near enough for Newton's steps to converge; the prior where omitted.
+    """
+    v = (prior if start is None else start).copy()
     for _ in range(steps):
-        p = expit(signs * (x @ v))
+        p = expit(signs * (x @ v - lead))
         slope = -(weights * signs * (1 - p)) @ x + ridge * (v - prior)
         curvature = (x * (weights * p * (1 - p))[:, None]).T @ x + ridge * np.eye(len(v))
         v = v - np.linalg.solve(curvature, slope)

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from reference_methods.studies.bad_pairs import BadPairs, weights_of
+from reference_methods.parts.label_weights import history_weights
+from reference_methods.studies.bad_pairs import BadPairs
 from reference_methods.studies.denoising_users import DenoisingUsers, auroc, fit, losses
 
 
@@ -41,10 +42,10 @@ def test_a_model_of_each_user_detects_more_where_tastes_differ_and_less_where_th
 
 def test_only_the_upper_tail_is_weighed_down() -> None:
     loss = np.r_[np.zeros(50), np.ones(50), 10.0]
-    weights = weights_of(loss, loss, 2.0)
+    weights = history_weights(loss, loss, 2.0)
     z = (10.0 - loss.mean()) / loss.std()
     assert (weights[:-1] == 1).all() and weights[-1] == pytest.approx(np.exp(-(z**2) / 2))
-    assert (weights_of(np.ones(4), np.ones(4), 2.0) == 1).all()
+    assert (history_weights(np.ones(4), np.ones(4), 2.0) == 1).all()
 
 
 def test_flipped_labels_are_detected_where_the_model_cannot_memorise_them() -> None:
