@@ -33,6 +33,8 @@ class PersonReactor(Bounded):
     name: str = "reactor"
     weights: dict[str, float] | None = None
     """default: the gold weights"""
+    bias: dict[str, float] | None = None
+    """added to these weights: what pleases this person beyond its worth, and a policy may learn to exploit"""
     threshold: float = 0.0
     """u₀: the utility of an output that is liked half of the time"""
     temperature: Positive = 1.0
@@ -47,7 +49,9 @@ class PersonReactor(Bounded):
 
     def react(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         seen = look(self.features, outputs)
-        weights = self.features.gold_weights if self.weights is None else self.weights
+        weights = dict(self.features.gold_weights if self.weights is None else self.weights)
+        for term, more in (self.bias or {}).items():
+            weights[term] = weights.get(term, 0.0) + more
         logit = (seen.utility(weights, self.latent) - self.threshold) / self.temperature
         liked = rng.uniform(seed, f"liked: {self.name}", seen.ids, replicate) < expit(logit)
         propensity = np.asarray(expit(self.base + self.by_like * liked + self.by_strength * np.abs(logit)))
