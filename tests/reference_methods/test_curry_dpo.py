@@ -17,6 +17,7 @@ from farm.roles.protocols import Learning
 from reference_methods.pairs.curry_dpo import CurryDPO, ranked
 from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.preferences import Preferences
+from reference_methods.studies.curriculum import Curriculum
 from tests.reference_methods.tables import (
     REFERENCE,
     all_pairs,
@@ -122,3 +123,12 @@ def test_without_different_ratings_there_is_nothing_to_learn() -> None:
         CurryDPO().stages(replace(rated(), feedback={"ratings": RATED.assign(score=1.0)}))
     with pytest.raises(UserError, match="no ratings"):
         CurryDPO().stages(replace(rated(), feedback={}))
+
+
+def test_every_arm_of_the_study_begins_at_the_uniform_policy_and_takes_as_many_steps() -> None:
+    tables = Curriculum(responses=6, lists=40, epochs=1, batch_size=20).tables(1)
+    path = tables["path"]
+    starts = path[path["step"] == 0]
+    assert (starts["kl"].abs() < 1e-12).all() and starts["gold"].nunique() == 1
+    assert path.groupby("method")["step"].max().drop(["one_pair", "one_pair_moved"]).nunique() == 1
+    assert (tables["policies"]["gold"] > starts["gold"].iloc[0]).all()
