@@ -54,10 +54,9 @@ class Scale:
     deviation: Floats
 
     @classmethod
-    def of(cls, texts: PocketTexts, squares: bool = True) -> Scale:
-        """By these texts; without ``squares`` a style counts by its sentences alone."""
-        table = texts.terms[[name for name in texts.terms if squares or not name.endswith("_squared")]]
-        table = table.loc[:, table.std() > 0]
+    def of(cls, texts: PocketTexts) -> Scale:
+        """By these texts."""
+        table = texts.terms.loc[:, texts.terms.std() > 0]
         return cls(list(table.columns), table.mean().to_numpy(np.float64), table.std().to_numpy(np.float64))
 
     def __call__(self, texts: PocketTexts) -> Floats:

@@ -5,7 +5,6 @@
                  observed with a propensity that depends on the like (the law of annotators/feedback/reactions.py)
     love         logistic regression of liked on the terms, each observed reaction weighted by 1 / propensity, or alike
     help         Bradley-Terry of pairs of texts, linear in the terms, a share of the labels flipped
-                 (both without squares of counts: they go on rising where counts were seldom seen)
     policy w     texts reweighted by exp(r / beta), r = w love + (1 - w) help, both with deviation 1, at a KL of ``kl``
 
 Paper: RLUF (Han et al., arXiv 2505.14946): seeking P[Love] raises it; with too much weight it is hacked. Linear models
@@ -57,9 +56,9 @@ class UserReactions(Bounded):
     """w"""
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
-        bias = {"question": 0.9, "polite": 0.9} if self.bias is None else self.bias
+        bias = {"question": 1.8, "polite": 1.8} if self.bias is None else self.bias
         seen, fresh = (PocketTexts.written(n, seed, f"reactions/{n}") for n in (self.logged, self.texts))
-        scale, draws = Scale.of(seen, squares=False), rng.generator(seed, "reactions/draws")
+        scale, draws = Scale.of(seen), rng.generator(seed, "reactions/draws")
         wanted = seen.utility(bias)
         threshold = float(brentq(lambda u0: expit(wanted - u0).mean() - self.base_rate, -50, 50))
         logit = wanted - threshold

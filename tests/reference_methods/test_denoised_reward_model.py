@@ -18,7 +18,7 @@ from reference_methods.studies.label_strength import LabelStrength, detection
 from tests.reference_methods.tables import REFERENCE, all_pairs, bradley_terry, learning, policy_of, recorder
 
 UTILITIES = np.array([0.0, 0.7, -0.4])
-EXACT: dict[str, Any] = {"epochs": 300, "batch_size": 6, "learning_rate": 0.05, "warm_up": 0.0, "held_out_share": 0.0}
+EXACT: dict[str, Any] = {"epochs": 100, "batch_size": 12, "learning_rate": 0.1, "warm_up": 0.0, "held_out_share": 0.0}
 EXACT |= {"calibration_samples": 0}
 
 

@@ -18,7 +18,7 @@ from reference_methods.studies.shadow_users import ShadowUsers, in_order, least_
 from reference_methods.studies.user_reactions import UserReactions, tilted
 from tests.reference_methods.tables import REFERENCE, learning, policy_of, scorer_of
 
-EXACT: dict[str, Any] = {"epochs": 300, "batch_size": 100, "learning_rate": 0.05, "warm_up": 0.0}
+EXACT: dict[str, Any] = {"epochs": 150, "batch_size": 150, "learning_rate": 0.1, "warm_up": 0.0}
 LIKING = np.array([0.5, 0.2, 0.8])
 SAYS_SO = {True: 0.8, False: 0.2}
 """how likely a reaction is"""
@@ -97,7 +97,7 @@ def test_a_tilt_has_the_kl_that_was_asked_for() -> None:
 
 def test_what_users_love_beyond_its_worth_is_hacked_and_else_is_not() -> None:
     """[trend] love rises with the weight, utility falls at 1 below where it was at 0."""
-    found = UserReactions(logged=3000, texts=4000, pairs=500).tables(1)
+    found = UserReactions(logged=3000, texts=4000, pairs=1000).tables(1)
     policies = found["policies"].set_index("method")
     assert policies.loc["w 0", "love"] < policies.loc["w 0.5", "love"] < policies.loc["w 1", "love"]
     assert policies.loc["w 1", "gold"] < policies.loc["w 0", "gold"]

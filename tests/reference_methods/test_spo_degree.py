@@ -66,7 +66,7 @@ def test_without_degrees_it_is_the_other_method_to_the_bit(method: Any, given: L
 
 def test_it_learns_to_tell_degrees_and_repeats_whatever_the_micro_batches(given: Learning) -> None:
     log, record = recorder()
-    method = DPO(batch_size=16, learning_rate=5e-3, epochs=25, micro_batch_tokens=100_000)
+    method = DPO(batch_size=16, learning_rate=5e-3, epochs=15, micro_batch_tokens=100_000)
     spo = SPODegree(method=method, gamma=1.0, levels=1, most=1.0)  # all that is there, or nothing
     spo.train(replace(given, log=record))
     assert log[0]["degree_loss"] == pytest.approx(math.log(2), abs=1e-5)
