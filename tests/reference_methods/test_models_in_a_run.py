@@ -10,26 +10,26 @@ import farm
 
 EXPERIMENT = """
 about: every model that scores, and methods of rated lists and of degrees
-world: {use: pocket, documents: 320, epochs: 1}
+world: {use: pocket, documents: 64, epochs: 1}
 sft: null
-responses: {prompts: 24, per_prompt: 4}
+responses: {prompts: 8, per_prompt: 4}
 feedback:
   pairs: {annotator: training, design: adjacent}
   ratings: rater
   reactions: {annotator: {use: reactor, base: 3.0, bias: {polite: 0.9}}}
-reward_model: {epochs: 1, calibration_samples: 16}
+reward_model: {epochs: 1, calibration_samples: 8}
 models:
-  followed: {use: follow_up, calibration_samples: 16}
-  liked: {use: reaction_model, epochs: 1, calibration_samples: 16}
+  followed: {use: follow_up, calibration_samples: 8}
+  liked: {use: reaction_model, epochs: 1, calibration_samples: 8}
   mixed: {use: weighted_model, weights: {reward_model: 0.5, liked: 0.5}}
-  doubted: {use: denoised_reward_model, members: 2, remedy: flip+margin, calibration_samples: 16}
+  doubted: {use: denoised_reward_model, members: 2, remedy: flip+margin, calibration_samples: 8}
 methods:
   by_follow_ups: {use: best_of_n, n: 2, reward_model: followed}
   by_sum: {use: best_of_n, n: 2, reward_model: mixed}
   by_doubted: {use: best_of_n, n: 2, reward_model: doubted}
   spo_degree: {method: {use: dpo, epochs: 1}, gamma: 1.0}
-  curry_dpo: {measured: 8}
-sizes: {pairs: 24, prompts: 8, evaluation: 4, samples: 2}
+  curry_dpo: {measured: 4}
+sizes: {pairs: 8, prompts: 4, evaluation: 2, samples: 1}
 reporter: null
 """
 
