@@ -57,7 +57,7 @@ class DenoisedRewardModel(RewardModel):
     epochs: Count = 1
 
     def train(self, learning: Learning) -> Scorer:
-        pairs = Preferences.read(learning)
+        pairs = Preferences.read(learning, self.context)
         both, found = pairs.both(np.arange(len(pairs))), Margins(self.members, len(pairs))
         lines = self.members * (1 + self.epochs * -(-len(pairs) // self.batch_size))
         with Trainer(self, learning, "denoised_reward_model", state={"margins": found}) as trainer:
