@@ -45,7 +45,7 @@ class Preferences:
             context: a column of the pairs whose text is put before the prompt, as :func:`in_context` does.
 
         Raises:
-            UserError: there are no pairs, or one has no preference, no context, or a weight or margin that is no number.
+            UserError: there are no pairs, or one has no preference or context, or a weight or margin that is no number.
         """
         table = learning.feedback.get("pairs")
         if table is None or not len(table):
