@@ -124,7 +124,7 @@ class Pretraining(Offline):
         if not set(missing.tolist()) <= {0, 1}:  # 1 for the end of sequence
             raise UserError("pretraining: the sentences of the corpus are not the tokens of its documents")
         scores = [np.pad(row, (0, end)) for row, end in zip(scores, missing, strict=True)]
-        return Documents(samples, scores, np.bincount(rows, weights=score, minlength=len(table)))
+        return Documents(samples, scores, np.bincount(rows, weights=score, minlength=len(table)).astype(np.float64))
 
     def fit(self, by: Pretraining, policy: Policy, corpus: Documents, learning: Learning, purpose: str) -> None:
         """Train on documents by an objective, in place."""

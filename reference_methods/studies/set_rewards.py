@@ -137,7 +137,7 @@ def counted(of: Ints) -> Floats:
 
 def shares(p: Floats) -> Floats:
     """The probability of each class, [3]."""
-    return np.bincount(CLASS, p, 3)
+    return np.bincount(CLASS, p, 3).astype(np.float64)
 
 
 def entropy_of(shares: Floats) -> Floats:
