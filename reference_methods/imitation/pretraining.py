@@ -33,6 +33,7 @@ from torch import Tensor
 from farm.base import rng
 from farm.base.bounds import Count, Natural, NotNegative, Positive, Share
 from farm.base.errors import UserError, nearest
+from farm.hardware import processes
 from farm.roles.protocols import Corpus, Learning, Policy, Samples, Scorer, World
 from farm.tables.turns import prefixed
 from reference_methods.parts.batches import Batch, TrainingRows, in_parts, log_likelihoods
@@ -92,6 +93,9 @@ class Pretraining(Offline):
     def train(self, learning: Learning) -> Policy:
         if not isinstance(self.world, Corpus):
             raise UserError("pretraining: this world has no corpus and no blank model; `pocket` has both")
+        if self.tune not in (None, "full"):
+            raise UserError(f"pretraining: a blank model trains as a whole, so leave `tune: {self.tune}` out")
+        processes.start()
         policy = controllable(self.world.blank_policy(learning.seed), [self.good, self.bad])
         number = self.plain + self.documents + self.held_out
         corpus = self.read(policy, self.world.documents(number, learning.seed), learning.seed)

@@ -105,6 +105,8 @@ def test_what_is_not_there_is_refused() -> None:
         Pretraining(world=MatrixWorld(utilities=[0.0, 1.0])).train(learning(policy_of([1.0])))
     with pytest.raises(UserError, match="no feature `awfull`; did you mean `awful`"):
         emitted(feature="awfull")
+    with pytest.raises(UserError, match="leave `tune: lora` out"):
+        emitted(tune="lora")
 
 
 def test_the_pocket_world_has_a_corpus_by_sentences_and_a_blank_model() -> None:
