@@ -8,6 +8,7 @@ repetitions cost, is for the method that learns (reference_methods/online/ufo.py
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ class TryAgain:
         ValueError: in a world that cannot say what is right.
     """
 
+    free: ClassVar[bool] = True
     world: World
     words: str = "Incorrect. Please think again."
 

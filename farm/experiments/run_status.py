@@ -128,9 +128,10 @@ def read(folder: Path) -> dict[str, Any]:
         UserError: where no run is or was under way, or the file is not what a run writes.
     """
     path = folder / FILE
-    if not files.exists(path) and (begun := sorted(folder.glob(f"runs/*/{FILE}"))):
-        return _of_paper(folder, {file.parent.name: read(file.parent) for file in begun})
     if not files.exists(path):
+        begun = sorted((folder / "runs").glob(f"*/{FILE}")) if files.exists(folder / "runs") else []
+        if begun:
+            return _of_paper(folder, {file.parent.name: read(file.parent) for file in begun})
         raise UserError(f"{folder}: no run is or was under way here (it has no {FILE})")
     found = run_tables.mapping(path)
     run_tables.conforming(_Status, found, path, strict=True)
@@ -243,7 +244,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 
 def _state(found: dict[str, Any]) -> str:
-    return found["state"] + ("" if found["state"] in ("finished", "running") else "; the same command goes on")
+    return str(found["state"]) + ("" if found["state"] in ("finished", "running") else "; the same command goes on")
 
 
 def _begun(found: dict[str, Any], stage: dict[str, Any]) -> float:

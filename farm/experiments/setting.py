@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from farm.asking.givers import require_gives
+from farm.asking.givers import is_free, require_gives
 from farm.base.errors import Alarm, UserError
 from farm.experiments import needs, presets
 from farm.experiments.experiment import PLURAL, Experiment
@@ -150,6 +150,11 @@ class Setting:
         if self.experiment.user is None:
             raise UserError(f"{self.origin}: there is no user to talk to; set `user`, for example try_again")
         return informed(config.build(User, self.experiment.user, self.context, self.origin), self.further(split))
+
+    @cached_property
+    def user_is_free(self) -> bool:
+        """Whether the user's replies are only computed; so where there is none."""
+        return self.experiment.user is None or is_free(self.user())
 
     def evaluator(self) -> Evaluator:
         return config.build(Evaluator, self.experiment.evaluator, self.context, self.origin)

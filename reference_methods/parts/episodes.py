@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from farm.asking.replies import replies
 from farm.base import rng
 from farm.hardware import processes
 from farm.policies.tabular import occurrences
 from farm.roles.protocols import Policy
-from farm.roles.users import User, dialogues, episode_numbers, replies
+from farm.roles.users import User, dialogues, episode_numbers
 from farm.tables.turns import Prompt, columns
 from reference_methods.parts.batches import sampled
 

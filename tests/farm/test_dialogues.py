@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from annotators.llm.completion import Request
 from annotators.users.try_again import TryAgain
 from eval.evaluators.leaderboard import Leaderboard
 from eval.measures.success import by_turn
+from farm.asking.limits import Limits, OverBudget
+from farm.asking.purse import limited
 from farm.base.errors import UserError
 from farm.experiments import experiment, running
 from farm.experiments.plan import Plan
@@ -88,6 +91,41 @@ def test_conversations_that_begin_alike_are_episodes_of_their_own(
     assert table[table["turn"] == 0].groupby("instruction")["episode"].apply(sorted).to_dict() == {
         "topic 1: who?": [0, 1, 2, 3, 4, 5], "topic 2: who?": [0, 1, 2],
     }  # fmt: skip
+
+
+PAID = '''
+from typing import ClassVar
+from annotators.users.try_again import TryAgain
+
+class Paid(TryAgain):
+    """Takes a quarter of a dollar for each reply."""
+    free: ClassVar[bool] = False
+    asked: ClassVar[list[int]] = []
+
+    def reply(self, episodes, *, seed):
+        self.asked.extend(episodes["turn"])
+        return super().reply(episodes, seed=seed).assign(price=0.25)
+'''
+
+
+def test_a_user_who_costs_money_is_held_to_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What users cost was added up in the table alone."""
+    (tmp_path / "paid_for_test.py").write_text(PAID)
+    monkeypatch.syspath_prepend(tmp_path)
+    user = {"class": "paid_for_test.Paid"}
+    for who, pays in (("try_again", False), (user, True)):
+        plan = Plan(experiment.from_mapping({**QUIZ, "user": who}, "quiz.yaml").variants[0].experiment, "quiz.yaml")
+        talking = [node for node in plan.graph.values() if node.kind in ("dialogues", "method")]
+        assert len(talking) == 3 and all(node.pays is pays for node in talking)
+    with limited(Limits(budget=7.0)) as purse:
+        with pytest.raises(OverBudget, match=r"about \$\d\.\d\d more is needed"):
+            made(tmp_path / "paid", user=user)
+        assert purse.spent == 6.0  # the first turn of 24 dialogues; the second had no room
+    with limited(Limits(budget=100.0)) as purse:
+        made(tmp_path / "paid", user=user)
+    table = pd.read_parquet(tmp_path / "paid" / "made" / "dialogues.parquet")
+    assert purse.spent == table["price"].sum() == 0.25 * len(table)
+    assert sorted(sys.modules["paid_for_test"].Paid.asked) == sorted(table["turn"])  # nothing was asked twice
 
 
 def test_a_run_with_a_user_tells_success_by_turn(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tests import started
 from tests.training import together
 
-NAMES = ["sft", "dpo", "rloo", "ppo"]
+NAMES = ["sft", "dpo", "rloo", "ppo", "ufo"]
 GAMES = ["sppo"]
 """which ``test_sharding`` shards"""
 VARIANTS = {
@@ -89,6 +89,13 @@ def test_one_process_asks_and_all_get_the_verdicts(trained: dict[str, Path]) -> 
     assert one["verdicts"] == other["verdicts"] == [[0.0, 1.0, 0.5], [1.0, 0.0, 0.5]]
     assert one["queries"] == other["queries"] == 6
     assert one["told"] == other["told"] == "the budget is spent"
+
+
+def test_one_process_talks_to_the_user(trained: dict[str, Path]) -> None:
+    whole = int((trained["whole"] / "rank0" / "replies.txt").read_text())
+    for variant in ("two processes", "sharded"):
+        found = [int((trained[variant] / f"rank{rank}" / "replies.txt").read_text()) for rank in (0, 1)]
+        assert found == [whole, 0] and whole > 24  # two steps of twelve episodes, some of two turns
 
 
 def test_training_moved_the_parameters(trained: dict[str, Path]) -> None:

@@ -23,10 +23,12 @@ from farm.hardware import processes
 from farm.policies import trees
 from farm.policies.language_model import LanguageModelPolicy
 from farm.policies.trees import KEY
+from farm.tables.records import USAGE_COLUMNS
 from reference_methods.games.sppo import SPPO
 from reference_methods.imitation.sft import SFT
 from reference_methods.online.ppo import PPO
 from reference_methods.online.rloo import RLOO
+from reference_methods.online.ufo import UFO
 from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.batches import in_parts, log_likelihoods, sampled
 from reference_methods.parts.games.feedback import AskedFeedback
@@ -42,8 +44,22 @@ def methods(micro_batch_tokens: int, **more: Any) -> dict[str, Any]:
         "dpo": DPO(epochs=1, batch_size=8, learning_rate=1e-3, **shared),
         "rloo": RLOO(**online, **shared),
         "ppo": PPO(value_learning_rate=1e-3, **online, **shared),
+        "ufo": UFO(value_learning_rate=1e-3, max_turn=2, samples_per_prompt=2, kept_share=0.5, **online, **shared),
         **({} if more else {"sppo": SPPO(steps=2, prompts_per_step=6, learning_rate=1e-4, **shared)}),
     }
+
+
+class Even:
+    """A user who is content with an even number of words, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.replies = 0
+
+    def reply(self, episodes: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+        self.replies += len(episodes)
+        right = (episodes["output"].str.split().str.len() % 2 == 0).to_numpy()
+        free = dict.fromkeys(USAGE_COLUMNS, 0.0)
+        return episodes.assign(reply="w3", reward=right.astype(float), done=right, status="ok", **free)
 
 
 def main(folder: Path, names: list[str], micro_batch_tokens: int, share_prompts: bool = False, **more: Any) -> None:
@@ -52,7 +68,8 @@ def main(folder: Path, names: list[str], micro_batch_tokens: int, share_prompts:
     trees.KEY = 0.0 if share_prompts else KEY
     processes.start()
     policy = LanguageModelPolicy(small_model().double(), word_tokenizer(), template="{prompt}", max_new_tokens=12)
-    given = everything(policy)
+    given, user = everything(policy), Even()
+    given = replace(given, user=user)
     for name in names:
         lines: list[dict[str, float]] = []
         learned = methods(micro_batch_tokens, **more)[name].train(replace(given, log=lines.append))
@@ -62,6 +79,7 @@ def main(folder: Path, names: list[str], micro_batch_tokens: int, share_prompts:
         (out / f"{name}.json").write_text(json.dumps(lines))
         samples = learned.sample(PROMPTS, seed=0, purpose="after", temperature=0)
         (out / f"{name}.txt").write_text("\n".join(samples.outputs))
+    (folder / f"rank{processes.rank()}" / "replies.txt").write_text(str(user.replies))
     stopped(given, folder)
     mistaken(given, folder)
     asked(given, folder)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from farm.asking.replies import count, replies
 from farm.base import files, rng
 from farm.experiments import making
 from farm.experiments.setting import SFT, Setting
@@ -21,7 +22,7 @@ from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.method import MethodStage
 from farm.experiments.stages.sft import Sft, sft_policy
 from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
-from farm.roles.users import dialogues, episode_numbers, replies
+from farm.roles.users import dialogues, episode_numbers
 from farm.tables.turns import Prompt, prompts_of, turns_of
 
 
@@ -58,7 +59,8 @@ class Dialogues:
     def size(self) -> Size:
         e = self.setting.experiment
         n = e.sizes.evaluation * e.sizes.samples * e.turns  # at most
-        return Size(n, like=self.setting.description["user"], texts=Texts(written=n))
+        paid = not self.setting.user_is_free
+        return Size(n, like=self.setting.description["user"], texts=Texts(written=n), asks_while_learning=paid)
 
     def make(self, at: StageContext) -> Facts | None:
         s, e, user = self.setting, self.setting.experiment, self.setting.user(self.setting.experiment.split)
@@ -73,7 +75,7 @@ class Dialogues:
         def take(turn: int, going: list[Prompt], rows: rng.Ids) -> pd.DataFrame:
             done = at.place.checkpoints / f"turn {turn}.parquet"
             if done.exists():
-                return pd.read_parquet(done)
+                return count(user, pd.read_parquet(done))
             shown, t = f"{self.of} talks, turn {turn + 1} of {e.turns}", e.answer_temperature
             samples = making.sample(
                 s, policy, going, f"dialogues/turn {turn}", t, shown, at.place.progress, draws=sample[rows]

@@ -50,7 +50,8 @@ class MethodStage:
     def size(self) -> Size:
         spec = self.setting.description["methods"][self.method]
         like = [spec, self.setting.experiment.sizes.model_dump()]
-        return Size(like=like, texts=self._texts(spec), asks_while_learning=bool(self.asks))
+        talks = "user" in self.needs and not self.setting.user_is_free
+        return Size(like=like, texts=self._texts(spec), asks_while_learning=bool(self.asks) or talks)
 
     def make(self, at: StageContext) -> Facts | None:
         method = self.setting.method(self.method)

@@ -54,7 +54,7 @@ class Size:
     """None where the work is not known from the settings"""
     asks: Asks | None = None
     asks_while_learning: bool = False
-    """whether it also asks the annotator while it learns, nobody knows beforehand how much"""
+    """whether it also asks annotators, or talks to a user who is not free, nobody knows beforehand how much"""
 
 
 @dataclass(frozen=True)

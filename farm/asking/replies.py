@@ -1,0 +1,74 @@
+"""A user's replies within the limits in force (:mod:`farm.asking.purse`).
+
+A user who asks language models through ours keeps to a budget by itself, question by question. What a reply of any
+other one costs is known when it is there: so one is asked for first, and from then on the replies of a turn are asked
+for together, where the budget has room for all of them at the highest price that was seen.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from farm.asking import purse
+from farm.asking.givers import is_free, keeps_answers
+from farm.asking.limits import OverBudget
+from farm.asking.purse import Purse
+from farm.roles import users
+from farm.roles.users import User
+
+
+class _Highest:
+    """The highest price of a reply so far, US dollars; None before the first."""
+
+    def __init__(self, of: Purse) -> None:
+        self.of, self.price = of, None if of.limits.budget is not None else 0.0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def paid(self, table: pd.DataFrame) -> None:
+        prices = table["price"].to_numpy(float)
+        self.price = max(self.price or 0.0, float(prices.max(initial=0.0)))
+        self.of.ledger.settle(0.0, float(prices.sum()))
+
+
+def replies(user: User, shown: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """The user's replies to the rows that are shown, in their order.
+
+    Raises:
+        OverBudget: where the budget has no room for them; it tells what they would cost, about.
+        UserError: where the user does not answer as its role says.
+    """
+    known = _highest(user)
+    if known is None or not len(shown):
+        return users.replies(user, shown, seed=seed)
+    budget, parts = known.of.limits.budget, list[pd.DataFrame]()
+    if known.price is None:
+        _require(known, budget, 1)
+        parts.append(users.replies(user, shown.iloc[:1], seed=seed))
+        known.paid(parts[0])
+    if rest := len(shown) - len(parts):
+        _require(known, budget, rest)
+        parts.append(users.replies(user, shown.iloc[len(parts) :].reset_index(drop=True), seed=seed))
+        known.paid(parts[-1])
+    return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
+
+
+def count(user: User, table: pd.DataFrame) -> pd.DataFrame:
+    """Replies that an earlier attempt at the stage has paid for: they count, and are given back."""
+    if (known := _highest(user)) is not None:
+        known.paid(table)
+    return table
+
+
+def _highest(user: User) -> _Highest | None:
+    current = purse.current()
+    return None if current is None or is_free(user) or keeps_answers(user) else current.kept(_Highest)
+
+
+def _require(known: _Highest, budget: float | None, rows: int) -> None:
+    if budget is None:
+        return
+    needed, spent = (known.price or 0.0) * rows, known.of.spent
+    if spent + needed > budget + 1e-9 or (known.price is None and spent >= budget):
+        raise OverBudget(needed)
