@@ -259,9 +259,10 @@ def _single(data: dict[str, Any], origin: str) -> Experiment:
             elif isinstance(spec, dict) and "use" not in spec and "class" not in spec:
                 named[name] = {"use": name, **spec}
     judges = data.get("judges")
-    for role, spec in judges.items() if isinstance(judges, dict) else ():
-        if isinstance(spec, dict) and "kind" in spec and not {"use", "class"} & set(spec):
-            judges[role] = {"use": "by_kind", **spec}
+    if isinstance(judges, dict):
+        for role, spec in judges.items():
+            if isinstance(spec, dict) and "kind" in spec and not {"use", "class"} & set(spec):
+                judges[role] = {"use": "by_kind", **spec}
     for place, defaults in ((data, _DEFAULTS), (judges, {"judge": "evaluation"})):
         for key, default in defaults.items():  # `--set annotator.rate=0.1` changes the default annotator
             spec = place.get(key) if isinstance(place, dict) else None
