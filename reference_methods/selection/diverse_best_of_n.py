@@ -63,7 +63,8 @@ class DiverseBestOfN(Scored, Bounded):
         looks = [embedded(policy, policy.encode(prompts, text), tokens) for text in texts]
         every = np.concatenate(looks)
         scale = np.maximum(every.std(0), 1e-6)
-        triplets = Triplets.of(*(look / scale for look in looks), table["nearer"].to_numpy(np.float64))
+        anchor, first, second = (look / scale for look in looks)
+        triplets = Triplets.of(anchor, first, second, table["nearer"].to_numpy(np.float64))
         weights, accuracy = fit_projection(triplets, seed=learning.seed, margin=self.margin)
         learning.log({"step": 0, "held_out_accuracy": accuracy})
         weights = weights / scale

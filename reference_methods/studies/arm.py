@@ -118,7 +118,7 @@ class Arm(Bounded):
 
     def plane(self) -> Floats:
         """What makes the place of the hand of the features, [2, 2 joints]."""
-        return np.kron(np.eye(2), np.ones(self.joints))
+        return np.asarray(np.kron(np.eye(2), np.ones(self.joints)), dtype=np.float64)
 
     def hidden_grid(self) -> Grid:
         reach = np.full(2, float(self.joints))

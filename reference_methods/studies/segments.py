@@ -142,7 +142,7 @@ class Chain:
             one, other = (side @ steps.flatten() for side in sides)
             losses = bradley_terry(one - other, label) if bias is None else contrastive(one, other, label, bias)
             total = losses.mean() + prior * leaf.square().sum()
-            total.backward()
+            total.backward()  # type: ignore[no-untyped-call]
             assert leaf.grad is not None
             return float(total.detach()), leaf.grad.flatten().numpy().copy()
 

@@ -88,7 +88,7 @@ def test_the_method_finds_the_limit_on_the_chain(seen: str, distance: float) -> 
     first, second = (world.features(table["instruction"], table[c])[seen] for c in ("output_1", "output_2"))
     table["preference"] = 2 - 1 / (1 + np.exp(second - first))
     given = Learning(seed=1, policy=world.base_policy(), prompts=world.instructions("train"), feedback={"pairs": table})
-    method = CPL(alpha=0.5, bias=1.0, epochs=150, batch_size=168, learning_rate=0.2, schedule="linear")
+    method = CPL(alpha=0.5, bias=1.0, epochs=100, batch_size=168, learning_rate=0.3, schedule="linear")
     found = method.train(given).probabilities().detach().numpy()  # type: ignore[union-attr]
     optimal = np.exp(world.advantage / world.alpha)
     assert np.abs(found - optimal).sum(1).mean() / 2 == pytest.approx(distance, abs=5e-3)
