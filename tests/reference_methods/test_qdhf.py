@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import farm
 from farm.base.errors import UserError
 from farm.policies import load
+from reference_methods.parts.embedding import embedded
 from reference_methods.parts.similarity import Floats, Grid, Triplets, best_of_cells, fit_projection, plane_share
 from reference_methods.selection.best_of_n import BestOfN
 from reference_methods.selection.diverse_best_of_n import DiverseBestOfN, DiverseBestOfNPolicy
 from reference_methods.studies.arm import METHODS, Archive, Arm, features, fitness
+from tests.policies.conftest import make_policy
 from tests.reference_methods.tables import learning, policy_of, recorder, scorer_of
 
 LABELS: tuple[Literal["true", "random"], ...] = ("true", "random")
@@ -182,3 +186,31 @@ def test_the_whole_loop_asks_for_triplets(tmp_path: Path, monkeypatch: pytest.Mo
     found = farm.run(experiment, {"reporter": None}, out=tmp_path / "run")
     outputs = pd.read_parquet(found.folder / "tables" / "outputs.parquet").query("method == 'diverse_best_of_n'")
     assert len(outputs) == 6
+
+
+def test_a_language_models_responses_are_the_mean_of_their_hidden_states_whatever_the_batch() -> None:
+    policy = make_policy()
+    samples = policy.encode(["w1", "w2 w3 w4", "w5 w6"], ["w7 w8 w9", "", "w10"])
+    found = embedded(policy, samples, 4096)
+    for row in range(3):
+        tokens = len(samples.prompt_tokens[row]), len(samples.response_tokens[row])
+        with torch.no_grad():
+            states = policy.body.hidden(samples.select(np.array([row])), np.array(tokens[:1]), np.array(tokens[1:]))
+        assert found[row] == pytest.approx(states.double().mean(0).numpy(), abs=1e-5)
+        assert embedded(policy, samples.select(np.array([row])), 4096)[0] == pytest.approx(found[row], abs=1e-5)
+    assert np.allclose(embedded(policy, samples, 1), found, atol=1e-5)
+    nothing = replace(samples, response_tokens=[tokens[:0] for tokens in samples.response_tokens])
+    assert np.isfinite(embedded(policy, nothing, 4096)).all()
+
+
+def test_diverse_best_of_n_on_a_language_model_is_saved_and_loaded(tmp_path: Path) -> None:
+    policy = make_policy()
+    texts = policy.sample(["w1"] * 12, seed=1, purpose="triplets").outputs
+    table = pd.DataFrame({"instruction": "w1", "anchor": texts, "output_1": texts[1:] + texts[:1]})
+    table = table.assign(output_2=texts[2:] + texts[:2], nearer=[1.0, 2.0] * 6)
+    given = learning(policy, models={"reward_model": policy.scorer(2)}, feedback={"triplets": table})
+    found = DiverseBestOfN(n=6).train(given)
+    found.save(tmp_path)
+    outputs = found.sample(["w2", "w2", "w3"], seed=4, purpose="look").outputs
+    assert load(tmp_path).sample(["w2", "w2", "w3"], seed=4, purpose="look").outputs == outputs  # type: ignore[union-attr]
+    assert found.copy().sample(["w3"], seed=4, purpose="look").outputs == outputs[2:]
