@@ -51,6 +51,11 @@ def prefixed(text: str, prompt: Prompt) -> Prompt:
     return text + prompt if isinstance(prompt, str) else (text + prompt[0], *prompt[1:])
 
 
+def in_context(context: str, prompt: Prompt) -> Prompt:
+    """The prompt as a model sees it that reads in which context a response is judged: "context prompt"."""
+    return prefixed(f"{context} ", prompt)
+
+
 def last(prompt: Prompt) -> str:
     """The user's last turn: what a response answers."""
     return turns_of(prompt)[-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from farm.base.rng import Ids
 from farm.policies.batches import onto
 from farm.roles.protocols import Learning, Policy, Samples
 from farm.tables.records import PairIds
-from farm.tables.turns import prefixed, prompts_of
+from farm.tables.turns import in_context, prompts_of
 from reference_methods.parts.batches import Lengths, Rows, TrainingRows, total_lengths
 from reference_methods.parts.conditioning import with_prompts
 
@@ -42,7 +41,7 @@ class Preferences:
         """The pairs of ``learning.feedback``; texts without tokens are encoded by the policy.
 
         Args:
-            context: a column of the pairs whose text is put before the prompt, as :func:`in_context` does.
+            context: a column of the pairs whose text is put before the prompt (:func:`farm.tables.turns.in_context`).
 
         Raises:
             UserError: there are no pairs, or one has no preference or context, or a weight or margin that is no number.
@@ -60,7 +59,8 @@ class Preferences:
         ids = PairIds(table)
         sides = [samples_of(table, learning.policy, side) for side in ("_1", "_2")]
         if context is not None:
-            sides = [in_context(learning.policy, side, _texts(table, context)) for side in sides]
+            asked = list(map(in_context, _texts(table, context), prompts_of(table)))
+            sides = [with_prompts(learning.policy, side, asked) for side in sides]
         return cls(
             first=sides[0],
             second=sides[1],
@@ -124,13 +124,6 @@ def samples_of(table: pd.DataFrame, policy: Policy, suffix: str = "") -> Samples
     if columns <= set(table.columns):
         return Samples.from_frame(table, suffix)
     return policy.encode(prompts_of(table), table["output" + suffix].tolist())
-
-
-def in_context(policy: Policy, samples: Samples, contexts: Sequence[str]) -> Samples:
-    """The same responses to prompts with a context before them, "context prompt"; what is fitted to such pairs is asked
-    in the same way."""
-    asked = [prefixed(f"{context} ", prompt) for context, prompt in zip(contexts, samples.prompts, strict=True)]
-    return with_prompts(policy, samples, asked)
 
 
 def _texts(table: pd.DataFrame, column: str) -> list[str]:

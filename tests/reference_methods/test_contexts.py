@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import farm
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
 from reference_methods.models.reward_model import RewardModel
-from reference_methods.parts.preferences import Preferences, in_context
+from reference_methods.parts.preferences import Preferences
 from reference_methods.studies.contexts import CIRCLE, Contexts, in_contexts, population
 from tests.policies.conftest import make_policy
 from tests.reference_methods.tables import recorder
@@ -97,7 +99,6 @@ def test_a_context_stands_before_the_prompt_and_changes_no_response(policy: Poli
     assert placed.second.prompt_tokens[0].tolist() == expected.tolist()
     tokens = zip(placed.second.response_tokens, plain.second.response_tokens, strict=True)
     assert all(np.array_equal(one, other) for one, other in tokens)
-    assert in_context(policy, plain.first, ["w21"] * len(plain)).prompts[0] == "w21 w0"
 
 
 def test_a_reward_model_learns_opposite_preferences_with_the_context_alone(policy: Policy) -> None:
@@ -126,3 +127,35 @@ def test_a_pair_without_a_context_is_named(policy: Policy) -> None:
     gone = replace(given, feedback={"pairs": pairs.assign(context=pairs["context"].where(pairs.index != 3))})
     with pytest.raises(UserError, match="row 3 has no `context`"):
         Preferences.read(gone, "context")
+
+
+EXPERIMENT = """
+world: {use: pocket, documents: 64, epochs: 1}
+sft: null
+annotator: &people
+  class: annotators.people.contextual.Contextual
+  annotators:
+  - {class: annotators.people.logit.LogitAnnotator, name: quote, weights: {quote: 1.0}}
+  - {class: annotators.people.logit.LogitAnnotator, name: figure, weights: {figure: 1.0}}
+judges: {judge: *people}
+reward_model: {use: reward_model, epochs: 1, calibration_samples: 8}
+models: {informed: {use: reward_model, epochs: 1, calibration_samples: 8, context: context}}
+methods:
+  plain: {use: best_of_n, n: 2}
+  other: {use: best_of_n, n: 2, reward_model: informed}
+sizes: {pairs: 24, prompts: 8, evaluation: 4, samples: 2}
+accuracy: true
+reporter: null
+"""
+
+
+def test_a_model_that_reads_a_context_is_compared_with_who_says_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("contexts.yaml").write_text(EXPERIMENT)
+    farm.run("contexts.yaml", out="run")
+    accuracy = pd.read_parquet(next(Path("run").rglob("accuracy.parquet")))
+    compared = accuracy.groupby("model")["of"].unique().map(set).to_dict()
+    assert compared == {"informed": {"judge"}, "reward_model": {"judge", "gold utility"}}
+    assert np.isfinite(accuracy["margin"]).all()

@@ -126,7 +126,7 @@ def test_a_straight_arm_reaches_farthest_and_is_even() -> None:
 def test_random_answers_are_worse_than_true_ones_on_the_arm() -> None:
     """[trend] at a twentieth of the iterations."""
     true, random = (
-        Arm(iterations=60, triplets=600, bins=20, labels=labels).tables(1)["archives"].set_index("method")
+        Arm(iterations=40, triplets=600, bins=20, labels=labels).tables(1)["archives"].set_index("method")
         for labels in LABELS
     )
     assert list(true.index) == list(METHODS)

@@ -1,7 +1,9 @@
 """How often each model agrees with the judges, and with the truth, on held-out instructions.
 
 Each model says which of two responses that it never saw is better, the SFT policy's answer or the baseline's; the
-judges have said so already (they judge SFT like any method), and where the truth is known the gold utility does.
+judges have said so already (they judge SFT like any method), and where the truth is known the gold utility does. A
+model that reads a context (its setting ``context``) is asked in the one that the judge says, and compared with those
+judges alone who say one.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.base.errors import UserError
 from farm.experiments import making
 from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages.answers import Answers
@@ -23,7 +26,7 @@ from farm.experiments.stages.sft import sft, sft_policy
 from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
 from farm.roles.protocols import PreferenceModel, Samples, Scorer
 from farm.statistics.uncertainty import SHARE, mean
-from farm.tables.turns import prompts_of
+from farm.tables.turns import Prompt, in_context, prompts_of
 
 GOLD = "gold utility"
 """whom a model is compared with besides the judges"""
@@ -59,21 +62,35 @@ class AccuracyStage:
     def make(self, at: StageContext) -> Facts | None:
         s, answers = self.setting, pd.read_parquet(at.folder(Answers(self.setting, SFT)) / "outputs.parquet")
         prompts, policy = prompts_of(answers), sft_policy(s, at)
-        baseline, ours = (policy.encode(prompts, answers[column].tolist()) for column in ("baseline", "output"))
+
+        def sides(prompts: Sequence[Prompt]) -> tuple[Samples, Samples]:
+            ours, baseline = (policy.encode(prompts, answers[side].tolist()) for side in ("output", "baseline"))
+            return ours, baseline
+
+        ours, baseline = sides(prompts)
         others: dict[str, NDArray[np.float64]] = {}
+        said: dict[str, pd.DataFrame] = {}
         for role in s.experiment.judges:
-            judged = pd.read_parquet(at.folder(Judgement(s, role, SFT)) / "annotations.parquet")
-            others[role] = judged["preference"].to_numpy(dtype=np.float64, na_value=np.nan) - 1.5
+            said[role] = pd.read_parquet(at.folder(Judgement(s, role, SFT)) / "annotations.parquet")
+            others[role] = said[role]["preference"].to_numpy(dtype=np.float64, na_value=np.nan) - 1.5
         if s.world.truth_known:
             others[GOLD] = s.utility(prompts, ours.outputs) - s.utility(prompts, baseline.outputs)
         tables = []
         for name in s.models_needed:
-            margin = margins(s.model(at.folder(ModelStage(s, name))), ours, baseline)
+            model, context = s.model(at.folder(ModelStage(s, name))), getattr(s.fitting(name), "context", None)
+            margin = None if context else margins(model, ours, baseline)
             for who, other in others.items():
+                if context:
+                    if who not in said or context not in said[who].columns:
+                        continue
+                    margin = margins(model, *sides(list(map(in_context, said[who][context], prompts))))
+                assert margin is not None
                 decided = np.where(np.isnan(other) | (other == 0), np.nan, 1.0)
                 agrees = decided * (0.5 + 0.5 * np.sign(margin) * np.sign(np.nan_to_num(other)))
                 rows = answers[["instruction", "sample"]].assign(model=name, of=who, margin=margin, agrees=agrees)
-                tables.append(s.further(s.experiment.split).onto(rows, prompts))
+                tables.append(rows)
+        if not tables:
+            raise UserError("accuracy: the models read a context and no judge says one; take a contextual judge")
         pd.concat(tables, ignore_index=True).to_parquet(at.place.folder / "accuracy.parquet", index=False)
         return None
 
