@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import softmax
 
 from farm.base.errors import UserError
-from farm.engines import sampling, transformers
+from farm.engines import llama, sampling, transformers
 from farm.engines.llama import LlamaDecoder, is_plain_llama
 from farm.engines.sampling import NEVER, Sampler, TransformersDecoder, invert, nucleus
 from farm.hardware.models import tiny_llama
@@ -90,9 +90,15 @@ def test_the_two_decoders_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert same(fast, make_policy().sample(PROMPTS * 9, seed=3, purpose="t"))
 
 
-@pytest.mark.parametrize("key_heads", [1, 2, 4])
-def test_grouped_heads_gains_and_untied_heads_are_computed_as_transformers_does(key_heads: int) -> None:
+@pytest.mark.parametrize(("key_heads", "packed"), [(1, False), (2, False), (4, False), (2, True)])
+def test_grouped_heads_gains_and_untied_heads_are_computed_as_transformers_does(
+    key_heads: int, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    if packed and llama._pack is None:
+        pytest.skip("this build of torch has no oneDNN, or hides what packs its weights")
+    monkeypatch.setattr(llama, "PACKED_FROM", 1 if packed else 10**9)
 
     rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0}
     rope |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
@@ -119,6 +125,7 @@ def test_grouped_heads_gains_and_untied_heads_are_computed_as_transformers_does(
     from contextlib import nullcontext
 
     fast, general = LlamaDecoder(model, none), TransformersDecoder(model, none, nullcontext)
+    assert fast.layers[0].down.is_mkldnn == packed
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         a, b = (d.start(prompts, prompt_of, 10) for d in (fast, general))
