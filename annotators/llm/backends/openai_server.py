@@ -12,28 +12,15 @@ the run, because leaving it out would change who is simulated.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from annotators.llm.backends.batches import Ended, Lost
-from annotators.llm.backends.http_failures import about, code, decoded, message
+from annotators.llm.backends.http_failures import about
 from annotators.llm.backends.keys import OPENAI
+from annotators.llm.backends.openai_answers import completion, ended, filtered, lines, of_filter
 from annotators.llm.backends.wire import TIMEOUT, Gone, Unacceptable, Wire, http_client
-from annotators.llm.completion import (
-    UNKNOWN,
-    Completion,
-    Finish,
-    Request,
-    TryAgain,
-    Unreadable,
-    printable,
-    redacted,
-    tokens,
-    unreadable,
-)
-from annotators.llm.labels import of_listed
+from annotators.llm.completion import Completion, Request, Unreadable, redacted, unreadable
 from annotators.llm.question import FLOOR, expected_tokens
 from farm.base.errors import UserError, need
 from farm.base.progress import note
@@ -124,7 +111,7 @@ class OpenAIServer:
             for file in (state.output_file_id, state.error_file_id):
                 if file:
                     content = (await self.wire.batch(client.files.content(file), results=True)).content
-                    out |= dict(_lines(content, self.who))
+                    out |= dict(lines(content, self.who))
         except Gone:
             return Ended(out, f"the results of batch {batch} have expired at {self.who}", again=True)
         return ended(out, state.status, getattr(state.errors, "data", None) or [])
@@ -208,88 +195,3 @@ def _refused(parameter: str, said: str) -> bool:
     if parameter in _LIMITS:  # they are named where a question is too long, too
         return parameter in said and not (too_small or "context" in said or "too large" in said)
     return parameter in said
-
-
-def filtered(refusal: object) -> bool:
-    """Whether a filter before the model (Azure's) refused the question, which is no error of ours."""
-    return "content_filter" in code(refusal) or "responsibleaipolicyviolation" in str(refusal).lower()
-
-
-def of_filter(refusal: object, input_tokens: int) -> Completion:
-    """The refusal of such a filter. It names no usage, and Azure charges for the reading."""
-    return Completion(redacted(message(refusal)), input_tokens=input_tokens, finish="refusal")
-
-
-def _lines(content: bytes, who: str) -> Iterator[tuple[str, Completion | Lost]]:
-    """The question of each line of a result file, and its completion or the failure. Unreadable lines are left out."""
-    for line in content.splitlines():
-        try:
-            data = decoded(line, who)
-        except (TryAgain, Unreadable):
-            continue
-        yield str(data.get("custom_id")), _of_line(data, who)
-
-
-def _of_line(data: dict[str, Any], who: str) -> Completion | Lost:
-    try:
-        response = data.get("response") or {}
-        status, body = response.get("status_code"), response.get("body") or {}
-        if data.get("error") or status != 200:
-            refusal = data.get("error") or body
-            if status in (400, 422) and filtered(refusal):
-                return of_filter(refusal, UNKNOWN)
-            why = redacted(message(refusal) or f"status {status}")
-            return Lost(why, redacted(about(refusal)) if status in (400, 422) else "")
-        return completion(body, ("1", "2") if body.get("choices", [{}])[0].get("logprobs") else (), who)
-    except TryAgain as error:
-        return Lost(str(error))
-    except (AttributeError, TypeError, IndexError, KeyError):
-        return Lost("a line of the results has another form")
-
-
-def ended(out: dict[str, Completion | Lost], status: str, errors: Sequence[Any]) -> Ended:
-    """The end of a batch, with the reason for what is missing. A full queue counts as no failure of a question."""
-    said = redacted("; ".join(f"{e.code}: {e.message}" for e in errors))
-    why = f"the batch ended as {status} without an answer" + (f" ({said})" if said else "")
-    if "token_limit_exceeded" not in said and "enqueued token limit" not in said.lower():
-        return Ended(out, why)
-    limit = re.search(r"limit: ([\d,]+)", said, re.IGNORECASE)
-    return Ended(out, why, again=True, free=True, queue=int(limit[1].replace(",", "")) if limit else None)
-
-
-def completion(data: dict[str, Any], labels: tuple[str, ...], who: str) -> Completion:
-    """A chat completion as plain data, read leniently: only the text is required."""
-    try:
-        choice = data["choices"][0]
-        said = choice.get("message") or {}
-        usage = data.get("usage") or {}
-        parts = usage.get("prompt_tokens_details") or {}
-        text = said.get("content")
-        refused = bool(said.get("refusal")) or choice.get("finish_reason") == "content_filter"
-        if text is None and not refused and choice.get("finish_reason") != "length":
-            raise KeyError("content")
-        finish: Finish = "refusal" if refused else "length" if choice.get("finish_reason") == "length" else "stop"
-        first = of_listed(listed_tokens(choice.get("logprobs")), labels) if labels else None
-        return Completion(
-            text=printable(str(text or said.get("refusal") or "")),
-            labels=first.logs if first else None,
-            mass=first.mass if first else None,
-            input_tokens=tokens(usage.get("prompt_tokens")),
-            output_tokens=tokens(usage.get("completion_tokens")),
-            finish=finish,
-            model=printable(str(data.get("model") or ""))[:200],
-            cached_tokens=tokens(parts.get("cached_tokens") or 0),
-            written_tokens=tokens(parts.get("cache_write_tokens") or 0),
-        )
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        raise TryAgain(f"{who}: the answer has no text in choices[0].message.content", charged=True) from None
-
-
-def listed_tokens(logprobs: Any) -> dict[str, float]:
-    """The tokens that could have been the first, with their log-probabilities; none where they cannot be read."""
-    try:
-        first = logprobs["content"][0]
-        alternatives = [*(first.get("top_logprobs") or []), first]
-        return {str(alternative["token"]): float(alternative["logprob"]) for alternative in alternatives}
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
-        return {}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import mock
-from annotators.llm.backends.openai_server import completion
+from annotators.llm.backends.openai_answers import completion
 from annotators.llm.backends.vllm_model import VLLMModel
 from annotators.llm.completion import Completion, Request
 from annotators.llm.labels import Labels, of_listed, of_stored
