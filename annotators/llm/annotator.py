@@ -74,13 +74,15 @@ class LLMAnnotator:
     """ask for JSON of the verdict's schema where the prompt has JSON"""
     effort: str | None = None
     """reasoning effort, for models that reason (``none`` lets those of OpenAI take a temperature)"""
+    extra: dict[str, Any] | None = field(default=None, hash=False)
+    """further fields of the request, for what only this server knows (``chat_template_kwargs``, ``provider``)"""
     store: Store | None = field(default=None, compare=False, repr=False)
     """where answers are kept; by default the store in the program's home"""
 
     def __post_init__(self) -> None:
         check(self)
         provider, _ = backends.split(self.model)
-        backends.check(provider, self.base_url, self.key)
+        backends.check(provider, self.base_url, self.key, self.extra)
         template = prompt.load(self.prompt)
         if template.task != "pairwise":
             raise ValueError(f"prompt `{self.prompt}` is for {template.task}, not for pairs")
@@ -94,7 +96,7 @@ class LLMAnnotator:
     def description(self) -> dict[str, Any]:
         """What the verdicts depend on, as plain data."""
         provider, _ = backends.split(self.model)
-        fields = {k: v for k, v in vars(self).items() if k not in ("store", "key")}
+        fields = {k: v for k, v in vars(self).items() if k not in ("store", "key") and (v or k != "extra")}
         return {**fields, "at": backends.where(provider, self.base_url), "version": prompt.load(self.prompt).version}
 
     def annotate(self, pairs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
@@ -141,6 +143,7 @@ class LLMAnnotator:
                 seed=seed,
                 replicate=replicate,
                 thinking=self.thinking,
+                extra=self.extra,
             )
             out.append(Question(provider, self.base_url, request, rows=len(rows), key_from=self.key))
         return out

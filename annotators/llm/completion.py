@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -41,12 +42,14 @@ class Request:
     replicate: int = 0
     thinking: int = 0
     """tokens of ``max_tokens`` that are room to think; 0: thinking is turned off where that can be said"""
+    extra: Mapping[str, Any] | None = None
+    """further fields of the request to a server"""
     allowed: int | None = None
     """tokens of an answer that money is set aside for: a backend raises :class:`Adapted` before it asks for more"""
 
     def plain(self) -> dict[str, Any]:
         """As plain data, for a content address."""
-        return {k: v for k, v in vars(self).items() if k != "allowed" and (k != "thinking" or v)}
+        return {k: v for k, v in vars(self).items() if k != "allowed" and (v or k not in ("thinking", "extra"))}
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ class Asker:
     max_tokens: Count = 400
     persona: str = ""
     effort: str | None = None
+    extra: dict[str, Any] | None = field(default=None, hash=False)
+    """further fields of the request to a server"""
     store: Store | None = field(default=None, compare=False, repr=False)
 
     task: Task = field(default="rating", init=False, repr=False)
@@ -52,7 +54,7 @@ class Asker:
     def __post_init__(self) -> None:
         check(self)
         provider, _ = backends.split(self.model)
-        backends.check(provider, self.base_url, self.key)
+        backends.check(provider, self.base_url, self.key, self.extra)
         template = load(self.prompt)
         if template.task != self.task:
             raise ValueError(f"prompt `{self.prompt}` is for {template.task}, not for {self.task}")
@@ -62,7 +64,7 @@ class Asker:
     def description(self) -> dict[str, Any]:
         """What the feedback depends on, as plain data."""
         provider, _ = backends.split(self.model)
-        fields = {k: v for k, v in vars(self).items() if k not in ("store", "key")}
+        fields = {k: v for k, v in vars(self).items() if k not in ("store", "key") and (v or k != "extra")}
         return {**fields, "at": backends.where(provider, self.base_url), "version": load(self.prompt).version}
 
     def _ask(self, items: Sequence[Item], seed: int, replicate: int) -> list[Answer]:
@@ -74,7 +76,7 @@ class Asker:
             system, user = template.render([item], self.persona)
             request = Request(
                 model, system, user, self.max_tokens, self.temperature,
-                schema=schema, effort=self.effort, seed=seed, replicate=replicate,
+                schema=schema, effort=self.effort, seed=seed, replicate=replicate, extra=self.extra,
             )  # fmt: skip
             questions.append(Question(provider, self.base_url, request, key_from=self.key))
         return current().ask(questions, self.store)

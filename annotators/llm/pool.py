@@ -43,6 +43,8 @@ class Role:
     base_url: str | None = None
     key: str | None = None
     """the environment variable of that server's key"""
+    extra: dict[str, Any] | None = field(default=None, hash=False)
+    """further fields of the request to it"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class LLMPool:
     """with ``model``: the server it is on"""
     key: str | None = None
     """with ``base_url``: the environment variable of its key"""
+    extra: dict[str, Any] | None = field(default=None, hash=False)
+    """with ``model``: further fields of the request to its server"""
     temperature: NotNegative | None = 1.0
     """with ``model``: its temperature"""
     assign: Unit = "pair"
@@ -84,6 +88,8 @@ class LLMPool:
             raise ValueError("`base_url` needs a `model`: which one of that server is to play all roles?")
         if self.key and not self.base_url:
             raise ValueError("`key` is that of a `base_url`: name the server, or set `key` of one of the `models`")
+        if self.extra and not self.model:
+            raise ValueError("`extra` is for the server of a `model`: name it, or set `extra` of one of the `models`")
         for name, member in self.members.items():
             if member.model not in self.models:
                 raise ValueError(f"member `{name}`: no role `{member.model}`; {nearest(member.model, self.models)}")
@@ -109,7 +115,7 @@ class LLMPool:
         member = self.members[name]
         role = self.models[member.model]
         if self.model:
-            role = Role(self.model, self.temperature, base_url=self.base_url, key=self.key)
+            role = Role(self.model, self.temperature, base_url=self.base_url, key=self.key, extra=self.extra)
         return LLMAnnotator(
             model=role.model,
             prompt=member.prompt,
@@ -122,5 +128,6 @@ class LLMPool:
             batch=member.batch,
             persona=member.persona,
             effort=role.effort,
+            extra=role.extra,
             store=self.store,
         )

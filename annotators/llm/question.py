@@ -56,8 +56,8 @@ def expected_tokens(request: Request) -> int:
 
 def most_input(request: Request) -> int:
     """The most input tokens a question can have: a token has at least one byte."""
-    schema = json.dumps(request.schema) if request.schema else ""
-    return len((request.system + request.user + schema).encode("utf-8", "replace")) + _OVERHEAD
+    plain = "".join(json.dumps(part, ensure_ascii=False) for part in (request.schema, request.extra) if part)
+    return len((request.system + request.user + plain).encode("utf-8", "replace")) + _OVERHEAD
 
 
 def bounded(completion: Completion, request: Request, most_output: int) -> Completion:

@@ -7,6 +7,9 @@ A model is named ``provider/name``: ``openai/gpt-6-luna``, ``anthropic/claude-ha
 from __future__ import annotations
 
 import importlib
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from annotators.llm.backends import keys
 from annotators.llm.completion import Backend
@@ -38,8 +41,13 @@ def split(model: str) -> tuple[str, str]:
     return provider, name
 
 
-def check(provider: str, base_url: str | None, key: str | None) -> None:
-    """Refuse an address that is none, and a key that is none or belongs to another address, before anything is sent.
+_NOT_EXTRA = frozenset("stream n best_of models tools plugins web_search_options service_tier".split())
+"""what changes the form of an answer, how many there are, who answers, or what it costs beside its tokens"""
+
+
+def check(provider: str, base_url: str | None, key: str | None, extra: Mapping[str, Any] | None = None) -> None:
+    """Refuse an address that is none, a key that is none or belongs to another address, and ``extra`` fields of a
+    request that are not to be set, before anything is sent.
 
     Raises:
         ValueError, UserError: naming what is wrong, and no secret.
@@ -48,6 +56,18 @@ def check(provider: str, base_url: str | None, key: str | None) -> None:
         url = keys.PROVIDERS[provider].address(base_url)
         if key is not None:
             addresses.check_key(key, url)
+    if not extra:
+        return
+    if provider not in keys.PROVIDERS:
+        raise ValueError(f"`extra` is for requests to a server, and a model of {provider}/ gets none: leave it out")
+    if own := sorted(keys.PROVIDERS[provider].body & extra.keys()):
+        raise ValueError(f"`extra` must not set `{own[0]}`, which is written by settings of the annotator itself")
+    if other := sorted(_NOT_EXTRA & extra.keys()):
+        raise ValueError(f"`extra` must not set `{other[0]}`: it changes what is answered, by whom or at what price")
+    try:
+        json.dumps(extra, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`extra` must be plain JSON ({error})") from None
 
 
 def connect(provider: str, name: str, base_url: str | None, key: str | None = None) -> Backend:

@@ -136,7 +136,7 @@ class AnthropicServer:
             output["effort"] = request.effort
         if request.schema and "format" not in self._adapted:
             output["format"] = {"type": "json_schema", "schema": request.schema}
-        return out | ({"output_config": output} if output else {})
+        return out | ({"output_config": output} if output else {}) | dict(request.extra or {})
 
     def adapt(self, said: str, sent: dict[str, Any] | None = None) -> bool:
         """Whether what was refused (see :func:`about`) can be left out, which it is from now on; each once.

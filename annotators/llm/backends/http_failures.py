@@ -67,7 +67,9 @@ def failure(status: int, headers: Mapping[str, str], body: object, who: str, key
 
 
 def message(body: object) -> str:
-    """The message in the body of an error, whatever its shape."""
+    """The message in the body of an error, whatever its shape; Gemini's is a list of one."""
+    if isinstance(body, list) and body:
+        return message(body[0])
     if isinstance(body, dict):
         inner = body.get("error", body)
         if isinstance(inner, dict):
@@ -78,6 +80,8 @@ def message(body: object) -> str:
 
 def code(body: object) -> str:
     """The codes in the body of an error."""
+    if isinstance(body, list) and body:
+        return code(body[0])
     inner: Any = body.get("error", body) if isinstance(body, dict) else {}
     return " ".join(str(inner.get(k) or "") for k in ("code", "type", "param")) if isinstance(inner, dict) else ""
 

@@ -1,4 +1,5 @@
-"""The providers whose servers are asked over HTTP: their addresses, and which key goes with a question.
+"""The providers whose servers are asked over HTTP: their addresses, which key goes with a question, and what of its
+body is nobody else's to set.
 
 Without a ``key`` of its own an address gets the provider's key if it is the provider's or the one that the provider's
 variable names (OPENAI_BASE_URL), and none otherwise.
@@ -23,6 +24,8 @@ class Provider:
     """the variable of another address"""
     keys: tuple[str, ...]
     """the variables of its keys, in the order in which they are looked for"""
+    body: frozenset[str]
+    """the fields of a request that this program writes itself"""
 
     def address(self, base_url: str | None) -> str:
         """The address asked: ``base_url``, else the variable's, else the provider's own.
@@ -52,6 +55,19 @@ class Provider:
         return (addresses.sendable(known[0]), known[0]) if known else ("", "")
 
 
-OPENAI = Provider("https://api.openai.com/v1", "OPENAI_BASE_URL", ("OPENAI_API_KEY",))
-ANTHROPIC = Provider("https://api.anthropic.com", "ANTHROPIC_BASE_URL", ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"))
+OPENAI = Provider(
+    "https://api.openai.com/v1",
+    "OPENAI_BASE_URL",
+    ("OPENAI_API_KEY",),
+    frozenset(
+        "model messages max_tokens max_completion_tokens temperature seed logprobs top_logprobs response_format "
+        "reasoning_effort".split()
+    ),
+)
+ANTHROPIC = Provider(
+    "https://api.anthropic.com",
+    "ANTHROPIC_BASE_URL",
+    ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+    frozenset("model messages max_tokens temperature system thinking output_config".split()),
+)
 PROVIDERS = {"openai": OPENAI, "anthropic": ANTHROPIC}

@@ -87,6 +87,21 @@ def completion(data: dict[str, Any], labels: tuple[str, ...], who: str) -> Compl
         raise TryAgain(f"{who}: the answer has no text in choices[0].message.content", charged=True) from None
 
 
+def lacking(data: dict[str, Any], logprobs: bool) -> str:
+    """What an answer lacks though it was asked for (``logprobs``) or had no room for, as a predicate; else empty."""
+    choice = data["choices"][0]
+    said = choice.get("message") or {}
+    thought = said.get("reasoning") or said.get("reasoning_content")
+    if thought and not said.get("content") and choice.get("finish_reason") == "length":
+        return (
+            "thinks, and the answer has no room left: switch it off (`effort: none`, or in `extra` what the server "
+            "knows), or give it room by `thinking` with `probabilities: false`"
+        )
+    if logprobs and said.get("content") and len(listed_tokens(choice.get("logprobs"))) < 2:
+        return "gives no log-probabilities though they are asked for: verdicts are read from the text"
+    return ""
+
+
 def listed_tokens(logprobs: Any) -> dict[str, float]:
     """The tokens that could have been the first, with their log-probabilities; none where they cannot be read."""
     try:

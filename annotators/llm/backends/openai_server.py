@@ -6,19 +6,20 @@ leave fields out.
 
 Servers differ in the parameters they know. When one refuses log-probabilities, JSON schemas, seeds or the name of the
 token limit, this backend goes on without and says so, once for each. A refused temperature or reasoning effort stops
-the run, because leaving it out would change who is simulated.
+the run, because leaving it out would change who is simulated; so does a refused field of `extra`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from annotators.llm.backends.batches import Ended, Lost
 from annotators.llm.backends.http_failures import about
 from annotators.llm.backends.keys import OPENAI
-from annotators.llm.backends.openai_answers import completion, ended, filtered, lines, of_filter
+from annotators.llm.backends.openai_answers import completion, ended, filtered, lacking, lines, of_filter
 from annotators.llm.backends.wire import TIMEOUT, Gone, Unacceptable, Wire, http_client
 from annotators.llm.completion import Completion, Request, Unreadable, redacted, unreadable
 from annotators.llm.question import FLOOR, expected_tokens
@@ -65,7 +66,11 @@ class OpenAIServer:
         while True:
             sent = self.body(request)
             try:
-                return completion(await self.wire.post("/chat/completions", sent), request.labels, self.who)
+                answer = await self.wire.post("/chat/completions", sent)
+                said = completion(answer, request.labels, self.who)
+                if missing := lacking(answer, "logprobs" in sent):
+                    note(f"{self.who} {missing}")
+                return said
             except Unreadable as odd:
                 return unreadable(odd)
             except Unacceptable as refusal:
@@ -138,7 +143,7 @@ class OpenAIServer:
             out["response_format"] = {"type": "json_schema", "json_schema": wanted}
         if request.effort is not None and "reasoning_effort" not in self._adapted:
             out["reasoning_effort"] = request.effort
-        return out
+        return out | dict(request.extra or {})
 
     def adapt(self, said: str, sent: dict[str, Any] | None = None) -> bool:
         """Whether what was refused (see :func:`about`) can be left out or said otherwise, which it is from now on.
@@ -162,6 +167,9 @@ class OpenAIServer:
                 self._limit = _LIMITS[parameter]
             note(f"{self.who} does not take {parameter}: {instead}")
             return True
+        for name in sorted((sent or {}).keys() - OPENAI.body):
+            if re.search(rf"""(["'`]|supplied: ){re.escape(name.lower())}\b""", said):
+                raise UserError(f"{self.who} does not take `{name}` of `extra`: leave it out ({redacted(said, 120)})")
         return False
 
     async def close(self) -> None:
