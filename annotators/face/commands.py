@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from annotators.face.options import AnnotateOptions, CalibrateOptions
+from annotators.face.options import AnnotateOptions, CalibrateOptions, DriftOptions
 from farm.face.options import command
 
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this wing to the ``farm`` command line."""
     app.command()(annotate)
     app.command()(calibrate)
+    app.command()(drift)
 
 
 @command(AnnotateOptions)
@@ -78,3 +79,24 @@ def calibrate(
     with progress.task("calibrating"):
         found = calibrated(options)
     print(found.to_json() if as_json else sentences(found) + (f"\nwritten to {options.out}" if options.out else ""))
+
+
+@command(DriftOptions)
+def drift(
+    annotators: Annotated[str, typer.Option(help="The judge, by name or a YAML file.")],
+    options: DriftOptions,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the judge.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Ask a judge again about pairs that it judged before, and say whether it has changed.
+
+    Example: farm drift anchors.json --annotators judge.yaml --out anchors_june.json
+    """
+    import json
+
+    from annotators.runs.drift import drifted
+
+    found = drifted(options, annotators, settings or [])
+    print(json.dumps({**found.to_dict(), "changed": found.changed}, indent=1) if as_json else found.sentences())

@@ -107,3 +107,19 @@ class CalibrateOptions:
     """The judged pairs, for a leaderboard."""
     groups: Annotated[int, Ge(1), Le(4)] | None = None
     """Groups of people; by default chosen by BIC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftOptions(AskingOptions):
+    verdicts: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
+    """The anchors: what `farm annotate` wrote of this judge earlier, best with --replicates 2."""
+    out: Path | None = None
+    """Where the verdicts of then and now go together, as the anchors of the next time."""
+    replicate: Natural | None = None
+    """The number of the new answer to every anchor; by default the next one."""
+    world: str | None = None
+    """The world that the texts are from; by default any text."""
+    store: Path | None = None
+    """Keep every answer here."""
+    timeout: Annotated[float, Ge(1)] = 120.0
+    """Seconds for one answer of a language model."""
