@@ -1,14 +1,15 @@
-"""Annotation from Python: ``farm.annotate`` and ``farm.calibrate``, as the commands do it."""
+"""Annotation from Python: ``farm.annotate``, ``farm.calibrate`` and ``farm.drift``, as the commands do it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from annotators.face.options import AnnotateOptions, CalibrateOptions
+from annotators.face.options import AnnotateOptions, CalibrateOptions, DriftOptions
 from annotators.runs.annotation_run import Rows, prepare
 from farm.base.errors import OptionError
 from farm.face.options import made, takes
@@ -17,6 +18,7 @@ from farm.votes.table import from_table
 
 if TYPE_CHECKING:
     from annotators.calibration.calibrate import Calibration
+    from annotators.runs.drift import Drift
 
 
 def annotate(rows: Rows, annotators: Any = "training", **options: Any) -> pd.DataFrame:
@@ -32,10 +34,32 @@ def annotate(rows: Rows, annotators: Any = "training", **options: Any) -> pd.Dat
     Raises:
         UserError: for columns, kinds or combinations that there are not.
     """
-    known = {field.name for field in fields(AnnotateOptions)}
-    settings = {name: value for name, value in options.items() if name not in known}
-    found = made(AnnotateOptions, {name: value for name, value in options.items() if name in known})
-    return prepare(rows, annotators, options=found, settings=settings).table()
+    found, settings = _parted(AnnotateOptions, options)
+    return prepare(rows, annotators, options=made(AnnotateOptions, found), settings=settings).table()
+
+
+def drift(verdicts: Rows, annotators: Any, **options: Any) -> Drift:
+    """Ask a judge again about pairs that it judged before, and say whether it has changed, as `farm drift`.
+
+    Args:
+        verdicts: the anchors, what :func:`annotate` gave or `farm annotate` wrote, best of two replicates.
+        annotators: the judge, as in :func:`annotate`.
+        options: the fields of :class:`~annotators.face.options.DriftOptions`; others are settings of the judge.
+
+    Raises:
+        UserError: for a table that holds no verdicts, or those of several runs.
+    """
+    from annotators.runs.drift import drifted
+
+    found, settings = _parted(DriftOptions, options)
+    return drifted(made(DriftOptions, {"verdicts": verdicts, **found}), annotators, settings)
+
+
+def _parted(cls: type[Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a class, and what else is given: settings of annotators."""
+    known = {field.name for field in fields(cls)}
+    of_class = {name: value for name, value in given.items() if name in known}
+    return of_class, {name: value for name, value in given.items() if name not in known}
 
 
 def calibrated(options: CalibrateOptions) -> Calibration:

@@ -111,7 +111,7 @@ class CalibrateOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DriftOptions(AskingOptions):
-    verdicts: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
+    verdicts: Annotated[Any, Flag(argument=True, kind=Path)] = field(kw_only=False)
     """The anchors: what `farm annotate` wrote of this judge earlier, best with --replicates 2."""
     out: Path | None = None
     """Where the verdicts of then and now go together, as the anchors of the next time."""

@@ -12,9 +12,11 @@ the same is called changed once in twenty times at most. d needs two answers fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,7 +109,7 @@ def _difference(values: Floats, by: pd.Series) -> Estimate:
     return uncertainty.mean(values, by, confidence=CONFIDENCE, bounds=uncertainty.DIFFERENCE)
 
 
-def drifted(options: DriftOptions, annotators: str, settings: Sequence[str] = ()) -> Drift:
+def drifted(options: DriftOptions, annotators: Any, settings: Sequence[str] | Mapping[str, Any] = ()) -> Drift:
     """Ask a judge again about the pairs of a file of its verdicts, and compare (see the module's text).
 
     Every anchor is shown in the order in which it was shown then, and its number of the answer is the next one, so that
@@ -117,13 +119,15 @@ def drifted(options: DriftOptions, annotators: str, settings: Sequence[str] = ()
         UserError: for a file that holds no verdicts, or those of several seeds.
     """
     o = options
-    told = formats.read_annotations(o.verdicts)
-    formats.require(told, ["instruction", "output_1", "output_2"], o.verdicts)
+    file = Path(o.verdicts) if isinstance(o.verdicts, (str, Path)) else None
+    origin = str(file or "the verdicts")
+    told = formats.read_annotations(file) if file else formats.as_annotations(formats.rows(o.verdicts, origin), origin)
+    formats.require(told, ["instruction", "output_1", "output_2"], origin)
     if o.out is not None:
-        formats.check_table(o.out, inputs=[o.verdicts])
+        formats.check_table(o.out, inputs=[file] if file else [])
     told = told.assign(**{c: 0 for c in ("seed", "replicate") if c not in told})
     if told["seed"].nunique() != 1:
-        raise UserError(f"{o.verdicts}: anchors of one `farm annotate` have one `seed`, these {told['seed'].nunique()}")
+        raise UserError(f"{origin}: anchors of one `farm annotate` have one `seed`, these {told['seed'].nunique()}")
     anchors, then = _anchors(told)
     shown_second = (anchors.get("shown_first", pd.Series(1, anchors.index)) == 2).to_numpy()
     store = Store(o.store if o.store is not None else home() / "store.sqlite")
