@@ -21,6 +21,9 @@ def __getattr__(name: str) -> object:
     here = _Path(__file__).parent
     if name.startswith("_") or (here / f"{name}.py").is_file() or (here / name).is_dir():
         raise AttributeError(name)  # a module of ours, which the import system finds
+    from farm.base import platforms
+
+    platforms.check()
     from farm import api
 
     return api.named(name)

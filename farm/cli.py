@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import farm
-from farm.base import progress
+from farm.base import platforms, progress
 from farm.base.errors import LONGEST, REFUSED, UserError, brief, cause, installing, shadowed, show_alarms_plainly
 from farm.face import commands
 from farm.face.options import command
@@ -77,6 +77,7 @@ def main() -> None:
     progress.guard_terminal()
     interrupted = _note_interrupts()
     try:
+        platforms.check()
         result = _application()(args=arguments, prog_name="farm", standalone_mode=False)
         status = result if isinstance(result, int) else 0
         if status == _INTERRUPTED:  # typer makes this of Ctrl-C

@@ -1,19 +1,14 @@
 """Which process is asking which question: two runs with one store do not ask, or pay for, the same one.
 
 A claim is a lock on one byte of a file beside the store, at the offset that the question's key names. The operating
-system drops it when the process ends, however it ends, so there is nothing to expire or to clean up. Where the system
-has no such locks (Windows) every claim is granted, and two processes may repeat some of each other's questions.
+system drops it when the process ends, however it ends, so there is nothing to expire or to clean up.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]
 
 
 class Claims:
@@ -34,8 +29,6 @@ class Claims:
 
     def take(self, key: bytes) -> bool:
         """Claim a question; False while another process has it."""
-        if fcntl is None:
-            return True
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(key), os.SEEK_SET)
         except OSError:
@@ -44,8 +37,7 @@ class Claims:
 
     def release(self, key: bytes) -> None:
         """Give a claim back."""
-        if fcntl is not None:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _offset(key), os.SEEK_SET)
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _offset(key), os.SEEK_SET)
 
 
 def _offset(key: bytes) -> int:

@@ -6,7 +6,7 @@ import gzip
 import itertools
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,6 +37,16 @@ def exists(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two of the names that are one file: the same, or on macOS and Windows differing by capitals alone."""
+    known: dict[str, str] = {}
+    for name in names:
+        if (small := name.casefold()) in known:
+            return known[small], name
+        known[small] = name
+    return None
 
 
 def check(path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from farm.base import files
 from farm.base.bounds import Count, Natural, NotNegative, Positive, Share
 from farm.base.errors import OptionError, UserError, nearest
 from farm.experiments import presets, sweeps
@@ -219,10 +220,14 @@ def from_mapping(
             changed["seed"] = changed["seed"] if "seed" in point.settings else number
             labels = {**point.labels, "seed": changed["seed"]}
             variants.append(Variant(_single(changed, origin), labels))
-    names = [variant.name for variant in variants]
-    if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise UserError(f"{origin}: two variants of the sweep are both called {twice}; give the values names")
+    if twice := files.alike([variant.name for variant in variants]):
+        raise UserError(f"{origin}: two variants of the sweep are both called {twice[1]}; give the values names")
+    for key, several in {"methods and models": [*whole.methods, *whole.models], "judges": list(whole.judges)}.items():
+        if twice := files.alike(name.replace(" ", "_") for name in several):
+            raise UserError(
+                f"{origin}: {key}: `{twice[0]}` and `{twice[1]}` would be one file on macOS, which "
+                "does not tell capitals from small letters; call one otherwise"
+            )
     return Study(origin, whole, tuple(variants), whole.sweep is not None or whole.seeds is not None)
 
 

@@ -26,7 +26,6 @@ import fcntl
 import json
 import os
 import platform
-import resource
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,7 +40,7 @@ import pandas as pd
 import yaml
 
 import farm
-from farm.base import files, progress
+from farm.base import files, platforms, progress
 from farm.base.errors import OptionError, UserError
 from farm.experiments import room, run_tables
 from farm.experiments.experiment import BASELINE
@@ -275,7 +274,7 @@ def costs(stages: Sequence[Made], annotated: dict[str, pd.DataFrame]) -> dict[st
             }
             for role, table in annotated.items()
         ],
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_memory_gib": platforms.peak_memory() / 2**30,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from farm.base import platforms
 from farm.base.errors import OptionError, nearest
 from farm.scheduling.environment import gpus
 from farm.scheduling.graph import Graph
@@ -50,4 +51,4 @@ def engine(name: str, root: Path, workers: int | None = None, graph: Graph | Non
 def places(graph: Graph) -> int:
     """How many stages are made at once on this machine: one a GPU where they want GPUs, else one a core."""
     there = len(gpus())
-    return there if any(node.gpus_of(there) for node in graph.values()) and there else os.cpu_count() or 1
+    return there if any(node.gpus_of(there) for node in graph.values()) and there else platforms.cores()

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 from farm.asking.limits import Limits
+from farm.base import platforms
 from farm.scheduling.environment import gpus, search_path
 from farm.scheduling.graph import Node
 from farm.scheduling.perform import Outcome
@@ -50,9 +51,8 @@ class Local:
 
     def __init__(self, root: Path, workers: int, threads: int | None = None) -> None:
         self.root, self.slots = root, workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         said = os.environ.get("OMP_NUM_THREADS")
-        self.threads = int(threads or said or max(1, cores // workers))
+        self.threads = int(threads or said or max(1, platforms.cores() // workers))
         self.gpus = gpus()
         self.places = max(
             workers, len(self.gpus)
