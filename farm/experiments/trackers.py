@@ -1,8 +1,11 @@
-"""Metrics to TensorBoard or trackio while a method learns, beside ``metrics.jsonl``, which is always written.
+"""Metrics to a tracker while a method learns, beside ``metrics.jsonl``, which is always written.
 
-The environment variable FARM_TRACKER says where: ``tensorboard:FOLDER`` (each training a sub-folder; needs the package
-tensorboard) or ``trackio:PROJECT`` (each training a run; needs the package trackio).
-What is learned does not depend on it.
+The environment variable FARM_TRACKER says where: ``tensorboard:FOLDER`` (each training a sub-folder), or a project or
+experiment in which each training is a run: ``trackio:PROJECT``, ``wandb:PROJECT``, ``mlflow:EXPERIMENT``. The
+package of that name is needed. What is learned does not depend on it.
+
+Not by accelerate's trackers: they log through its process state, which would set up the group of processes that train
+together before :mod:`farm.hardware.processes` does.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from farm.base.errors import UserError
 from farm.base.launched import follows
 
 VARIABLE = "FARM_TRACKER"
+KINDS = ("tensorboard", "trackio", "wandb", "mlflow")
+_MODULES = {"tensorboard": "torch.utils.tensorboard"}
+"""what is imported, where it is not the package"""
 
 
 def check() -> None:
@@ -27,10 +33,8 @@ def check() -> None:
         UserError: it is.
     """
     kind, _ = _asked()
-    if kind == "tensorboard":
-        _load("torch.utils.tensorboard", "tensorboard")
-    elif kind == "trackio":
-        _load("trackio", "trackio")
+    if kind:
+        _load(_MODULES.get(kind, kind), kind)
 
 
 @contextmanager
@@ -50,13 +54,18 @@ def tracker(run: str) -> Iterator[Callable[[dict[str, float]], None]]:
             yield lambda metrics: _scalars(writer, metrics)
         finally:
             writer.close()
-    elif kind == "trackio":
-        trackio = _load("trackio", "trackio")
-        trackio.init(project=where, name=run)
+    elif kind == "mlflow":
+        mlflow = _load("mlflow", "mlflow")
+        mlflow.set_experiment(where)
+        with mlflow.start_run(run_name=run):
+            yield lambda metrics: mlflow.log_metrics(_named(metrics), step=_step(metrics))
+    elif kind:  # trackio and wandb have the same functions
+        module = _load(kind, kind)
+        module.init(project=where, name=run)
         try:
-            yield lambda metrics: trackio.log(_named(metrics), step=_step(metrics))
+            yield lambda metrics: module.log(_named(metrics), step=_step(metrics))
         finally:
-            trackio.finish()
+            module.finish()
     else:
         yield lambda metrics: None
 
@@ -65,8 +74,10 @@ def _asked() -> tuple[str, str]:
     """Which tracker, and its folder or project; both empty where none was asked for."""
     asked = os.environ.get(VARIABLE, "")
     kind, _, where = asked.partition(":")
-    if asked and not (kind in ("tensorboard", "trackio") and where):
-        raise UserError(f"{VARIABLE}={asked}: say tensorboard:FOLDER or trackio:PROJECT")
+    if asked and not (kind in KINDS and where):
+        raise UserError(
+            f"{VARIABLE}={asked}: say tensorboard:FOLDER, or {', '.join(f'{k}:PROJECT' for k in KINDS[1:])}"
+        )
     return kind, where
 
 
@@ -81,7 +92,7 @@ def _named(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _step(metrics: dict[str, float]) -> int | None:
-    """Where on the axis they belong; both writers take it beside the metrics, not among them."""
+    """Where on the axis they belong; all of them take it beside the metrics, not among them."""
     return int(metrics["step"]) if "step" in metrics else None
 
 

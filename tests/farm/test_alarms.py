@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import warnings
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,7 +97,7 @@ def test_no_tracker_is_asked_for(monkeypatch):
 
 
 def test_an_unknown_tracker_is_named(monkeypatch):
-    monkeypatch.setenv("FARM_TRACKER", "wandb:x")
+    monkeypatch.setenv("FARM_TRACKER", "comet:x")
     with pytest.raises(UserError, match="tensorboard:FOLDER"), tracker("dpo"):
         pass
 
@@ -123,6 +126,25 @@ def test_trackio_gets_every_metric_at_its_step(monkeypatch, tmp_path):
     assert [(run, step, json.loads(said)) for run, step, said in rows] == [
         (run, step, {"loss": loss}) for run in ("dpo", "ppo") for step, loss in ((3, 1.0), (7, 0.5))
     ]
+
+
+@pytest.mark.parametrize("kind", ["wandb", "mlflow"])
+def test_trackers_that_cannot_be_had_here_are_called_as_they_are_documented(kind, monkeypatch):
+    told = []
+
+    def called(name):
+        return lambda *arguments, **named: told.append((name, *arguments, *sorted(named.items()))) or nullcontext()
+
+    known = "init log finish" if kind == "wandb" else "set_experiment start_run log_metrics"
+    monkeypatch.setitem(sys.modules, kind, SimpleNamespace(**{name: called(name) for name in known.split()}))
+    monkeypatch.setenv("FARM_TRACKER", f"{kind}:farm")
+    with tracker("dpo") as write:
+        write({"step": 3, "loss": 1.0})
+    begin = [("init", ("name", "dpo"), ("project", "farm"))]
+    if kind == "mlflow":
+        begin = [("set_experiment", "farm"), ("start_run", ("run_name", "dpo"))]
+    log = ("log" if kind == "wandb" else "log_metrics", {"loss": 1.0}, ("step", 3))
+    assert told == [*begin, log, *([("finish",)] if kind == "wandb" else [])]
 
 
 def test_of_several_processes_only_the_first_writes_to_a_tracker(tmp_path, monkeypatch):

@@ -109,10 +109,11 @@ def test_ctrl_c_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_tracker_that_is_not_there_is_told_before_anything_is_made(
     place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FARM_TRACKER", "wandb:mine")
+    monkeypatch.setenv("FARM_TRACKER", "comet:mine")
     status, _, said = run("--out", "run")
     assert status == 2
-    assert said == "farm: FARM_TRACKER=wandb:mine: say tensorboard:FOLDER or trackio:PROJECT\n"
+    known = "tensorboard:FOLDER, or trackio:PROJECT, wandb:PROJECT, mlflow:PROJECT"
+    assert said == f"farm: FARM_TRACKER=comet:mine: say {known}\n"
     monkeypatch.setenv("FARM_TRACKER", "trackio:mine")
     monkeypatch.setitem(sys.modules, "trackio", None)
     status, _, said = run("--out", "run")
