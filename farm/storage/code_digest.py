@@ -10,9 +10,11 @@ What is loaded under a name made up at run time is not seen; a class that a spec
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import inspect
+import linecache
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -82,9 +84,26 @@ def _of_source(path: str, cls: Any) -> str:
     """The digest of a class that a script or a notebook defines: of its own source alone."""
     try:
         source = inspect.getsource(cls)
-    except (OSError, TypeError) as error:
-        raise UserError(f"{path}: its source is not to be found; put the class into a file of its own") from error
+    except (OSError, TypeError):
+        source = _of_cell(cls)
+    if not source:
+        raise UserError(f"{path}: its source is not to be found; put the class into a file of its own")
     return hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+
+
+def _of_cell(cls: Any) -> str:
+    """The source of a class that a notebook's cell defines; empty where it is not found.
+
+    Python looks for it in the file of ``__main__``, which a notebook has not. Its functions know their cell.
+    """
+    for function in vars(cls).values() if isinstance(cls, type) else ():
+        code = getattr(function, "__code__", None)
+        cell = "".join(linecache.getlines(code.co_filename)) if code is not None else ""
+        with contextlib.suppress(SyntaxError):
+            for node in ast.walk(ast.parse(cell)):
+                if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
+                    return ast.unparse(node)
+    return ""
 
 
 def with_code(description: Any) -> Any:

@@ -1,11 +1,13 @@
 """Which change of source makes a stage stale, and which does not."""
 
 import importlib
+import linecache
 import sys
 from pathlib import Path
 
 import pytest
 
+from farm.base.errors import UserError
 from farm.storage import code_digest as digests
 
 
@@ -109,3 +111,22 @@ def test_the_code_of_an_annotator_is_that_of_its_module(package: Path) -> None:
     with (package / "parts" / "losses.py").open("a") as source:
         source.write("\n# changed\n")
     assert current() != before
+
+
+def test_a_class_of_a_notebooks_cell_counts_with_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``__main__`` has no file there, and Python's own search stops at that."""
+    found = []
+    for number, value in enumerate((1, 1, 2)):
+        cell = f"<cell {number}>"
+        source = f"class InACell:\n    x = {value}\n    def train(self, learning):\n        return self.x\n"
+        names = {"__name__": "__main__"}
+        monkeypatch.setitem(linecache.cache, cell, (len(source), None, source.splitlines(True), cell))
+        exec(compile(source, cell, "exec"), names)
+        monkeypatch.setattr(sys.modules["__main__"], "InACell", names["InACell"], raising=False)
+        found.append(digests.class_digest("__main__.InACell"))
+    assert found[0] == found[1] != found[2]
+    bare: dict[str, object] = {"__name__": "__main__"}
+    exec("class InACell: ...", bare)
+    monkeypatch.setattr(sys.modules["__main__"], "InACell", bare["InACell"])
+    with pytest.raises(UserError, match="its source is not to be found"):
+        digests.class_digest("__main__.InACell")
