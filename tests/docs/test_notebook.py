@@ -12,19 +12,19 @@ from tests.docs.test_documents import FARM, ROOT
 
 NOTEBOOK = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())
 KERNEL = """
-import ast, json, sys
-shown = []
-names = {"__name__": "__main__"}
-sys.modules["__main__"].__dict__.update(names)
-for source in json.load(sys.stdin):
+import ast, json, linecache, sys
+shown, names = [], sys.modules["__main__"].__dict__
+for number, source in enumerate(json.load(sys.stdin)):
+    cell = f"<cell {number}>"
+    linecache.cache[cell] = len(source), None, source.splitlines(True), cell
     tree = ast.parse(source)
     last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "cell", "exec"), sys.modules["__main__"].__dict__)
+    exec(compile(tree, cell, "exec"), names)
     if last is not None:
-        value = eval(compile(ast.Expression(last.value), "cell", "eval"), sys.modules["__main__"].__dict__)
-        shown.append(value._repr_html_())
+        shown.append(eval(compile(ast.Expression(last.value), cell, "eval"), names)._repr_html_())
 print(json.dumps(shown))
 """
+"""What a kernel does: cell after cell in one namespace, each known by a name, the last expression shown."""
 
 
 def test_it_runs_and_shows_what_it_says(tmp_path: Path) -> None:

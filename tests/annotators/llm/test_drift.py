@@ -46,7 +46,7 @@ def noisy(generator: np.random.Generator, chance: np.ndarray, count: int) -> np.
 
 def test_the_same_noisy_judge_is_seldom_called_changed_and_another_one_is() -> None:
     generator = np.random.Generator(np.random.Philox(5))
-    n, runs = 80, 60
+    n, runs = 80, 30
     clusters = pd.Series(np.arange(n)).astype(str)
     same = other = 0
     for _ in range(runs):
@@ -73,25 +73,25 @@ def test_by_hand() -> None:
 
 
 def test_a_server_that_changes_its_model_is_found_out(farm: Farm, tmp_path: Path) -> None:
-    write_table(make_pairs(40), tmp_path / "pairs.json")
+    write_table(make_pairs(16), tmp_path / "pairs.json")
     anchors, again = tmp_path / "anchors.json", tmp_path / "again.json"
     with FaultServer() as server:
         judge: list[Any] = ["--annotators", "openai_greedy", "--set", f"base_url={server.url}/v1"]
         farm("annotate", tmp_path / "pairs.json", *judge, "--replicates", 2, "--out", anchors)
         asked = len(server.seen)
         same = farm("drift", anchors, *judge, "--out", again)
-        assert len(server.seen) == asked + 40, "nothing of it comes from the store"
+        assert len(server.seen) == asked + 16, "nothing of it comes from the store"
         assert "no change is seen" in same and "1.000" in same
         shown = {(body["messages"][-1]["content"]) for body in server.seen[:asked]}
         assert {(body["messages"][-1]["content"]) for body in server.seen[asked:]} == shown, "in the same order"
         server.script = "shorter"
         found = json.loads(farm("drift", again, *judge, "--json"))
         assert found["changed"] and found["now"]["value"] == 0.0 and found["then"]["value"] == 1.0
-        assert len(server.seen) == asked + 80
+        assert len(server.seen) == asked + 32
         farm("drift", again, *judge, "--json")
-        assert len(server.seen) == asked + 80, "the same call goes on where it was"
+        assert len(server.seen) == asked + 32, "the same call goes on where it was"
     table = read_annotations(again)
-    assert table.groupby("replicate").size().to_dict() == {0: 40, 1: 40, 2: 40}
+    assert table.groupby("replicate").size().to_dict() == {0: 16, 1: 16, 2: 16}
 
 
 def test_anchors_are_the_verdicts_of_one_run(farm: Farm, tmp_path: Path) -> None:
