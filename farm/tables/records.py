@@ -85,6 +85,7 @@ VERDICT_COLUMNS = frozenset(Annotation.model_fields) - frozenset(Pair.model_fiel
     "cached",
     "shown_first",
     "propensity",
+    "user_group",
 }
 """The columns that annotators and wrappers add to a table of pairs."""
 

@@ -7,8 +7,8 @@ meet text. With a utility u, preferences are Bradley-Terry, P(i > j) = sigma(u_i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,16 @@ Floats = NDArray[np.float64]
 
 
 class TableFeatures:
-    """One utility term, looked up by response."""
+    """One utility term, and others beside it, looked up by response."""
 
-    def __init__(self, responses: Sequence[str], utilities: Floats | None) -> None:
+    def __init__(
+        self, responses: Sequence[str], utilities: Floats | None, terms: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
         self._utility = dict(
             zip(responses, (utilities if utilities is not None else np.zeros(len(responses))), strict=True)
         )
         self._known = utilities is not None
+        self._terms = {name: dict(zip(responses, values, strict=True)) for name, values in (terms or {}).items()}
 
     @property
     def gold_weights(self) -> dict[str, float]:
@@ -41,6 +44,7 @@ class TableFeatures:
             "utility": [self._utility[output] for output in outputs],
             "length": [len(output.split()) for output in outputs],
         }
+        table |= {name: [values[output] for output in outputs] for name, values in self._terms.items()}
         return pd.DataFrame(table).assign(lists=0)
 
 
@@ -53,6 +57,8 @@ class MatrixWorld:
         reference: the base policy's probabilities; uniform if omitted.
         responses: their texts; "response 1" ... if omitted.
         prompts: how many prompts there are, all alike.
+        terms: further features of the responses by name, K numbers each, which are no part of the utility: what groups
+            of people value, say.
 
     Raises:
         ValueError: naming the cell of the matrix that is not a preference.
@@ -71,6 +77,7 @@ class MatrixWorld:
         reference: list[Share] | None = None,
         responses: list[str] | None = None,
         prompts: Count = 1,
+        terms: dict[str, list[float]] | None = None,
     ) -> None:
         if (utilities is None) == (preferences is None):
             raise ValueError("give either `utilities` or `preferences`")
@@ -82,12 +89,15 @@ class MatrixWorld:
         size = len(self.matrix)
         self.responses = responses or [f"response {i + 1}" for i in range(size)]
         self.reference = np.full(size, 1 / size) if reference is None else np.asarray(reference, dtype=np.float64)
-        for name, values in (("responses", self.responses), ("reference", self.reference)):
+        given: dict[str, Any] = {"responses": self.responses, "reference": self.reference, **(terms or {})}
+        if taken := {"utility", "length", "lists"} & set(terms or {}):
+            raise ValueError(f"`terms`: the name `{min(taken)}` is taken")
+        for name, values in given.items():
             if len(values) != size:
                 raise ValueError(f"`{name}` has {len(values)} entries for {size} responses")
         self.prompts = [f"prompt {i + 1}" for i in range(prompts)]
         self.truth_known = gold is not None
-        self.features = TableFeatures(self.responses, gold)
+        self.features = TableFeatures(self.responses, gold, terms)
         self._place = {response: i for i, response in enumerate(self.responses)}
 
     def instructions(self, split: str, limit: int | None = None) -> pd.DataFrame:

@@ -13,7 +13,7 @@ ratio is 1 until the policy has moved.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -107,13 +107,20 @@ class OnlineTrainer(Trainer):
             self._drawn = list[Rollout]()
             yield step
 
-    def rollouts(self, policy: Policy) -> Iterator[Rollout]:
+    def rollouts(self, policy: Policy, score: Callable[[Samples], Tensor] | None = None) -> Iterator[Rollout]:
         """A step for each batch of scored samples of ``policy`` as it is then."""
         for prompts in self.prompts(self.settings.rollouts // self.settings.samples_per_prompt):
-            yield self.rollout(policy, prompts)
+            yield self.rollout(policy, prompts, score=score)
 
-    def rollout(self, policy: Policy, prompts: Sequence[Prompt], purpose: str = "") -> Rollout:
-        """``samples_per_prompt`` samples for each prompt, scored by the reward model, as :meth:`scored`."""
+    def rollout(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        purpose: str = "",
+        score: Callable[[Samples], Tensor] | None = None,
+    ) -> Rollout:
+        """``samples_per_prompt`` samples for each prompt, scored by the reward model, or by ``score``, which is given
+        the whole batch; as :meth:`scored`."""
         given = self.settings
         scorer, started = given.scorer(self.learning), time.perf_counter()
         samples = sampled(
@@ -124,7 +131,7 @@ class OnlineTrainer(Trainer):
             temperature=given.temperature,
             max_new_tokens=given.max_new_tokens,
         )
-        scores = self.compute(scorer.scores, samples)
+        scores = self.compute(scorer.scores, samples) if score is None else score(samples)
         if given.missing_eos_reward is not None:
             ended = torch.tensor([reason == "stop" for reason in samples.finish_reason], device=scores.device)
             scores = torch.where(ended, scores, given.missing_eos_reward)

@@ -1,0 +1,142 @@
+"""A reward model for each group of users, whose groups nobody has told: a mixture fitted by hard EM.
+
+    1. each response becomes a vector: of the table, or the last hidden state of the SFT policy
+    2. EM on the differences of these vectors finds the groups of the users (parts/mixture.py)
+    3. each group's reward is a reward model of its own, fitted to the pairs of its users and standardised
+
+Each reward has mean 0 and standard deviation 1 on samples of the SFT policy, without which the worst group would depend
+on the scale of its reward. The score of the mixture is the mean over the pairs of all, what one reward for everyone
+should be; :mod:`~reference_methods.online.max_min` learns from the single ones. With one group this is `reward_model`.
+
+Paper: MaxMin-RLHF (Chakraborty et al., arXiv 2402.08925); no number of groups, restarts or learning rate is given for
+language models. Defaults: two groups, 8 starts; the settings of ``reward_model``. Deviation: the assignments are found
+on frozen vectors, and each group's model is fitted once, where the paper fits the models anew in every round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from farm.base.bounds import Count, Positive
+from farm.base.errors import UserError, nearest
+from farm.policies import load, read_descriptor, write_descriptor
+from farm.roles.protocols import Learning, Samples, Scorer
+from reference_methods.models.reward_model import RewardModel
+from reference_methods.parts import mixture
+from reference_methods.parts.batches import in_parts, tokens_at_once
+from reference_methods.parts.checkpoints import log_once
+from reference_methods.parts.games.models import embedder
+from reference_methods.parts.preferences import Preferences
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureRewardModel(RewardModel):
+    """Fits one reward model a group to ``preferences``."""
+
+    groups: Count = 2
+    """Z"""
+    restarts: Count = 8
+    """of EM, of which the likeliest end is taken"""
+    user: str = "annotator"
+    """the column that says whose label a pair has"""
+    numbers: Count = 64
+    """of the vector of a response, a fixed random map of the table or of the last hidden state"""
+    ridge: Positive = 1.0
+    """of the regressions in EM"""
+
+    def train(self, learning: Learning) -> Scorer:
+        table = learning.feedback["pairs"]
+        if self.user not in table.columns:
+            known = nearest(self.user, table.columns)
+            raise UserError(f"mixture_reward_model: the pairs have no column `{self.user}`; {known}")
+        of_pair, found = self.assigned(learning)
+        count = np.bincount(of_pair, minlength=self.groups)
+        if not count.all():
+            raise UserError(f"mixture_reward_model: only {np.count_nonzero(count)} groups have users; set `groups` so")
+        scorers, line = list[Scorer](), 0
+        for z in range(self.groups):
+            own = {**learning.feedback, "pairs": table[of_pair == z].reset_index(drop=True)}
+            scorer, line = self._of_group(z, replace(learning, feedback=own), line)
+            scorers.append(scorer)
+        shares = count / count.sum()
+        log_once(
+            learning.log, {"step": line, "log_likelihood": found.log_likelihood, "smallest_share": float(shares.min())}
+        )
+        return MixtureScorer(scorers, shares.tolist())
+
+    def _of_group(self, z: int, learning: Learning, line: int) -> tuple[Scorer, int]:
+        """The reward model of a group's pairs, whose lines of the log begin with this number, and the next number."""
+        after = line
+
+        def log(metrics: dict[str, float]) -> None:
+            nonlocal after
+            after = line + int(metrics["step"]) + 1
+            learning.log({**metrics, "step": after - 1, "group": z})
+
+        def steps(total: int) -> None:
+            learning.steps(line + total)
+
+        place = learning.checkpoints and learning.checkpoints / f"group {z}"
+        return super().train(replace(learning, log=log, steps=steps, checkpoints=place)), after
+
+    def assigned(self, learning: Learning) -> tuple[NDArray[np.int64], mixture.Mixture]:
+        """The group of each pair's user, [n], and what EM found."""
+        pairs = Preferences.read(learning)
+        _, user = np.unique(learning.feedback["pairs"][self.user].astype(str), return_inverse=True)
+        vectors = embedder(learning.policy, self.numbers, learning.seed)
+        tokens = tokens_at_once(self.micro_batch_tokens, learning.policy, training=False)
+        with torch.no_grad():
+            sides = [in_parts(vectors, side, tokens).double().cpu().numpy() for side in (pairs.first, pairs.second)]
+        x = sides[0] - sides[1]
+        x = x / max(float(x.std()), 1e-12)
+        p_first = pairs.p_first.astype(np.float64)
+        of = {"restarts": self.restarts, "seed": learning.seed}
+        found = mixture.fit(x, p_first, user.astype(np.int64), self.groups, ridge=self.ridge, **of)
+        return found.group[user], found
+
+
+class MixtureScorer:
+    """Reward models of groups of users, and the shares of the groups; its own score is their mean."""
+
+    def __init__(self, scorers: Sequence[Scorer], shares: Sequence[float]) -> None:
+        self.scorers, self.shares = list(scorers), [float(share) for share in shares]
+
+    def scores(self, samples: Samples) -> Tensor:
+        return self._mean([scorer.scores(samples) for scorer in self.scorers])
+
+    def values(self, samples: Samples) -> Tensor:
+        return self._mean([scorer.values(samples) for scorer in self.scorers])
+
+    def _mean(self, of_group: Sequence[Tensor]) -> Tensor:
+        parts = [share * values for share, values in zip(self.shares, of_group, strict=True)]
+        return torch.stack(parts).sum(0)
+
+    def calibrate(self, mean: float, scale: float) -> None:
+        """From now on each group returns (score - mean) / scale, and so does their mean."""
+        for scorer in self.scorers:
+            scorer.calibrate(mean, scale)
+
+    def copy(self, zero_head: bool = False) -> MixtureScorer:
+        return MixtureScorer([scorer.copy(zero_head) for scorer in self.scorers], self.shares)
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        for scorer in self.scorers:
+            yield from scorer.parameters()
+
+    def save(self, folder: Path) -> None:
+        write_descriptor(folder, MixtureScorer, {"shares": self.shares})
+        for z, scorer in enumerate(self.scorers):
+            scorer.save(folder / f"group_{z}")
+
+    @classmethod
+    def load(cls, folder: Path) -> MixtureScorer:
+        shares = read_descriptor(folder)["shares"]
+        scorers = [load(folder / f"group_{z}") for z in range(len(shares))]
+        return cls([scorer for scorer in scorers if isinstance(scorer, Scorer)], shares)
