@@ -88,7 +88,7 @@ class AccuracyStage:
                 decided = np.where(np.isnan(other) | (other == 0), np.nan, 1.0)
                 agrees = decided * (0.5 + 0.5 * np.sign(margin) * np.sign(np.nan_to_num(other)))
                 rows = answers[["instruction", "sample"]].assign(model=name, of=who, margin=margin, agrees=agrees)
-                tables.append(rows)
+                tables.append(s.further(s.experiment.split).onto(rows, prompts))
         if not tables:
             raise UserError("accuracy: the models read a context and no judge says one; take a contextual judge")
         pd.concat(tables, ignore_index=True).to_parquet(at.place.folder / "accuracy.parquet", index=False)
