@@ -1,6 +1,6 @@
 """A reward model for each group of users, whose groups nobody has told: a mixture fitted by hard EM.
 
-    1. each response becomes a vector: of the table, or the last hidden state of the SFT policy
+    1. each response becomes a vector: its action in a table, or the mean hidden state of the SFT policy (frozen)
     2. EM on the differences of these vectors finds the groups of the users (parts/mixture.py)
     3. each group's reward is a reward model of its own, fitted to the pairs of its users and standardised
 
@@ -30,9 +30,9 @@ from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Learning, Samples, Scorer
 from reference_methods.models.reward_model import RewardModel
 from reference_methods.parts import mixture
-from reference_methods.parts.batches import in_parts, tokens_at_once
+from reference_methods.parts.batches import tokens_at_once
 from reference_methods.parts.checkpoints import log_once
-from reference_methods.parts.games.models import embedder
+from reference_methods.parts.embedding import embedded
 from reference_methods.parts.preferences import Preferences
 
 
@@ -46,8 +46,6 @@ class MixtureRewardModel(RewardModel):
     """of EM, of which the likeliest end is taken"""
     user: str = "annotator"
     """the column that says whose label a pair has"""
-    numbers: Count = 64
-    """of the vector of a response, a fixed random map of the table or of the last hidden state"""
     ridge: Positive = 1.0
     """of the regressions in EM"""
 
@@ -90,11 +88,8 @@ class MixtureRewardModel(RewardModel):
         """The group of each pair's user, [n], and what EM found."""
         pairs = Preferences.read(learning)
         _, user = np.unique(learning.feedback["pairs"][self.user].astype(str), return_inverse=True)
-        vectors = embedder(learning.policy, self.numbers, learning.seed)
         tokens = tokens_at_once(self.micro_batch_tokens, learning.policy, training=False)
-        with torch.no_grad():
-            sides = [in_parts(vectors, side, tokens).double().cpu().numpy() for side in (pairs.first, pairs.second)]
-        x = sides[0] - sides[1]
+        x = embedded(learning.policy, pairs.first, tokens) - embedded(learning.policy, pairs.second, tokens)
         x = x / max(float(x.std()), 1e-12)
         p_first = pairs.p_first.astype(np.float64)
         of = {"restarts": self.restarts, "seed": learning.seed}
