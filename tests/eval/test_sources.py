@@ -19,7 +19,7 @@ import pytest
 from eval.published import fetch, sources, transfer
 from eval.published.board import board
 from eval.published.comparison import compare
-from eval.published.quick_json import Reader
+from eval.published.quick_json import Reader, decoded
 from eval.published.rows import frame, from_table
 from farm.base.errors import UserError
 from farm.tables.formats import read_annotations
@@ -60,37 +60,66 @@ def test_the_fast_reader_reads_what_the_general_one_reads(tmp_path, ascii_only):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(_rows("m", 50), indent=2, ensure_ascii=ascii_only))
     reader = Reader()
-    assert reader._scan(path) is not None
+    assert decoded(path) is not None
     slow = from_table(read_annotations(path), path)
     pd.testing.assert_frame_equal(frame([reader.read(path)]), frame([slow]))
     pd.testing.assert_frame_equal(frame([reader.read(path)]), frame([slow]))
 
 
-def test_the_fast_reader_gives_up_on_anything_odd(tmp_path):
+@pytest.mark.parametrize("indent", [None, 1, 2])
+@pytest.mark.parametrize(
+    ("quick", "changes"),
+    [
+        (True, {"preference": -1}),
+        (True, {"preference": 0}),
+        (True, {"preference": "1.0"}),
+        (True, {"generator_1": None}),
+        (True, {"output_1": None}),
+        (False, {"dataset": None}),
+        (False, {"status": "ok"}),
+        (False, {"method": "another"}),
+        (False, {"instruction_id": 7}),
+        (False, {"output_2_len": 7}),
+        (False, {"input": "more"}),
+        (False, {"output_2": "\ud800"}),
+        (False, {"instruction": 5}),
+        (False, {"generator_2": None}),
+        (False, {"preference": True}),
+        (False, {"preference": "first"}),
+    ],
+)
+def test_whatever_stands_in_a_row_both_readers_agree(tmp_path, indent, quick, changes):
+    """Also where the fast one leaves the file to the other, and in what is wrong."""
+    path = tmp_path / "a.json"
     rows = _rows("m", 5)
-    del rows[3]["dataset"]
-    for k, text in enumerate(
-        (
-            json.dumps(rows, indent=2),
-            json.dumps(rows),
-            json.dumps(rows, indent=1),
-            json.dumps(_rows("m"), indent=2)[:-4],
-        )
-    ):
-        path = tmp_path / f"{k}.json"
-        path.write_text(text)
-        if k == 3:
-            with pytest.raises(UserError, match="not JSON"):
-                Reader().read(path)
-        else:
-            assert len(Reader().read(path)["row"]) == 5
+    rows[3] |= changes
+    path.write_text(json.dumps(rows, indent=indent))
+    if quick:
+        assert decoded(path) is not None
+    outcomes = []
+    for read in (lambda: Reader().read(path), lambda: from_table(read_annotations(path), path)):
+        try:
+            outcomes.append(frame([read()]))
+        except UserError as error:
+            outcomes.append(str(error))
+    if isinstance(outcomes[0], str):
+        assert outcomes[0] == outcomes[1] and not quick
+    else:
+        pd.testing.assert_frame_equal(*outcomes)
+
+
+def test_a_file_that_is_cut_off_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(_rows("m"), indent=2)[:-4])
+    with pytest.raises(UserError, match="not JSON"):
+        Reader().read(path)
 
 
 def test_published_files(shared_data):
     base = shared_data("alpaca_eval/results")
     reader = Reader()
     for path in sorted(base.glob("*/*/annotations.json")):
-        assert reader._scan(path) is not None
+        assert decoded(path) is not None
         expected = from_table(read_annotations(path), path)
         pd.testing.assert_frame_equal(frame([reader.read(path)]), frame([expected]))
         assert (expected["instruction_id"] >= 0).all()
