@@ -1,9 +1,9 @@
-"""What tokens cost: configs/prices.yaml, and the user's own table over it.
+"""What tokens cost: by the user's own table, else by configs/prices.yaml, else by the package genai-prices.
 
 A table maps ``provider/model`` to US dollars for a million input and output tokens, and for input that was in the
 provider's cache or was written to it; an entry covers the dated versions of its model, and nothing else (a ``-pro`` may
-cost twelve times as much). A user's table is named by FARM_PRICES.
-Models on this machine cost nothing.
+cost twelve times as much), and so does one of the package, first as the server at the address sells it. A user's table
+is named by FARM_PRICES. Prices are those of short prompts. Models on this machine cost nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -88,4 +88,30 @@ def price(provider: str, name: str, url: str = "") -> Price | None:
     wanted, own = f"{provider}/{name}", os.environ.get("FARM_PRICES")
     at_home = bool(url) and local(url)  # a server of one's own is free, unless one's own file says what it charges
     known = _read(own) if at_home and own else {} if at_home else table(own)
-    return known.get(wanted) or known.get(_DATE.sub("", wanted)) or (Price(0.0, 0.0) if at_home else None)
+    found = known.get(wanted) or known.get(_DATE.sub("", wanted))
+    return found or (Price(0.0, 0.0) if at_home else _published(provider, name, url))
+
+
+@lru_cache(maxsize=64)
+def _published(provider: str, name: str, url: str) -> Price | None:
+    """The price of today in genai-prices; None where it does not know the model, or is not installed."""
+    try:
+        from genai_prices import Usage, calc_price
+    except ImportError:
+        return None
+    for seller in ({"provider_api_url": url}, {"provider_id": provider}):
+        try:
+            found = calc_price(Usage(input_tokens=1, output_tokens=1), model_ref=name, **seller)
+        except LookupError:
+            continue
+        rates = found.model_price
+        dollars, written = _rate(rates.input_mtok), _rate(rates.output_mtok)
+        of_it = found.model.id.lower() in (name.lower(), _DATE.sub("", name).lower())
+        if of_it and dollars is not None and written is not None:
+            return Price(dollars, written, _rate(rates.cache_read_mtok), _rate(rates.cache_write_mtok))
+    return None
+
+
+def _rate(rate: Any) -> float | None:
+    """US dollars for a million tokens; of a price that rises with the length of the prompt the first."""
+    return None if rate is None else float(getattr(rate, "base", rate))

