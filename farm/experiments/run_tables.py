@@ -66,15 +66,27 @@ def read(path: Path) -> pd.DataFrame:
     for column in _NEEDED.get(path.stem.partition("_")[0] if path.stem.startswith("judge_") else path.stem, ()):
         if column not in table.columns:
             raise UserError(f"{path}: the column `{column}` is missing")
-    checked: dict[str, Any] = {}
-    for column in map(str, table.columns):
-        if column in _TEXTS:
-            checked[column] = _texts(table[column], f"{path}: row", column)
-        elif column in _NUMBERS or column.startswith(_NUMBER_PARTS[0]) or column.endswith(_NUMBER_PARTS[1]):
-            checked[column] = _numbers(table[column], f"{path}: row", column)
+    checked = {str(column): _checked(table[column], str(column), f"{path}: row") for column in table.columns}
     if "preference" in checked:
         checked["preference"] = formats.preferences(pd.Series(checked["preference"]), path)
     return table.assign(**checked)
+
+
+def can_hold(column: str, values: pd.Series) -> bool:
+    """Whether a table of a run may have these values in a column of this name."""
+    try:
+        _checked(values, column, "row")
+    except UserError:
+        return False
+    return True
+
+
+def _checked(values: pd.Series, column: str, origin: str) -> Any:
+    if column in _TEXTS:
+        return _texts(values, origin, column)
+    if column in _NUMBERS or column.startswith(_NUMBER_PARTS[0]) or column.endswith(_NUMBER_PARTS[1]):
+        return _numbers(values, origin, column)
+    return values
 
 
 def _texts(values: pd.Series, origin: str, column: str) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base.errors import UserError, nearest
+from farm.experiments import run_tables
 from farm.experiments.experiment import Experiment
 from farm.experiments.feedback import Asked, From, Responses, asked_or_given
 from farm.feedback.designs import BY_SCORE
@@ -144,10 +145,11 @@ class Sources:
         return address(table.to_json(orient="split")).hex()
 
     def _read(self, kind: str, entry: From) -> pd.DataFrame:
-        found = feedback_sets.read(entry.source, entry.map)
+        found = feedback_sets.read(entry.source, entry.map, kind)
         table = feedback_sets.as_kind(found, kind)
-        texts = ["output_1", "output_2"] if kind == "pairs" else ["output"]
-        formats.require(table, ["instruction", *texts], found.origin)
+        texts = [c for c in ("anchor", "output_1", "output_2", "output") if c in table.columns]
+        paired = ["output_1", "output_2"] if kind == "pairs" else []
+        formats.require(table, ["instruction", *(paired or texts)], found.origin)
         answer = kinds()[kind].answer
         status = table["status"] if "status" in table.columns else np.where(table[answer].isna(), "unparseable", "ok")
         table = table.assign(
@@ -155,8 +157,10 @@ class Sources:
         )
         if not (table["status"] == "ok").any():
             raise UserError(f"{found.origin}: no row has an answer in `{answer}`")
-        # Objects and columns of several types, which many data sets have beside, cannot be kept in the stage's table.
-        kept = {"turns", *plain(table)}
+        # Objects and columns of several types, which many data sets have beside, cannot be kept in the stage's table,
+        # nor what has the name of a column of runs and says something else there.
+        kept = {c for c in plain(table) if run_tables.can_hold(c, table[c])}
+        kept |= {"turns", "outputs", "generators", "scores", *kinds()[kind].columns}
         table = table[[c for c in table.columns if c in kept]]
         missing = {c: 0 for c in ("seed", "replicate") if c not in table.columns}
         nothing: dict[str, Any] = dict.fromkeys(USAGE_COLUMNS, 0.0)  # whatever it cost, this run did not pay for it

@@ -82,8 +82,8 @@ def convert(
     options: ConvertOptions,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A .json, .jsonl, .csv or .parquet file.")],
 ) -> None:
-    """Turn a set of feedback into another format: annotations, preferences, conversational, battles, annotated_pairs,
-    labels, ultrafeedback, helpsteer, ratings, outputs.
+    """Turn a set of feedback into another format: annotations, preferences, conversational, hh, battles, sheets,
+    annotated_pairs, labels, ultrafeedback, helpsteer, ratings, completions, messages, outputs, and the other kinds.
 
     Example: farm convert annotations.json prefs.jsonl --to preferences
     """

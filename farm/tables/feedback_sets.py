@@ -5,13 +5,18 @@
 | outputs | outputs | instruction, output, generator (AlpacaEval's model outputs) |
 | annotations | pairs | instruction, output_1, output_2, generator_1, generator_2, annotator, preference (AlpacaEval) |
 | preferences | pairs | prompt, chosen, rejected (TRL, most of the hub) |
+| hh | pairs | chosen, rejected as whole dialogues in texts (HH-RLHF, :mod:`farm.tables.dialogue_texts`) |
 | conversational | pairs | the same as lists of role/content turns; without a prompt, both are whole conversations |
 | battles | pairs | model_a, model_b, winner; prompt, response_a, response_b, judge (Arena) |
+| sheets | pairs | model_a, model_b, preferred; prompt, completion_a, completion_b, evaluator (Tulu, MultiPref) |
 | annotated_pairs | pairs | one JSON of comparisons, version 2.0 (:mod:`farm.tables.annotated_pairs`) |
 | labels | reactions | prompt, completion, label (TRL) |
 | ultrafeedback | ratings | instruction, completions: model, response, overall_score, annotations of aspects |
 | helpsteer | ratings | prompt, response, helpfulness, correctness, coherence, complexity, verbosity |
 | ratings | ratings | instruction, output, score, and aspect_... |
+| completions | outputs | prompt, completion (TRL) |
+| messages | outputs | messages: a conversation whose last turn is the answer (TRL, most of the hub) |
+| rankings, reactions, critiques, corrections, checks, triplets | the same | see :mod:`farm.tables.given_answers` |
 
 A set is read as the table of its kind (farm/tables/records.py). Pairs say which reactions and outputs they hold,
 ratings which pairs, by comparison; nothing else follows from anything.
@@ -33,7 +38,7 @@ from farm.base import files
 from farm.base.errors import OptionError, UserError, nearest
 from farm.tables import annotated_pairs, formats, hub, turns
 from farm.tables.set_formats import FORMATS, NESTED, ONE_TURN, Format, from_winners
-from farm.tables.table_files import check_table, read_table, write_table
+from farm.tables.table_files import READ, check_table, read_table, write_table
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?")
 
@@ -52,28 +57,31 @@ Renamed = Mapping[str, str] | Sequence[str]
 """a field of the format -> the column that it is called here, or texts NEW=OLD"""
 
 
-def read(source: str | Path, renamed: Renamed = ()) -> FeedbackSet:
+def read(source: str | Path, renamed: Renamed = (), kind: str | None = None) -> FeedbackSet:
     """A set from a file, or a data set of the hub (owner/name or owner/name:config).
+
+    Args:
+        kind: what is wanted of it, where its columns are those of several formats.
 
     Raises:
         UserError: naming the file, and the row and field, for what is of no format or not of the one it looks like.
     """
     path = Path(source)
-    if not path.exists() and path.suffix not in (*formats.SUFFIXES, ".gz") and _HUB.fullmatch(str(source)):
-        return of_table(hub.read_data_set(str(source)), str(source), renamed)
+    if not path.exists() and path.suffix not in (*READ, ".gz") and _HUB.fullmatch(str(source)):
+        return of_table(hub.read_data_set(str(source)), str(source), renamed, kind)
     if annotated_pairs.looks_like(path):
         return FeedbackSet("annotated_pairs", "pairs", from_winners(annotated_pairs.rows(path), str(path)), str(path))
-    return of_table(read_table(path), str(path), renamed)
+    return of_table(read_table(path), str(path), renamed, kind)
 
 
-def of_table(table: pd.DataFrame, origin: str, renamed: Renamed = ()) -> FeedbackSet:
+def of_table(table: pd.DataFrame, origin: str, renamed: Renamed = (), kind: str | None = None) -> FeedbackSet:
     """The same of a table in memory."""
     for new, old in _names(renamed).items():
         if old not in table.columns:
             raise UserError(f"{origin}: there is no column `{old}` to take for `{new}`; {nearest(old, table.columns)}")
         if new != old:
             table = table.drop(columns=new, errors="ignore").rename(columns={old: new})
-    found = _recognised(table, origin)
+    found = _recognised(table, origin, kind)
     if not len(table):
         raise UserError(f"{origin}: holds no row")
     return FeedbackSet(found.name, found.kind, found.read(table.reset_index(drop=True), origin), origin)
@@ -120,7 +128,7 @@ def convert(source: str | Path, out: Path, to: str | None = None, renamed: Renam
     Raises:
         UserError: the source cannot be read, the format cannot hold it, or the file cannot be written.
     """
-    found = read(source, renamed)
+    found = read(source, renamed, FORMATS[to].kind if to in FORMATS else None)
     name = to or found.format
     if name == "annotated_pairs":
         if out.suffix != ".json":
@@ -145,7 +153,7 @@ def converted(found: FeedbackSet, name: str) -> tuple[pd.DataFrame | dict[str, A
     table = as_kind(found, FORMATS[name].kind)
     if name in ONE_TURN and "turns" in table.columns:
         raise UserError(f"{found.origin}: has prompts of several turns, which {name} cannot hold; write conversational")
-    if name in ("preferences", "conversational", "annotated_pairs"):
+    if name in ("preferences", "conversational", "hh", "annotated_pairs"):
         _require_texts(table, found.origin, name)
     made: pd.DataFrame | dict[str, Any]
     if name == "annotated_pairs":
@@ -159,13 +167,13 @@ def converted(found: FeedbackSet, name: str) -> tuple[pd.DataFrame | dict[str, A
     return made, f"{found.format} of {len(found.table):,} rows to {name} of {written:,}{lost}"
 
 
-_DECIDED = ("preferences", "conversational", "labels")
+_DECIDED = ("preferences", "conversational", "hh", "labels")
 """formats that say which of two is preferred, and have no place for a tie"""
 
 
 def _lost(table: pd.DataFrame, name: str) -> str:
     """What a format cannot hold, as the end of a sentence."""
-    if name not in (*_DECIDED, "battles", "annotated_pairs") or "preference" not in table.columns:
+    if name not in (*_DECIDED, "battles", "sheets", "annotated_pairs") or "preference" not in table.columns:
         return ""
     values = table["preference"].to_numpy(dtype=np.float64)
     soft = int((~np.isnan(values) & ~np.isin(values, (1.0, 1.5, 2.0))).sum())
@@ -176,13 +184,12 @@ def _lost(table: pd.DataFrame, name: str) -> str:
     return out
 
 
-def _recognised(table: pd.DataFrame, origin: str) -> Format:
+def _recognised(table: pd.DataFrame, origin: str, kind: str | None) -> Format:
+    """The first format that a table has the columns of; before others one from which what is wanted follows."""
     there = set(table.columns)
-    for candidate in FORMATS.values():
-        if candidate.columns and set(candidate.columns) <= there:
-            if candidate.name == "preferences" and len(table) and not isinstance(table["chosen"].iloc[0], str):
-                continue
-            return candidate
+    known = [f for f in FORMATS.values() if f.columns and set(f.columns) <= there and f.fits(table)]
+    if known:
+        return min(known, key=lambda f: 0 if f.kind == kind else 1 if (f.kind, kind) in _FOLLOWS else 2)
     near = max((f for f in FORMATS.values() if f.columns), key=lambda f: len(there & set(f.columns)) / len(f.columns))
     lacking = next(column for column in near.columns if column not in there)
     hint = nearest(lacking, table.columns)

@@ -184,7 +184,7 @@ def chosen_and_rejected(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame
         prompts = prompts_from(table["prompt"], "prompt", origin)
     else:
         begun = {
-            column: [_begun(v, origin, row, column) for row, v in enumerate(table[column], 1)] for column in answers
+            column: [begun(v, origin, row, column) for row, v in enumerate(table[column], 1)] for column in answers
         }
         for row, (one, other) in enumerate(zip(begun["chosen"], begun["rejected"], strict=True), start=1):
             if one != other:
@@ -225,8 +225,8 @@ def _turns(value: object, origin: str | Path, row: int, column: str) -> list[dic
     raise UserError(f"{origin}: row {row}: `{column}` is neither a text nor a list of role/content turns")
 
 
-def _begun(value: object, origin: str | Path, row: int, column: str) -> Prompt:
-    """A conversation without its answer."""
+def begun(value: object, origin: str | Path, row: int, column: str) -> Prompt:
+    """A conversation of role/content turns without its answer. Raises UserError naming row and column."""
     found = [] if isinstance(value, str) else _turns(value, origin, row, column)
     if len(found) < 2:
         raise UserError(f"{origin}: row {row}: `{column}` has an answer and no question; give a field `prompt`")
@@ -243,19 +243,20 @@ def as_chosen_and_rejected(annotations: pd.DataFrame) -> pd.DataFrame:
         raise UserError(
             "prompts of several turns have no place in plain `prompt, chosen, rejected`: take conversational"
         )
-    return _decided(annotations)
+    return decided(annotations)
 
 
 def as_conversations(annotations: pd.DataFrame) -> pd.DataFrame:
     """The same as lists of turns."""
-    table = _decided(annotations)
+    table = decided(annotations)
     table["prompt"] = [turns.messages(prompt) for prompt in table["prompt"]]
     for column in ("chosen", "rejected"):
         table[column] = [[{"role": "assistant", "content": x}] for x in table[column]]
     return table
 
 
-def _decided(annotations: pd.DataFrame) -> pd.DataFrame:
+def decided(annotations: pd.DataFrame) -> pd.DataFrame:
+    """``prompt, chosen, rejected`` of the verdicts that are neither ties nor missing; prompts as they are inside."""
     decided = annotations[annotations["preference"].notna() & (annotations["preference"] != 1.5)]
     first = decided["preference"].to_numpy() < 1.5
     chosen = np.where(first, decided["output_1"], decided["output_2"])

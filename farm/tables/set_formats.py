@@ -15,15 +15,16 @@ import numpy as np
 import pandas as pd
 
 from farm.base.errors import UserError, shown
-from farm.tables import formats, turns
+from farm.tables import dialogue_texts, formats, sheets, turns
+from farm.tables.given_answers import ANSWERS, complete, numbers, truths
 from farm.tables.table_files import is_missing
 
 ASPECT = "aspect_"
 """begins the columns of a rating's aspects"""
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-NESTED = ("conversational", "ultrafeedback")
+NESTED = ("conversational", "messages", "ultrafeedback", "rankings", "critiques")
 """formats with lists in their cells"""
-ONE_TURN = ("battles", "annotated_pairs", "ultrafeedback", "helpsteer")
+ONE_TURN = ("battles", "annotated_pairs", "ultrafeedback", "helpsteer", "sheets")
 """formats in which a prompt is one text"""
 _WINNERS = {"model_a": 1.0, "a": 1.0, "model_b": 2.0, "b": 2.0}
 _NO_WINNER = ("", "none", "nan", "null", "error", "invalid")
@@ -37,10 +38,39 @@ class Format:
     """that a table of it has"""
     read: Callable[[pd.DataFrame, str], pd.DataFrame]
     write: Callable[[pd.DataFrame], pd.DataFrame]
+    fits: Callable[[pd.DataFrame], bool] = lambda table: True
+    """whether a table with these columns is of it, where several formats have them"""
 
 
 def _read_outputs(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     return formats.as_outputs(table, origin, Path(origin).stem)
+
+
+def _read_completions(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    prompts = formats.prompts_from(table["prompt"], "prompt", origin)
+    answers = formats.texts_of(table["completion"], "completion", origin)
+    table = table.drop(columns=["prompt", "completion"]).assign(**turns.columns(prompts), output=answers)
+    return formats.as_outputs(table, origin, Path(origin).stem)
+
+
+def _write_completions(table: pd.DataFrame) -> pd.DataFrame:
+    if "turns" not in table:
+        return pd.DataFrame({"prompt": table["instruction"], "completion": table["output"]})
+    prompts = pd.Series([turns.messages(prompt) for prompt in turns.prompts_of(table)], index=table.index)
+    answers = table["output"].map(lambda text: [{"role": "assistant", "content": text}])
+    return pd.DataFrame({"prompt": prompts, "completion": answers})
+
+
+def _read_messages(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    prompts = [formats.begun(v, origin, row, "messages") for row, v in enumerate(table["messages"], start=1)]
+    answers = formats.texts_of(table["messages"], "messages", origin)
+    table = table.drop(columns="messages").assign(**turns.columns(prompts), output=answers)
+    return formats.as_outputs(table, origin, Path(origin).stem)
+
+
+def _write_messages(table: pd.DataFrame) -> pd.DataFrame:
+    said = zip(turns.prompts_of(table), table["output"], strict=True)
+    return pd.DataFrame({"messages": [[*turns.messages(p), {"role": "assistant", "content": o}] for p, o in said]})
 
 
 def _read_annotations(table: pd.DataFrame, origin: str) -> pd.DataFrame:
@@ -80,7 +110,19 @@ def _write_battles(table: pd.DataFrame) -> pd.DataFrame:
     words = [None if v != v else "tie" if v == 1.5 else "model_a" if v < 1.5 else "model_b" for v in values]
     names = {"instruction": "prompt", "output_1": "response_a", "output_2": "response_b", "annotator": "judge"}
     names |= {"generator_1": "model_a", "generator_2": "model_b"}
-    return table[[c for c in names if c in table.columns]].rename(columns=names).assign(winner=words)
+    kept = [*(c for c in ("id", "instance_id") if c in table.columns), *(c for c in names if c in table.columns)]
+    return table[kept].rename(columns=names).assign(winner=words)
+
+
+def _write_sheets(table: pd.DataFrame) -> pd.DataFrame:
+    return _write_battles(table).rename(
+        columns={
+            "response_a": "completion_a",
+            "response_b": "completion_b",
+            "judge": "evaluator",
+            "winner": "preferred",
+        }
+    )
 
 
 def _write_annotations(table: pd.DataFrame) -> pd.DataFrame:
@@ -88,44 +130,36 @@ def _write_annotations(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_labels(table: pd.DataFrame, origin: str) -> pd.DataFrame:
-    prompts = formats.prompts_from(table["prompt"], "prompt", origin)
-    answers = formats.texts_of(table["completion"], "completion", origin)
-    table = table.drop(columns=["prompt", "completion"]).assign(**turns.columns(prompts), output=answers)
-    for row, value in enumerate(table["label"]):
-        if is_missing(value) or (not isinstance(value, (bool, np.bool_)) and value not in (0, 1)):
-            raise UserError(f"{origin}: row {row + 1}: `label` is {shown(value)}, not true or false")
-    liked = table["label"].astype(bool)
-    table = table.drop(columns="label").assign(liked=liked, observed=True, status="ok")
-    missing = {"generator": "", "annotator": Path(origin).stem}
-    return table.assign(**{c: v for c, v in missing.items() if c not in table.columns})
+    table = _read_completions(table, origin)
+    liked = truths(table["label"], "label", origin)
+    for row, value in enumerate(liked, start=1):
+        if value is None:
+            raise UserError(f"{origin}: row {row}: `label` is missing, not true or false")
+    table = table.drop(columns="label").assign(liked=liked.astype(bool), observed=True)
+    return complete(table, "liked", origin)
 
 
 def _write_labels(table: pd.DataFrame) -> pd.DataFrame:
     said = table[table["liked"].notna()]
-    label = said["liked"].astype(bool)
-    if "turns" not in said:
-        return pd.DataFrame({"prompt": said["instruction"], "completion": said["output"], "label": label})
-    prompts = pd.Series([turns.messages(prompt) for prompt in turns.prompts_of(said)], index=said.index)
-    answers = said["output"].map(lambda text: [{"role": "assistant", "content": text}])
-    return pd.DataFrame({"prompt": prompts, "completion": answers, "label": label})
+    return _write_completions(said).assign(label=said["liked"].astype(bool))
+
+
+def _write_dialogue_texts(table: pd.DataFrame) -> pd.DataFrame:
+    decided = formats.decided(table)
+    return pd.DataFrame(
+        {
+            side: [dialogue_texts.written(*said) for said in zip(decided["prompt"], decided[side], strict=True)]
+            for side in ("chosen", "rejected")
+        }
+    )
 
 
 def _read_ratings(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     table = turns.checked(table, origin)
     formats.require(table, ["instruction", "output"], origin)
     scores = ["score", *(c for c in table.columns if c.startswith(ASPECT))]
-    table = table.assign(**{c: _numbers(table[c], c, origin) for c in scores})
-    missing: dict[str, Any] = {"generator": "", "annotator": Path(origin).stem}
-    missing["status"] = np.where(table["score"].isna(), "unparseable", "ok")
-    return table.assign(**{c: v for c, v in missing.items() if c not in table.columns})
-
-
-def _numbers(values: pd.Series, name: str, origin: str) -> pd.Series:
-    numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
-    wrong = np.flatnonzero(numbers.isna().to_numpy() & ~np.array([is_missing(v) or v == "N/A" for v in values]))
-    if wrong.size:
-        raise UserError(f"{origin}: row {wrong[0] + 1}: `{name}` is not a number: {shown(values.iloc[int(wrong[0])])}")
-    return numbers
+    table = table.assign(**{c: numbers(table[c], c, origin) for c in scores})
+    return complete(table, "score", origin, generator="")
 
 
 def _read_helpsteer(table: pd.DataFrame, origin: str) -> pd.DataFrame:
@@ -199,16 +233,36 @@ FORMATS: dict[str, Format] = {
             ("prompt", "chosen", "rejected"),
             formats.chosen_and_rejected,
             formats.as_chosen_and_rejected,
+            fits=lambda table: not len(table) or isinstance(table["chosen"].iloc[0], str),
+        ),
+        Format(
+            "hh",
+            "pairs",
+            ("chosen", "rejected"),
+            dialogue_texts.read,
+            _write_dialogue_texts,
+            fits=lambda table: len(table) > 0 and dialogue_texts.looks_like(table["chosen"].iloc[0]),
         ),
         Format(
             "conversational", "pairs", ("chosen", "rejected"), formats.chosen_and_rejected, formats.as_conversations
         ),
         Format("battles", "pairs", ("model_a", "model_b", "winner"), _read_battles, _write_battles),
+        Format("sheets", "pairs", ("model_a", "model_b"), sheets.read, _write_sheets, fits=sheets.looks_like),
         Format("annotated_pairs", "pairs", (), from_winners, _write_annotations),
         Format("labels", "reactions", ("prompt", "completion", "label"), _read_labels, _write_labels),
+        *(Format(kind, kind, columns, reader, lambda table: table) for kind, (columns, reader) in ANSWERS.items()),
         Format("ultrafeedback", "ratings", ("instruction", "completions"), _read_ultrafeedback, _write_ultrafeedback),
         Format("helpsteer", "ratings", ("prompt", "response", "helpfulness"), _read_helpsteer, _write_helpsteer),
         Format("ratings", "ratings", ("instruction", "output", "score"), _read_ratings, lambda table: table),
+        Format("completions", "outputs", ("prompt", "completion"), _read_completions, _write_completions),
+        Format(
+            "messages",
+            "outputs",
+            ("messages",),
+            _read_messages,
+            _write_messages,
+            fits=lambda table: "output" not in table.columns,
+        ),
         Format("outputs", "outputs", ("instruction", "output"), _read_outputs, lambda table: table),
     )
 }

@@ -1,5 +1,6 @@
 """Tables as files: JSON, JSON lines, CSV and Parquet, chosen by the suffix; what a cell may hold is checked on reading.
 
+A sheet (.xlsx) is read, with openpyxl: the first of a workbook, the values that its formulas had when it was saved.
 Whatever the format, a column is numbers, texts (missing ones null) or Python objects; nothing is a category or index.
 In a **name** (:data:`NAMES`: who wrote, who judged, which pair) a list, an object, a truth value or bytes are refused.
 
@@ -23,9 +24,11 @@ import numpy as np
 import pandas as pd
 
 from farm.base import files
-from farm.base.errors import UserError, shown
+from farm.base.errors import UserError, need, shown
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+READ = (*SUFFIXES, ".xlsx")
+"""what is read; what is written is one of the others"""
 NAMES = frozenset(
     """generator generator_1 generator_2 model_a model_b model_x model_y model_dir method annotator annotator_index
     human_annotator_index worker evaluator judge strategy dataset subset topic status winner label id idx pair_id
@@ -51,6 +54,8 @@ def check_table(path: Path, table: pd.DataFrame | None = None, inputs: Iterable[
         inputs: what is read, and must not be overwritten.
     """
     suffix = _suffix(path)
+    if suffix == ".xlsx":
+        raise UserError(f"{path}: sheets are read and not written; write one of {', '.join(SUFFIXES)}")
     files.check_out(path, tuple(inputs))
     if table is not None and suffix == ".parquet":
         _arrow(table, path)
@@ -61,8 +66,8 @@ def check_table(path: Path, table: pd.DataFrame | None = None, inputs: Iterable[
 def _suffix(path: Path) -> str:
     name = path.name[:-3] if path.name.endswith(".gz") else path.name
     suffix = Path(name).suffix
-    if suffix not in SUFFIXES or (suffix == ".parquet" and name != path.name):
-        raise UserError(f"{path}: the suffix tells the format; known: {', '.join(SUFFIXES)} (and .gz of the text ones)")
+    if suffix not in READ or (suffix in (".parquet", ".xlsx") and name != path.name):
+        raise UserError(f"{path}: the suffix tells the format; known: {', '.join(READ)} (and .gz of the text ones)")
     return suffix
 
 
@@ -84,7 +89,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if suffix == ".json":
         return _checked(pd.DataFrame(_json_rows(files.read_bytes(path), path)), path)
     try:
-        table = pd.read_parquet(path) if suffix == ".parquet" else _csv(path)
+        table = pd.read_parquet(path) if suffix == ".parquet" else _sheet(path) if suffix == ".xlsx" else _csv(path)
     except UserError:
         raise
     except Exception as error:  # pandas and pyarrow raise many kinds
@@ -116,6 +121,16 @@ def _csv(path: Path) -> pd.DataFrame:
         if pd.api.types.infer_dtype(table[column], skipna=True) != "integer":
             table[column] = pd.Series([_restored(v) for v in table[column]], dtype=object, index=table.index)
     return table.rename(columns=_restored)
+
+
+def _sheet(path: Path) -> pd.DataFrame:
+    try:
+        import openpyxl  # noqa: F401
+    except ImportError as error:
+        raise need("sheets", "openpyxl", f"{path}: a sheet") from error
+    table = pd.read_excel(path, engine="openpyxl", dtype=object)
+    numbered = [c for c in table.columns if isinstance(c, str) and c.startswith("Unnamed: ") and table[c].isna().all()]
+    return table.drop(columns=numbered).dropna(how="all").reset_index(drop=True)
 
 
 def _restored(value: Any) -> Any:

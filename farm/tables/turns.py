@@ -3,7 +3,8 @@
 In a table the column ``instruction`` holds the first turn and ``turns`` the list of the others; a table in which no
 prompt has more than one turn has no such column. The id of a prompt is that of all its turns, and of a single turn
 that of its text. Turns stay apart everywhere: only a policy's template, and the question to a judge, put them into one
-text. In files a prompt may also be ``messages``, the conversational form: ``[{"role": "user", "content": ...}, ...]``.
+text. In files a prompt may also be ``messages``, the conversational form: ``[{"role": "user", "content": ...}, ...]``;
+a system turn before it becomes the beginning of the user's first turn, with an empty line between.
 """
 
 from __future__ import annotations
@@ -121,20 +122,27 @@ def from_messages(value: object, place: str) -> Prompt:
         place: what is read, for errors: file, row and field.
 
     Raises:
-        UserError: for anything else, and for roles other than user and assistant in turn, the user's last.
+        UserError: for anything else, and for roles other than user and assistant in turn, the user's last, behind at
+            most one system turn.
     """
     if isinstance(value, str):
         return value
     found = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(found, (list, tuple)) or not found or not all(map(_is_message, found)):
         raise UserError(f"{place} is neither a text nor a list of role/content turns")
+    system = found[0]["content"] if found[0]["role"] == "system" else None
+    if system is not None:
+        found = found[1:]
+        if not found:
+            raise UserError(f"{place}: there is no turn behind the system's; a prompt ends with the user's")
     for number, message in enumerate(found):
         if message["role"] != ROLES[number % 2]:
             said, due = shown(message["role"]), ROLES[number % 2]
             raise UserError(f"{place}: turn {number + 1} is of {said} and should be of {due}: the two take turns")
     if len(found) % 2 == 0:
         raise UserError(f"{place}: the last turn is the assistant's; a prompt ends with the user's")
-    return prompt_of(message["content"] for message in found)
+    prompt = prompt_of(message["content"] for message in found)
+    return prefixed(f"{system}\n\n", prompt) if system else prompt
 
 
 def checked(table: pd.DataFrame, origin: object) -> pd.DataFrame:

@@ -31,6 +31,7 @@ from farm.feedback.units import address_of_singles, of_singles
 from farm.roles import config
 from farm.roles.protocols import Context
 from farm.storage.store import Store
+from farm.tables import feedback_sets, formats
 from farm.worlds.text_features import TextFeatures
 
 GIVERS = {
@@ -334,3 +335,18 @@ def test_a_kind_of_ones_own_is_asked_like_any_other() -> None:
     assert ask(words, Counts(), words.build(outputs()), seed=0)["words"].sum() > 0
     with pytest.raises(UserError, match="PersonRater gives pairs, ratings, not words"):
         ask(words, PersonRater(TextFeatures()), outputs(), seed=0)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".parquet"])
+@pytest.mark.parametrize("name", GIVERS)
+def test_what_is_written_of_a_kind_is_read_again(name: str, suffix: str, tmp_path: Path) -> None:
+    table = ask(kind(name), built(GIVERS[name]), kind(name).build(outputs(), seed=2), seed=3)
+    formats.write_annotations(table, tmp_path / f"out{suffix}")
+    found = feedback_sets.read(tmp_path / f"out{suffix}", kind=name).table
+    for column in {*kind(name).columns, "status", "annotator"} & set(table.columns):
+        one, two = (t[column].astype(object).where(t[column].notna(), None).tolist() for t in (table, found))
+        assert [_plain(v) for v in one] == [_plain(v) for v in two], column
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, (list, np.ndarray)) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import farm
-from farm.base.errors import UserError
+from farm.base.errors import Alarm, UserError
 from farm.tables import feedback_sets, formats
 from farm.tables.set_formats import FORMATS, NESTED
 from tests.hub_double import Hub
@@ -48,10 +49,25 @@ SETS["outputs"] = PAIRS.map(
         ["instruction", "output", "generator"]
     ]
 )
+LISTS = st.lists(st.tuples(TEXTS, st.permutations(["a", "b", "c"]), st.permutations(range(3))), min_size=1, max_size=4)
+SETS["rankings"] = LISTS.map(lambda rows: pd.DataFrame(rows, columns=["instruction", "outputs", "ranking"]))
+
+
+def answered(answer: st.SearchStrategy[Any], *columns: str) -> st.SearchStrategy[pd.DataFrame]:
+    """Rows of texts, and an answer on each."""
+    rows = st.lists(st.tuples(*[TEXTS] * (len(columns) - 1), answer), min_size=1, max_size=4)
+    return rows.map(lambda found: pd.DataFrame(found, columns=[*columns]))
+
+
+SETS["critiques"] = answered(st.floats(-1, 1), "instruction", "output", "text", "polarity")
+SETS["corrections"] = answered(TEXTS, "instruction", "output", "correction")
+SETS["checks"] = answered(st.booleans(), "instruction", "output", "right")
+NEARER = st.sampled_from([1.0, 1.5, 2.0])
+SETS["triplets"] = answered(NEARER, "instruction", "anchor", "output_1", "output_2", "nearer")
+WITHOUT_TIES = ("preferences", "conversational", "hh")
 LOST = {
-    "preferences": {"generator_1", "generator_2", "annotator"},
-    "conversational": {"generator_1", "generator_2", "annotator"},
-    "helpsteer": {"generator"},
+    **{name: {"generator_1", "generator_2", "annotator"} for name in WITHOUT_TIES},
+    **{name: {"generator"} for name in ("helpsteer", "completions", "messages")},
 }
 """what a format has no place for"""
 
@@ -61,7 +77,7 @@ def there_and_back(table: pd.DataFrame, name: str, suffix: str) -> tuple[pd.Data
     with tempfile.TemporaryDirectory() as folder:
         first, second = Path(folder) / "first.parquet", Path(folder) / f"second{suffix}"
         kind = FORMATS[name].kind
-        plain = {"pairs": "annotations", "ratings": "ratings", "reactions": "labels", "outputs": "outputs"}[kind]
+        plain = {"pairs": "annotations", "reactions": "labels"}.get(kind, kind)
         if plain == "labels":
             table = table.rename(columns={"instruction": "prompt", "output": "completion", "liked": "label"})
         formats.write_table(table, first)
@@ -77,12 +93,15 @@ def there_and_back(table: pd.DataFrame, name: str, suffix: str) -> tuple[pd.Data
 def test_every_format_gives_back_what_it_was_given(name: str, data: st.DataObject) -> None:
     suffixes = [".json"] if name == "annotated_pairs" else [".json", ".jsonl", ".parquet"]
     table = data.draw(SETS[FORMATS[name].kind])
-    if name in ("preferences", "conversational"):
+    if name in WITHOUT_TIES:
         table = table[table["preference"].isin([1.0, 2.0])]
+        if name == "hh":  # white space at a turn's ends is not part of it
+            plain = [table[c].map(lambda text: text == text.strip()) for c in ("instruction", "output_1", "output_2")]
+            table = table[np.logical_and.reduce(plain)]
         if table.empty:
             return
     one, two = there_and_back(table, name, data.draw(st.sampled_from(suffixes)))
-    if name in ("preferences", "conversational"):  # the chosen output stands first
+    if name in WITHOUT_TIES:  # the chosen output stands first
         swap = (one["preference"] == 2).to_numpy()
         one = one.assign(
             output_1=np.where(swap, one["output_2"], one["output_1"]),
@@ -156,7 +175,17 @@ GOOD: dict[str, dict[str, Any]] = {
     "battles": {"model_a": "a", "model_b": "b", "winner": "tie"},
     "ratings": {"instruction": "q", "output": "a", "score": 3},
     "ultrafeedback": {"instruction": "q", "completions": [{"model": "m", "response": "a", "overall_score": 7.5}]},
-}
+    "hh": {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+    "sheets": {"model_a": "m", "model_b": "n", "prompt": "q", "completion_a": "a", "completion_b": "b",
+               "preference": "a-is-better"},
+    "rankings": {"instruction": "q", "outputs": ["a", "b"], "ranking": [1, 0]},
+    "critiques": {"instruction": "q", "output": "abc", "text": "good", "polarity": 1, "marks": []},
+    "corrections": {"instruction": "q", "output": "a", "correction": "b"},
+    "checks": {"instruction": "q", "output": "a", "right": True},
+    "triplets": {"instruction": "q", "anchor": "a", "output_1": "b", "output_2": "c", "nearer": 1},
+    "reactions": {"instruction": "q", "output": "a", "liked": True, "observed": True},
+    "messages": {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -170,6 +199,18 @@ GOOD: dict[str, dict[str, Any]] = {
         ("battles", "winner", "me", "row 2: `winner` is 'me', not model_a, model_b or tie"),
         ("ratings", "score", "high", "row 2: `score` is not a number: 'high'"),
         ("ultrafeedback", "completions", "a", "row 2: `completions` is no list of objects with a `response`"),
+        ("hh", "rejected", "b", "row 2: `rejected` is no dialogue that begins with `Human:`"),
+        ("sheets", "preference", "a bit", "row 2: `preference` is 'a bit', not a word such as a-is-better"),
+        ("sheets", "preference", 1, "row 2: `preference` is 1, not a word; map it"),
+        ("rankings", "ranking", [0, 0], r"row 2: `ranking` is \[0, 0\], and should hold each of 0 to 1 once"),
+        ("rankings", "outputs", "a", "row 2: `outputs` is 'a', not a list of two or more texts"),
+        ("critiques", "polarity", 2, "row 2: `polarity` is 2, not from -1 to 1"),
+        ("critiques", "marks", [{"start": 1, "end": 9, "value": 1}], "`marks`: 1 to 9 is no place in an output of 3"),
+        ("corrections", "correction", 3, "row 2: `correction` is not a text: 3"),
+        ("checks", "right", "yes", "row 2: `right` is 'yes', not true or false"),
+        ("triplets", "nearer", 3, "row 2: `nearer` is 3, not one of"),
+        ("reactions", "liked", "yes", "row 2: `liked` is 'yes', not true or false"),
+        ("messages", "messages", [{"role": "user", "content": "q"}], "row 2: `messages` has an answer and no question"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, name: str, field: str, value: object, said: str) -> None:
@@ -177,7 +218,7 @@ def test_a_wrong_row_is_named(tmp_path: Path, name: str, field: str, value: obje
     path.write_text(json.dumps([GOOD[name]]))
     assert feedback_sets.read(path).format == name
     path.write_text(json.dumps([GOOD[name], {**GOOD[name], field: value}]))
-    with pytest.raises(UserError, match=rf"set\.json: {said}"):
+    with pytest.raises(UserError, match=rf"set\.json: (row 2: )?{said}"):
         feedback_sets.read(path)
 
 
@@ -266,3 +307,83 @@ def test_aspects_that_are_no_object_are_left_out() -> None:
     rows = [{"instruction": "q", "completions": [{"response": "a", "overall_score": 3, "annotations": ["x"]}]}]
     found = feedback_sets.of_table(pd.DataFrame(rows), "set.json").table
     assert found["score"].tolist() == [3.0] and not [c for c in found.columns if c.startswith("aspect_")]
+
+
+def test_dialogues_of_hh_as_texts() -> None:
+    """Two turns of one speaker are one, and rows whose dialogues differ before the answer are left out aloud."""
+    start = "\n\nHuman: a\n\nHuman: b\n\nAssistant: c\n\nHuman: d\n\nAssistant:"
+    rows = [(f"{start} e", f"{start} f"), (f"{start} e", "\n\nHuman: a\n\nAssistant: f")]
+    with pytest.warns(Alarm, match="1 of 2 rows were left out: their two dialogues differ"):
+        found = feedback_sets.of_table(pd.DataFrame(rows, columns=["chosen", "rejected"]), "hh").table
+    assert found[["instruction", "turns", "output_1", "output_2"]].to_numpy().tolist() == [
+        ["a\n\nb", ["c", "d"], "e", "f"]
+    ]
+
+
+def test_hh_as_it_is_published(shared_data: Any, tmp_path: Path) -> None:
+    source = shared_data("human/hh_rlhf/harmless-base_test.jsonl.gz")
+    with pytest.warns(Alarm, match="5 of 2,312 rows were left out"):
+        said = feedback_sets.convert(source, tmp_path / "c.jsonl", "conversational")
+    assert said == "hh of 2,307 rows to conversational of 2,307"
+    first = json.loads((tmp_path / "c.jsonl").open().readline())
+    assert [turn["role"] for turn in first["prompt"]] == ["user", "assistant"] * 2 + ["user"]
+    assert first["prompt"][2]["content"] == "yep" and first["chosen"][0]["content"].startswith("No, sorry!  All of")
+
+
+def test_a_system_turn_is_the_beginning_of_the_first() -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    rows = [{"prompt": turns, "chosen": [{"role": "assistant", "content": "a"}], "rejected": "b"}]
+    assert feedback_sets.of_table(pd.DataFrame(rows), "s").table.loc[0, "instruction"] == "Be brief.\n\nhi"
+    with pytest.raises(UserError, match="row 1: `prompt`: there is no turn behind the system's"):
+        feedback_sets.of_table(pd.DataFrame([{**rows[0], "prompt": turns[:1]}]), "s")
+
+
+WORDS = {"a-is-better": (1, 1), "A-is-clearly-better": (1, 1), "b-is-slightly-better": (2, 0.5), "Tie": (1.5, None),
+         "B": (2, None), "model_a": (1, None), None: (None, None)}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx", ".jsonl"])
+def test_sheets_of_human_evaluation(tmp_path: Path, suffix: str) -> None:
+    """As Tulu's: words of five grades, by evaluators, without the texts; and shares in a column of any name."""
+    table = pd.DataFrame({"evaluator": "ann", "instance_id": range(len(WORDS)), "model_a": "m", "model_b": "n",
+                          "preference": list(WORDS)})  # fmt: skip
+    sheet, counted = tmp_path / f"sheet{suffix}", tmp_path / f"counted{suffix}"
+    shares = table.drop(columns="preference").assign(b_wins=[1, 0, 0.5, None, 1, 1, 0])
+    for made, path in ((table, sheet), (shares, counted)):
+        if suffix == ".xlsx":
+            pytest.importorskip("openpyxl")
+            made.to_excel(path, index=False)
+        else:
+            formats.write_table(made, path)
+    found = feedback_sets.read(sheet)
+    assert (found.format, found.table["annotator"][0], found.table["generator_2"][0]) == ("sheets", "ann", "n")
+    said = found.table[["preference", "strength"]].astype(object).where(lambda t: t.notna(), None)
+    assert [tuple(row) for row in said.to_numpy().tolist()] == [*WORDS.values()]
+    assert found.table["status"].tolist() == ["ok"] * 6 + ["unparseable"]
+    other = feedback_sets.read(counted, {"preferred": "b_wins"}).table["preference"].tolist()
+    np.testing.assert_array_equal(other, [2, 1, 1.5, np.nan, 2, 2, 1])
+    feedback_sets.convert(sheet, tmp_path / "battles.csv", "battles")
+    assert formats.read_table(tmp_path / "battles.csv")["winner"].tolist()[:4] == [
+        "model_a",
+        "model_a",
+        "model_b",
+        "tie",
+    ]
+
+
+def test_a_sheet_without_openpyxl_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sheet.xlsx").write_bytes(b"PK")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(UserError, match=r"sheet\.xlsx: a sheet needs the package openpyxl.*\[sheets\]"):
+        feedback_sets.read(tmp_path / "sheet.xlsx")
+    with pytest.raises(UserError, match="sheets are read and not written"):
+        formats.check_table(tmp_path / "out.xlsx")
+
+
+def test_what_is_wanted_decides_where_columns_are_those_of_two_formats() -> None:
+    rows = pd.DataFrame(
+        [{"instruction": "q", "output": o, "score": s, "right": s > 1} for o, s in (("a", 1), ("b", 2))]
+    )
+    assert feedback_sets.of_table(rows, "r").kind == "checks"
+    assert feedback_sets.of_table(rows, "r", kind="ratings").kind == "ratings"
+    assert feedback_sets.of_table(rows, "r", kind="pairs").kind == "ratings"  # from which pairs follow

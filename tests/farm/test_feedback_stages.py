@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from farm.base.errors import UserError
-from farm.experiments import experiment
+from farm.experiments import experiment, run_tables
 from farm.experiments.asker import FeedbackAsker
 from farm.experiments.running import Run, StudyRunner
 from farm.experiments.stages.accuracy import summary
@@ -100,6 +100,33 @@ def test_given_pairs_train_a_reward_model_and_a_policy_and_nobody_is_asked(here:
     given = pd.read_parquet(here / "run" / "tables" / "preferences.parquet")
     assert len(given) == len(PAIRS) and set(given["annotator"]) == {"prefs"}
     assert given["price"].sum() == 0 and "response_tokens_1" not in given.columns
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "pairs": {"output_1": "good", "output_2": "bad", "preference": 1},
+    "ratings": {"output": "good", "score": 3},
+    "rankings": {"outputs": ["bad", "good", ""], "ranking": [1, 2, 0]},
+    "reactions": {"output": "good", "liked": True},
+    "critiques": {"output": "good", "text": "yes", "polarity": 1, "marks": [{"start": 0, "end": 4, "value": 1.0}]},
+    "corrections": {"output": "bad", "correction": "good"},
+    "checks": {"output": "good", "right": True},
+    "triplets": {"anchor": "good", "output_1": "bad", "output_2": "good good", "nearer": 2},
+}
+
+
+def test_every_kind_may_be_given_and_columns_may_have_names_that_a_run_has(here: Path) -> None:
+    """A text called `labels` beside the pairs was kept, and the run's own reader then refused the file."""
+    names = {"labels": "x", "turn": "first", "method": None, "step": 3}
+    for name, answer in KINDS.items():
+        rows = [{"instruction": f"question {i}", **answer, **names} for i in range(4)]
+        (here / f"{name}.json").write_text(json.dumps(rows))
+    write(here, methods={"odd": needing(*KINDS)}, feedback={name: {"from": f"{name}.json"} for name in KINDS})
+    go()
+    line = json.loads((here / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    for name, answer in KINDS.items():
+        assert line[f"rows of {name}"] == 4
+        table = run_tables.read(here / "run" / "tables" / f"{'preferences' if name == 'pairs' else name}.parquet")
+        assert {*answer, "step"} <= set(table.columns) and not {"labels", "turn", "method"} & set(table.columns)
 
 
 def test_a_file_that_changes_is_other_data(here: Path) -> None:
