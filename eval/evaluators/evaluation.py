@@ -91,8 +91,12 @@ _IDENTITY = tuple(
 """What tells one annotation from another; a row that repeats all of them is a mistake."""
 
 
-def together(tables: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
-    """The rows of tables of annotations (where each is from, and itself), one baseline, none twice."""
+def together(tables: Sequence[tuple[str, pd.DataFrame]], pooled: bool = False) -> pd.DataFrame:
+    """The rows of tables of annotations (where each is from, and itself), one baseline, none twice.
+
+    Args:
+        pooled: votes whose annotators are not told apart may repeat.
+    """
     for origin, table in tables:
         if not len(table):
             raise UserError(f"{origin}: holds no annotation")
@@ -107,8 +111,9 @@ def together(tables: Sequence[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
 
     rows = baseline_first(rows, where)
     known = [c for c in _IDENTITY if c in rows]
+    told_apart = not pooled or ("annotator" in rows and rows["annotator"].nunique() > 1)
     repeated = np.flatnonzero(rows.duplicated(known).to_numpy())
-    if repeated.size:
+    if repeated.size and told_apart:
         raise UserError(f"{where(int(repeated[0]))}: the same annotation stands there a second time; remove one")
     return rows.drop(columns=["_file", "_row"])
 

@@ -66,7 +66,7 @@ def leaderboard(options: LeaderboardOptions, out: _OUT = None, as_json: _JSON = 
     show.check_out(out, *map(Path, options.sources), *read)
     found = leaderboard_command.made(options)
     if out is not None:
-        write_table(found[1], out)
+        write_table(leaderboard_command.written(found[1], out), out)
     leaderboard_command.show(found, as_json)
 
 

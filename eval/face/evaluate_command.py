@@ -11,6 +11,7 @@ import pandas as pd
 from eval.evaluators.evaluation import Evaluation, evaluate_table, together
 from eval.face.options import EvaluateOptions
 from eval.judges import judging
+from eval.published import people
 from farm.asking.limits import Limits
 from farm.base.errors import OptionError
 from farm.tables import formats
@@ -30,11 +31,10 @@ def evaluated(options: EvaluateOptions, judged: Callable[[judging.Judged], None]
     if options.human is not None:
         origin, _, table = named(options.human, "the human annotations", "")
         human = formats.as_annotations(table, origin)
-    asks = options.judge is not None or options.baseline is not None
-    tables = [
-        named(rows, "the outputs" if asks else "the annotations", "own")
-        for rows in ([options.rows] if given is None else given)
-    ]
+    tables = [named(rows, "the rows", "own") for rows in ([options.rows] if given is None else given)]
+    verdicts = {"preference", "winner"}
+    has_verdicts = all(verdicts & set(table.columns) for _, _, table in tables)
+    asks = options.judge is not None or (options.baseline is not None and not has_verdicts)
     rows = _judged(options, tables, judged) if asks else _annotations(options, tables)
     return evaluate_table(
         rows,
@@ -72,11 +72,15 @@ def _annotations(options: EvaluateOptions, tables: list[tuple[str, str, pd.DataF
             "`annotations`, `store`, `fresh`, `judge_settings` and limits belong to a judge; annotations are taken as "
             "they are"
         )
-    read = [(origin, name, formats.as_annotations(table, origin)) for origin, name, table in tables]
+    read = [(origin, name, people.as_annotations(table, origin, options.item)) for origin, name, table in tables]
     of_files = files(options.rows) is not None
-    return together(
-        [(o, t.assign(generator_2=name) if of_files and "generator_2" not in t else t) for o, name, t in read]
-    )
+    whole = [(o, t.assign(generator_2=name) if of_files and "generator_2" not in t else t) for o, name, t in read]
+    if options.baseline is not None:
+        if not isinstance(options.baseline, (str, Path)):
+            raise OptionError("`baseline`: of annotations it is the name of a generator; outputs also need `judge`")
+        whole = [(o, people.against(t, str(options.baseline), o)) for o, t in whole]
+    rows = together(whole, pooled=options.pool)
+    return rows.assign(annotator=people.POOLED) if options.pool else rows
 
 
 def _judged(
@@ -86,6 +90,8 @@ def _judged(
 ) -> pd.DataFrame:
     if options.judge is None or options.baseline is None:
         raise OptionError("model outputs need both `judge` and `baseline`")
+    if options.pool or options.item:
+        raise OptionError("`pool` and `item` are for annotations that are there; a judge's rows say both")
     base = named(options.baseline, "the baseline's outputs", "base")
     pairs = judging.pairs([judging.outputs(*table) for table in tables], judging.outputs(*base))
     if not len(pairs):

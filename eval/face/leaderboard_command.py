@@ -37,6 +37,8 @@ Found = tuple[Result, pd.DataFrame, PublishedComparison | None]
 def made(options: LeaderboardOptions) -> Found:
     """The board of the sources; everything is read and computed before anything is written."""
     names = _names(options.sources)
+    if options.pool and options.annotator is not None:
+        raise OptionError("`pool` takes all annotators for one and `annotator` picks one; give one of them")
     if options.regularizer is not None and options.difficulty is None:
         raise OptionError("`regularizer` needs `difficulty`: its rows are part of the same fit")
     paths: list[Path] = []
@@ -74,7 +76,9 @@ def made(options: LeaderboardOptions) -> Found:
     else:
         controlled = ["length_controlled"] if options.difficulty or options.weights else []
         shown = board(
-            sources.read(paths, annotator=options.annotator, baseline=options.baseline),
+            sources.read(
+                paths, annotator=options.annotator, baseline=options.baseline, pool=options.pool, item=options.item
+            ),
             metrics=asked or ["win_rate", *controlled],
             length_control=_length_control(options),
             confidence=options.confidence,
@@ -186,6 +190,20 @@ class EloBoard(Result):
         return {"battles": self.battles, "K": self.k, "caution": "depends on the order of the battles"}
 
 
+OFFICIAL = (
+    "win_rate standard_error n_wins n_wins_base n_draws n_total discrete_win_rate avg_length length_controlled_winrate "
+    "lc_standard_error"
+).split()
+"""AlpacaEval's columns, in the order of its files"""
+
+
+def written(table: pd.DataFrame, out: Path) -> pd.DataFrame:
+    """The table as AlpacaEval lays out its leaderboards, ours behind: the models first, in CSV without a name."""
+    first = ["method", *(c for c in OFFICIAL if c in table.columns)]
+    laid_out = table[[*first, *(c for c in table.columns if c not in first)]]
+    return laid_out.rename(columns={"method": ""}) if ".csv" in out.suffixes else laid_out
+
+
 def show(found: Found, as_json: bool) -> None:
     """Print a board, and how it compares with the published one."""
     import typer
@@ -194,8 +212,9 @@ def show(found: Found, as_json: bool) -> None:
     if comparison is not None:
         comparison = replace(comparison, recipe=with_flags(comparison.recipe, LeaderboardOptions))
     if as_json:
-        data = shown.to_dict() | {"leaderboard": plain(shown.table()), "settings": shown.settings()}
-        data.pop("rows", None)
+        whole = ("rows", "ratings", "elo")  # in the table, or thousands of numbers behind it
+        data = {k: v for k, v in shown.to_dict().items() if k not in whole}
+        data |= {"leaderboard": plain(shown.table()), "settings": shown.settings()}
         if comparison is not None:
             data["published"] = comparison.to_dict()
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))

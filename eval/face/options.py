@@ -32,13 +32,21 @@ class BootstrapOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(AskingOptions, BootstrapOptions):
+class PeopleOptions:
+    pool: bool = False
+    """Take all annotators for one: each vote counts, and those on one item err together."""
+    item: Annotated[tuple[str, ...], Listed(), Flag(kind=str)] = ()
+    """Columns that name what was judged, where no instruction or id does; several with commas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(AskingOptions, PeopleOptions, BootstrapOptions):
     rows: Annotated[Table, Flag(argument=True, metavar="FILES...", kind=list[Path])] = field(kw_only=False)
     """Annotation files, model outputs (with --judge and --baseline), or a run folder."""
     judge: str | None = None
     """Who judges the outputs: a named annotator or a YAML file."""
     baseline: Annotated[Table | None, Flag(kind=Path)] = None
-    """Outputs of the baseline, for model outputs."""
+    """Outputs of the baseline, for model outputs; of annotations the generator that the others are compared with."""
     annotations: Path | None = None
     """Keep the judge's annotations here."""
     store: Path | None = None
@@ -58,7 +66,7 @@ class EvaluateOptions(AskingOptions, BootstrapOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeaderboardOptions(BootstrapOptions):
+class LeaderboardOptions(PeopleOptions, BootstrapOptions):
     sources: Annotated[Any, Flag(argument=True, metavar="SOURCE...", kind=list[str])] = field(kw_only=False)
     """Results directory (<model>/<annotator>/annotations.json), annotation files, battles files (model_a, model_b,
     winner), or alpaca_eval_1 / alpaca_eval_2 to fetch."""
@@ -97,7 +105,7 @@ class LeaderboardOptions(BootstrapOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidateOptions(BootstrapOptions):
+class ValidateOptions(PeopleOptions, BootstrapOptions):
     judge: Annotated[Table, Flag(argument=True, metavar="JUDGE_ANNOTATIONS", kind=Path)] = field(kw_only=False)
     """Verdicts of the judge, one or more a pair."""
     human: Annotated[Table | None, Flag(kind=Path)] = field(default=None, kw_only=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,12 @@ def validated(options: ValidateOptions) -> Result:
     if options.export is not None:
         given = (options.judge, options.human, options.pairs)
         check_export(options.export, tuple(Path(rows) for rows in given if isinstance(rows, (str, Path))))
-    votes = _with_texts(options.judge, options.pairs) if options.pairs else _votes(options.judge, "the judge", "judge")
-    humans = None if options.human is None else _votes(options.human, "the humans", "human")
+    item = options.item
+    if options.pairs:
+        votes = _with_texts(options.judge, options.pairs, item)
+    else:
+        votes = _votes(options.judge, "the judge", "judge", item)
+    humans = None if options.human is None else _votes(options.human, "the humans", "human", item)
     names = [str(n) for n in votes["annotator"].unique()]
     if options.pool:
         if options.annotator is not None:
@@ -60,14 +65,14 @@ def validated(options: ValidateOptions) -> Result:
     return found
 
 
-def _votes(rows: Any, origin: str, annotator: str) -> pd.DataFrame:
+def _votes(rows: Any, origin: str, annotator: str, item: Sequence[str]) -> pd.DataFrame:
     """Votes of a file in any known layout, or of a table or rows."""
     if isinstance(rows, (str, Path)):
-        return read_votes(rows)
-    return from_table(rows_of(rows, origin), origin, annotator=annotator)
+        return read_votes(rows, item=item)
+    return from_table(rows_of(rows, origin), origin, annotator=annotator, item=item)
 
 
-def _with_texts(judge: Any, pairs: Path) -> pd.DataFrame:
+def _with_texts(judge: Any, pairs: Path, item: Sequence[str]) -> pd.DataFrame:
     """Votes that name their pairs by ``pair_id``, with the texts of a file of pairs: these are the key then.
 
     Raises:
@@ -90,4 +95,4 @@ def _with_texts(judge: Any, pairs: Path) -> pd.DataFrame:
         raise UserError(f"{path}: row {at + 1}: `pair_id` {rows['pair_id'][at]} has no texts in {pairs}")
     own = [c for c in texts.columns if c == "pair_id" or c not in rows]
     merged = rows.merge(texts[own], on="pair_id", how="left", validate="many_to_one")
-    return from_table(merged.drop(columns="pair_id"), str(path), annotator=path.name.split(".")[0])
+    return from_table(merged.drop(columns="pair_id"), str(path), annotator=path.name.split(".")[0], item=item)

@@ -8,18 +8,20 @@ name (files sometimes say something else, "example" for instance). A file's meth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.published import people
 from eval.published.orientation import check_judges
 from eval.published.quick_json import Reader
-from eval.published.rows import Names, baseline_of, frame, subset, turned_to
+from eval.published.rows import Names, baseline_of, frame, from_table, subset, turned_to
 from eval.published.show import working
 from farm.base.errors import OptionError, UserError
+from farm.tables.formats import read_table
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class Rows:
         return f"{self.files[int(row['source'])]}: row {int(row['row'])}"
 
 
-def results_files(directory: Path, annotator: str | None) -> tuple[list[tuple[str, Path]], list[str]]:
-    """The (model, annotations file) of a results directory for one annotator, and the models that lack it.
+def results_files(
+    directory: Path, annotator: str | None, pool: bool = False
+) -> tuple[list[tuple[str, Path]], list[str]]:
+    """The (model, annotations file) of a results directory for one annotator or all, and the models that lack it.
 
     Raises:
         UserError: when the layout is not there, or several annotators are and none was named.
@@ -53,6 +57,8 @@ def results_files(directory: Path, annotator: str | None) -> tuple[list[tuple[st
     if not found:
         raise UserError(f"{directory}: holds no <model>/<annotator>/annotations.json")
     names = sorted({name for judged in found.values() for name in judged})
+    if pool:
+        return [(model, path) for model, judged in found.items() for path in judged.values()], []
     if annotator is None:
         if len(names) > 1:
             raise OptionError(
@@ -65,12 +71,21 @@ def results_files(directory: Path, annotator: str | None) -> tuple[list[tuple[st
     return chosen, [model for model, judged in found.items() if annotator not in judged]
 
 
-def read(sources: Sequence[Path], *, annotator: str | None = None, baseline: str | None = None) -> Rows:
+def read(
+    sources: Sequence[Path],
+    *,
+    annotator: str | None = None,
+    baseline: str | None = None,
+    pool: bool = False,
+    item: Sequence[str] = (),
+) -> Rows:
     """The rows of directories and files, checked: every method judged once on each instruction, one baseline.
 
     Args:
         annotator: keep this annotator's rows only (in a directory: that subdirectory).
         baseline: keep the rows against this baseline only.
+        pool: take all annotators for one, so that an instruction may have several votes.
+        item: columns that name what was judged, in the place of the instruction.
 
     Raises:
         UserError: naming file and row.
@@ -79,7 +94,7 @@ def read(sources: Sequence[Path], *, annotator: str | None = None, baseline: str
     skipped: list[str] = []
     for source in sources:
         if source.is_dir():
-            files, lacking = results_files(source, annotator)
+            files, lacking = results_files(source, annotator, pool)
             listed += [(model, path, True) for model, path in files]
             skipped += lacking
         else:
@@ -88,7 +103,11 @@ def read(sources: Sequence[Path], *, annotator: str | None = None, baseline: str
     parts = []
     with working("reading annotations", len(listed), worth=40) as task:
         for number, (model, path, chosen) in enumerate(listed):
-            part = reader.read(path)
+            part = (
+                from_table(people.as_annotations(read_table(path), str(path), item), path)
+                if item
+                else reader.read(path)
+            )
             if model is not None:
                 part["method"] = Names(np.zeros(len(part["row"]), np.int64), [model])
                 part["annotator"] = Names(np.zeros(len(part["row"]), np.int64), [path.parent.name])
@@ -109,15 +128,19 @@ def read(sources: Sequence[Path], *, annotator: str | None = None, baseline: str
             f"{k} `{v}`" for k, v in (("annotator", annotator), ("baseline", baseline)) if v is not None
         )
         raise UserError(f"{', '.join(map(str, sources))}: no row of {what}")
-    _check(rows)
-    return rows
+    _check(rows, pool)
+    return replace(rows, table=rows.table.assign(annotator=_everyone(len(rows.table)))) if pool else rows
+
+
+def _everyone(n: int) -> pd.Categorical:
+    return pd.Categorical.from_codes(np.zeros(n, np.int64), [people.POOLED])
 
 
 def _named(names: Names, wanted: str) -> NDArray[np.bool_]:
     return np.array([n == wanted for n in names.names], dtype=bool)[names.codes]
 
 
-def _check(rows: Rows) -> None:
+def _check(rows: Rows, pool: bool) -> None:
     table = rows.table
     baselines = table["baseline"].cat.codes.to_numpy()
     mixed = np.flatnonzero(baselines != baselines[0])
@@ -128,21 +151,26 @@ def _check(rows: Rows) -> None:
             "choose one with `baseline`"
         )
     method, judge = (table[c].cat for c in ("method", "annotator"))
-    check_judges(
-        [str(m) for m in method.categories], method.codes.to_numpy(np.int64),
-        [str(j) for j in judge.categories], judge.codes.to_numpy(np.int64), "choose one with `annotator`",
-    )  # fmt: skip
-    repeated = np.flatnonzero(table.duplicated(["method", "key"]).to_numpy())
-    if repeated.size:
+    if not pool:
+        check_judges(
+            [str(m) for m in method.categories], method.codes.to_numpy(np.int64),
+            [str(j) for j in judge.categories], judge.codes.to_numpy(np.int64),
+            "choose one with `annotator`, or take all for one with `pool`",
+        )  # fmt: skip
+    told_apart = not pool or len(judge.categories) > 1
+    repeated = np.flatnonzero(table.duplicated(["method", "key", *(["annotator"] if pool else [])]).to_numpy())
+    if repeated.size and told_apart:
         at = int(repeated[0])
         row = table.iloc[at]
         same = (table["method"] == row["method"]) & (table["key"] == row["key"])
+        if pool:
+            same &= table["annotator"] == row["annotator"]
         earlier = int(np.flatnonzero(same.to_numpy())[0])
         before = table.iloc[earlier]
         if before["annotator"] != row["annotator"]:
             raise OptionError(
                 f"{rows.where(at)}: `{row['method']}` is judged by `{row['annotator']}` and `{before['annotator']}`; "
-                "choose one with `annotator`"
+                "choose one with `annotator`, or take all for one with `pool`"
             )
         raise UserError(
             f"{rows.where(at)}: `{row['method']}` is judged twice on this instruction "

@@ -165,7 +165,7 @@ def resample_influence(
     order = np.argsort(group, kind="stable")
     influence = np.zeros((clusters, len(fits)))
     pieces = np.concatenate([f.influence for f in fits if f.influence is not None])
-    influence[code[order], group[order]] = pieces
+    np.add.at(influence, (code[order], group[order]), pieces)  # of an instruction several people may have voted on
     if clusters > LARGE:
         covariance = influence.T @ influence
         w, v = np.linalg.eigh(np.nan_to_num(covariance))

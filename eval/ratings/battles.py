@@ -75,14 +75,14 @@ def read_battles(paths: Sequence[Path]) -> Battles:
     parts = []
     for path in paths:
         table = read_table(path)
-        parts.append(_scored(table, str(path)))
-    return from_table(pd.concat(parts, ignore_index=True), ", ".join(map(str, paths)), scored=True)
+        parts.append(scored(table, str(path)))
+    return from_table(pd.concat(parts, ignore_index=True), ", ".join(map(str, paths)), is_scored=True)
 
 
-def from_table(table: pd.DataFrame, origin: str, *, scored: bool = False) -> Battles:
+def from_table(table: pd.DataFrame, origin: str, *, is_scored: bool = False) -> Battles:
     """Battles of a table with sides and ``winner`` (or ``preference``)."""
-    if not scored:
-        table = _scored(table, origin)
+    if not is_scored:
+        table = scored(table, origin)
     seen = table["_score"].notna().to_numpy()
     kept = table[seen].reset_index(drop=True)
     if not len(kept):
@@ -95,7 +95,8 @@ def from_table(table: pd.DataFrame, origin: str, *, scored: bool = False) -> Bat
     return Battles(tuple(str(m) for m in models), first, second, score, rest, int((~seen).sum()))
 
 
-def _scored(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+def scored(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """The table with ``_first``, ``_second`` (names) and ``_score``, the share of the win that the first takes."""
     sides = next(((a, b) for a, b in SIDES if a in table and b in table), None)
     if sides is None or not ("winner" in table or "preference" in table):
         lacking = "winner" if sides else "model_a"

@@ -29,6 +29,7 @@ battles (``id, winner`` with left / right / tie), PandaLM (``annotator1..3`` and
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,11 @@ _LIST = re.compile(
 )
 
 
-def read_votes(path: str | Path) -> pd.DataFrame:
-    """The votes of a file. Raises UserError naming file, row and field."""
+def read_votes(path: str | Path, *, item: Sequence[str] = ()) -> pd.DataFrame:
+    """The votes of a file; ``item`` as in :func:`from_table`. Raises UserError naming file, row and field."""
     path = Path(path)
     if annotated_pairs.looks_like(path):
-        return from_table(annotated_pairs.rows(path), str(path))
+        return from_table(annotated_pairs.rows(path), str(path), item=item)
     table = read_table(path)
     if not len(table):
         raise UserError(f"{path}: holds no vote")
@@ -88,11 +89,18 @@ def read_votes(path: str | Path) -> pd.DataFrame:
     results = [c for c in table.columns if str(c).endswith("_result")]
     if wide or ("preference" not in table and results):
         table = _long(table, wide or results[:1])
-    return from_table(table, str(path), annotator=path.name.split(".")[0])
+    return from_table(table, str(path), annotator=path.name.split(".")[0], item=item)
 
 
-def from_table(table: pd.DataFrame, origin: str, *, annotator: str = "annotator") -> pd.DataFrame:
-    """Votes from a table with one row a vote (see the module's layouts)."""
+def from_table(
+    table: pd.DataFrame, origin: str, *, annotator: str = "annotator", item: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Votes from a table with one row a vote (see the module's layouts).
+
+    Args:
+        annotator: who voted, where no column says it.
+        item: the columns that name the pair, where it is not the texts or an id alone.
+    """
     verdict = next((c for c in _VERDICT if c in table), None)
     if verdict is None:
         raise UserError(
@@ -103,8 +111,7 @@ def from_table(table: pd.DataFrame, origin: str, *, annotator: str = "annotator"
         raise UserError(f"{origin}: no row has a verdict in `{verdict}`")
     sides = next(((a, b) for a, b in _SIDES if a in table and b in table), None)
     out = table.reset_index(drop=True).copy()
-    item, flipped = _items(out, sides, origin)
-    out["item"] = item
+    out["item"], flipped = _items(out, sides, origin, item)
     name = next((c for c in _ANNOTATOR if c in table), None)
     if name is not None and out[name].isna().any():
         raise UserError(f"{origin}: row {int(out[name].isna().to_numpy().argmax()) + 1}: `{name}` is missing")
@@ -161,7 +168,9 @@ def _verdicts(values: pd.Series, name: str, origin: str) -> Floats:
     return scores[found]
 
 
-def _items(table: pd.DataFrame, sides: tuple[str, str] | None, origin: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _items(
+    table: pd.DataFrame, sides: tuple[str, str] | None, origin: str, given: Sequence[str]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The key of each row's pair, and whether the row stands in the non-canonical order."""
     n = len(table)
     flipped = np.zeros(n, dtype=bool)
@@ -172,10 +181,17 @@ def _items(table: pd.DataFrame, sides: tuple[str, str] | None, origin: str) -> t
         one, two = (rng.text_ids(table[s].astype(str)) for s in sides)
         flipped = one > two
     name = next((c for c in _ITEM if c in table), None)
-    if name is not None:
-        if table[name].isna().any():
-            raise UserError(f"{origin}: row {int(np.flatnonzero(table[name].isna())[0]) + 1}: `{name}` is missing")
-        parts = [c for c in ("subset", "topic") if c in table] + [name]
+    parts = list(given) or ([] if name is None else [c for c in ("subset", "topic") if c in table] + [name])
+    for column in given:
+        if column not in table:
+            raise UserError(
+                f"{origin}: there is no column `{column}` to name the item; {nearest(column, table.columns)}"
+            )
+    if parts:
+        for column in given or parts[-1:]:
+            if table[column].isna().any():
+                row = int(np.flatnonzero(table[column].isna())[0]) + 1
+                raise UserError(f"{origin}: row {row}: `{column}` is missing")
         key = table[parts[0]].astype(str)
         for part in parts[1:]:
             key = key + "\x1f" + table[part].astype(str)
