@@ -19,7 +19,7 @@ from farm.experiments import experiment
 from farm.experiments.claims import paper as paper_files
 from farm.experiments.claims.running import PaperRun, PaperRunner
 from farm.experiments.running import Run, StudyRunner
-from farm.face.command_options import CleanOptions, ConfigOptions, ConvertOptions, StatusOptions
+from farm.face.command_options import CleanOptions, ConfigOptions, ConvertOptions, PushOptions, StatusOptions
 from farm.face.options import takes
 from farm.face.run_options import RunOptions
 
@@ -37,6 +37,7 @@ __all__ = [
     "dry_run",
     "named",
     "papers",
+    "push",
     "run",
     "spec_of",
     "status",
@@ -149,6 +150,19 @@ def convert(options: ConvertOptions) -> pd.DataFrame:
     if isinstance(made, dict):
         raise UserError(f"{to} are one document and no table: write them with `farm convert IN OUT.json --to {to}`")
     return made
+
+
+@takes(PushOptions)
+def push(options: PushOptions) -> dict[str, Any]:
+    """A run's tables, one of its checkpoints, or a file of feedback on the hub, as `farm push`.
+
+    Nothing is pushed without ``yes``. Gives ``kind``, ``files`` with their bytes, ``card`` and ``address``.
+    """
+    from farm.publishing import package
+
+    return package.push(
+        options.source, options.repository, license_name=options.license, public=options.public, yes=options.yes
+    )
 
 
 @takes(CleanOptions)

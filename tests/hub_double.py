@@ -5,7 +5,8 @@
         hub.use(monkeypatch, tmp_path)   # in this process; hub.environment(...) is for another
 
 Repositories have one branch, ``main``, with all its commits. Pushed files arrive within the commit, as the hub takes
-small ones. What is asked is in ``hub.seen``; ``hub.fail`` answers the next requests with statuses of the test's choice.
+small ones. What is asked is in ``hub.seen``; ``hub.fail`` answers the next requests with statuses of the test's choice,
+0 by closing the connection in the middle of the answer; ``hub.slow`` is how many seconds each answer takes.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class Hub:
         self.authorizations: list[str | None] = []
         self.fail: list[int] = []
         """statuses of the next answers"""
+        self.slow = 0.0
+        self._closed = threading.Event()
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
@@ -70,6 +73,7 @@ class Hub:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -228,9 +232,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
 
     def _refused(self) -> bool:
+        if self.hub.slow:
+            self.hub._closed.wait(self.hub.slow)
         if not self.hub.fail:
             return False
-        self._error(self.hub.fail.pop(0), "")
+        status = self.hub.fail.pop(0)
+        if status:
+            self._error(status, "")
+        else:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"{")
+            self.close_connection = True
         return True
 
     def _error(self, status: int, code: str, more: dict[str, str] | None = None) -> None:

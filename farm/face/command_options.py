@@ -1,4 +1,4 @@
-"""The options of `farm status`, `config`, `convert` and `clean`, as the command line and Python share them."""
+"""The options of `farm status`, `config`, `convert`, `push` and `clean`, as the command line and Python share them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ class ConvertOptions:
     """The format to write; that of the source where it is left out."""
     renamed: Annotated[Any, Flag("--map", metavar="NEW=OLD", kind=list[str])] = ()
     """A field, and the column of the source that it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOptions:
+    source: Annotated[Path, Flag(argument=True)] = field(kw_only=False)
+    """A run, a checkpoint of it, or a set of feedback."""
+    repository: Annotated[str, Flag(argument=True, metavar="OWNER/NAME")] = field(kw_only=False)
+    """Where it goes on the hub."""
+    license: str | None = None
+    """Under which licence, as the hub names it: apache-2.0, cc-by-4.0."""
+    public: bool = False
+    """Make a new repository that everyone sees."""
+    yes: bool = False
+    """Push what is shown."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The commands of the ground beside `farm run`: status, config, papers, convert, clean; the work is imported inside."""
+"""The commands of the ground beside `farm run`: status, config, papers, convert, push and clean; all imports inside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from farm.base.errors import UserError
-from farm.face.command_options import CleanOptions, ConfigOptions, ConvertOptions, StatusOptions
+from farm.face.command_options import CleanOptions, ConfigOptions, ConvertOptions, PushOptions, StatusOptions
 from farm.face.options import command
 
 
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command("config")(show_config)
     app.command()(papers)
     app.command()(convert)
+    app.command()(push)
     app.command()(clean)
 
 
@@ -90,6 +91,37 @@ def convert(
     from farm.tables import feedback_sets
 
     print(f"{out}: {feedback_sets.convert(options.source, out, options.to, options.renamed)}")
+
+
+@command(PushOptions)
+def push(
+    options: PushOptions,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the card and the files, and push nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Push a run's tables, one of its models, or a set of feedback to the hub, with a card; without --yes show them.
+
+    Example: farm push runs/pocket-s1-2f0c6b/checkpoints/dpo me/pocket-dpo --license apache-2.0
+    """
+    from farm.publishing import package
+
+    found = package.push(
+        options.source,
+        options.repository,
+        license_name=options.license,
+        public=options.public,
+        yes=options.yes and not dry_run,
+    )
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    if found["address"] is None:
+        print(found["card"])
+    for name, size in found["files"].items():
+        print(f"{size:>13,}  {name}")
+    seen = "public" if options.public else "private"
+    ready = f"nothing is pushed; with --yes it goes to the {found['kind']} {options.repository}, {seen} if it is new"
+    print(found["address"] or ready)
 
 
 @command(CleanOptions)

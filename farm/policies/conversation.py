@@ -74,6 +74,11 @@ class Conversation:
         self._bos = bos if bos is not None and bos != self.eos and default[:1] == [bos] else None
         self._known: dict[Prompt, Tokens] = {}
 
+    @property
+    def begins(self) -> bool:
+        """Whether the tokenizer's beginning of sequence comes before every prompt."""
+        return self._bos is not None
+
     def _id(self, token: int | str) -> int:
         if isinstance(token, int):
             return token

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,10 @@ def _seal(folder: Path) -> None:
     sealed = {str(p.relative_to(folder)): (p.stat().st_size, _digest(p)) for p in paths if p.is_file()}
     note = folder / NOTE
     note.write_text(json.dumps(sealed, indent=0), encoding="utf-8")
+    plain = stat.S_IMODE(note.stat().st_mode)  # safetensors makes files that only their owner can read
+    for path in paths:
+        if path.is_file():
+            path.chmod(plain)
     for path in (*paths, note, folder):
         files.sync(path)
 

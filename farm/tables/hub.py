@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it answers, and its data sets as the plain files that they are.
+"""The Hugging Face hub: whether it answers, its data sets as the plain files that they are, and pushing to it.
 
 No code of a repository is run. Files go through the hub's client, with its cache, its token (HF_TOKEN) and its address
 (HF_ENDPOINT); with HF_HUB_OFFLINE=1 only what is cached is used.
@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
@@ -104,6 +104,36 @@ def read_data_set(name: str) -> pd.DataFrame:
             "name one of its folders or files as owner/name:folder"
         )
     return pd.concat([formats.read_table(path) for path in paths], ignore_index=True)
+
+
+Kind = Literal["dataset", "model"]
+
+
+def push(repository: str, kind: Kind, folder: Path, message: str, private: bool = True) -> str:
+    """Commit all files of a folder to a repository, which is made where there is none; gives its address.
+
+    Raises:
+        UserError: the hub cannot be reached, or refuses; files that were there before are still there then.
+    """
+    address = endpoint()
+    try:
+        from huggingface_hub import HfApi, constants
+        from huggingface_hub.utils import disable_progress_bars
+    except ImportError as error:
+        raise need("hub", "huggingface_hub", f"pushing to {repository}") from error
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"{repository}: HF_HUB_OFFLINE is set, so nothing is pushed; unset it")
+    disable_progress_bars()
+    try:
+        with progress.task(f"pushing {repository}"):
+            client = HfApi()
+            client.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
+            client.upload_folder(folder_path=folder, repo_id=repository, repo_type=kind, commit_message=message)
+    except Exception as error:  # the client raises many kinds
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        remedy = "; set HF_TOKEN to a token that may write there, or `hf auth login`" if status in (401, 403) else ""
+        raise UserError(f"{repository} could not be pushed to the hub: {_reason(error)}{remedy}") from error
+    return f"{address}/{'datasets/' if kind == 'dataset' else ''}{repository}"
 
 
 def _fits(path: str, patterns: Sequence[str]) -> bool:
