@@ -64,6 +64,8 @@ def made(options: LeaderboardOptions) -> Found:
     if any(fights) and not all(fights):
         raise UserError(f"{paths[fights.index(False)]}: annotations and battles cannot stand in one board")
     shown: Result
+    if options.style and "bradley_terry" not in (asked or ["bradley_terry"] * all(fights)):
+        raise OptionError("`style` is part of Bradley-Terry ratings; ask for them with `metrics` bradley_terry")
     if all(fights) or any(m in RATINGS for m in asked):
         if any(m in METRICS for m in asked):
             raise OptionError(
@@ -151,6 +153,7 @@ def _ratings(paths: Sequence[Path], asked: Sequence[str], options: LeaderboardOp
         bootstrap=options.rounds if np.isin(battles.score, (0, 0.5, 1)).all() else 0,
         seed=options.seed,
         confidence=options.confidence,
+        style=options.style,
     )
     return RatedBoard(fitted, elo(battles) if "elo" in asked else None)
 
@@ -168,6 +171,9 @@ class RatedBoard(Result):
 
     def settings(self) -> dict[str, object]:
         return self.ratings.settings()
+
+    def __str__(self) -> str:
+        return str(self.ratings) if self.elo is None else super().__str__()
 
 
 @dataclass(frozen=True)
@@ -215,6 +221,8 @@ def show(found: Found, as_json: bool) -> None:
         whole = ("rows", "ratings", "elo")  # in the table, or thousands of numbers behind it
         data = {k: v for k, v in shown.to_dict().items() if k not in whole}
         data |= {"leaderboard": plain(shown.table()), "settings": shown.settings()}
+        if isinstance(shown, RatedBoard) and shown.ratings.style is not None:
+            data["style"] = plain(shown.ratings.style)
         if comparison is not None:
             data["published"] = comparison.to_dict()
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))

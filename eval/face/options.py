@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 else:
     Table = Any
 
+Style = Literal["length", "headers", "lists", "bold"]
 Metric = Literal["win_rate", "length_controlled", "bradley_terry", "elo"]
 
 
@@ -96,6 +97,8 @@ class LeaderboardOptions(PeopleOptions, BootstrapOptions):
     """Battles: column whose rows err together; at most two."""
     prior: NotNegative = 0.0
     """Bradley-Terry: virtual games of each model."""
+    style: Annotated[tuple[Style, ...], Listed(), Flag(kind=str)] = ()
+    """Bradley-Terry at equal style: length, headers, lists, bold; several with commas."""
     anchor: str = ""
     """Bradley-Terry: the model that keeps the rating 1000."""
     rounds: Count = 2000

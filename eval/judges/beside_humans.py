@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base.errors import UserError
-from farm.statistics.uncertainty import DIFFERENCE, Estimate, codes, mean
+from farm.statistics.uncertainty import DIFFERENCE, SHARE, Estimate, codes, mean
 from farm.votes import agreement as agree
 from farm.votes.analysis import FEW
 
@@ -94,6 +94,34 @@ def against_others(item: NDArray[Any], y: Floats, judged: Floats, confidence: fl
     machine = (1 - np.abs(majority - judge))[kept]
     estimate = mean(machine - human, row[kept], confidence=confidence, bounds=DIFFERENCE)
     return estimate, float(machine.mean() / human.mean()) if human.any() else float("nan")
+
+
+def longer_wins(
+    judge: pd.DataFrame, votes: pd.DataFrame, judged: Floats, confidence: float
+) -> tuple[Estimate, Estimate]:
+    """The null judge that prefers the longer output, whatever it says.
+
+    Args:
+        judge, votes: tables of votes with ``first`` of the same outputs; either may have ``length_1, length_2``.
+        judged: the judge's rounded verdict on each vote's item, [n].
+
+    Returns:
+        How often the null judge agrees with a single human vote, both decisive; and by how much more the judge does,
+        where all three are decisive. Missing where the lengths are not known.
+    """
+    y, item = votes["first"].to_numpy(np.float64), votes["item"].to_numpy()
+    source = next((t for t in (judge, votes) if "length_1" in t), None)
+    null = np.full(len(votes), 0.5)
+    if source is not None:
+        lengths = source.drop_duplicates("item").set_index("item")[["length_1", "length_2"]].astype(np.float64)
+        gap = (lengths["length_1"] - lengths["length_2"]).reindex(item).to_numpy(np.float64)
+        null = (np.sign(np.nan_to_num(gap)) + 1) / 2
+    decided = (y != 0.5) & (null != 0.5)
+    agrees = (null == y).astype(np.float64)
+    own = mean(agrees[decided], item[decided], confidence=confidence, bounds=SHARE)
+    all_three = decided & ~np.isnan(judged) & (judged != 0.5)
+    more = (judged == y).astype(np.float64) - agrees
+    return own, mean(more[all_three], item[all_three], confidence=confidence, bounds=DIFFERENCE)
 
 
 def largest_majority(item: NDArray[Any], y: Floats) -> int:

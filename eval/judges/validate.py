@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from eval.judges.beside_humans import (
     against_others,
     largest_majority,
+    longer_wins,
     majorities,
     of_the_same_output,
     pairwise_kappas,
@@ -53,6 +54,10 @@ class Validation(Result):
     agreement_ties_half: Estimate
     """the same with the judge's ties as one half"""
     agreement_with_majority: Estimate
+    longer: Estimate
+    """the same as ``agreement`` of a null judge that prefers the longer output"""
+    beyond_longer: Estimate
+    """judge minus that null judge, on the same votes"""
     ceiling: agree.LeaveOneOut
     ratio: float
     """agreement (ties half, same votes) over the human ceiling"""
@@ -122,6 +127,9 @@ class Validation(Result):
         estimate("agreement", self.agreement, "with one human vote, both decisive")
         estimate("agreement, ties half", self.agreement_ties_half, "the judge's ties count one half")
         estimate("agreement with majority", self.agreement_with_majority, "of all human votes of the item")
+        unknown = "" if self.longer.n else "; the lengths are not known"
+        estimate("longer wins", self.longer, f"a null judge that prefers the longer output{unknown}")
+        estimate("judge minus longer wins", self.beyond_longer, "on the same votes")
         estimate("human ceiling", self.ceiling.agreement, "one human vote against the majority of the others")
         estimate("judge minus human", self.difference, "against the same majorities")
         add("ratio to ceiling", self.ratio, self.difference.n, "", "votes beside others")
@@ -218,6 +226,7 @@ def validate(
     m, j = majority.to_numpy(np.float64), judged.to_numpy(np.float64)
     clear = (m != 0.5) & ~np.isnan(j)
     with_majority = mean(1 - np.abs(m - j)[clear], confidence=confidence, bounds=SHARE)
+    longer, beyond_longer = longer_wins(judge_seen, votes, rounded, confidence)
     ceiling = agree.leave_one_out(item, y, confidence=confidence)
     difference, ratio = against_others(item, y, rounded, confidence)
     human_alpha, alpha_n = agree.alpha_of_votes(item, y)
@@ -251,6 +260,8 @@ def validate(
         agreement=agreement,
         agreement_ties_half=half,
         agreement_with_majority=with_majority,
+        longer=longer,
+        beyond_longer=beyond_longer,
         ceiling=ceiling,
         ratio=_of(difference.n, ratio),
         difference=difference,

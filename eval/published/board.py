@@ -3,7 +3,8 @@
 Columns in percent under AlpacaEval's names: win_rate, standard_error, n_wins, n_wins_base, n_draws, n_total,
 discrete_win_rate, avg_length, and with difficulties length_controlled_winrate, lc_standard_error (without them the
 rate is equal_length_winrate, another quantity). Ours: rank (by the first metric asked for
-last, see ``sort_by``), rank_low and rank_high, win_rate_low and _high, lc_low and lc_high, n_missing and missing_why.
+last, see ``sort_by``), rank_low and rank_high, tier (of methods that cannot be told apart), win_rate_low and _high,
+lc_low and lc_high, n_missing and missing_why.
 
 Rank intervals resample instructions for all methods together, so that what two methods share (the instruction, the
 baseline's answer) does not blur their order. For the length-controlled board the resampling acts on the influence of
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from eval.published.sources import Rows
 from eval.ranks import ranking
 from eval.rates.length_column import LARGE, LengthControl, fit_all, length_columns, resample_influence
+from eval.rates.multiple import apart
 from eval.rates.winrate import discrete
 from farm.base import rng
 from farm.base.errors import OptionError, UserError, nearest
@@ -123,6 +125,7 @@ def board(
         low, high = ranking.rank_intervals(resampled, confidence)
         frame.insert(1, "rank_low", low.astype(int))
         frame.insert(2, "rank_high", high.astype(int))
+        frame.insert(3, "tier", _tiers(ranked, resampled, confidence, seed))
     frame = frame.sort_values(["rank", "method"], kind="stable", ignore_index=True)
     return Board(
         rows=frame,
@@ -137,6 +140,18 @@ def board(
         notes=tuple(notes),
         skipped=rows.skipped,
     )
+
+
+def _tiers(ranked: Floats, resampled: Floats, confidence: float, seed: int) -> NDArray[np.int64]:
+    """Tiers of methods that cannot be told apart, all differences together (max-t on the resampled boards)."""
+    known = np.flatnonzero(~(np.isnan(ranked) | np.isnan(resampled).all(axis=0)))
+    separated = np.zeros((len(ranked),) * 2, dtype=bool)
+    if len(known) > 1:
+        drawn = resampled[:, known]
+        drawn = drawn[~np.isnan(drawn).any(axis=1)]
+        if len(drawn) > 1:
+            separated[np.ix_(known, known)] = apart(ranked[known], np.cov(drawn.T), confidence, seed)
+    return ranking.tiers(ranked, separated)
 
 
 def _overlapping(rows: Rows, means: JointMeans) -> None:

@@ -201,6 +201,19 @@ def ranks_from_separation(scores: Floats, separated: NDArray[np.bool_]) -> tuple
     return 1 + better.sum(axis=1), len(scores) - worse.sum(axis=1)
 
 
+def tiers(scores: Floats, separated: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The tier of each method [M], 1 the best: a tier goes from its best method down to the last that cannot be told
+    apart from that one (``separated`` [M, M]). Methods without a score are in the last."""
+    order = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")
+    out = np.ones(len(scores), dtype=np.int64)
+    head, tier = order[0] if len(order) else 0, 1
+    for place in order:
+        if separated[head, place]:
+            head, tier = place, tier + 1
+        out[place] = tier
+    return out
+
+
 @dataclass(frozen=True)
 class SplitHalf(Result):
     """How well two halves of the data reproduce each other's ranking."""

@@ -14,6 +14,9 @@ error by construction, so judge differences (:meth:`BradleyTerry.difference`) ra
 
 A finite maximum exists only when the graph of wins is strongly connected (Ford 1957); otherwise the fit is refused,
 naming who never lost or won, unless a prior of virtual games against an average opponent is asked for.
+
+With styles the ratings are those at equal style (:mod:`eval.ratings.style`). A tier holds the models that cannot be
+told apart from its best one, all claims together.
 """
 
 from __future__ import annotations
@@ -26,14 +29,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.ranks.ranking import ranks_from_separation
+from eval.ranks.ranking import ranks_from_separation, tiers
 from eval.rates.multiple import all_differences, max_t
+from eval.ratings import style as styles_of
 from eval.ratings.battles import Battles
 from eval.ratings.strength_errors import bootstrap as draw_again
 from eval.ratings.strength_errors import sandwich
 from eval.ratings.strengths import fit_davidson, fit_half
 from eval.ratings.win_matrix import count, refuse_unconnected
 from farm.base.errors import OptionError, UserError
+from farm.statistics import terminal
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import Estimate, codes, critical, interval
 from farm.tables.formats import require_labels
@@ -73,6 +78,14 @@ class BradleyTerry(Result):
     degenerate: int = 0
     """bootstrap rounds without finite ratings"""
     seed: int = 0
+    style: pd.DataFrame | None = None
+    """style, log_odds, low, high: what a standard deviation of it is worth, where styles are controlled for"""
+
+    def __str__(self) -> str:
+        body = super().__str__()
+        if self.style is None:
+            return body
+        return f"{body}\n\nat equal style; what a standard deviation of each is worth:\n{terminal.shown(self.style)}"
 
     @property
     def ratings(self) -> Floats:
@@ -117,12 +130,14 @@ class BradleyTerry(Result):
         order = np.argsort(-self.theta, kind="stable")
         error = np.sqrt(np.maximum(np.diag(self._rating_covariance()), 0))
         half = critical(self.confidence, max(self.clusters - 1, 1)) * error
-        low, high = ranks_from_separation(self.theta, self.separation())
+        separated = self.separation()
+        low, high = ranks_from_separation(self.theta, separated)
         frame = pd.DataFrame(
             {
                 "rank": np.arange(1, len(order) + 1),
                 "rank_low": low[order],
                 "rank_high": high[order],
+                "tier": tiers(self.theta, separated)[order],
                 "model": [self.models[k] for k in order],
                 "rating": self.ratings[order],
                 "standard_error": error[order],
@@ -152,6 +167,8 @@ class BradleyTerry(Result):
         }
         if self.ties == "davidson":
             said["nu"] = round(self.nu, 4)
+        if self.style is not None:
+            said["style"] = ", ".join(self.style["style"])
         if self.prior:
             said["prior"] = f"{self.prior:g} virtual games a model"
         if self.draws is not None:
@@ -172,11 +189,14 @@ def bradley_terry(
     bootstrap: int = 0,
     seed: int = 0,
     confidence: float = 0.95,
+    style: Sequence[str] = (),
 ) -> BradleyTerry:
     """Ratings of all models of some battles.
 
     Args:
         clusters: none (rows are independent), one or two columns of the battles' table.
+        style: what answers may differ in without it counting for their models, see :mod:`eval.ratings.style`; without
+            a bootstrap, and ties count half or are dropped.
         bootstrap: rounds of the bootstrap (of rows, or of the first cluster column); 0 for none.
 
     Raises:
@@ -199,12 +219,23 @@ def bradley_terry(
         raise OptionError("Davidson's tie model needs wins and ties, not probabilities; use `ties` half")
     if not score.size:
         raise UserError("no battle is left without its ties")
+    if style and ties == "davidson":
+        raise OptionError("`style` goes with ties as half a win or dropped, not with Davidson's model; change `ties`")
     counts = count(first, second, score, m)
     wins = counts.win_matrix()
     nu = float("nan")
     if not prior:
         refuse_unconnected(wins, battles.models)
-    if ties == "davidson":
+    cluster_codes = [codes(battles.table[c].to_numpy()[kept]) for c in clusters]
+    worth = None
+    if style:
+        x = styles_of.differences(battles.table[kept] if ties == "drop" else battles.table, style)
+        x = x / x.std(axis=0)
+        theta, beta, inverse, p = styles_of.fit(first, second, score, x, m, prior)
+        whole, units = styles_of.sandwich(inverse, first, second, score - p, x, cluster_codes)
+        covariance = whole[:m, :m]
+        worth = styles_of.worth(style, beta, whole[m:, m:], units, confidence)
+    elif ties == "davidson":
         tied = counts.ties + counts.ties.T
         if not tied.any():
             raise OptionError("there is no tie to fit Davidson's model to; use `ties` half")
@@ -212,10 +243,10 @@ def bradley_terry(
         theta, nu = fit_davidson(decided, tied, prior=prior)
     else:
         theta = fit_half(wins, prior=prior)
-    cluster_codes = [codes(battles.table[c].to_numpy()[kept]) for c in clusters]
-    covariance, units = sandwich(theta, nu, counts, first, second, score, cluster_codes, prior, ties)
+    if not style:
+        covariance, units = sandwich(theta, nu, counts, first, second, score, cluster_codes, prior, ties)
     draws, degenerate = None, 0
-    if bootstrap:
+    if bootstrap and not style:
         code = cluster_codes[0] if cluster_codes else None
         thetas, degenerate = draw_again(theta, counts, first, second, score, code, prior, ties, bootstrap, seed)
         origin = thetas[:, [battles.models.index(anchor)]] if anchor else 0.0
@@ -243,4 +274,5 @@ def bradley_terry(
         draws=draws,
         degenerate=degenerate,
         seed=seed,
+        style=worth,
     )

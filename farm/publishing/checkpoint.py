@@ -54,7 +54,7 @@ def export(folder: Path, out: Path) -> Exported:
     if saved.head != "last":
         raise UserError(
             f"{folder}: transformers has no class for a reward model with the head `{saved.head}`; fit one with "
-            "`head: last`, models={reward_model: {use: reward_model, head: last}}"
+            '`head: last`: --set "reward_model={use: reward_model, head: last}"'
         )
     return _scorer(saved, _conversation_of(folder, saved.tokenizer), out)
 

@@ -1,0 +1,152 @@
+"""Style of answers beside strengths: Bradley-Terry with the differences of length and Markdown as covariates.
+
+    logit P(i beats j) = theta_i - theta_j + x' beta,     x_k = (a_k - b_k) / (a_k + b_k)
+
+where a_k and b_k say how much of the style k the two answers have (characters; headers, list items and bold texts in
+Markdown), and x_k is 0 where neither has any; each x_k is divided by its standard deviation over the battles. theta is
+then what is left of a model at equal style, and beta_k what a standard deviation of the style is worth, in log-odds
+(Chatbot Arena's style control). A tie is half a win, or left out. Errors are the sandwich over rows or clusters.
+
+Exchanging the two sides of a battle changes the sign of all of it, and so changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.special import expit
+
+from farm.base.errors import OptionError, nearest
+from farm.statistics.uncertainty import codes, critical
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Style = Literal["length", "headers", "lists", "bold"]
+_MARKS = {
+    "headers": re.compile(r"^#{1,6}\s", re.MULTILINE),
+    "lists": re.compile(r"^\s*(?:[-*+]|\d+[.)])\s", re.MULTILINE),
+    "bold": re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__"),
+}
+STYLES: tuple[Style, ...] = ("length", *_MARKS)  # type: ignore[assignment]
+_TEXTS = (("output_1", "output_2"), ("response_a", "response_b"), ("completion_a", "completion_b"))
+_LENGTHS = (("output_1_len", "output_2_len"), ("len_1", "len_2"), ("len_a", "len_b"))
+
+
+def count(text: str, style: str) -> int:
+    """How much of a style a text has: characters, or marks of Markdown.
+
+    >>> [count("# A\\n- **b**\\n- c", style) for style in STYLES]
+    [15, 1, 2, 1]
+    """
+    return len(text) if style == "length" else len(_MARKS[style].findall(text))
+
+
+def differences(table: pd.DataFrame, styles: Sequence[str]) -> Floats:
+    """x [n, K] of battles, first minus second, before it is divided by its standard deviation.
+
+    Raises:
+        OptionError: an unknown style, or a table without what it is counted in.
+    """
+    for style in styles:
+        if style not in STYLES:
+            raise OptionError(f"`style` {style}: unknown; {nearest(style, STYLES)}")
+    texts = next((pair for pair in _TEXTS if set(pair) <= set(table.columns)), None)
+    lengths = next((pair for pair in _LENGTHS if set(pair) <= set(table.columns)), None)
+    columns = []
+    for style in styles:
+        if texts is not None:
+            a, b = (np.array([count(str(text), style) for text in table[side]], np.float64) for side in texts)
+        elif lengths is not None and style == "length":
+            a, b = (pd.to_numeric(table[side], errors="coerce").to_numpy(np.float64) for side in lengths)
+        else:
+            also = " nor their lengths (output_1_len, output_2_len)" if style == "length" else ""
+            raise OptionError(f"`style` {style}: the battles have no texts of both answers (output_1, output_2){also}")
+        if np.isnan(a + b).any():
+            raise OptionError(f"`style` {style}: row {int(np.isnan(a + b).argmax()) + 1}: a length is missing")
+        both = a + b
+        columns.append(np.divide(a - b, both, out=np.zeros(len(both)), where=both > 0))
+    x = np.stack(columns, axis=1)
+    flat = np.flatnonzero(np.abs(x).max(axis=0) == 0)
+    if flat.size:
+        raise OptionError(f"`style` {styles[int(flat[0])]}: no two answers differ in it; leave it out")
+    return x
+
+
+def fit(
+    first: Ints, second: Ints, score: Floats, x: Floats, models: int, prior: float = 0.0
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """theta [M] with mean zero, beta [K] a unit of x, the inverse Hessian [M+K, M+K] and P(first wins) [n], by Newton.
+
+    ``prior`` is the number of virtual games (half won) of each model against strength 0.
+
+    Raises:
+        FloatingPointError: there is no finite maximum.
+    """
+    m, k = models, x.shape[1]
+    w = np.zeros(m + k)
+    for _ in range(200):
+        p = expit(w[first] - w[second] + x @ w[m:])
+        residual, v = score - p, p * (1 - p)
+        q = expit(w[:m])
+        gradient = np.empty(m + k)
+        gradient[:m] = np.bincount(first, residual, m) - np.bincount(second, residual, m) + prior * (0.5 - q)
+        gradient[m:] = residual @ x
+        pair = np.bincount(first * m + second, v, m * m).reshape(m, m)
+        pair = pair + pair.T
+        hessian = np.zeros((m + k, m + k))
+        hessian[:m, :m] = np.diag(pair.sum(1) + prior * q * (1 - q)) - pair + (0.0 if prior else 1.0 / m)
+        for column in range(k):
+            weighted = v * x[:, column]
+            hessian[:m, m + column] = np.bincount(first, weighted, m) - np.bincount(second, weighted, m)
+        hessian[m:, :m] = hessian[:m, m:].T
+        hessian[m:, m:] = (x * v[:, None]).T @ x
+        step = np.linalg.solve(hessian, gradient)
+        largest = float(np.abs(step).max())
+        w = w + step * min(1.0, 1.5 / largest) if largest > 0 else w
+        if not np.isfinite(w).all() or np.abs(w).max() > 50:
+            raise FloatingPointError("the ratings diverge")
+        if largest < 1e-10:
+            break
+    else:
+        raise FloatingPointError("Newton did not converge")
+    return w[:m] - w[:m].mean(), w[m:], np.asarray(np.linalg.inv(hessian)), p
+
+
+def sandwich(
+    inverse: Floats, first: Ints, second: Ints, residual: Floats, x: Floats, clusters: list[tuple[Ints, int]]
+) -> tuple[Floats, int]:
+    """The covariance [M+K, M+K] of (theta, beta), theta in the gauge of mean zero, and how many units it is of."""
+    m = len(inverse) - x.shape[1]
+
+    def meat(code: Ints, number: int) -> Floats:
+        rows = np.arange(x.shape[1])
+        at = (np.concatenate([code, code, np.repeat(code, x.shape[1])]),
+              np.concatenate([first, second, m + np.tile(rows, len(code))]))  # fmt: skip
+        g = csr_array((np.concatenate([residual, -residual, (residual[:, None] * x).ravel()]), at),
+                      shape=(number, len(inverse)))  # fmt: skip
+        return np.asarray((g.T @ g).toarray()) * number / max(number - 1, 1)
+
+    if len(clusters) == 2:
+        (a, ca), (b, cb) = clusters
+        whole = meat(a, ca) + meat(b, cb) - meat(*codes(a * cb + b))
+        values, vectors = np.linalg.eigh(whole)
+        whole, units = (vectors * np.maximum(values, 0)) @ vectors.T, min(ca, cb)
+    else:
+        code, units = clusters[0] if clusters else (np.arange(len(residual)), len(residual))
+        whole = meat(code, units)
+    centre = np.eye(len(inverse))
+    centre[:m, :m] -= 1.0 / m
+    return np.asarray(centre @ inverse @ whole @ inverse @ centre), units
+
+
+def worth(styles: Sequence[str], beta: Floats, covariance: Floats, units: int, confidence: float) -> pd.DataFrame:
+    """What a standard deviation of each style is worth: style, log_odds, low, high."""
+    error = np.sqrt(np.maximum(np.diag(covariance), 0))
+    half = critical(confidence, max(units - 1, 1)) * error
+    return pd.DataFrame({"style": list(styles), "log_odds": beta, "low": beta - half, "high": beta + half})
