@@ -13,6 +13,7 @@ import pandas as pd
 
 from eval.evaluators.evaluation import Evaluation
 from eval.face.options import (
+    BoardsOptions,
     CompareOptions,
     EvaluateOptions,
     LeaderboardOptions,
@@ -56,6 +57,17 @@ def leaderboard(options: LeaderboardOptions) -> pd.DataFrame:
     if comparison is not None:
         table.attrs["published"] = comparison.to_dict()  # plain data: attrs travel with copies and files
     return table
+
+
+@takes(BoardsOptions)
+def boards(options: BoardsOptions) -> pd.DataFrame:
+    """Published boards made again: board, method, column, published, ours, low, high, deviation, reason.
+
+    Without a name, which boards and files there are: name, what, fetched.
+    """
+    from eval.face.boards_command import found
+
+    return found(options)[1]
 
 
 @takes(ValidateOptions)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eval.face.options import EvaluateOptions, LeaderboardOptions, PowerOptions, ValidateOptions
+from eval.face.options import BoardsOptions, EvaluateOptions, LeaderboardOptions, PowerOptions, ValidateOptions
 from eval.face.report_commands import register as register_report
 from farm.face.options import command
 
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this wing to the ``farm`` command line."""
     app.command()(evaluate)
     app.command()(leaderboard)
+    app.command()(boards)
     app.command()(validate)
     app.command()(power)
     register_report(app)
@@ -68,6 +69,20 @@ def leaderboard(options: LeaderboardOptions, out: _OUT = None, as_json: _JSON = 
     if out is not None:
         write_table(leaderboard_command.written(found[1], out), out)
     leaderboard_command.show(found, as_json)
+
+
+@command(BoardsOptions)
+def boards(options: BoardsOptions, out: _OUT = None, as_json: _JSON = False) -> None:
+    """Published boards made again: our number, how far it is off, and why. Data is fetched for the boards you name.
+
+    Example: farm boards alpaca_eval_1 --out rows.csv
+    """
+    from eval.face.boards_command import found
+    from eval.published import show
+
+    show.check_out(out)
+    shown, rows = found(options)
+    show.result(shown, out, as_json, table=rows)
 
 
 @command(ValidateOptions)

@@ -108,6 +108,16 @@ class LeaderboardOptions(PeopleOptions, BootstrapOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BoardsOptions:
+    names: Annotated[tuple[str, ...], Listed(), Flag(argument=True, metavar="NAME...", kind=list[str])] = field(
+        default=(), kw_only=False
+    )
+    """Published boards to fetch and make again, or `all`; without a name they are listed."""
+    offline: bool = False
+    """Fetch nothing: use what is in the cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValidateOptions(PeopleOptions, BootstrapOptions):
     judge: Annotated[Table, Flag(argument=True, metavar="JUDGE_ANNOTATIONS", kind=Path)] = field(kw_only=False)
     """Verdicts of the judge, one or more a pair."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from eval.face.options import ValidateOptions
 from eval.judges.judge_runs import JudgeRuns, audit_runs
 from eval.judges.validate import validate
 from eval.published.annotated_pairs import check_export, write_annotated_pairs
+from eval.published.fetch import named_file
 from eval.rates.habits import judge_alone
 from farm.base.errors import OptionError, UserError, nearest
 from farm.statistics.result import Result
@@ -22,6 +24,7 @@ from farm.votes.table import from_table, read_votes
 
 def validated(options: ValidateOptions) -> Result:
     """The validation; the judge alone without humans; the table of runs when the judge's votes carry the labels."""
+    options = replace(options, judge=named_file(options.judge), human=named_file(options.human))
     origin = str(options.judge) if isinstance(options.judge, (str, Path)) else "the judge"
     if options.export is not None:
         given = (options.judge, options.human, options.pairs)

@@ -76,7 +76,34 @@ PUBLISHED = {
         "src/alpaca_eval/leaderboards/data_AlpacaEval_2/weighted_alpaca_eval_gpt4_turbo_leaderboard.csv",
         length_control=True,
     ),
+    **{
+        name: Published(name, name, f"src/alpaca_eval/leaderboards/data_AlpacaEval_2/{name}_leaderboard.csv", False)
+        for name in ("alpaca_eval_gpt4_turbo_fn", "alpaca_eval_cot_gpt4_turbo_fn")
+    },
 }
+_ALPACA_EVAL = PUBLISHED["alpaca_eval_2"]
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of a public home."""
+
+    about: str
+    path: str
+    home: Published
+    on_hub: bool
+
+
+FILES = {
+    "alpaca_eval_humans": PublishedFile(
+        "people's votes on the same pairs (cross-annotations), which judges are measured by",
+        "alpaca_farm_human_crossannotations.json", _ALPACA_EVAL, on_hub=True,
+    ),
+    "alpaca_eval_judges": PublishedFile(
+        "the published leaderboard of judges: agreement with people, bias, variance, price",
+        "src/alpaca_eval/leaderboards/evaluators/evaluators_leaderboard.csv", _ALPACA_EVAL, on_hub=False,
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -131,6 +158,31 @@ def fetch(source: Published, *, offline: bool = False, root: Path | None = None)
     if source.length_control:
         difficulty, regulariser = _hub_files(source, folder / "hub", offline)
     return Fetched(folder / "results", source.annotator, folder / source.leaderboard, difficulty, regulariser)
+
+
+def named_file(given: object) -> object:
+    """What was given, or where it is the name of a published file and of none here, the file of that name."""
+    name = str(given)
+    is_name = isinstance(given, (str, Path)) and name in FILES and not files.exists(Path(name))
+    return fetch_file(name) if is_name else given
+
+
+def fetch_file(name: str, *, offline: bool = False, root: Path | None = None) -> Path:
+    """A published file, from the cache or its public home, with the checks of :func:`fetch`."""
+    wanted, offline = FILES[name], offline or offline_asked()
+    folder = (root or home() / "sources") / name
+    if wanted.on_hub:
+        return _hub_files(wanted.home, folder, offline, (wanted.path,))[0]
+    listing = _listing(wanted.home, folder, offline)
+    entry, path = listing["files"].get(wanted.path), folder / wanted.path
+    if entry is None:
+        raise UserError(f"{name}: {wanted.home.listing_url(listing['commit'])} lists no {wanted.path}")
+    if not _valid(path, entry["sha"]):
+        if offline:
+            raise OptionError(f"{name}: {path.name} is not in the cache {folder}; run once without `offline`")
+        with progress.task(f"fetching {name}", 1):
+            download(wanted.home.file_url(wanted.path, listing["commit"]), path, partial(_valid, sha=entry["sha"]))
+    return path
 
 
 def _say_how_much(source: Published, folder: Path, files: int, size: int) -> None:
@@ -192,9 +244,14 @@ def _json(source: Published, url: str, key: str) -> Any:
         raise UserError(f"{source.name}: {url} broke off ({type(error).__name__}); run the command again") from error
 
 
-def _hub_files(source: Published, folder: Path, offline: bool) -> tuple[Path, Path]:
-    """Difficulties and regulariser, both of the commit that the hub's branch was at when they were first fetched."""
-    paths = folder / "instruction_difficulty.csv", folder / "df_gamed.csv"
+def _hub_files(
+    source: Published,
+    folder: Path,
+    offline: bool,
+    names: tuple[str, ...] = ("instruction_difficulty.csv", "df_gamed.csv"),
+) -> list[Path]:
+    """Files of the hub, all of the commit that its branch was at when they were first fetched."""
+    paths = [folder / name for name in names]
     missing = [path for path in paths if not _as_noted(path)]
     if missing and offline:
         raise OptionError(f"{source.name}: {missing[0].name} is not in the cache {folder}; run once without `offline`")
