@@ -9,6 +9,7 @@
 | conversational | pairs | the same as lists of role/content turns; without a prompt, both are whole conversations |
 | battles | pairs | model_a, model_b, winner; prompt, response_a, response_b, judge (Arena) |
 | sheets | pairs | model_a, model_b, preferred; prompt, completion_a, completion_b, evaluator (Tulu, MultiPref) |
+| arena_hard | pairs | model, judge, games: two with a score (Arena-Hard's judgments; read alone) |
 | annotated_pairs | pairs | one JSON of comparisons, version 2.0 (:mod:`farm.tables.annotated_pairs`) |
 | labels | reactions | prompt, completion, label (TRL) |
 | ultrafeedback | ratings | instruction, completions: model, response, overall_score, annotations of aspects |
@@ -150,6 +151,9 @@ def converted(found: FeedbackSet, name: str) -> tuple[pd.DataFrame | dict[str, A
     """The rows of a format, or the document that annotated pairs are; and a note of what it holds and lacks."""
     if name not in FORMATS:
         raise UserError(f"there is no format `{name}`; {nearest(name, FORMATS)}")
+    write = FORMATS[name].write
+    if write is None:
+        raise UserError(f"{found.origin}: {name} is read and not written; say another format by `--to`")
     table = as_kind(found, FORMATS[name].kind)
     if name in ONE_TURN and "turns" in table.columns:
         raise UserError(f"{found.origin}: has prompts of several turns, which {name} cannot hold; write conversational")
@@ -161,7 +165,7 @@ def converted(found: FeedbackSet, name: str) -> tuple[pd.DataFrame | dict[str, A
         first = 2 - table["preference"].astype(float)
         made, written = annotated_pairs.document(table.assign(comparison=compared, first=first)), len(table)
     else:
-        made = FORMATS[name].write(table)
+        made = write(table)
         written = len(made)
     lost = _lost(found.table if name == "labels" else table, name)
     return made, f"{found.format} of {len(found.table):,} rows to {name} of {written:,}{lost}"

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base.errors import UserError, shown
-from farm.tables import dialogue_texts, formats, sheets, turns
+from farm.tables import arena_hard, dialogue_texts, formats, sheets, turns
 from farm.tables.given_answers import ANSWERS, complete, numbers, truths
 from farm.tables.table_files import is_missing
 
@@ -37,7 +37,8 @@ class Format:
     columns: tuple[str, ...]
     """that a table of it has"""
     read: Callable[[pd.DataFrame, str], pd.DataFrame]
-    write: Callable[[pd.DataFrame], pd.DataFrame]
+    write: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    """None for what is read alone"""
     fits: Callable[[pd.DataFrame], bool] = lambda table: True
     """whether a table with these columns is of it, where several formats have them"""
 
@@ -248,6 +249,7 @@ FORMATS: dict[str, Format] = {
         ),
         Format("battles", "pairs", ("model_a", "model_b", "winner"), _read_battles, _write_battles),
         Format("sheets", "pairs", ("model_a", "model_b"), sheets.read, _write_sheets, fits=sheets.looks_like),
+        Format("arena_hard", "pairs", ("model", "judge", "games"), arena_hard.read),
         Format("annotated_pairs", "pairs", (), from_winners, _write_annotations),
         Format("labels", "reactions", ("prompt", "completion", "label"), _read_labels, _write_labels),
         *(Format(kind, kind, columns, reader, lambda table: table) for kind, (columns, reader) in ANSWERS.items()),

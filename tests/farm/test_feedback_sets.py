@@ -88,7 +88,7 @@ def there_and_back(table: pd.DataFrame, name: str, suffix: str) -> tuple[pd.Data
 
 
 @settings(max_examples=6)
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name, known in FORMATS.items() if known.write])
 @given(data=st.data())
 def test_every_format_gives_back_what_it_was_given(name: str, data: st.DataObject) -> None:
     suffixes = [".json"] if name == "annotated_pairs" else [".json", ".jsonl", ".parquet"]
@@ -178,6 +178,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "hh": {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
     "sheets": {"model_a": "m", "model_b": "n", "prompt": "q", "completion_a": "a", "completion_b": "b",
                "preference": "a-is-better"},
+    "arena_hard": {"question_id": "q", "model": "m", "judge": "j", "games": [{"score": "A>>B"}, {"score": "B=A"}]},
     "rankings": {"instruction": "q", "outputs": ["a", "b"], "ranking": [1, 0]},
     "critiques": {"instruction": "q", "output": "abc", "text": "good", "polarity": 1, "marks": []},
     "corrections": {"instruction": "q", "output": "a", "correction": "b"},
@@ -202,6 +203,8 @@ GOOD: dict[str, dict[str, Any]] = {
         ("hh", "rejected", "b", "row 2: `rejected` is no dialogue that begins with `Human:`"),
         ("sheets", "preference", "a bit", "row 2: `preference` is 'a bit', not a word such as a-is-better"),
         ("sheets", "preference", 1, "row 2: `preference` is 1, not a word; map it"),
+        ("arena_hard", "games", [{"score": "A"}] * 2, "row 2: `score` is 'A', not A>>B, A>B"),
+        ("arena_hard", "games", [{"score": "A"}], r"row 2: `games` is a list, not a list of two objects"),
         ("rankings", "ranking", [0, 0], r"row 2: `ranking` is \[0, 0\], and should hold each of 0 to 1 once"),
         ("rankings", "outputs", "a", "row 2: `outputs` is 'a', not a list of two or more texts"),
         ("critiques", "polarity", 2, "row 2: `polarity` is 2, not from -1 to 1"),
@@ -387,3 +390,20 @@ def test_what_is_wanted_decides_where_columns_are_those_of_two_formats() -> None
     assert feedback_sets.of_table(rows, "r").kind == "checks"
     assert feedback_sets.of_table(rows, "r", kind="ratings").kind == "ratings"
     assert feedback_sets.of_table(rows, "r", kind="pairs").kind == "ratings"  # from which pairs follow
+
+
+def test_both_games_of_arena_hard_are_battles_with_the_baseline(tmp_path: Path) -> None:
+    """What A is changes with the game, and a judge who always says A prefers nobody."""
+    games = [("A>>B", "A>>B"), ("B>A", "A>B"), ("A=B", None)]
+    rows = [
+        {"question_id": k, "model": "m", "judge": "j", "games": [{"score": one}, {"score": two}]}
+        for k, (one, two) in enumerate(games)
+    ]
+    (tmp_path / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    feedback_sets.convert(tmp_path / "judged.jsonl", tmp_path / "battles.csv", "battles")
+    battles = formats.read_table(tmp_path / "battles.csv")
+    assert battles["winner"].tolist()[:5] == ["model_a", "model_b", "model_b", "model_b", "tie"]
+    assert set(battles["model_a"]) == {"gpt-4-0314"} and battles["winner"].isna().tolist() == [False] * 5 + [True]
+    assert battles["id"].tolist() == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(UserError, match="arena_hard is read and not written"):
+        feedback_sets.convert(tmp_path / "judged.jsonl", tmp_path / "same.jsonl")

@@ -1,0 +1,54 @@
+"""Arena-Hard's judgments: a row a question and model, with two games in which both orders are judged.
+
+In the first game A is the baseline and B the model, in the second the other way round; ``score`` is A>>B, A>B, A=B, B>A
+or B>>A. A game is a pair of its own; how clear its verdict is goes to ``strength``, 1 for a double sign and 1/2 for a
+single one (the published boards count the clear ones three times).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from farm.base.errors import UserError, shown
+from farm.tables.table_files import is_missing
+
+BASELINE = "gpt-4-0314"
+"""of version 0.1, whose rows do not name theirs"""
+_SCORES = {"A>>B": (1.0, 1.0), "A>B": (1.0, 0.5), "A=B": (1.5, 0.5), "B=A": (1.5, 0.5), "B>A": (2.0, 0.5),
+           "B>>A": (2.0, 1.0)}  # fmt: skip
+
+
+def read(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Two pairs a row, the baseline first, without texts: ``id, preference, strength, shown_first``.
+
+    Raises:
+        UserError: naming the row whose games are not two objects with a known score.
+    """
+    out: list[dict[str, Any]] = []
+    name = "question_id" if "question_id" in table.columns else "uid"
+    for row, record in enumerate(table.to_dict("records"), start=1):
+        games = record["games"]
+        listed = list(games) if isinstance(games, (list, np.ndarray)) else []
+        if len(listed) != 2 or not all(isinstance(game, dict) for game in listed):
+            raise UserError(f"{origin}: row {row}: `games` is {shown(games)}, not a list of two objects with a `score`")
+        for place, game in enumerate(listed):
+            score = game.get("score")
+            if not is_missing(score) and score not in _SCORES:
+                raise UserError(f"{origin}: row {row}: `score` is {shown(score)}, not A>>B, A>B, A=B, B>A or B>>A")
+            preference, strength = _SCORES.get(str(score), (np.nan, np.nan))
+            out.append(
+                {
+                    "id": str(record[name]),
+                    "generator_1": str(record.get("baseline") or BASELINE),
+                    "generator_2": str(record["model"]),
+                    "annotator": str(record["judge"]),
+                    "preference": preference if place == 0 else 3 - preference,
+                    "strength": strength,
+                    "shown_first": place + 1,
+                    "status": "unparseable" if np.isnan(preference) else "ok",
+                }
+            )
+    return pd.DataFrame(out)
