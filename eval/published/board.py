@@ -61,7 +61,7 @@ class Board(Result):
         shorter = {"length_controlled_winrate": "lc", "equal_length_winrate": "equal_length"}
         bounds = [f"{shorter.get(self.sort_by, self.sort_by)}{end}" for end in ("_low", "_high")]
         first = ["rank", "rank_low", "rank_high", "method", self.sort_by, *bounds]
-        first += ["win_rate", "win_rate_low", "win_rate_high", "standard_error", "n_total", "n_missing", "avg_length"]
+        first += ["win_rate", "win_rate_low", "win_rate_high", "tier", "standard_error", "n_total", "n_missing"]
         order = [c for c in dict.fromkeys([*first, *self.rows.columns]) if c in self.rows]
         return self.rows[order]
 
