@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 
@@ -134,6 +135,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return
             self.hub.add(kind, name, {".gitattributes": b""}, private=asked.get("visibility") == "private")
             self._json({"url": f"{self.hub.address}/{'' if kind == 'model' else kind + 's/'}{name}", "name": name})
+        elif parts == ["api", "validate-yaml"]:
+            header = yaml.safe_load(json.loads(body)["content"].split("---\n")[1])
+            wrong = [] if isinstance(header, dict) else [{"message": "the header is no mapping"}]
+            self._json({"errors": wrong, "warnings": []}, 400 if wrong else 200)
         elif parts[4:5] == ["preupload"]:
             files = [
                 {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]

@@ -183,13 +183,13 @@ def chosen_and_rejected(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame
     if "prompt" in table.columns:
         prompts = prompts_from(table["prompt"], "prompt", origin)
     else:
-        begun = {
+        starts = {
             column: [begun(v, origin, row, column) for row, v in enumerate(table[column], 1)] for column in answers
         }
-        for row, (one, other) in enumerate(zip(begun["chosen"], begun["rejected"], strict=True), start=1):
+        for row, (one, other) in enumerate(zip(starts["chosen"], starts["rejected"], strict=True), start=1):
             if one != other:
                 raise UserError(f"{origin}: row {row}: `chosen` and `rejected` answer different conversations")
-        prompts = begun["chosen"]
+        prompts = starts["chosen"]
     out = table.drop(columns=["prompt", "chosen", "rejected"], errors="ignore")
     out = out.assign(**turns.columns(prompts), output_1=answers["chosen"], output_2=answers["rejected"])
     missing = {"generator_1": "", "generator_2": "", "annotator": Path(origin).stem}

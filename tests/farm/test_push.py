@@ -85,7 +85,9 @@ def test_nothing_is_pushed_without_the_users_word(
 ) -> None:
     for further in ([], ["--dry-run"], ["--dry-run", "--yes"]):
         monkeypatch.setattr(sys, "argv", ["farm", "push", str(run), "me/feedback", *further])
-        cli.main()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
         said = capsys.readouterr().out
         assert "# small" in said and "annotations.parquet" in said and "nothing is pushed; with --yes" in said
     assert not hub.seen and not hub.repositories
@@ -187,7 +189,7 @@ def test_a_policy_opens_in_transformers_and_generate_ends(settings: dict[str, An
 def test_a_reward_model_opens_as_a_classifier_with_the_same_scores(chat: bool, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    policy = make_policy(chat)
+    policy = make_policy(chat, **({} if chat else {"template": "{prompt}\n"}))
     policy.save(tmp_path / "checkpoints" / "dpo")
     scorer, outputs = policy.scorer(seed=1, head="last"), ["w3 w4 w5 w6", "w9", "w1 w2"]
     for calibrated in (False, True):
@@ -237,7 +239,7 @@ def test_a_checkpoint_of_a_run_goes_out_with_what_the_run_knows(hub: Hub, run: P
 def test_what_transformers_has_no_class_for_is_one_sentence(tmp_path: Path) -> None:
     TabularPolicy(["q"], ["a", "b"], np.zeros((1, 2))).save(tmp_path / "table")
     make_policy().scorer(seed=1, head="last+sum").save(tmp_path / "sums")
-    for name, said in (("table", "no class for a TabularPolicy"), ("sums", "head: last")):
+    for name, said in (("table", "holds a TabularPolicy, which transformers has no class for"), ("sums", "head: last")):
         with pytest.raises(UserError, match=said):
             export(tmp_path / name, tmp_path / "out")
 
