@@ -125,7 +125,8 @@ def test_every_kind_may_be_given_and_columns_may_have_names_that_a_run_has(here:
     line = json.loads((here / "run" / "metrics.jsonl").read_text().splitlines()[0])
     for name, answer in KINDS.items():
         assert line[f"rows of {name}"] == 4
-        table = run_tables.read(here / "run" / "tables" / f"{'preferences' if name == 'pairs' else name}.parquet")
+        table = pd.read_parquet(here / "run" / "tables" / f"{'preferences' if name == 'pairs' else name}.parquet")
+        assert all(run_tables.can_hold(column, table[column]) for column in table)
         assert {*answer, "step"} <= set(table.columns) and not {"labels", "turn", "method"} & set(table.columns)
 
 
