@@ -31,7 +31,8 @@ def evaluated(options: EvaluateOptions, judged: Callable[[judging.Judged], None]
     if options.human is not None:
         origin, _, table = named(options.human, "the human annotations", "")
         human = formats.as_annotations(table, origin)
-    tables = [named(rows, "the rows", "own") for rows in ([options.rows] if given is None else given)]
+    called = "the annotations" if options.judge is None else "the outputs"
+    tables = [named(rows, called, "own") for rows in ([options.rows] if given is None else given)]
     verdicts = {"preference", "winner"}
     has_verdicts = all(verdicts & set(table.columns) for _, _, table in tables)
     asks = options.judge is not None or (options.baseline is not None and not has_verdicts)

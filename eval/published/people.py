@@ -35,7 +35,7 @@ def as_annotations(table: pd.DataFrame, origin: str, item: Sequence[str] = ()) -
         who = next((c for c in _WHO if c in table.columns), None)
         if who is not None:
             table = table.assign(annotator=table[who])
-    if not {"instruction", "instruction_id", "messages"} & set(table.columns):
+    if "preference" in table.columns and not {"instruction", "instruction_id", "messages"} & set(table.columns):
         raise OptionError(f"{origin}: neither `instruction` nor `instruction_id` is there; name the column that tells"
                           " the items apart with `item`")  # fmt: skip
     return formats.as_annotations(table, origin)

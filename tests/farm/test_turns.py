@@ -57,7 +57,8 @@ def test_pairs_in_other_conversations_are_other_pairs() -> None:
     ("row", "said"),
     [
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "user's"),
-        ({"messages": [{"role": "system", "content": "a"}]}, "turn 1 is of 'system'"),
+        ({"messages": [{"role": "system", "content": "a"}]}, "no turn behind the system's"),
+        ({"messages": [{"role": "system", "content": "a"}] * 2}, "turn 1 is of 'system'"),
         ({"messages": []}, "role/content"),
         ({"instruction": "a", "turns": ["b"]}, "pairs"),
         ({"instruction": "a", "turns": "b"}, "not a list of texts"),
