@@ -16,6 +16,8 @@ Tables (win rates and their bounds are percent, as on AlpacaEval's boards; every
     first, second, difference, standard_error, low, high (percent points), p, p_holm, p_max_t, n_instructions.
 
 ``success``: where there were dialogues, success by turn (:mod:`eval.measures.success`).
+``groups``: with ``by``, one row for each method and group of the judge's verdicts, whose groups may intersect
+    method, by, group, n, win_rate, low, high, shrunken with its bounds, p (against the method's mean), p_bh.
 
 Intervals are clustered by instruction throughout, and differences are paired by it.
 """
@@ -31,6 +33,7 @@ from eval.measures.success import by_turn
 from eval.published.orientation import turned_to
 from eval.ranks import ranking
 from eval.ranks.true_ranks import correlation_intervals, joint_covariance
+from eval.rates.categories import by_groups
 from eval.rates.multiple import all_differences, holm, max_t
 from eval.rates.winrate import discrete, missing_by_status, scores
 from farm.base.bounds import Bounded, Confidence, Count
@@ -46,10 +49,13 @@ class Leaderboard(Bounded):
     Args:
         confidence: of every interval.
         rounds: bootstrap rounds for ranks and correlations.
+        by: columns that sort the judge's verdicts into groups: further columns of the instructions (a scope), or what
+            the judge says (``user_group``).
     """
 
     confidence: Confidence = 0.95
     rounds: Count = 2000
+    by: tuple[str, ...] = ()
 
     def evaluate(self, comparison: Comparison) -> dict[str, pd.DataFrame]:
         """The tables. Raises UserError when the judge's annotations are absent or name an unknown method."""
@@ -70,7 +76,18 @@ class Leaderboard(Bounded):
             "agreement": self._agreement(measures, comparison.seed),
             "pairwise": self._pairwise(comparison.baseline, measures["judge"], comparison.seed),
             **({} if talked is None else {"success": by_turn(talked, self.confidence)}),
+            **({"groups": self._groups(comparison.annotations["judge"], methods)} if self.by else {}),
         }
+
+    def _groups(self, judged: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
+        table, parts = _with_method(judged), []
+        for method in methods:
+            rows = table[table["method"].astype(str) == method]
+            if len(rows):  # the baseline may not have been asked about
+                found = by_groups(rows, scores(rows["preference"]), self.by, confidence=self.confidence)
+                parts.append(found.assign(method=method))
+        found = pd.concat(parts, ignore_index=True)
+        return found[["method", "by", "group", *(c for c in found.columns if c not in ("method", "by", "group"))]]
 
     def _leaderboard(self, comparison: Comparison, methods: list[str], measures: dict[str, JointMeans]) -> pd.DataFrame:
         judge = measures["judge"]

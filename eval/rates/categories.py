@@ -11,7 +11,9 @@ may be a path ("writing/creative/outline"): its rows count in every node above i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from eval.rates.multiple import benjamini_hochberg
+from farm.base.errors import UserError, nearest
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, mean, p_values
 
@@ -152,3 +155,33 @@ def by_category(
         table.loc[group.index, "shrunken_high"] = 100 * np.minimum(found.shrunken + half, 1)
         table.loc[group.index, "p_bh"] = benjamini_hochberg(group["p"])
     return table.sort_values(["depth", "shrunken", "category"], ignore_index=True)
+
+
+def by_groups(rows: pd.DataFrame, score: ArrayLike, by: Sequence[str], *, confidence: float = 0.95) -> pd.DataFrame:
+    """Groups that may intersect: those of each column of ``by``, and of every two columns what they have in common.
+
+    Args:
+        rows: ``instruction``, which clusters, and the columns of ``by``; rows without a value are in no group of it.
+        score: [n] in [0, 1], NaN where there is none.
+
+    Returns:
+        ``by``, ``group``, and the columns of :func:`by_category`; ``p_bh`` is over all of these groups.
+
+    Raises:
+        UserError: for a column that is not there.
+    """
+    for name in by:
+        if name not in rows.columns:
+            raise UserError(f"`by`: the verdicts have no column `{name}`; {nearest(name, rows.columns)}")
+    values, known = np.asarray(score, dtype=np.float64), ~np.isnan(np.asarray(score, dtype=np.float64))
+    parts = []
+    for columns in [(name,) for name in by] + list(combinations(by, 2)):
+        kept = known & rows[list(columns)].notna().all(axis=1).to_numpy()
+        texts = [rows[name][kept].astype(str).str.replace("/", "|") for name in columns]  # a group is no path
+        group = texts[0] if len(texts) == 1 else texts[0] + " and " + texts[1]
+        found = by_category(values[kept], group, rows["instruction"].to_numpy()[kept], confidence=confidence)
+        parts.append(found.rename(columns={"category": "group"}).assign(by=" and ".join(columns)))
+    table = pd.concat(parts, ignore_index=True)
+    if not len(table):
+        return table
+    return table.drop(columns="depth").assign(p_bh=benjamini_hochberg(table["p"]))
