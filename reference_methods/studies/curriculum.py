@@ -51,8 +51,8 @@ class Curriculum(Bounded):
     size: Several = 4
     noise: NotNegative = 0.7
     """of a rating, in levels"""
-    beta: Positive = 0.1
-    learning_rate: Positive = 0.02
+    beta: Positive = 1.0
+    learning_rate: Positive = 0.2
     epochs: Count = 2
     """of each stage"""
     batch_size: Count = 64
