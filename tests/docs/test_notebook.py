@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.docs.test_documents import FARM, ROOT
+from tests import started
+from tests.docs.test_documents import ROOT
 
 NOTEBOOK = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())
 KERNEL = """
@@ -40,7 +41,7 @@ def test_it_runs_and_shows_what_it_says(tmp_path: Path) -> None:
     assert "sharpened" in outcome and "sharpened" in board
     assert "gold" in agreement and "mine" in won
     for arguments in (["status", "mine"], ["evaluate", "mine"]):
-        after = subprocess.run([FARM, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        after = started.run(*arguments, cwd=tmp_path, env=environment)
         assert after.returncode == 0, after.stderr
 
 
