@@ -179,7 +179,7 @@ def score(found: Tensor, sides: Sequence[Sequence[str]], bounded: bool) -> Tenso
     """The reward of each response, [B], from the log-likelihoods of follow-ups [B, F]; ``sides`` says of each category
     which side each of its follow-ups is on."""
     categories = []
-    for part, names in zip(found.split([len(names) for names in sides], dim=1), sides, strict=True):
+    for part, names in zip(torch.split(found, [len(names) for names in sides], dim=1), sides, strict=True):
         for_it, against = (torch.tensor([n == side for n in names], device=found.device) for side in SIDES[:2])
         if bounded:
             shares = part.softmax(1)

@@ -74,7 +74,7 @@ class Curriculum(Bounded):
     def path(self, arm: str, given: Learning, utilities: Floats) -> pd.DataFrame:
         """``method, step, kl, gold`` of an arm, from before the first update on."""
         beta = self.beta / 3 if arm == "multi_pair_weak" else self.beta
-        settings = {"beta": beta, "learning_rate": self.learning_rate, "epochs": self.epochs}
+        settings: dict[str, Any] = {"beta": beta, "learning_rate": self.learning_rate, "epochs": self.epochs}
         method = CurryDPO(**ARMS[arm], **settings, batch_size=self.batch_size)
         policy, rows = given.policy.copy(), list[dict[str, Any]]()
 
