@@ -17,9 +17,8 @@ from eval.published.fetch import named_file
 from eval.rates.habits import judge_alone
 from farm.base.errors import OptionError, UserError, nearest
 from farm.statistics.result import Result
-from farm.tables.formats import merge_input, read_table
 from farm.tables.formats import rows as rows_of
-from farm.votes.table import from_table, read_votes
+from farm.votes.table import from_table, read_votes, with_texts
 
 
 def validated(options: ValidateOptions) -> Result:
@@ -31,7 +30,7 @@ def validated(options: ValidateOptions) -> Result:
         check_export(options.export, tuple(Path(rows) for rows in given if isinstance(rows, (str, Path))))
     item = options.item
     if options.pairs:
-        votes = _with_texts(options.judge, options.pairs, item)
+        votes = with_texts(options.judge, options.pairs, item=item)
     else:
         votes = _votes(options.judge, "the judge", "judge", item)
     humans = None if options.human is None else _votes(options.human, "the humans", "human", item)
@@ -73,29 +72,3 @@ def _votes(rows: Any, origin: str, annotator: str, item: Sequence[str]) -> pd.Da
     if isinstance(rows, (str, Path)):
         return read_votes(rows, item=item)
     return from_table(rows_of(rows, origin), origin, annotator=annotator, item=item)
-
-
-def _with_texts(judge: Any, pairs: Path, item: Sequence[str]) -> pd.DataFrame:
-    """Votes that name their pairs by ``pair_id``, with the texts of a file of pairs: these are the key then.
-
-    Raises:
-        UserError: for a file without ``pair_id``, a repeated id, or one that has no texts.
-    """
-    if not isinstance(judge, (str, Path)):
-        raise OptionError("`pairs` joins texts to the verdicts of a file")
-    path = Path(judge)
-    rows, texts = read_table(path), merge_input(read_table(pairs))
-    for table, origin in ((rows, path), (texts, pairs)):
-        if "pair_id" not in table:
-            raise OptionError(f"{origin}: the column `pair_id` is missing; `pairs` joins verdicts and texts by it")
-    repeated = texts["pair_id"].duplicated().to_numpy()
-    if repeated.any():
-        at = int(repeated.argmax())
-        raise UserError(f"{pairs}: row {at + 1}: `pair_id` {texts['pair_id'][at]} occurs twice")
-    lacking = ~rows["pair_id"].isin(texts["pair_id"]).to_numpy()
-    if lacking.any():
-        at = int(lacking.argmax())
-        raise UserError(f"{path}: row {at + 1}: `pair_id` {rows['pair_id'][at]} has no texts in {pairs}")
-    own = [c for c in texts.columns if c == "pair_id" or c not in rows]
-    merged = rows.merge(texts[own], on="pair_id", how="left", validate="many_to_one")
-    return from_table(merged.drop(columns="pair_id"), str(path), annotator=path.name.split(".")[0], item=item)

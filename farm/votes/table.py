@@ -38,9 +38,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
-from farm.base.errors import UserError, nearest, shown
+from farm.base.errors import OptionError, UserError, nearest, shown
 from farm.tables import annotated_pairs
-from farm.tables.formats import preferences, read_table
+from farm.tables.formats import merge_input, preferences, read_table
 
 Floats = NDArray[np.float64]
 
@@ -90,6 +90,32 @@ def read_votes(path: str | Path, *, item: Sequence[str] = ()) -> pd.DataFrame:
     if wide or ("preference" not in table and results):
         table = _long(table, wide or results[:1])
     return from_table(table, str(path), annotator=path.name.split(".")[0], item=item)
+
+
+def with_texts(judge: Any, pairs: Path, *, item: Sequence[str] = ()) -> pd.DataFrame:
+    """Votes that name their pairs by ``pair_id``, with the texts of a file of pairs: these are the key then.
+
+    Raises:
+        UserError: for a file without ``pair_id``, a repeated id, or one that has no texts.
+    """
+    if not isinstance(judge, (str, Path)):
+        raise OptionError("`pairs` joins texts to the verdicts of a file")
+    path = Path(judge)
+    rows, texts = read_table(path), merge_input(read_table(pairs))
+    for table, origin in ((rows, path), (texts, pairs)):
+        if "pair_id" not in table:
+            raise OptionError(f"{origin}: the column `pair_id` is missing; `pairs` joins verdicts and texts by it")
+    repeated = texts["pair_id"].duplicated().to_numpy()
+    if repeated.any():
+        at = int(repeated.argmax())
+        raise UserError(f"{pairs}: row {at + 1}: `pair_id` {texts['pair_id'][at]} occurs twice")
+    lacking = ~rows["pair_id"].isin(texts["pair_id"]).to_numpy()
+    if lacking.any():
+        at = int(lacking.argmax())
+        raise UserError(f"{path}: row {at + 1}: `pair_id` {rows['pair_id'][at]} has no texts in {pairs}")
+    own = [c for c in texts.columns if c == "pair_id" or c not in rows]
+    merged = rows.merge(texts[own], on="pair_id", how="left", validate="many_to_one")
+    return from_table(merged.drop(columns="pair_id"), str(path), annotator=path.name.split(".")[0], item=item)
 
 
 def from_table(
