@@ -1,4 +1,4 @@
-"""Annotation from Python: ``farm.annotate``, ``farm.calibrate`` and ``farm.drift``, as the commands do it."""
+"""Annotation from Python: ``annotate``, ``calibrate``, ``drift`` and ``principles``, as the commands do it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from annotators.face.options import AnnotateOptions, CalibrateOptions, DriftOptions
+from annotators.face.options import AnnotateOptions, CalibrateOptions, DriftOptions, PrinciplesOptions
 from annotators.runs.annotation_run import Rows, prepare
 from farm.base.errors import OptionError
 from farm.face.options import made, takes
@@ -18,6 +18,7 @@ from farm.votes.table import from_table
 
 if TYPE_CHECKING:
     from annotators.calibration.calibrate import Calibration
+    from annotators.principles.mining import Principles
     from annotators.runs.drift import Drift
 
 
@@ -83,3 +84,47 @@ def calibrated(options: CalibrateOptions) -> Calibration:
 
 
 calibrate = takes(CalibrateOptions)(calibrated)
+
+
+def principled(options: PrinciplesOptions) -> Principles:
+    """The principles that votes seem to follow, and how far these reconstruct votes held out, as `farm principles`."""
+    from annotators.calibration.calibrate import of_annotator
+    from annotators.principles import mining
+    from annotators.runs.givers import context_for
+    from farm.api import spec_of
+    from farm.base import files
+    from farm.roles import config
+    from farm.roles.protocols import Annotator
+    from farm.storage.store import Store, home
+    from farm.votes.principles import Mining
+    from farm.votes.table import read_votes, with_texts
+
+    o, given = options, options.votes
+    of_file = isinstance(given, (str, Path))
+    origin = str(given) if of_file else "the votes"
+    inputs = [Path(rows) for rows in (given, o.pairs) if isinstance(rows, (str, Path))]
+    if o.out is not None:
+        mining.check_out(o.out, inputs)
+    context = context_for(None, Store(home() / "store.sqlite"))
+    assert context.features is not None
+    judge = None if o.judge is None else config.build(Annotator, spec_of(o.judge, {}), context, "`judge`")
+    if o.pairs is not None:
+        table = with_texts(given, o.pairs)
+    else:
+        table = read_votes(given) if of_file else from_table(formats.rows(given, origin), origin)
+    found = mining.find(
+        of_annotator(table, o.annotator, origin),
+        origin,
+        context.features,
+        judge,
+        Mining(n=o.n, per_pair=o.per_pair, clusters=o.clusters, least=o.least, rule=o.rule),
+        held_out=o.held_out,
+        seed=o.seed,
+        limits=o.limits,
+    )
+    if o.out is not None:
+        files.write_text(o.out, found.yaml())
+    return found
+
+
+principles = takes(PrinciplesOptions)(principled)

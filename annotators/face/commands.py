@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from annotators.face.options import AnnotateOptions, CalibrateOptions, DriftOptions
+from annotators.face.options import AnnotateOptions, CalibrateOptions, DriftOptions, PrinciplesOptions
 from farm.face.options import command
 
 
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command()(annotate)
     app.command()(calibrate)
     app.command()(drift)
+    app.command()(principles)
 
 
 @command(AnnotateOptions)
@@ -100,3 +101,21 @@ def drift(
 
     found = drifted(options, annotators, settings or [])
     print(json.dumps({**found.to_dict(), "changed": found.changed}, indent=1) if as_json else found.sentences())
+
+
+@command(PrinciplesOptions)
+def principles(
+    options: PrinciplesOptions,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the principles as JSON.")] = False,
+) -> None:
+    """Find the few principles that votes seem to follow, and see how well they tell votes that were held out.
+
+    Example: farm principles votes.json --out constitution.yaml, then farm annotate ... --annotators constitution.yaml
+    """
+    from annotators.face.api import principled
+    from annotators.principles.summary import sentences
+    from farm.base import progress
+
+    with progress.task("finding principles"):
+        found = principled(options)
+    print(found.to_json() if as_json else sentences(found) + (f"\nwritten to {options.out}" if options.out else ""))

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from farm.asking.limits import AskingOptions, Limits
-from farm.base.bounds import Count, Natural
+from farm.base.bounds import Count, Natural, Share
 from farm.base.errors import OptionError, nearest
 from farm.face.options import PYTHON_ONLY, Flag
 
@@ -123,3 +123,32 @@ class DriftOptions(AskingOptions):
     """Keep every answer here."""
     timeout: Annotated[float, Ge(1)] = 120.0
     """Seconds for one answer of a language model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrinciplesOptions(AskingOptions):
+    votes: Annotated[Any, Flag(argument=True, kind=Path)] = field(kw_only=False)
+    """Votes on pairs of texts, in any layout that `farm calibrate` reads; one vote a pair is enough."""
+    out: Path | None = field(default=None, kw_only=False)
+    """The YAML of the constitution, for --annotators and `farm run`."""
+    pairs: Path | None = None
+    """Texts of the pairs by `pair_id` or `id`, where the votes have only the ids."""
+    annotator: str = ""
+    """Only annotators whose name contains this."""
+    judge: Any = None
+    """Who is held beside the constitution, by name or a YAML file; a language model also proposes principles and says
+    what each selects. By default the features of the texts do all that."""
+    n: Count = 5
+    """Principles, at most."""
+    per_pair: Count = 2
+    """Principles that each pair proposes."""
+    clusters: Count = 40
+    """Kinds of principles that are voted on, at most."""
+    least: Share = 0.1
+    """Votes for a principle, as a share of all pairs."""
+    rule: Literal["first", "sum"] = "first"
+    """What decides a pair: the first principle that applies to it, or the sum of all."""
+    held_out: Annotated[float, Gt(0), Lt(1)] = 0.5
+    """Share of the pairs on which the constitution is tested."""
+    seed: int = 0
+    """The seed of everything random."""

@@ -68,6 +68,8 @@ class LLMAnnotator:
     themselves); random: an order drawn for each pair; both: asked in both, see BothOrders"""
     persona: str = ""
     """who the model is asked to be"""
+    principles: tuple[str, ...] = ()
+    """by which it is to judge, the most important first, where the prompt takes any (`constitution`)"""
     probabilities: bool = True
     """ask for log-probabilities of the labels where the prompt has labels"""
     structured: bool = True
@@ -90,6 +92,9 @@ class LLMAnnotator:
             raise ValueError(f"prompt `{self.prompt}` is answered with one token, so batch must be 1")
         if "{persona}" in template.system and prompt.load(self.prompt).name == "persona" and not self.persona:
             raise ValueError("prompt `persona` needs a `persona`")
+        if template.by_principles != bool(self.principles):
+            takes = "needs `principles`" if template.by_principles else "takes no `principles`; `constitution` does"
+            raise ValueError(f"prompt `{self.prompt}` {takes}")
         if not self.name:
             object.__setattr__(self, "name", f"{self.model} {template.name}")
 
@@ -130,7 +135,7 @@ class LLMAnnotator:
         out = []
         for rows in groups:
             items = [prompt.Item(instruction[i], (first[i], second[i])) for i in rows]
-            system, user = template.render(items, self.persona)
+            system, user = template.render(items, self.persona, self.principles)
             request = Request(
                 model=model,
                 system=system,

@@ -1,9 +1,10 @@
 """Prompt templates: one YAML file each, in annotators/llm/prompts or the user's own, with a version of its content.
 
-    task       pairwise, rating, ranking, critique, correction or check
+    task       pairwise, rating, ranking, critique, correction, check, propose or vote
     verdict    how the answer ends: label (nothing but 1 or 2), line (``Verdict: 1``), json, or text (corrections)
     system     who the model is; {persona} is replaced by the annotator's persona
-    user       the question; {items} is replaced by what is judged, {examples} by the examples
+    user       the question; {items} is replaced by what is judged, {examples} by the examples, {principles} by the
+               principles to judge by, numbered
     examples   solved questions, shown in the form of the real ones (optional)
 
 Judged texts stand between tags and are neutralised (annotators/llm/guard.py); they are put in last and in one pass, so
@@ -29,7 +30,7 @@ from farm.roles import config
 from farm.tables.turns import Prompt as Turns
 from farm.tables.turns import messages
 
-Task = Literal["pairwise", "rating", "ranking", "critique", "correction", "check"]
+Task = Literal["pairwise", "rating", "ranking", "critique", "correction", "check", "propose", "vote"]
 Form = Literal["label", "line", "json", "text"]
 FOLDER = Path(__file__).parent / "prompts"
 
@@ -81,10 +82,16 @@ class Prompt:
     aspects: tuple[str, ...] = ()
     about: str = field(default="", compare=False)
 
-    def render(self, items: Sequence[Item], persona: str = "") -> tuple[str, str]:
+    @property
+    def by_principles(self) -> bool:
+        """Whether it says by which principles to judge."""
+        return "{principles}" in self.user
+
+    def render(self, items: Sequence[Item], persona: str = "", principles: Sequence[str] = ()) -> tuple[str, str]:
         """The system message and the user message for these items."""
         persona = persona.strip() or "You are a careful and impartial reader."
         parts = {"items": _items(items), "examples": self._examples(), "persona": persona, "count": str(len(items))}
+        parts["principles"] = "\n".join(f"{k}. {_on_one_line(said)}" for k, said in enumerate(principles, start=1))
         return _fill(self.system, parts).strip(), _fill(self.user, parts).strip()
 
     def _examples(self) -> str:
@@ -96,12 +103,17 @@ class Prompt:
 
 
 def _fill(template: str, parts: dict[str, str]) -> str:
-    return re.sub(r"\{(items|examples|persona|count)\}", lambda m: parts[m.group(1)], template)
+    return re.sub(r"\{(items|examples|persona|count|principles)\}", lambda m: parts[m.group(1)], template)
 
 
 def clean(text: str, instruction: Turns = "") -> str:
     """A judged text as it stands in a prompt; of a conversation, ``instruction``, no text can pose as a turn."""
     return neutral(text, () if isinstance(instruction, str) else ("turn",)).strip()
+
+
+def _on_one_line(text: str) -> str:
+    """A principle, which a model may have written."""
+    return " ".join(clean(text).split())
 
 
 def in_tags(instruction: Turns) -> str:

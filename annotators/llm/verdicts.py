@@ -5,6 +5,8 @@
     json     ``{"preferred": 1}``; of several pairs, ``{"verdicts": [{"pair": 3, "preferred": 1}]}``
     rating   ``Rating: 5``, or ``{"ratings": {"helpfulness": 5}}``
     ranking  ``Ranking: 2 > 1 > 3``
+    rules    ``{"preferred": ["Select the response that ..."]}``, and what each of several selects:
+             ``{"verdicts": {"1": "first", "2": "none"}}``
 
 What cannot be read is None: the row is unparseable, never a coin toss or a tie. What may stand before a value is
 defined by :func:`annotators.llm.guard.head`, which judged texts are kept free of.
@@ -117,6 +119,27 @@ def ranking(text: str, count: int) -> list[int] | None:
         if sorted(order) == list(range(1, count + 1)):
             return order
     return None
+
+
+def sentences(text: str, longest: int = 200) -> list[str]:
+    """The rules in the last object that has any, each on one line; one that is longer than ``longest`` is no rule."""
+    for data in reversed(list(json_objects(text))):
+        if isinstance(given := data.get("preferred"), list):
+            lines = [" ".join(rule.split()) for rule in given if isinstance(rule, str)]
+            return [line for line in lines if 0 < len(line) <= longest]
+    return []
+
+
+_SELECTED = {"first": 1.0, "second": -1.0, "none": 0.0}
+
+
+def selected(text: str, count: int) -> list[float]:
+    """What each of ``count`` rules selects: 1 the first output, -1 the second, 0 none; NaN where it is not said."""
+    for data in reversed(list(json_objects(text))):
+        if isinstance(given := data.get("verdicts"), dict):
+            said = [str(given.get(str(k))).strip().lower() for k in range(1, count + 1)]
+            return [_SELECTED.get(word, float("nan")) for word in said]
+    return [float("nan")] * count
 
 
 def json_objects(text: str) -> list[dict[str, Any]]:

@@ -62,6 +62,8 @@ _WORDS |= {"2": 0.0, "a2": 0.0, "b": 0.0, "right": 0.0, "model_b": 0.0, "second"
 _WORDS |= {"0": 0.5, "1.5": 0.5, "tie": 0.5, "equal": 0.5, "draw": 0.5, "same": 0.5}
 
 
+_LLMFAO = {"text": "instruction", "result_x": "output_1", "result_y": "output_2"}
+"""what a pair's texts are called there"""
 _NOTHING = ("", "garbage", "none", "nan", "null", "error", "invalid", "n/a", "not_applicable")
 """Words for "no verdict": counted as missing, never as a tie."""
 
@@ -93,29 +95,33 @@ def read_votes(path: str | Path, *, item: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def with_texts(judge: Any, pairs: Path, *, item: Sequence[str] = ()) -> pd.DataFrame:
-    """Votes that name their pairs by ``pair_id``, with the texts of a file of pairs: these are the key then.
+    """Votes that name their pairs by ``pair_id`` or ``id``, with the texts of a file of pairs: these are the key then.
 
     Raises:
-        UserError: for a file without ``pair_id``, a repeated id, or one that has no texts.
+        UserError: for a file without such an id, a repeated id, or one that has no texts.
     """
     if not isinstance(judge, (str, Path)):
         raise OptionError("`pairs` joins texts to the verdicts of a file")
     path = Path(judge)
-    rows, texts = read_table(path), merge_input(read_table(pairs))
+    rows, texts = read_table(path), read_table(pairs)
+    if set(_LLMFAO) <= set(texts):
+        texts = texts.rename(columns=_LLMFAO)
+    texts = merge_input(texts)
+    by = next((c for c in ("pair_id", "id") if c in rows and c in texts), "pair_id")
     for table, origin in ((rows, path), (texts, pairs)):
-        if "pair_id" not in table:
-            raise OptionError(f"{origin}: the column `pair_id` is missing; `pairs` joins verdicts and texts by it")
-    repeated = texts["pair_id"].duplicated().to_numpy()
+        if by not in table:
+            raise OptionError(f"{origin}: the column `{by}` is missing; `pairs` joins verdicts and texts by it")
+    repeated = texts[by].duplicated().to_numpy()
     if repeated.any():
         at = int(repeated.argmax())
-        raise UserError(f"{pairs}: row {at + 1}: `pair_id` {texts['pair_id'][at]} occurs twice")
-    lacking = ~rows["pair_id"].isin(texts["pair_id"]).to_numpy()
+        raise UserError(f"{pairs}: row {at + 1}: `{by}` {texts[by][at]} occurs twice")
+    lacking = ~rows[by].isin(texts[by]).to_numpy()
     if lacking.any():
         at = int(lacking.argmax())
-        raise UserError(f"{path}: row {at + 1}: `pair_id` {rows['pair_id'][at]} has no texts in {pairs}")
-    own = [c for c in texts.columns if c == "pair_id" or c not in rows]
-    merged = rows.merge(texts[own], on="pair_id", how="left", validate="many_to_one")
-    return from_table(merged.drop(columns="pair_id"), str(path), annotator=path.name.split(".")[0], item=item)
+        raise UserError(f"{path}: row {at + 1}: `{by}` {rows[by][at]} has no texts in {pairs}")
+    own = [c for c in texts.columns if c == by or c not in rows]
+    merged = rows.merge(texts[own], on=by, how="left", validate="many_to_one")
+    return from_table(merged.drop(columns=by), str(path), annotator=path.name.split(".")[0], item=item)
 
 
 def from_table(

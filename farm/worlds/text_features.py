@@ -54,6 +54,23 @@ GOLD_WEIGHTS = {
     "refusal": -6.0,
 }
 
+DESCRIBED = {
+    "relevance": ("takes up more of the instruction's words", "takes up fewer of the instruction's words"),
+    "substance": ("is longer", "is shorter"),
+    "too_long": ("goes further beyond 350 words", "goes less far beyond 350 words"),
+    "structure": ("has a list", "has no list"),
+    "list_excess": ("has more list items beyond ten", "has fewer list items beyond ten"),
+    "courtesy": ("is more polite", "is less polite"),
+    "flattery": ("has more polite phrases beyond two", "has fewer polite phrases beyond two"),
+    "hedging": ("hedges more", "hedges less"),
+    "repetition": ("repeats itself more", "repeats itself less"),
+    "copying": ("copies more of the instruction", "copies less of the instruction"),
+    "finished": ("ends like a finished text", "breaks off"),
+    "noise": ("has more odd characters and words", "has fewer odd characters and words"),
+    "refusal": ("begins by declining", "does not begin by declining"),
+}
+"""What a response does that has more of a term, and one that has less."""
+
 _STOP = """
 a about after all also an and any are as at be because been before being between both but by can could did do does
 down each few for from had has have he her here his how i if in into is it its just like make may me more most my no
@@ -128,6 +145,11 @@ class TextFeatures:
     @property
     def gold_weights(self) -> dict[str, float]:
         return dict(GOLD_WEIGHTS)
+
+    @property
+    def described(self) -> dict[str, tuple[str, str]]:
+        """The terms in words (:mod:`farm.votes.predicates`)."""
+        return dict(DESCRIBED)
 
     def __call__(self, instructions: Sequence[Prompt], outputs: Sequence[str]) -> pd.DataFrame:
         parts = [

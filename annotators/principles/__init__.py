@@ -1,0 +1,1 @@
+"""`farm principles`: the few sentences that votes seem to follow, and judges that follow them."""
