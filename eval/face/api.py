@@ -1,4 +1,5 @@
-"""Evaluation from Python, as the commands do it: evaluate, leaderboard, validate, power, report and compare.
+"""Evaluation from Python, as the commands do it: evaluate, leaderboard, validate, bias, power, report
+and compare.
 
 The arguments are those of the commands (:mod:`eval.face.options`), with tables and rows where a command takes files.
 What a command asks in percent points is percent points here.
@@ -13,6 +14,7 @@ import pandas as pd
 
 from eval.evaluators.evaluation import Evaluation
 from eval.face.options import (
+    BiasOptions,
     BoardsOptions,
     CompareOptions,
     EvaluateOptions,
@@ -25,6 +27,7 @@ from farm.face.options import takes
 from farm.statistics.result import Result
 
 if TYPE_CHECKING:
+    from eval.judges.interventions import Bias
     from eval.rates.power import Power
     from eval.report.compare import RunComparison
 
@@ -80,6 +83,14 @@ def validate(options: ValidateOptions) -> Result:
     from eval.face.validate_command import validated
 
     return validated(options)
+
+
+@takes(BiasOptions)
+def bias(options: BiasOptions) -> Bias:
+    """A judge's bias as a causal effect: what becomes of its verdicts where outputs are edited."""
+    from eval.face.bias_command import measured
+
+    return measured(options)
 
 
 @takes(PowerOptions)

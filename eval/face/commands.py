@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from eval.face.options import BoardsOptions, EvaluateOptions, LeaderboardOptions, PowerOptions, ValidateOptions
+from eval.face.options import (
+    BiasOptions,
+    BoardsOptions,
+    EvaluateOptions,
+    LeaderboardOptions,
+    PowerOptions,
+    ValidateOptions,
+)
 from eval.face.report_commands import register as register_report
 from farm.face.options import command
 
@@ -21,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command()(leaderboard)
     app.command()(boards)
     app.command()(validate)
+    app.command()(bias)
     app.command()(power)
     register_report(app)
 
@@ -96,6 +104,19 @@ def validate(options: ValidateOptions, out: _OUT = None, as_json: _JSON = False)
 
     show.check_out(out, options.judge, options.human, options.pairs)
     show.result(validated(options), out, as_json)
+
+
+@command(BiasOptions)
+def bias(options: BiasOptions, out: _OUT = None, as_json: _JSON = False) -> None:
+    """Read a judge's bias as a causal effect: edit outputs, and see what becomes of its verdicts.
+
+    Example: farm bias outputs.json --judge openai_greedy --edits padding,praise --budget 2
+    """
+    from eval.face.bias_command import measured
+    from eval.published import show
+
+    show.check_out(out, options.outputs, options.baseline)
+    show.result(measured(options), out, as_json)
 
 
 @command(PowerOptions)

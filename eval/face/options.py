@@ -138,6 +138,24 @@ class ValidateOptions(PeopleOptions, BootstrapOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BiasOptions(AskingOptions, BootstrapOptions):
+    outputs: Annotated[Table, Flag(argument=True, kind=Path)] = field(kw_only=False)
+    """Model outputs (instruction, output), which are edited."""
+    judge: str | None = None
+    """Whose bias is looked for: a named annotator or a YAML file."""
+    baseline: Annotated[Table | None, Flag(kind=Path)] = None
+    """Outputs that they are compared with; by default the outputs as they are, before they were edited."""
+    edits: Annotated[tuple[str, ...], Listed(), Flag(kind=str)] = ()
+    """padding, praise, list, plain, order; several with commas, all by default."""
+    unbiased: str | None = None
+    """An annotator who is taken as unbiased: what an edit changes for them is subtracted."""
+    store: Path | None = None
+    """Where verdicts are kept, so that none is paid twice; default: FARM_HOME."""
+    judge_settings: Annotated[Repeated, Flag("--set", metavar="A.B=C")] = ()
+    """Change a setting of the judge."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PowerOptions:
     difference: float | None = field(default=None, kw_only=False)
     """Difference of win rates to find, in percent points (against 50, or of two methods)."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from farm.asking.ask import parts
+from farm.asking.ask import Order, parts
 from farm.asking.limits import Limits
 from farm.asking.purse import limited
 from farm.base import progress
@@ -100,11 +100,13 @@ def judge(
     store: Path | None = None,
     fresh: bool = False,
     limits: Limits | None = None,
+    order: Order = "random",
 ) -> Judged:
     """The annotations of a judge (a named config or a YAML file) on these pairs.
 
     Every verdict is kept in ``store`` (default: that of FARM_HOME) as soon as its chunk is judged, and looked up there
-    first: a second run asks for nothing, and one that broke off goes on. ``fresh`` asks for all and keeps none.
+    first: a second run asks for nothing, and one that broke off goes on. ``fresh`` asks for all and keeps none. With
+    the ``order`` "given" outputs are shown as they stand.
 
     Raises:
         OverBudget: where the budget of ``limits`` ends before the last verdict; the answers so far are kept.
@@ -121,7 +123,7 @@ def judge(
     paid = 0.0
     whole = replace(limits or Limits(), whole=True)
     with limited(whole), progress.task(f"judging ({name})", len(table)) as work:
-        for part in parts(PAIRS, annotator, table, seed=seed, chunk=CHUNK, store=None if fresh else kept):
+        for part in parts(PAIRS, annotator, table, seed=seed, order=order, chunk=CHUNK, store=None if fresh else kept):
             judged.append(part)
             paid += _paid(part)
             # Questions to a language model have shown their progress already.
