@@ -464,7 +464,10 @@ class Reporter(Protocol):
 
 @runtime_checkable
 class Measure(Protocol):
-    """A number of one method in one run, made of the run's tables alone: what the claims of a paper compare."""
+    """A number of one method in one run, made of the run's tables alone: what the claims of a paper compare.
+
+    One that compares two variants of a run names the other in ``beside``, swept key -> value, and has
+    ``values_beside(tables, others, method)`` for the tables of both."""
 
     @property
     def tables(self) -> Sequence[str]:

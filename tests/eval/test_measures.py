@@ -8,6 +8,7 @@ from eval.measures.column import Column
 from eval.measures.feature import Feature
 from eval.measures.frontier import Frontier, first_crossing
 from eval.measures.logged import Logged
+from eval.measures.rank_agreement import RankAgreement
 from eval.measures.similarity import Similarity, mean_overlap
 from eval.measures.win import Win
 from farm.base.errors import UserError
@@ -71,6 +72,23 @@ def test_a_win_is_of_the_method_and_a_missing_verdict_has_no_value() -> None:
     found = Win("humans").values({"judge_humans": table}, "a")["value"]
     assert found[:3].tolist() == [0, 0.5, 1] and np.isnan(found[3])
     assert Win("humans").tables == ("judge_humans",)
+
+
+def judged(**shares: float) -> pd.DataFrame:
+    """Verdicts on ten pairs of each method, of which it wins so many."""
+    rows = [(m, 2.0 if k < 10 * share else 1.0) for m, share in shares.items() for k in range(10)]
+    return pd.DataFrame(rows, columns=["method", "preference"])
+
+
+def test_rankings_are_compared_with_those_of_a_variant_beside() -> None:
+    here = {"judge_judge": judged(sft=0.5, a=0.6, b=0.7, c=0.9), "judge_humans": judged(sft=0.9, a=0.8, b=0.7, c=0.2)}
+    there = {"judge_judge": judged(sft=0.2), "judge_humans": judged(b=0.6, sft=0.4, a=0.7, c=0.8, unknown=0.1)}
+    measure = RankAgreement(beside={"annotator": "human"}, least=0.5)
+    assert measure.values_beside(here, there, "sft")["value"].tolist() == [pytest.approx(0.8 - 0.5)]
+    assert RankAgreement().values(here, "sft")["value"].tolist() == [pytest.approx(-1.0)]
+    assert set(measure.tables) == {"judge_judge", "judge_humans"}
+    with pytest.raises(ValueError, match="three methods or more"):
+        measure.values_beside({"judge_judge": judged(a=0.1, b=0.2)}, there, "a")
 
 
 def test_gold_at_equal_kl_is_where_the_curve_first_reaches_it() -> None:

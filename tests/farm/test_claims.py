@@ -253,6 +253,21 @@ def test_a_paper_whose_claims_are_not_there_yet_is_under_way_or_was_stopped(here
     assert state["state"] == "stopped" and run_status.lines(state)[0] == "out: stopped; the same command goes on"
 
 
+def test_a_measure_may_read_a_variant_beside_that_of_its_cell(here: Path) -> None:
+    methods = {f"best_of_{n}": {"use": "best_of_n", "n": n} for n in (1, 3, 9)}
+    judges = {"judge": EXPERIMENT["judges"]["gold"], "humans": EXPERIMENT["judges"]["gold"]}
+    main = {"methods": methods, "judges": judges, "sweep": {"annotator.rate": [0.1, 0.2]}, "seeds": [1, 2]}
+    runs = {"shared": {**SHARED, "annotator": EXPERIMENT["annotator"]}, "main": main}
+    args: dict[str, Any] = {"beside": {"annotator.rate": 0.2}, "least": 0.5}
+    cell = {"run": "main", "method": "sft", "variant": {"annotator.rate": 0.1}, "args": args}
+    claim = {"text": "they rank alike", "measure": "rank_agreement", "of": cell, "expect": "above"}
+    found = PaperRunner(papers.load(written(runs=runs, claims=[claim], controls=[])), Path("out")).go().result
+    assert (found.claims[0].n, found.claims[0].verdict, found.claims[0].effect) == (2, "shown", pytest.approx(0.5))
+    args["beside"] = {"annotator.rate": 0.3}
+    with pytest.raises(UserError, match=r"best.yaml: claims\[0\]: no variant of the run has .*0\.3"):
+        papers.load(written(runs=runs, claims=[claim]))
+
+
 def test_a_budget_is_for_all_experiments_of_a_paper_together(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each experiment is made within what the stages of the others, shared ones apart, have left."""
     main = PAPER["runs"]["main"]

@@ -62,7 +62,12 @@ def values(
         if variant.name not in tables or (variant.name, cell.method) in failed:
             continue
         try:
-            found = asked.values(tables[variant.name], cell.method)
+            if (other := papers.beside(asked, study, variant, study.origin)) is None:
+                found = asked.values(tables[variant.name], cell.method)
+            elif other.name in tables:
+                found = asked.values_beside(tables[variant.name], tables[other.name], cell.method)  # type: ignore[attr-defined]
+            else:
+                continue
         except (ValueError, KeyError) as error:
             raise UserError(f"{study.origin}: {measure} of {cell.method} in {variant.name}: {error}") from error
         parts.append(found.assign(seed=variant.experiment.seed))

@@ -209,6 +209,22 @@ def measure(name: str, cell: Cell, origin: str) -> Measure:
     return config.build(Measure, {"use": name, **cell.args}, origin=origin)
 
 
+def beside(measure: Measure, study: Study, variant: Variant, origin: str) -> Variant | None:
+    """The variant whose tables a measure reads beside those of another one (``values_beside``); None for most measures.
+
+    Raises:
+        UserError: there is none such.
+    """
+    other: dict[str, Any] = getattr(measure, "beside", None) or {}
+    if not other:
+        return None
+    wanted = {**variant.labels, **{key: label(value) for key, value in other.items()}}
+    found = [v for v in study.variants if v.labels == wanted and v.experiment.seed == variant.experiment.seed]
+    if not found:
+        raise UserError(f"{origin}: no variant of the run has {other} beside {variant.name}")
+    return found[0]
+
+
 def _compared(paper: Paper) -> Iterator[tuple[str, Claim | Control]]:
     yield from ((f"claims[{k}]", claim) for k, claim in enumerate(paper.claims))
     yield from ((f"controls[{k}]", control) for k, control in enumerate(paper.controls))
@@ -226,7 +242,10 @@ def _check(found: Planned, origin: str, name: str, cell: Cell) -> None:
             raise UserError(f"{origin}: the run {cell.run} has no {key} {value}; {nearest(str(value), swept[key])}")
     if not variants(study, cell):
         raise UserError(f"{origin}: no variant of the run {cell.run} has all of {cell.variant}")
-    needed = measure(name, cell, origin).tables
+    asked = measure(name, cell, origin)
+    for variant in variants(study, cell):
+        beside(asked, study, variant, origin)
+    needed = asked.tables
     if study.whole.compute is not None:  # what it makes is known when it is made
         return
     methods = (SFT, *study.whole.methods)
