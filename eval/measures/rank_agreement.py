@@ -1,4 +1,4 @@
-"""How alike two rankings of all methods are: of what they learned here, and of what they learned in a variant beside it.
+"""How alike two rankings of all methods are: of what they learned here, and what they learned in a variant beside it.
 
     value = Spearman's correlation, over the methods of both, of their shares of wins by ``judge`` here and by
             ``other_judge`` there,   less ``least``
