@@ -128,7 +128,7 @@ def biases(
 def _change(pairs: pd.DataFrame, name: str) -> tuple[str, NDArray[np.int64], pd.DataFrame]:
     """The edit, the rows that it changes, and these rows changed."""
     edited = pd.Series([EDITS[name].of(text) for text in pairs["output_2"]], index=pairs.index, dtype=object)
-    rows = np.flatnonzero((edited != pairs["output_2"]).to_numpy(bool))
+    rows = np.flatnonzero((edited != pairs["output_2"]).to_numpy(bool)).astype(np.int64)
     return name, rows, pairs.assign(output_2=edited).iloc[rows]
 
 
@@ -136,7 +136,8 @@ def _chances(
     pairs: pd.DataFrame, changes: Sequence[tuple[str, NDArray[np.int64], pd.DataFrame]], in_order: bool, ask: Judge
 ) -> dict[str, tuple[Floats, Floats, NDArray[np.object_]]]:
     """Edit -> the chances of the outputs that it changes, before and after, and their instructions; each asked once."""
-    out, prompts, n = {}, pairs["instruction"].to_numpy(object), len(pairs)
+    out: dict[str, tuple[Floats, Floats, NDArray[np.object_]]] = {}
+    prompts, n = pairs["instruction"].to_numpy(object), len(pairs)
     if changes:
         found = chance(ask(pd.concat([pairs, *(table for _, _, table in changes)], ignore_index=True), False))
         start = n

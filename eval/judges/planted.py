@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from eval.judges.interventions import slope
 from farm.base import rng
@@ -24,6 +25,8 @@ from farm.base.bounds import Bounded, Count, NotNegative
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.gold import PocketFeatures
 from farm.worlds.pocket.world import DEMONSTRATIONS
+
+Floats = NDArray[np.float64]
 
 ADDED = {
     "praise": ("What a wonderful question! ", ""),
@@ -76,7 +79,7 @@ class Planted(Bounded):
             text + "".join(f"{behind} {point}" for point in added) for text, *added in zip(texts, *more, strict=True)
         ]
 
-    def seen(self, prompts: list[str], texts: list[str], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def seen(self, prompts: list[str], texts: list[str], seed: int) -> tuple[Floats, Floats, Floats]:
         """Gold utility, amount and the judge's score of each text, [n]."""
         features = PocketFeatures()
         found, weights = features(prompts, texts), features.gold_weights

@@ -66,7 +66,7 @@ def chosen(votes: Floats, mining: Mining) -> Rows:
     counts = counted(votes)
     total, net = len(votes), (counts["votes_for"] - counts["against"]).to_numpy()
     enough = (counts["votes_for"] >= mining.least * total) & (2 * counts["invalid"] < total)
-    kept = np.flatnonzero((net > 0) & enough.to_numpy())
+    kept = np.flatnonzero((net > 0) & enough.to_numpy()).astype(np.int64)
     first = kept[np.argsort(-net[kept], kind="stable")][: int(1.5 * mining.n)]
     if len(first) <= mining.n:
         return first
@@ -83,7 +83,7 @@ def decided(votes: Floats, rule: Rule) -> Floats:
 
 def deciding(votes: Floats) -> Rows:
     """The first principle that applies to each pair, [N]; any where none does."""
-    return (votes != 0).argmax(axis=1)
+    return (votes != 0).argmax(axis=1).astype(np.int64)
 
 
 def alike(sentences: Sequence[str], most: int) -> list[str]:

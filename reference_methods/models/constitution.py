@@ -14,7 +14,8 @@ annotator gives labels.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,9 +81,9 @@ class ByPrinciples:
         return torch.from_numpy(odds).float()
 
     def save(self, folder: Path) -> None:
-        kind, known = type(self.features), asdict(self.features) if is_dataclass(self.features) else {}  # type: ignore[arg-type]
-        if not is_dataclass(self.features) and vars(self.features):
-            raise UserError(f"a constitution cannot be kept: a {kind.__name__} holds what its class does not say")
+        kind, known = type(self.features), dict(vars(self.features))
+        if not set(known) <= set(signature(kind).parameters):
+            raise UserError(f"a constitution cannot be kept: a {kind.__name__} holds what is not said to make one")
         settings: dict[str, Any] = {"log_odds": self.log_odds, "rule": self.rule}
         settings["principles"] = [principle.model_dump() for principle in self.principles]
         settings["features"] = {"class": f"{kind.__module__}.{kind.__qualname__}", **known}
