@@ -107,7 +107,7 @@ def principled(options: PrinciplesOptions) -> Principles:
         mining.check_out(o.out, inputs)
     context = context_for(None, Store(home() / "store.sqlite"))
     assert context.features is not None
-    judge = None if o.judge is None else config.build(Annotator, spec_of(o.judge, {}), context, "`judge`")
+    judge = None if o.judge is None else config.build(Annotator, spec_of(o.judge, {}), context, "the judge")
     if o.pairs is not None:
         table = with_texts(given, o.pairs)
     else:

@@ -135,7 +135,7 @@ class PrinciplesOptions(AskingOptions):
     """Texts of the pairs by `pair_id` or `id`, where the votes have only the ids."""
     annotator: str = ""
     """Only annotators whose name contains this."""
-    judge: Any = None
+    judge: Annotated[Any, Flag(kind=str)] = None
     """Who is held beside the constitution, by name or a YAML file; a language model also proposes principles and says
     what each selects. By default the features of the texts do all that."""
     n: Count = 5

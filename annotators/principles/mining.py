@@ -76,13 +76,12 @@ class Principles(Result):
 
     def yaml(self) -> str:
         """The constitution as a config for `farm annotate` and `farm run`."""
-        heading = (
-            f"# Written by `farm principles {Path(self.origin).name}`; agreement with held-out votes: constitution "
+        who, n = " ".join(self.judge.split()), self.constitution.n
+        said = (
+            f"# Written by `farm principles {Path(self.origin).name}`. Agreement with {n:,} votes that were held out:\n"
         )
-        shown = (
-            f"{self.constitution.value:.3f}, {self.judge} {self.default.value:.3f} ({self.constitution.n:,} votes).\n"
-        )
-        return heading + shown + yaml.safe_dump(self.spec, sort_keys=False, allow_unicode=True, width=120)
+        shown = f"# constitution {self.constitution.value:.3f}, {who} {self.default.value:.3f}\n"
+        return said + shown + yaml.safe_dump(self.spec, sort_keys=False, allow_unicode=True, width=120)
 
 
 def check_out(out: Path, inputs: Sequence[Path]) -> None:
@@ -210,7 +209,7 @@ def _by_model(
 
 def _require(principles: Sized, pairs: pd.DataFrame) -> None:
     if not len(principles):
-        raise UserError(f"no principle explains the labels of these {len(pairs):,} pairs; lower `least`")
+        raise OptionError(f"no principle explains the labels of these {len(pairs):,} pairs; lower `least`")
 
 
 def spec_of(annotator: Constitution | LLMAnnotator) -> dict[str, Any]:
