@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 ADDED = {
     "praise": ("What a wonderful question! ", ""),
-    "list": ("", "\n -"),
+    "list": ("", "\n-"),
     "length": ("", " As we all know, time flies."),
 }
 """of what is counted, the text that is put before and behind; of a list item its point follows"""
