@@ -18,7 +18,7 @@ from farm.worlds.pocket.gold import PocketFeatures
 from farm.worlds.pocket.world import DEMONSTRATIONS
 from reference_methods.models.constitution import ByPrinciples, Constitution
 from reference_methods.studies.constitutions import Constitutions
-from tests.farm.table_world import EXPERIMENT, write
+from tests.farm.table_world import write
 from tests.reference_methods.tables import policy_of
 
 
@@ -80,10 +80,10 @@ def test_what_cannot_be_read_off_or_kept_is_said(tmp_path: Path) -> None:
 def test_a_game_learns_from_a_constitution_in_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`preference_model: constitution`: read off the annotated pairs once, kept, opened again and learnt from."""
     monkeypatch.chdir(tmp_path)
-    write(tmp_path)
-    game = {"use": "nash_md", "preference_model": "shared_preference", "steps": 3, "learning_rate": 0.1}
-    named = {"methods": {"nash_md": {**game, "prompts_per_step": 8}}, "preference_model": "constitution"}
-    run = farm.run({**EXPERIMENT, **named, "reward_model": None, "name": "by_principles"}, out=tmp_path / "run")
+    game = {"use": "nash_md", "preference_model": "shared_preference", "steps": 3, "prompts_per_step": 8}
+    named = {"methods": {"nash_md": game}, "reward_model": None, "preference_model": "constitution", "accuracy": True}
+    write(tmp_path, **named)
+    run = farm.run("table.yaml", out=tmp_path / "run")
     accuracy = pd.read_parquet(run.folder / "tables" / "accuracy.parquet")
     found = accuracy[(accuracy["model"] == "preference_model") & (accuracy["of"] == "gold utility")]["agrees"]
     assert found.mean() > 0.7 and not run.failures
