@@ -84,6 +84,8 @@ class Planted(Bounded):
         features = PocketFeatures()
         found, weights = features(prompts, texts), features.gold_weights
         gold = found[list(weights)].to_numpy(np.float64) @ np.array(list(weights.values()))
-        amount = found[self.counts].to_numpy(np.float64) / (WORDS if self.counts == "length" else 1.0)
+        seen = features.observations(prompts, texts)  # the features themselves count no more than eight of a style
+        of_style = None if self.counts == "length" else grammar.STYLE_NAMES.index(self.counts)
+        amount = seen.words / WORDS if of_style is None else seen.styles[:, of_style].astype(np.float64)
         noise = rng.normal(seed, "judge", rng.combine(rng.text_ids(prompts), rng.text_ids(texts)))
         return gold, amount, gold + self.bias * amount + self.noise * noise

@@ -41,7 +41,7 @@ _DRAWN = 2400
 
 @dataclass(frozen=True)
 class Constitutions(Bounded):
-    """Table ``agreement``: a row for each held-out pair and each of ``default``, ``constitution`` and ``turned``."""
+    """Table ``reconstruction``: a row for each held-out pair and each of ``default``, ``constitution``, ``turned``."""
 
     labels: Labels = "orthogonal"
     pairs: Count = 200
@@ -74,7 +74,7 @@ class Constitutions(Bounded):
         ]
         said = [(name, place, p.says) for name, principles in by.items() for place, p in enumerate(principles)]
         principles = pd.DataFrame(said, columns=["method", "place", "principle"])
-        return {"agreement": pd.concat(rows, ignore_index=True), "principles": principles}
+        return {"reconstruction": pd.concat(rows, ignore_index=True), "principles": principles}
 
     def labelled(self, found: pd.DataFrame, gold: Floats, ids: rng.Ids, seed: int) -> Floats:
         """1 where the first text is preferred, -1 the second, 0 neither, [n]."""

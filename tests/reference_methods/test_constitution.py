@@ -90,7 +90,7 @@ def test_a_game_learns_from_a_constitution_in_an_experiment(tmp_path: Path, monk
 
 
 def means(**settings: object) -> dict[str, float]:
-    table = Constitutions(held_out=200, **settings).tables(1)["agreement"]  # type: ignore[arg-type]
+    table = Constitutions(held_out=200, **settings).tables(1)["reconstruction"]  # type: ignore[arg-type]
     return table.groupby("method")["agrees"].mean().to_dict()
 
 
@@ -106,7 +106,9 @@ def test_it_explains_labels_that_the_judge_does_not_and_costs_where_they_agree()
 
 def test_a_study_draws_by_its_seed_and_says_what_it_found() -> None:
     one, again, other = (Constitutions(pairs=65, held_out=50).tables(seed) for seed in (1, 1, 2))
-    assert one["agreement"].equals(again["agreement"]) and not one["agreement"].equals(other["agreement"])
+    assert one["reconstruction"].equals(again["reconstruction"]) and not one["reconstruction"].equals(
+        other["reconstruction"]
+    )
     assert one["principles"]["principle"].str.contains("quote").any()
     with pytest.raises(ValueError, match="are no ties"):
         Constitutions(pairs=2400).tables(1)
