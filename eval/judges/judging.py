@@ -71,9 +71,11 @@ def outputs(origin: str, name: str, table: pd.DataFrame) -> Outputs:
     """The outputs of one method, called ``name`` where they do not say.
 
     Raises:
-        UserError: for a missing field, an instruction that occurs twice, or several generators.
+        UserError: for no output, a missing field, an instruction that occurs twice, or several generators.
     """
     table = as_outputs(table, origin, name)
+    if not len(table):
+        raise UserError(f"{origin}: holds no output")
     repeated = np.flatnonzero(table["instruction"].duplicated().to_numpy())
     if repeated.size:
         raise UserError(f"{origin}: row {int(repeated[0]) + 1}: this instruction was answered in an earlier row")

@@ -254,19 +254,20 @@ def test_a_paper_whose_claims_are_not_there_yet_is_under_way_or_was_stopped(here
 
 
 def test_a_measure_may_read_a_variant_beside_that_of_its_cell(here: Path) -> None:
-    methods: dict[str, Any] = {f"best_of_{n}": {"use": "best_of_n", "n": n} for n in (1, 3, 9)}
-    methods["curve"] = {"use": "best_of_n_curve", "n": 1, "prompts": 20, "candidates": 64}
+    methods: dict[str, Any] = {f"best_of_{n}": {"use": "best_of_n", "n": n} for n in (1, 9)}
+    methods["curve"] = {"use": "best_of_n_curve", "n": 1, "prompts": 8, "candidates": 16}
     judges = {"judge": EXPERIMENT["judges"]["gold"], "humans": EXPERIMENT["judges"]["gold"]}
     main = {"methods": methods, "judges": judges, "sweep": {"annotator.rate": [0.1, 0.2]}, "seeds": [1, 2]}
     runs = {"shared": {**SHARED, "annotator": EXPERIMENT["annotator"]}, "main": main}
     args: dict[str, Any] = {"beside": {"annotator.rate": 0.2}, "least": 0.5}
     cell = {"run": "main", "method": "sft", "variant": {"annotator.rate": 0.1}, "args": args}
     claim = {"text": "they rank alike", "measure": "rank_agreement", "of": cell, "expect": "above"}
-    at = {n: {**cell, "method": "curve", "args": {"table": "metrics", "where": {"n": n}}} for n in (1, 64)}
-    rise = {"text": "gold rises", "measure": "column", "of": at[64], "against": at[1], "expect": "above"}
+    at = {n: {**cell, "method": "curve", "args": {"table": "metrics", "where": {"n": n}}} for n in (1, 16)}
+    rise = {"text": "gold rises", "measure": "column", "of": at[16], "against": at[1], "expect": "above"}
     found = PaperRunner(papers.load(written(runs=runs, claims=[claim, rise], controls=[])), Path("out")).go().result
-    assert found.claims[0].n == found.claims[1].n == 2 and 0 < found.claims[0].effect <= 0.5
-    assert found.claims[1].effect > 0.5
+    alike, rises = found.claims
+    assert alike.n == rises.n == 2 and alike.effect is not None and 0 < alike.effect <= 0.5
+    assert rises.effect is not None and rises.effect > 0
     args["beside"] = {"annotator.rate": 0.3}
     with pytest.raises(UserError, match=r"best.yaml: claims\[0\]: no variant of the run has .*0\.3"):
         papers.load(written(runs=runs, claims=[claim]))
