@@ -33,7 +33,7 @@ _MARKS = {
     "lists": re.compile(r"^\s*(?:[-*+]|\d+[.)])\s", re.MULTILINE),
     "bold": re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__"),
 }
-STYLES: tuple[Style, ...] = ("length", *_MARKS)  # type: ignore[assignment]
+STYLES: tuple[Style, ...] = ("length", "headers", "lists", "bold")
 _TEXTS = (("output_1", "output_2"), ("response_a", "response_b"), ("completion_a", "completion_b"))
 _LENGTHS = (("output_1_len", "output_2_len"), ("len_1", "len_2"), ("len_a", "len_b"))
 

@@ -40,8 +40,8 @@ def numbers(values: pd.Series, name: str, origin: str, among: tuple[float, ...] 
     wrong = np.flatnonzero(found.isna().to_numpy() & ~np.array([is_missing(v) or v == "N/A" for v in values], bool))
     if wrong.size:
         raise UserError(f"{origin}: row {wrong[0] + 1}: `{name}` is not a number: {shown(values.iloc[int(wrong[0])])}")
-    odd = np.flatnonzero((found.notna() & ~found.isin(among)).to_numpy()) if among else []
-    if len(odd):
+    odd = np.flatnonzero((found.notna() & ~found.isin(among or found.unique())).to_numpy())
+    if odd.size:
         raise UserError(f"{origin}: row {odd[0] + 1}: `{name}` is {found.iloc[int(odd[0])]:g}, not one of {among}")
     return found
 
