@@ -59,6 +59,8 @@ class MatrixWorld:
         prompts: how many prompts there are, all alike.
         terms: further features of the responses by name, K numbers each, which are no part of the utility: what groups
             of people value, say.
+        shared: whether all prompts are one row of the policy. A verdict on two texts is one verdict however often they
+            are drawn, so labels that differ need many prompts, and what is learned of all of them one row.
 
     Raises:
         ValueError: naming the cell of the matrix that is not a preference.
@@ -78,6 +80,7 @@ class MatrixWorld:
         responses: list[str] | None = None,
         prompts: Count = 1,
         terms: dict[str, list[float]] | None = None,
+        shared: bool = False,
     ) -> None:
         if (utilities is None) == (preferences is None):
             raise ValueError("give either `utilities` or `preferences`")
@@ -95,7 +98,8 @@ class MatrixWorld:
         for name, values in given.items():
             if len(values) != size:
                 raise ValueError(f"`{name}` has {len(values)} entries for {size} responses")
-        self.prompts = [f"prompt {i + 1}" for i in range(prompts)]
+        self.shared = shared
+        self.prompts = [f"any: prompt {i + 1}" if shared else f"prompt {i + 1}" for i in range(prompts)]
         self.truth_known = gold is not None
         self.features = TableFeatures(self.responses, gold, terms)
         self._place = {response: i for i, response in enumerate(self.responses)}
@@ -109,6 +113,8 @@ class MatrixWorld:
         return None
 
     def base_policy(self) -> Policy:
+        if self.shared:
+            return TabularPolicy(["any"], self.responses, np.log(self.reference)[None], state="topic")
         return TabularPolicy.from_probabilities(self.prompts, self.responses, self.reference)
 
     def preference(self, first: Sequence[str], second: Sequence[str]) -> Floats:

@@ -39,3 +39,18 @@ def test_a_cycle_has_no_gold_utility() -> None:
 def test_a_wrong_matrix_is_refused_by_cell(matrix: list[list[float]], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         MatrixWorld(preferences=matrix)
+
+
+def test_terms_are_features_beside_the_utility_and_prompts_may_share_a_row() -> None:
+    world = MatrixWorld(utilities=[0.0, 1.0], reference=[0.25, 0.75], prompts=3, terms={"wit": [2.0, 5.0]}, shared=True)
+    asked = world.instructions("train")["instruction"].tolist()
+    assert world.features(asked, ["response 2"] * 3)["wit"].tolist() == [5.0] * 3
+    assert world.features.gold_weights == {"utility": 1.0}
+    policy = world.base_policy()
+    assert isinstance(policy, TabularPolicy) and len(set(asked)) == 3 and len(policy.prompts) == 1
+    np.testing.assert_allclose(policy.probabilities().detach(), [[0.25, 0.75]], rtol=1e-6)
+    assert len(policy.sample(asked, seed=1, purpose="test")) == 3
+    with pytest.raises(ValueError, match="`wit` has 1 entries for 2 responses"):
+        MatrixWorld(utilities=[0.0, 1.0], terms={"wit": [2.0]})
+    with pytest.raises(ValueError, match="the name `length` is taken"):
+        MatrixWorld(utilities=[0.0, 1.0], terms={"length": [2.0, 1.0]})
