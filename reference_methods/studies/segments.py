@@ -40,7 +40,7 @@ DEVIATION = 3.0
 
 @dataclass(frozen=True)
 class Segments(Bounded):
-    """Table ``policies``: ``method`` (learner), ``labels``, ``worth`` of the policy and its ``distance`` from the
+    """Table ``policies``: ``method`` (learner), ``seen`` (regret or return), ``worth`` of the policy and its ``distance`` from the
     optimal one."""
 
     labels: Count | None = 1000
@@ -65,7 +65,7 @@ class Segments(Bounded):
             prior = 0.0 if self.labels is None else 1 / (2 * DEVIATION**2 * self.labels)
             for method, policy in chain.learners(first, second, given, prior).items():
                 distance = np.abs(policy - chain.optimal).sum(1).mean() / 2
-                row = {"method": method, "labels": label, "worth": chain.world.worth(policy), "distance": distance}
+                row = {"method": method, "seen": label, "worth": chain.world.worth(policy), "distance": distance}
                 rows.append(row)
         return {"policies": pd.DataFrame(rows)}
 

@@ -57,7 +57,7 @@ def test_both_directions_of_a_label_have_the_bias_on_the_losing_side() -> None:
 )
 def test_the_limits_of_both_learners_from_both_labels(method: str, labels: str, distance: float, worth: float) -> None:
     """[num] all 48 segments of 3 moves on the chain of 6 cells, every pair, exact labels."""
-    table = Segments(labels=None).tables(1)["policies"].set_index(["method", "labels"])
+    table = Segments(labels=None).tables(1)["policies"].set_index(["method", "seen"])
     assert table.loc[(method, labels), "distance"] == pytest.approx(distance, abs=1e-3)
     assert table.loc[(method, labels), "worth"] == pytest.approx(worth, abs=1e-3)
 
@@ -66,14 +66,14 @@ def test_without_consequences_labels_of_regret_and_of_return_teach_the_same() ->
     table = Segments(labels=None, gamma=0, length=1, same_start=True).tables(1)["policies"]
     assert table.query("method != 'cautious'")["distance"].max() < 1e-3
     drawn = Segments(labels=200, gamma=0, length=1, same_start=True).tables(1)["policies"]
-    worth = drawn.pivot(index="method", columns="labels", values="worth")
+    worth = drawn.pivot(index="method", columns="seen", values="worth")
     assert worth["regret"].to_numpy() == pytest.approx(worth["return"].to_numpy(), abs=1e-6)
 
 
 def test_from_few_labels_of_regret_cpl_is_ahead_and_from_returns_far_behind() -> None:
     """[trend]"""
     tables = [Segments(labels=100).tables(seed)["policies"].assign(seed=seed) for seed in range(8)]
-    worth = pd.concat(tables).groupby(["labels", "method"])["worth"].mean()
+    worth = pd.concat(tables).groupby(["seen", "method"])["worth"].mean()
     assert worth["regret", "cpl"] > worth["regret", "reward"]
     assert worth["return", "cpl"] < worth["return", "reward"] - 0.2
 
