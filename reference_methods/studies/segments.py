@@ -40,8 +40,8 @@ DEVIATION = 3.0
 
 @dataclass(frozen=True)
 class Segments(Bounded):
-    """Table ``policies``: ``method`` (learner), ``seen`` (regret or return), ``worth`` of the policy and its ``distance`` from the
-    optimal one."""
+    """Table ``policies``: ``method`` (learner), ``seen`` (regret or return), ``worth`` of the policy and its
+    ``distance`` from the optimal one."""
 
     labels: Count | None = 1000
     """how many are drawn; None is every pair with its exact probability"""
