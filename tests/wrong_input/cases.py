@@ -138,7 +138,7 @@ COMMANDS: dict[str, str] = {
     "annotate outputs": "annotate <several> --annotators training --design best-worst --out out.json",
     "annotate against": "annotate <outputs> --annotators training --against <baseline> --out out.jsonl",
     "calibrate": "calibrate <votes> --groups 1 --out out.yaml",
-    "principles": "principles <verdicts> --pairs <texts> --least 0 --held-out 0.4 --out out.yaml",
+    "principles": "principles <verdicts> --pairs <texts> --least 0 --out out.yaml",
     "bias": "bias <outputs> --judge training --baseline <baseline> --out out.csv",
     "calibrate row": "calibrate <row> --pairs <texts> --out out.yaml",
 }
