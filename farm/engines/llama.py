@@ -28,7 +28,7 @@ PACKED_FROM = 1 << 18
 """numbers of a weight from which on oneDNN is faster, in blocks of its own: what the cache of a core does not hold"""
 PACKED_FOR = 64
 """rows for which oneDNN chooses its blocks; it chooses the same for 8 to 512"""
-_pack: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None) if torch.backends.mkldnn.is_available() else None
+_pack: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None) if torch._C._has_mkldnn else None
 """private to torch; where a build lacks it, weights are stored as before"""
 
 
