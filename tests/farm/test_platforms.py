@@ -68,10 +68,7 @@ def test_names_that_macos_takes_for_one_file_are_refused(tmp_path: Path) -> None
     base = {"world": "matrix", "sft": None, "methods": {"dpo": None}}
     for changes, why in (
         ({"methods": {"dpo": None, "DPO": {"use": "dpo"}}}, "`dpo` and `DPO` would be one file"),
-        (
-            {"judges": {"judge": "evaluation", "my judge": "gold", "My_judge": "gold"}},
-            "`my_judge` and `My_judge`",
-        ),
+        ({"judges": {"judge": "evaluation", "gold": "gold", "Gold": "gold"}}, "judges: `gold` and `Gold`"),
         ({"sweep": {"annotator": {"x": "person", "X": "gold"}}}, "both called"),
     ):
         (tmp_path / "e.yaml").write_text(yaml.safe_dump({**base, **changes}, sort_keys=False))
