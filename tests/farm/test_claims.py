@@ -444,3 +444,15 @@ def test_what_computes_its_tables_has_no_methods_and_says_what_it_cannot(here: P
         runs = {"toss": {"compute": compute, "methods": methods}}
         with pytest.raises(UserError, match=complaint):
             PaperRunner(papers.load(written(runs=runs, claims=[claim], controls=[])), Path("out")).go()
+
+
+def test_a_computed_column_that_a_run_cannot_read_is_refused_where_it_is_made(here: Path) -> None:
+    """It was found when claims were measured, after everything had been computed: `labels` are numbers in a run."""
+    Path("worded_for_test.py").write_text(COINS.replace('"head": h * 1.0', '"head": h * 1.0, "labels": "regret"'))
+    of = {"run": "toss", "method": "bent", "args": {"table": "tosses", "column": "head"}}
+    claim = {"text": "bent", "measure": "column", "of": of, "expect": "above"}
+    runs = {"toss": {"compute": {"class": "worded_for_test.Coins"}}}
+    with pytest.raises(
+        UserError, match="compute: `labels` of the table `tosses` has values that a run's tables cannot"
+    ):
+        PaperRunner(papers.load(written(runs=runs, claims=[claim], controls=[])), Path("out")).go()

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from farm.base import progress
 from farm.base.errors import UserError
+from farm.experiments import run_tables
 from farm.experiments.setting import Setting
 from farm.experiments.stages.stage import Facts, Size, StageContext
 from farm.tables import formats
@@ -40,5 +41,10 @@ class Computed:
         for name, table in made.items():
             if not name.isidentifier():
                 raise UserError(f"{self.setting.origin}: compute: {name[:40]!r} cannot be the name of a table")
+            if wrong := next((c for c in table.columns if not run_tables.can_hold(c, table[c])), None):
+                raise UserError(
+                    f"{self.setting.origin}: compute: `{wrong[:40]}` of the table `{name[:40]}` has values that "
+                    "a run's tables cannot have in a column of this name; give it another name"
+                )
             formats.write_table(table, at.place.folder / f"{name}.parquet")
         return {"tables": len(made)}
