@@ -51,6 +51,8 @@ class Alarm(UserWarning):
 def show_alarms_plainly() -> None:
     """From now on an alarm is shown as its sentence, without the file and the line of code that gave it."""
     whole = warnings.formatwarning
+    if getattr(whole, "shows_alarms", False):  # a program that runs many commands must not wrap it again for each
+        return
 
     def formatted(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
@@ -59,6 +61,7 @@ def show_alarms_plainly() -> None:
             return f"farm: warning: {message}\n"
         return whole(message, category, filename, lineno, line)
 
+    formatted.shows_alarms = True  # type: ignore[attr-defined]
     warnings.formatwarning = formatted
 
 

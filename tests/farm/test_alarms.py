@@ -61,6 +61,9 @@ def test_on_the_command_line_an_alarm_is_its_sentence_and_other_warnings_are_as_
     before = warnings.formatwarning
     monkeypatch.setattr(warnings, "formatwarning", before)
     show_alarms_plainly()
+    once = warnings.formatwarning
+    show_alarms_plainly()
+    assert warnings.formatwarning is once  # a thousand commands in one process end in no recursion
     with pytest.warns(Alarm) as told:
         Alarms("ppo")({"step": 1, "kl": 60.0})
     shown = [warnings.formatwarning(w.message, w.category, w.filename, w.lineno) for w in told]
