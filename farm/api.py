@@ -9,6 +9,7 @@ the ground imports no wing. A spec may be what it is in YAML, or a class: ``{"cl
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -94,8 +95,9 @@ def configuration(options: ConfigOptions) -> dict[str, Any]:
     data, origin = _data(plan, options.settings)
     study = experiment.from_mapping(data, origin, seed)
     written = {"name": data["name"]} if isinstance(plan, Mapping) else config.load_mapping(Path(origin))
-    said: dict[str, Any] = origins.values(origins.tree(study, data, written, (), origin, seed))
-    return said
+    said = origins.values(origins.tree(study, data, written, (), origin, seed))
+    plain: dict[str, Any] = json.loads(json.dumps(said))  # a default that is a tuple is a list in YAML
+    return plain
 
 
 def configs(kind: str | None = None) -> pd.DataFrame:

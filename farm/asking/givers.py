@@ -27,10 +27,10 @@ def name_of(giver: Any) -> str:
 
 
 def inside(giver: Any) -> list[Any]:
-    """The givers that one is made of: what its attributes hold that has a verb of a kind."""
+    """The givers that one is made of: what its attributes hold that has a verb of a kind, or replies as users do."""
     values = vars(giver).values() if hasattr(giver, "__dict__") else ()
     listed = (inner for value in values for inner in (value if isinstance(value, (list, tuple)) else (value,)))
-    verbs = [kind.verb for kind in kinds().values()]
+    verbs = ["reply", *(kind.verb for kind in kinds().values())]
     return [one for one in listed if not isinstance(one, _NO_GIVERS) and any(hasattr(one, verb) for verb in verbs)]
 
 

@@ -11,7 +11,8 @@ from farm.base.errors import UserError
 from farm.experiments import experiment, origins, presets
 from farm.experiments.setting import describe
 from farm.roles import config, named_classes
-from farm.roles.protocols import Method
+from farm.roles.protocols import Context, Method
+from farm.worlds.matrix import MatrixWorld
 
 PRESETS = sorted(config.named("presets"))
 
@@ -144,7 +145,7 @@ def test_every_entry_of_a_preset_builds_and_every_field_is_known(name: str) -> N
     fields = set()
     for method in config.names("methods"):
         found = config.described(Method, method, preset=preset)
-        config.build(Method, method, preset=preset)
+        config.build(Method, method, Context(features=MatrixWorld([0.0, 1.0]).features), preset=preset)
         fields |= {key for key, value in preset.fields.items() if key in found}
     assert fields == set(preset.fields)
 

@@ -15,7 +15,7 @@ sft: null
 responses: {prompts: 8, per_prompt: 4}
 feedback:
   pairs: {annotator: training, design: adjacent}
-  ratings: rater
+  ratings: {annotator: {use: rater, slope: 0.1, noise: 2.0}}  # so small a base writes no text above the lowest level
   reactions: {annotator: {use: reactor, base: 3.0, bias: {polite: 0.9}}}
 reward_model: {epochs: 1, calibration_samples: 8}
 models:

@@ -18,7 +18,7 @@ from reference_methods.studies.shadow_users import ShadowUsers, in_order, least_
 from reference_methods.studies.user_reactions import UserReactions, tilted
 from tests.reference_methods.tables import REFERENCE, learning, policy_of, scorer_of
 
-EXACT: dict[str, Any] = {"epochs": 80, "batch_size": 150, "learning_rate": 0.1, "warm_up": 0.0}
+EXACT: dict[str, Any] = {"epochs": 150, "batch_size": 150, "learning_rate": 0.1, "warm_up": 0.0}
 LIKING = np.array([0.5, 0.2, 0.8])
 SAYS_SO = {True: 0.8, False: 0.2}
 """how likely a reaction is"""
