@@ -231,7 +231,13 @@ def bradley_terry(
     if style:
         x = styles_of.differences(battles.table[kept] if ties == "drop" else battles.table, style)
         x = x / x.std(axis=0)
-        theta, beta, inverse, p = styles_of.fit(first, second, score, x, m, prior)
+        try:
+            theta, beta, inverse, p = styles_of.fit(first, second, score, x, m, prior)
+        except FloatingPointError as error:
+            raise OptionError(
+                "`style`: the styles cannot be told apart from who wrote or who won, so there are no finite ratings; "
+                "name fewer"
+            ) from error
         whole, units = styles_of.sandwich(inverse, first, second, score - p, x, cluster_codes)
         covariance = whole[:m, :m]
         worth = styles_of.worth(style, beta, whole[m:, m:], units, confidence)

@@ -34,6 +34,8 @@ _MARKS = {
     "bold": re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__"),
 }
 STYLES: tuple[Style, ...] = ("length", "headers", "lists", "bold")
+SINGULAR = 1e13
+"""condition of a Hessian whose solution is rounding"""
 _TEXTS = (("output_1", "output_2"), ("response_a", "response_b"), ("completion_a", "completion_b"))
 _LENGTHS = (("output_1_len", "output_2_len"), ("len_1", "len_2"), ("len_a", "len_b"))
 
@@ -72,9 +74,10 @@ def differences(table: pd.DataFrame, styles: Sequence[str]) -> Floats:
         both = a + b
         columns.append(np.divide(a - b, both, out=np.zeros(len(both)), where=both > 0))
     x = np.stack(columns, axis=1)
-    flat = np.flatnonzero(np.abs(x).max(axis=0) == 0)
+    flat = np.flatnonzero(np.ptp(x, axis=0) == 0)
     if flat.size:
-        raise OptionError(f"`style` {styles[int(flat[0])]}: no two answers differ in it; leave it out")
+        how = "no two answers differ in it" if not x[:, flat[0]].any() else "all battles differ in it alike"
+        raise OptionError(f"`style` {styles[int(flat[0])]}: {how}; leave it out")
     return x
 
 
@@ -86,7 +89,7 @@ def fit(
     ``prior`` is the number of virtual games (half won) of each model against strength 0.
 
     Raises:
-        FloatingPointError: there is no finite maximum.
+        FloatingPointError: there is no finite maximum, or not one alone.
     """
     m, k = models, x.shape[1]
     w = np.zeros(m + k)
@@ -106,6 +109,8 @@ def fit(
             hessian[:m, m + column] = np.bincount(first, weighted, m) - np.bincount(second, weighted, m)
         hessian[m:, :m] = hessian[:m, m:].T
         hessian[m:, m:] = (x * v[:, None]).T @ x
+        if not np.linalg.cond(hessian) < SINGULAR:
+            raise FloatingPointError("the styles and the models cannot be told apart")
         step = np.linalg.solve(hessian, gradient)
         largest = float(np.abs(step).max())
         w = w + step * min(1.0, 1.5 / largest) if largest > 0 else w

@@ -110,6 +110,25 @@ def test_mistakes_are_one_sentence(farm, tmp_path, further, said):
     assert status == 2 and "no texts of both answers" in err and "nor their lengths" in err
 
 
+@pytest.mark.parametrize(
+    ("marked", "said"),
+    [
+        (["model_a"] * 4, "all battles differ in it alike"),
+        (["model_a", "model_b"] * 2, "cannot be told apart from who wrote or who won"),
+    ],
+)
+def test_a_style_that_one_model_alone_has_is_refused(marked, said):
+    """The model `a` writes headers and the other never does: always on the first side, or on both."""
+    sides = [("a", "b") if side == "model_a" else ("b", "a") for side in marked]
+    texts = {"a": "# A\nb", "b": "b"}
+    table = pd.DataFrame(sides, columns=["model_a", "model_b"]).assign(
+        winner=["model_a", "model_a", "model_b", "model_b"]
+    )
+    table = table.assign(output_1=table["model_a"].map(texts), output_2=table["model_b"].map(texts))
+    with pytest.raises(UserError, match=said):
+        bt.bradley_terry(from_table(table, "t"), style=("headers",))
+
+
 def test_the_command_prints_what_style_is_worth(farm, tmp_path):
     table, _ = battles(400)
     table.to_csv(tmp_path / "battles.csv", index=False)
