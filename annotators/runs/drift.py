@@ -28,7 +28,7 @@ from annotators.runs.givers import built, context_for
 from farm.asking import ask as asking
 from farm.asking.givers import keeps_answers
 from farm.base import progress
-from farm.base.errors import UserError
+from farm.base.errors import OptionError, UserError
 from farm.feedback.pairs import KIND
 from farm.statistics import uncertainty
 from farm.statistics.result import Result
@@ -80,7 +80,10 @@ class Drift(Result):
         if before and after and before != after:
             lines.append(f"the server called itself {before} then, and {after} now")
         least = max(e.high - e.low for e in (self.change, self.shift) if e is not None) / 2
-        seen = "the judge has changed" if self.changed else f"no change is seen; one of {least:.2f} would have been"
+        unseen = f"no change is seen; one of {least:.2f} would have been"
+        if np.isnan(least):
+            unseen = "anchors of one instruction alone cannot show a change; annotate anchors of several"
+        seen = "the judge has changed" if self.changed else unseen
         return "\n".join([*lines, seen])
 
 
@@ -116,7 +119,7 @@ def drifted(options: DriftOptions, annotators: Any, settings: Sequence[str] | Ma
     nothing comes from the store but what an interrupted call left there.
 
     Raises:
-        UserError: for a file that holds no verdicts, or those of several seeds.
+        UserError: for a file that holds no verdicts, or those of several seeds; for a replicate that it has.
     """
     o = options
     file = Path(o.verdicts) if isinstance(o.verdicts, (str, Path)) else None
@@ -135,6 +138,11 @@ def drifted(options: DriftOptions, annotators: Any, settings: Sequence[str] | Ma
     _, judge = built(annotators, settings, how, context_for(o.world, store))
     keep = store if o.store is not None and not keeps_answers(judge) else None
     number = int(told["replicate"].max()) + 1 if o.replicate is None else o.replicate
+    if number in told["replicate"].to_numpy():
+        raise OptionError(
+            f"{origin}: `replicate` {number} is there already, and the judge would be compared with itself; leave it "
+            "out, or name one that is new"
+        )
     rows = swapped(unannotated(anchors, KIND.columns), shown_second)
     with session(replace(o.limits, timeout=o.timeout)), progress.task("asking again", total=len(rows)):
         seed = int(told["seed"].iloc[0])

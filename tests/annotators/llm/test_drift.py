@@ -102,3 +102,11 @@ def test_anchors_are_the_verdicts_of_one_run(farm: Farm, tmp_path: Path) -> None
     write_table(pd.concat([pairs, pairs]).assign(seed=0), tmp_path / "twice.json")
     with pytest.raises(UserError, match="a pair twice"):
         farm("drift", tmp_path / "twice.json", "--annotators", "mock_judge")
+    write_table(pairs.assign(seed=0), tmp_path / "once.json")
+    with pytest.raises(UserError, match="--replicate 0 is there already"):
+        farm("drift", tmp_path / "once.json", "--annotators", "mock_judge", "--replicate", 0)
+
+
+def test_anchors_of_one_instruction_show_nothing() -> None:
+    said = compare(np.ones((3, 2)), np.array([1.0, 2.0, 2.0]), pd.Series(list("aaa"))).sentences()
+    assert "of one instruction alone" in said and "would have been" not in said
