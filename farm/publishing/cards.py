@@ -120,7 +120,7 @@ def _when(run: RunFacts | None) -> str:
         return ""
     date = str(run.environment.get("date", ""))[:10]
     seed = run.config.get("seed")
-    said = [f"in the run `{line(run.name)}`", *([] if seed is None else [f"seed {seed}"]), *([date] if date else [])]
+    said = [f"in the run {span(run.name)}", *([] if seed is None else [f"seed {seed}"]), *([date] if date else [])]
     return f" {', '.join(said)}"
 
 
@@ -132,7 +132,7 @@ def _givers(run: RunFacts) -> list[str]:
         parts += [f"Training feedback, {line(kind)}:", _code(run.spec("feedback", kind), "yaml")]
     judges = run.config.get("judges")
     for role in judges if isinstance(judges, dict) else ():
-        parts += [f"Judge, role `{line(role)}`:", _code(run.spec("judges", role), "yaml")]
+        parts += [f"Judge, role {span(role)}:", _code(run.spec("judges", role), "yaml")]
     return parts if len(parts) > 1 else []
 
 
@@ -155,6 +155,11 @@ def _whole(header: dict[str, Any], license_name: str | None, parts: Sequence[str
     header = {**({"license": license_name} if license_name else {}), **header}
     said = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
     return f"---\n{said}---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def span(text: object) -> str:
+    """A text as one line in a code span, where nothing but a backtick ends it and a bar would end a cell."""
+    return f"`{' '.join(str(text).split()).replace('`', chr(39)).replace('|', '/')}`"
 
 
 def line(text: object) -> str:

@@ -125,7 +125,7 @@ def _about(name: str) -> str:
     if name == "outputs":
         return "answers of all methods to held-out instructions"
     if name.startswith("judge_"):
-        return f"verdicts of the judge `{cards.line(name.removeprefix('judge_'))}` on the answers"
+        return f"verdicts of the judge {cards.span(name.removeprefix('judge_'))} on the answers"
     return {"dialogues": "dialogues with held-out users", "accuracy": "how often each model agrees with whom"}.get(
         name, f"training feedback: {cards.line(name)}"
     )

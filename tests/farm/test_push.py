@@ -19,6 +19,7 @@ import farm
 from farm import cli
 from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
+from farm.publishing import cards
 from farm.publishing.checkpoint import export
 from farm.storage import sealed
 from farm.tables import feedback_sets, formats
@@ -61,6 +62,11 @@ def run(tmp_path: Path) -> Path:
 def header(card: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
     return found
+
+
+def test_a_name_in_a_code_span_is_as_it_is_and_ends_nothing() -> None:
+    assert cards.span("pocket_best_of_n") == "`pocket_best_of_n`"
+    assert cards.span("a`\n# b|c") == "`a' # b/c`"
 
 
 def test_a_run_goes_out_as_a_data_set_and_comes_back(hub: Hub, run: Path) -> None:
