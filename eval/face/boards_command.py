@@ -57,6 +57,8 @@ def found(options: BoardsOptions) -> tuple[Result, pd.DataFrame]:
     names = tuple(fetch.PUBLISHED) if options.names == ("all",) else options.names
     for name in names:
         if name not in fetch.PUBLISHED:
+            if name in ("alpaca_eval_judges", "all"):
+                raise UserError(f"farm boards: `{name}` goes by itself; ask for the others without it")
             hint = nearest(name, [*fetch.PUBLISHED, "alpaca_eval_judges", "all"])
             raise UserError(f"there is no published board `{name}`; {hint}")
     made = boards.boards(names, options.offline)

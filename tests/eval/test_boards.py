@@ -77,6 +77,8 @@ def test_nothing_is_fetched_before_a_board_is_named(farm, home_of_data, monkeypa
     assert status == 0 and "small" in said and "humans" in said and not handler.seen
     status, _, err = farm("boards", "smal")
     assert status == 2 and "did you mean `small`" in err and not handler.seen
+    status, _, err = farm("boards", "small", "alpaca_eval_judges")
+    assert status == 2 and "`alpaca_eval_judges` goes by itself" in err and not handler.seen
     status, _, err = farm("boards", "small", "--offline")
     assert status == 2 and "run once without --offline" in err and not handler.seen
     out = tmp_path / "rows.csv"
