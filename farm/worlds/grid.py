@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.base.bounds import Count, Discount, Positive
+from farm.base.bounds import Count, Discount, Positive, bounded
 from farm.base.errors import UserError, nearest
 from farm.hardware.device import Device
 from farm.policies import cells
@@ -80,6 +80,7 @@ class GridWorld:
     features: Features
     truth_known: bool
 
+    @bounded
     def __init__(
         self,
         rewards: dict[str, float],

@@ -26,7 +26,7 @@ they bought lacks it. No text is written here: an answer is an action.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import ClassVar
 
@@ -35,7 +35,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
-from farm.base.bounds import Count, Share
+from farm.base.bounds import Count, Share, bounded
+from farm.base.errors import UserError, brief, nearest
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
 from farm.tables.turns import Prompt, turns_of
@@ -80,8 +81,7 @@ class Consequences:
 
     def __call__(self, instructions: Sequence[Prompt], outputs: Sequence[str]) -> pd.DataFrame:
         first = [turns_of(prompt)[0] for prompt in instructions]
-        state = np.array([self.state_of[text] for text in first], dtype=np.int64)
-        answer = np.array([self.answer[text] for text in outputs], dtype=np.int64)
+        state, answer = _numbers(self.state_of, first, "customer"), _numbers(self.answer, outputs, "answer")
         ids = rng.combine(rng.text_ids(first), rng.text_ids(outputs))
         table = {"expected": self.expected[answer], "outcome": self.outcome[state, answer]}
         table["seen"] = self.seen[state, answer]
@@ -90,6 +90,13 @@ class Consequences:
             drawn = (chances.cumsum(1)[answer] <= draw[:, None]).sum(1)
             table[name] = self.outcome[np.minimum(drawn, len(self.has) - 1), answer]
         return pd.DataFrame(table).assign(length=1, lists=0)
+
+
+def _numbers(known: Mapping[str, int], texts: Sequence[str], what: str) -> NDArray[np.int64]:
+    """[n]. Raises UserError for a text that is not known."""
+    if (wrong := next((text for text in texts if text not in known), None)) is not None:
+        raise UserError(f"outcomes: {brief(wrong, 60)!r} is no {what} of this shop; {nearest(wrong, known)}")
+    return np.array([known[text] for text in texts], dtype=np.int64)
 
 
 class OutcomesWorld:
@@ -106,6 +113,7 @@ class OutcomesWorld:
     features: Features
     truth_known: bool
 
+    @bounded
     def __init__(
         self,
         q: Share = 0.2,

@@ -17,7 +17,9 @@ from farm.experiments.schema import experiment_schema
 from farm.roles import config
 from farm.roles.protocols import Evaluator, Method
 from farm.worlds.alpaca_farm import AlpacaFarmWorld
+from farm.worlds.grid import GridWorld
 from farm.worlds.matrix import MatrixWorld
+from farm.worlds.outcomes import OutcomesWorld
 from farm.worlds.pocket.world import PocketWorld
 from farm.worlds.quiz_table import QuizTableWorld
 from farm.worlds.text import TextWorld
@@ -85,6 +87,8 @@ def test_yaml_and_python_refuse_alike(make: Any, role: Any, spec: dict[str, Any]
         (QuizTableWorld, {"answers": 0}, "answers"),
         (MatrixWorld, {"utilities": [0.0], "prompts": 0}, "prompts"),
         (PocketWorld, {"epochs": 0}, "epochs"),
+        (GridWorld, {"rewards": {}, "gamma": 1.5}, "gamma"),
+        (OutcomesWorld, {"q": 1.5}, "q"),
     ],
 )
 def test_a_world_made_in_python_keeps_the_bounds_of_its_settings(make: Any, settings: dict[str, Any], key: str) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from annotators.people.hindsight import Hindsight
+from farm.base.errors import UserError
 from farm.experiments import experiment
 from farm.experiments.running import StudyRunner
 from farm.worlds.outcomes import HONEST, OutcomesWorld
@@ -85,6 +86,20 @@ def test_foresight_prefers_the_claim_and_hindsight_honesty() -> None:
 def test_prices_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="the lowest first"):
         OutcomesWorld(prices=(2.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "message"),
+    [
+        ("How are you?", HONEST, "'How are you?' is no customer of this shop; known: shop: test customer 1, "),
+        ("shop: test customer 1", "claim 4", "'claim 4' is no answer of this shop; did you mean `claim 3`?"),
+        ("shop: test customer 1", "", "'' is no answer of this shop; known: claim 1, claim 2, claim 3, honest"),
+    ],
+)
+def test_texts_of_elsewhere_are_refused_in_a_sentence(asked: str, answer: str, message: str) -> None:
+    with pytest.raises(UserError) as told:
+        OutcomesWorld(customers=5).features([asked], [answer])
+    assert message in str(told.value)
 
 
 @pytest.mark.parametrize(("annotator", "utility"), [("foresight", -0.6), ("after_the_outcome", 0.0)])
