@@ -66,9 +66,10 @@ class WeightedScorer:
         self.mean, self.scale = calibrated(self.mean, self.scale, mean, scale)
 
     def copy(self, zero_head: bool = False) -> Scorer:
-        """Zeroed, the first model with its head at 0, such as a value model begins with."""
+        """Zeroed, the first model that has parameters, with its head at 0, such as a value model begins with."""
         if zero_head:
-            return self.parts[0].copy(zero_head=True)
+            trained = (part for part in self.parts if next(iter(part.parameters()), None) is not None)
+            return next(trained, self.parts[0]).copy(zero_head=True)
         return WeightedScorer([part.copy() for part in self.parts], self.weights, self.mean, self.scale)
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:

@@ -14,6 +14,8 @@ from farm.policies import load
 from farm.worlds.matrix import MatrixWorld
 from reference_methods.models.reaction_model import ReactionModel, inverse_propensities
 from reference_methods.models.weighted_model import WeightedModel, WeightedScorer
+from reference_methods.parts.anchored import Anchored
+from reference_methods.parts.games.feedback import RewardPreference
 from reference_methods.studies.shadow_users import ShadowUsers, in_order, least_right
 from reference_methods.studies.user_reactions import UserReactions, tilted
 from tests.reference_methods.tables import REFERENCE, learning, policy_of, scorer_of
@@ -72,6 +74,14 @@ def test_a_weighted_model_is_the_sum_and_is_kept(tmp_path: Path) -> None:
     again = load(tmp_path / "sum")
     assert isinstance(again, WeightedScorer)
     assert again.scores(samples).tolist() == [0.0, 7.0, 9.0] == found.copy().scores(samples).tolist()
+
+
+def test_a_value_model_begins_with_a_part_that_has_parameters() -> None:
+    start, fitted = policy_of(REFERENCE), scorer_of([1.0, 2.0, 4.0])
+    computed = Anchored(RewardPreference(fitted), start, seed=1)
+    critic = WeightedScorer([computed, fitted], [0.5, 0.5]).copy(zero_head=True)
+    samples = start.encode(["prompt 0"] * 3, start.responses)
+    assert not critic.values(samples).any() and next(iter(critic.parameters())).shape == (1, 3)
 
 
 def test_a_reactor_likes_what_it_has_a_bias_for() -> None:
