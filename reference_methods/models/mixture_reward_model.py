@@ -86,7 +86,7 @@ class MixtureRewardModel(RewardModel):
 
     def assigned(self, learning: Learning) -> tuple[NDArray[np.int64], mixture.Mixture]:
         """The group of each pair's user, [n], and what EM found."""
-        pairs = Preferences.read(learning)
+        pairs = Preferences.read(learning, self.context)
         _, user = np.unique(learning.feedback["pairs"][self.user].astype(str), return_inverse=True)
         tokens = tokens_at_once(self.micro_batch_tokens, learning.policy, training=False)
         x = embedded(learning.policy, pairs.first, tokens) - embedded(learning.policy, pairs.second, tokens)

@@ -12,12 +12,14 @@ from scipy.optimize import linprog
 from farm.base.errors import UserError
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy
-from farm.roles.protocols import Learning
+from farm.roles.protocols import Learning, Policy, Samples
+from farm.tables.turns import Prompt
 from reference_methods.models.mixture_reward_model import MixtureRewardModel, MixtureScorer
 from reference_methods.models.reward_model import RewardModel
 from reference_methods.online.max_min import MaxMin
 from reference_methods.online.rloo import RLOO
 from reference_methods.parts import mixture
+from reference_methods.parts.embedding import embedded
 from tests.reference_methods.tables import Array, learned, learning, policy_of, scorer_of
 
 FIRST, SECOND = np.array([1.0, 0.0, 0.6]), np.array([0.0, 1.0, 0.6])
@@ -143,6 +145,25 @@ def test_each_group_has_a_reward_of_its_own_and_it_is_read_back(tmp_path: Path) 
     again = load(tmp_path / "model")
     assert isinstance(again, MixtureScorer)
     assert (again.scores(samples) == model.scores(samples)).all() and again.shares == model.shares
+
+
+def test_groups_are_found_where_the_rewards_are_fitted_in_the_context_of_a_pair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without it the vectors of a language model's EM were those of other prompts than its rewards."""
+    seen: set[Prompt] = set()
+
+    def looked_at(policy: Policy, samples: Samples, tokens: int) -> Array:
+        seen.update(samples.prompts)
+        return embedded(policy, samples, tokens)
+
+    monkeypatch.setattr("reference_methods.models.mixture_reward_model.embedded", looked_at)
+    policy = TabularPolicy(["prompt 0", "at home prompt 0"], [f"response {k}" for k in range(3)])
+    pairs = pairs_of_users().assign(context="at home")
+    method = MixtureRewardModel(context="context", calibration_samples=0, **SETTINGS)  # type: ignore[arg-type]
+    model = method.train(learning(policy, feedback={"pairs": pairs}))
+    assert seen == {"at home prompt 0"}
+    assert isinstance(model, MixtureScorer) and model.shares == pytest.approx([0.8, 0.2])
 
 
 def test_with_one_group_it_is_the_reward_model_and_max_min_is_rloo_to_the_bit() -> None:
