@@ -100,6 +100,12 @@ class Pretraining(Offline):
         number = self.plain + self.documents + self.held_out
         corpus = self.read(policy, self.world.documents(number, learning.seed), learning.seed)
         first, second, last = np.split(np.arange(number), [self.plain, self.plain + self.documents])
+        learnt_from = second if self.objective == "filter" else last
+        if not all((corpus.sums[rows] == 0).any() for rows in (learnt_from, last)):
+            raise UserError(
+                f"pretraining: every document has `{self.feature}`, so none is good; name a `feature` few have, or "
+                "raise `documents` and `held_out`"
+            )
         if self.plain:
             self.fit(replace(self, objective="mle"), policy, corpus.select(first), learning, "pretraining/plain")
         self.fit(self, policy, corpus.select(second), learning, "pretraining")

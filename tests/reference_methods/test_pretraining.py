@@ -27,7 +27,7 @@ class Awful:
     gold_weights: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, instructions: list[str], outputs: list[str]) -> pd.DataFrame:
-        return pd.DataFrame({"awful": [float(text == "awful") for text in outputs]})
+        return pd.DataFrame({"awful": [float(text == "awful") for text in outputs], "length": 1.0})
 
 
 class Sentences(MatrixWorld):
@@ -105,6 +105,8 @@ def test_what_is_not_there_is_refused() -> None:
         Pretraining(world=MatrixWorld(utilities=[0.0, 1.0])).train(learning(policy_of([1.0])))
     with pytest.raises(UserError, match="no feature `awfull`; did you mean `awful`"):
         emitted(feature="awfull")
+    with pytest.raises(UserError, match="every document has `length`, so none is good"):
+        emitted(feature="length")
     with pytest.raises(UserError, match="leave `tune: lora` out"):
         emitted(tune="lora")
 
