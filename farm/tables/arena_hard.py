@@ -30,19 +30,20 @@ def read(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     out: list[dict[str, Any]] = []
     name = "question_id" if "question_id" in table.columns else "uid"
     for row, record in enumerate(table.to_dict("records"), start=1):
+        named = record.get("baseline")
         games = record["games"]
         listed = list(games) if isinstance(games, (list, np.ndarray)) else []
         if len(listed) != 2 or not all(isinstance(game, dict) for game in listed):
             raise UserError(f"{origin}: row {row}: `games` is {shown(games)}, not a list of two objects with a `score`")
         for place, game in enumerate(listed):
             score = game.get("score")
-            if not is_missing(score) and score not in _SCORES:
+            if not is_missing(score) and not (isinstance(score, str) and score in _SCORES):
                 raise UserError(f"{origin}: row {row}: `score` is {shown(score)}, not A>>B, A>B, A=B, B>A or B>>A")
             preference, strength = _SCORES.get(str(score), (np.nan, np.nan))
             out.append(
                 {
                     "id": str(record[name]),
-                    "generator_1": str(record.get("baseline") or BASELINE),
+                    "generator_1": BASELINE if is_missing(named) or not named else str(named),
                     "generator_2": str(record["model"]),
                     "annotator": str(record["judge"]),
                     "preference": preference if place == 0 else 3 - preference,

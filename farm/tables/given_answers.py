@@ -100,6 +100,8 @@ def _marks(value: object, output: str, where: str) -> list[dict[str, Any]]:
         ends = [mark.get(name) for name in ("start", "end", "value")] if isinstance(mark, dict) else []
         if not ends or not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in ends):
             raise UserError(f"{where}: `marks` holds {shown(mark)}, not an object with start, end and value")
+        if isinstance(mark["start"], float) or isinstance(mark["end"], float):
+            raise UserError(f"{where}: `marks` holds {shown(mark)}, whose start and end are not whole numbers")
         if not 0 <= mark["start"] <= mark["end"] <= len(output):
             place = f"{mark['start']} to {mark['end']}"
             raise UserError(f"{where}: `marks`: {place} is no place in an output of {len(output)} characters")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import farm
 from farm.base.errors import Alarm, UserError
-from farm.tables import feedback_sets, formats
+from farm.tables import arena_hard, feedback_sets, formats
 from farm.tables.set_formats import FORMATS, NESTED
 from tests.hub_double import Hub
 
@@ -204,11 +204,18 @@ GOOD: dict[str, dict[str, Any]] = {
         ("sheets", "preference", "a bit", "row 2: `preference` is 'a bit', not a word such as a-is-better"),
         ("sheets", "preference", 1, "row 2: `preference` is 1, not a word; map it"),
         ("arena_hard", "games", [{"score": "A"}] * 2, "row 2: `score` is 'A', not A>>B, A>B"),
+        ("arena_hard", "games", [{"score": ["A>B"]}] * 2, r"row 2: `score` is \['A>B'\], not A>>B, A>B"),
         ("arena_hard", "games", [{"score": "A"}], r"row 2: `games` is \[.*, not a list of two objects"),
         ("rankings", "ranking", [0, 0], r"row 2: `ranking` is \[0, 0\], and should hold each of 0 to 1 once"),
         ("rankings", "outputs", "a", "row 2: `outputs` is 'a', not a list of two or more texts"),
         ("critiques", "polarity", 2, "row 2: `polarity` is 2, not from -1 to 1"),
         ("critiques", "marks", [{"start": 1, "end": 9, "value": 1}], "`marks`: 1 to 9 is no place in an output of 3"),
+        (
+            "critiques",
+            "marks",
+            [{"start": 0.5, "end": 2, "value": 1}],
+            "row 2: `marks` holds .* whose start and end are not whole",
+        ),
         ("corrections", "correction", 3, "row 2: `correction` is not a text: 3"),
         ("checks", "right", "yes", "row 2: `right` is 'yes', not true or false"),
         ("triplets", "nearer", 3, "row 2: `nearer` is 3, not one of"),
@@ -391,6 +398,13 @@ def test_what_is_wanted_decides_where_columns_are_those_of_two_formats() -> None
     assert feedback_sets.of_table(rows, "r").kind == "checks"
     assert feedback_sets.of_table(rows, "r", kind="ratings").kind == "ratings"
     assert feedback_sets.of_table(rows, "r", kind="pairs").kind == "ratings"  # from which pairs follow
+
+
+def test_rows_of_arena_hard_without_a_baseline_have_that_of_its_first_version() -> None:
+    games = [{"score": "A>B"}, {"score": "B>A"}]
+    rows = [{"question_id": k, "model": "m", "judge": "j", "games": games} for k in range(2)]
+    read = arena_hard.read(pd.DataFrame([rows[0], {**rows[1], "baseline": "b"}]), "x")
+    assert read["generator_1"].tolist() == ["gpt-4-0314"] * 2 + ["b"] * 2
 
 
 def test_both_games_of_arena_hard_are_battles_with_the_baseline(tmp_path: Path) -> None:
