@@ -7,7 +7,8 @@ Markdown), and x_k is 0 where neither has any; each x_k is divided by its standa
 then what is left of a model at equal style, and beta_k what a standard deviation of the style is worth, in log-odds
 (Chatbot Arena's style control). A tie is half a win, or left out. Errors are the sandwich over rows or clusters.
 
-Exchanging the two sides of a battle changes the sign of all of it, and so changes nothing.
+Exchanging the sides of a battle changes no theta, and beta only by the unit: the standard deviation is about the mean
+of x, which depends on the sides.
 """
 
 from __future__ import annotations
