@@ -28,6 +28,7 @@ class Started:
     def __init__(self, words: Sequence[str | Path], cwd: Path | None = None, env: Mapping[str, str] | None = None):
         self.args = [str(word) for word in words]
         self.returncode: int | None = None
+        self._texts: tuple[str, str] | None = None
         place = {"cwd": str(cwd or Path.cwd()), "environment": dict(os.environ if env is None else env)}
         self._out = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when the command has ended
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
@@ -60,10 +61,17 @@ class Started:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+        self._texts = self._texts or self._read()
+        return self._texts
+
+    def _read(self) -> tuple[str, str]:
         texts = []
         for file in (self._out, self._errors):
             file.seek(0)
             texts.append(file.read())
+            file.close()
+        self._lines.close()
+        self._status.close()
         return texts[0], texts[1]
 
     def send_signal(self, number: int) -> None:

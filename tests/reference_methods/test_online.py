@@ -385,7 +385,7 @@ def test_the_curve_is_the_known_law_of_best_of_n():
     assert log[2]["kl"] == pytest.approx(0.636, abs=1e-3)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_curve_of_a_single_prompt_has_no_standard_error():
     log, record = recorder()
     given = learning(

@@ -129,6 +129,8 @@ class FaultServer:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
