@@ -19,7 +19,7 @@ from farm.base import progress, rng
 from farm.base.errors import Fruitless, OptionError, UserError, nearest
 from farm.base.launched import follows, several
 from farm.base.progress import printable
-from farm.experiments import computing, run_folder, trackers
+from farm.experiments import computing, remarks, run_folder, trackers
 from farm.experiments.experiment import BASELINE, Study, folder_name
 from farm.experiments.plan import Plan
 from farm.experiments.run_folder import Finished
@@ -40,7 +40,6 @@ from farm.scheduling.graph import Graph, Node, descendants, merge
 from farm.scheduling.scheduler import Failure, Results, check_budget, schedule
 from farm.storage.artifacts import Made
 from farm.storage.store import canonical
-from farm.tables.records import unanswered
 
 
 @dataclass(frozen=True)
@@ -192,7 +191,7 @@ class StudyRunner:
             return Run(self.folder, computing.finish(self.study, self.plans, results, self.folder))
         if aggregator is None:
             finished = _finished(self.plans[0], results)
-            _tell_missing(finished.comparison)
+            remarks.tell_missing(finished.comparison)
             run_folder.write(self.folder, finished, reporter)
             return Run(self.folder, finished.failures)
         failures: list[dict[str, Any]] = []
@@ -203,7 +202,7 @@ class StudyRunner:
                     try:
                         with progress.quiet():
                             finished = _finished(plan, results)
-                        _tell_missing(finished.comparison, variant.name)
+                        remarks.tell_missing(finished.comparison, variant.name)
                     except OverBudget:
                         raise
                     except UserError as error:
@@ -253,16 +252,6 @@ def _made(graph: Graph, results: Results) -> Iterable[Node]:
 
 def _stage(plan: Plan, node: Node, results: Results) -> Made:
     return plan.artifacts.find(node.name, node.key, node.key in results.found)
-
-
-def _tell_missing(comparison: Comparison, variant: str = "") -> None:
-    """Say how many verdicts each judge did not give."""
-    for role, table in comparison.annotations.items():
-        differing, missing = unanswered(table)
-        if missing:
-            why = ", ".join(f"{count:,} {status}" for status, count in missing.items())
-            of = f" of {variant}" if variant else ""
-            progress.note(f"{role}{of}: {sum(missing.values()):,} of {differing:,} verdicts are missing ({why})")
 
 
 def _finished(plan: Plan, results: Results) -> Finished:
