@@ -37,7 +37,7 @@ from farm.hardware import processes
 from farm.roles.protocols import Corpus, Learning, Policy, Samples, Scorer, World
 from farm.tables.turns import prefixed
 from reference_methods.parts.batches import Batch, TrainingRows, in_parts, log_likelihoods
-from reference_methods.parts.checkpoints import log_once
+from reference_methods.parts.checkpoints import following, log_once
 from reference_methods.parts.conditioning import ConditionedPolicy, controllable, with_prompts
 from reference_methods.parts.losses import unlikelihood
 from reference_methods.parts.rollouts import padded
@@ -106,13 +106,15 @@ class Pretraining(Offline):
                 f"pretraining: every document has `{self.feature}`, so none is good; name a `feature` few have, or "
                 "raise `documents` and `held_out`"
             )
+        lines = 0
         if self.plain:
-            self.fit(replace(self, objective="mle"), policy, corpus.select(first), learning, "pretraining/plain")
-        self.fit(self, policy, corpus.select(second), learning, "pretraining")
+            mle = replace(self, objective="mle")
+            lines = self.fit(mle, policy, corpus.select(first), learning, "pretraining/plain")
+        lines += self.fit(self, policy, corpus.select(second), following(learning, lines), "pretraining")
         trained = ConditionedPolicy(policy, self.good) if self.objective == "conditional" else policy
         clean = corpus.select(last[corpus.sums[last] == 0]).samples
         nll = -in_parts(partial(log_likelihoods, trained), clean, 4096, together=True).sum() / clean.lengths().sum()
-        log_once(learning.log, {"step": len(second) // self.batch_size * self.epochs, "clean_nll": float(nll)})
+        log_once(learning.log, {"step": lines, "clean_nll": float(nll)})
         return trained
 
     def read(self, policy: Policy, table: pd.DataFrame, seed: int) -> Documents:
@@ -136,8 +138,8 @@ class Pretraining(Offline):
         scores = [np.pad(row, (0, end)) for row, end in zip(scores, missing, strict=True)]
         return Documents(samples, scores, np.bincount(rows, weights=score, minlength=len(table)).astype(np.float64))
 
-    def fit(self, by: Pretraining, policy: Policy, corpus: Documents, learning: Learning, purpose: str) -> None:
-        """Train on documents by an objective, in place."""
+    def fit(self, by: Pretraining, policy: Policy, corpus: Documents, learning: Learning, purpose: str) -> int:
+        """Train on documents by an objective, in place; how many steps it took."""
         if by.objective == "filter":
             corpus = corpus.select(np.flatnonzero(corpus.sums == 0))
         if by.objective == "conditional":
@@ -148,6 +150,7 @@ class Pretraining(Offline):
         with Trainer(self, learning, purpose, networks) as trainer:
             for batch in trainer.batches(rows):
                 trainer.update(batch, partial(by.loss, policy, critic, corpus))
+        return trainer.step
 
     def tagged(self, policy: Policy, corpus: Documents, seed: int) -> Samples:
         """Every document after what is said of it, but for those that are dropped."""

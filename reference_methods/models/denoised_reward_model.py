@@ -33,6 +33,7 @@ from farm.base import rng
 from farm.base.bounds import Count, NotNegative, Positive, Several, Share
 from farm.roles.protocols import Learning, Scorer
 from reference_methods.models.reward_model import RewardModel
+from reference_methods.parts.checkpoints import following
 from reference_methods.parts.label_weights import flipped, history_weights, personal_weights, softened
 from reference_methods.parts.preferences import Preferences
 from reference_methods.parts.trainer import Trainer
@@ -69,11 +70,8 @@ class DenoisedRewardModel(RewardModel):
                 trainer.log(doubted_share=float((strength(pairs, found.table[: k + 1].mean(0).numpy()) < 0).mean()))
         columns = self.denoised(pairs, found.table.numpy(), learning.feedback["pairs"].get("annotator"))
         table = learning.feedback["pairs"].assign(**columns)
-
-        def log(metrics: dict[str, float]) -> None:  # the lines of the last training follow those of the members
-            learning.log({**metrics, "step": metrics["step"] + lines})
-
-        return super().train(replace(learning, feedback={**learning.feedback, "pairs": table}, log=log))
+        last = replace(learning, feedback={**learning.feedback, "pairs": table})
+        return super().train(following(last, lines))
 
     def member(self) -> RewardModel:
         """What fits one of the ensemble: to all pairs, its scores as they are."""

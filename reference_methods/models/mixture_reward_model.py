@@ -31,7 +31,7 @@ from farm.roles.protocols import Learning, Samples, Scorer
 from reference_methods.models.reward_model import RewardModel
 from reference_methods.parts import mixture
 from reference_methods.parts.batches import tokens_at_once
-from reference_methods.parts.checkpoints import log_once
+from reference_methods.parts.checkpoints import following, log_once
 from reference_methods.parts.embedding import embedded
 from reference_methods.parts.preferences import Preferences
 
@@ -71,18 +71,15 @@ class MixtureRewardModel(RewardModel):
 
     def _of_group(self, z: int, learning: Learning, line: int) -> tuple[Scorer, int]:
         """The reward model of a group's pairs, whose lines of the log begin with this number, and the next number."""
-        after = line
+        after, own = line, following(learning, line)
 
         def log(metrics: dict[str, float]) -> None:
             nonlocal after
             after = line + int(metrics["step"]) + 1
-            learning.log({**metrics, "step": after - 1, "group": z})
-
-        def steps(total: int) -> None:
-            learning.steps(line + total)
+            own.log({**metrics, "group": z})
 
         place = learning.checkpoints and learning.checkpoints / f"group {z}"
-        return super().train(replace(learning, log=log, steps=steps, checkpoints=place)), after
+        return super().train(replace(own, log=log, checkpoints=place)), after
 
     def assigned(self, learning: Learning) -> tuple[NDArray[np.int64], mixture.Mixture]:
         """The group of each pair's user, [n], and what EM found."""

@@ -121,6 +121,15 @@ def log_once(log: Callable[[Metrics], None], metrics: Metrics) -> None:
         raise UserError(stopped.decode())
 
 
+def following(learning: Learning, lines: int) -> Learning:
+    """The same learning for a training whose lines of the log follow those of an earlier one of the same method."""
+
+    def log(metrics: Metrics) -> None:
+        learning.log({**metrics, "step": metrics["step"] + lines})
+
+    return replace(learning, log=log, steps=lambda total: learning.steps(lines + total))
+
+
 class Checkpoints:
     """What a training leaves behind now and then, and finds again.
 

@@ -91,6 +91,7 @@ def test_feedback_may_come_after_documents_without() -> None:
     method = Pretraining(world=Sentences(), feature="awful", learning_rate=0.1, **settings)  # type: ignore[arg-type]
     late = method.train(learning(policy_of([1.0]), log=log))
     assert len(lines) == 2 * 4 + 2 * 2 + 1  # of the good 70 there are two batches
+    assert [line["step"] for line in lines] == list(range(len(lines)))
     assert "clean_nll" in lines[-1] and np.isfinite(lines[-1]["clean_nll"]) and isinstance(late, TabularPolicy)
 
 
