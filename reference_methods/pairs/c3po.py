@@ -158,12 +158,17 @@ class C3PO(DPO):
                 terms.append(own.mean(losses))
                 shares |= pair_metrics(pairs, margin, own)
                 continue
-            samples = data.pairs.first if k == 0 else others[k - 1]
-            log_probabilities, mask = policy.log_probabilities(samples.select(rows))
+            samples = _preferred(data.pairs, rows) if k == 0 else others[k - 1].select(rows)
+            log_probabilities, mask = policy.log_probabilities(samples)
             nll = own.mean(-log_probabilities, mask)
             terms.append((1.0, self.hard, self.soft)[k] * nll)
             shares[f"{SETS[k].replace(' ', '_')}_nll"] = nll
         return torch.stack(terms).sum(), shares
+
+
+def _preferred(pairs: Preferences, rows: Rows) -> Samples:
+    """The side of each of these pairs that its label prefers."""
+    return pairs.both(rows).select(np.arange(len(rows)) + len(rows) * (pairs.p_first[rows] < 0.5))
 
 
 def _rows(samples: Samples) -> TrainingRows:

@@ -135,6 +135,8 @@ def test_pairs_are_of_the_scope_and_the_feedback_chooses() -> None:
 def test_imitation_of_the_chosen_side_is_another_objective() -> None:
     found = emoji(method(objective="sft", soft=0.0, hard=0.0).train(given()))
     assert found[:2].max() < 0.4
+    turned = emoji(method(objective="sft", soft=0.0, hard=0.0, flips=1.0).train(given()))
+    assert turned[:2].min() > 0.6  # pairs that are turned round are imitated as they are then
 
 
 def test_what_is_not_there_is_refused() -> None:
