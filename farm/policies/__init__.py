@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from farm.base.errors import UserError
+from farm.base.errors import UserError, brief
 from farm.hardware.device import Device, using
 from farm.roles.config import import_class
 from farm.roles.protocols import Policy, PreferenceModel, SamplingEngine, Scorer
@@ -84,8 +84,9 @@ def load(
     try:
         with using(device):
             loaded: Policy | Scorer | PreferenceModel = cls.load(folder)
-    except (OSError, SafetensorError, KeyError) as error:
-        raise UserError(f"{folder}: a file of the saved {named} is missing or damaged ({error})") from error
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        said = brief(str(error).strip().split("\n")[0], 120)
+        raise UserError(f"{folder}: a file of the saved {named} is missing or damaged ({said})") from error
     finally:
         _ENGINE.reset(before)
     return loaded

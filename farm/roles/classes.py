@@ -43,7 +43,8 @@ def import_class(path: str, role: type, origin: str, folder: Path | None = None)
         raise UserError(f"{origin}: module {module_name} has no class `{name}`; {nearest(name, _public(module))}")
     if not isinstance(found, type):
         raise UserError(f"{origin}: class `{path}` cannot play the role {role.__name__}: it is not a class")
-    _check(role, {m for m in _members(role) if hasattr(found, m)} | _annotations(found), path, origin)
+    own = {m for m in _members(role) if any(m in vars(base) for base in found.__mro__)}  # each class can be called
+    _check(role, own | _annotations(found), path, origin)
     return found
 
 
@@ -117,7 +118,8 @@ def _public(module: types.ModuleType) -> list[str]:
 
 
 def _members(role: type) -> set[str]:
-    return {n for n in vars(role) if not n.startswith("_")} | set(vars(role).get("__annotations__", {}))
+    named = {n for n in vars(role) if not n.startswith("_") or n == "__call__"}
+    return named | set(vars(role).get("__annotations__", {}))
 
 
 def _annotations(cls: type) -> set[str]:

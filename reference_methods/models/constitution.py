@@ -17,16 +17,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from farm.base.bounds import Share
-from farm.base.errors import UserError
-from farm.policies import read_descriptor, write_descriptor
+from farm.base.errors import UserError, brief
+from farm.policies import DESCRIPTOR, read_descriptor, write_descriptor
+from farm.roles import config
 from farm.roles.classes import import_class
 from farm.roles.protocols import Features, Learning, Samples
 from farm.tables import turns
@@ -61,6 +63,22 @@ class Constitution(Mining):
         return ByPrinciples(self.features, tuple(principles), tuple(float(v) for v in odds), self.rule)
 
 
+class _Saved(BaseModel):
+    """What is kept in a folder."""
+
+    features: dict[str, Any]
+    """``class``, and its settings"""
+    principles: tuple[Predicate, ...] = Field(min_length=1)
+    log_odds: tuple[float, ...]
+    rule: Rule
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        if len(self.log_odds) != len(self.principles):
+            raise ValueError(f"`log_odds` are {len(self.log_odds)} for {len(self.principles)} principles")
+        return self
+
+
 @dataclass(frozen=True)
 class ByPrinciples:
     """The constitution, a :class:`~farm.roles.protocols.PreferenceModel` without parameters."""
@@ -81,6 +99,7 @@ class ByPrinciples:
         return torch.from_numpy(odds).float()
 
     def save(self, folder: Path) -> None:
+        """Raises UserError where the features hold more than what made them."""
         kind, known = type(self.features), dict(vars(self.features))
         if not set(known) <= set(signature(kind).parameters):
             raise UserError(f"a constitution cannot be kept: a {kind.__name__} holds what is not said to make one")
@@ -91,7 +110,14 @@ class ByPrinciples:
 
     @classmethod
     def load(cls, folder: Path) -> ByPrinciples:
-        said = read_descriptor(folder)
-        kind = import_class(str(said["features"].pop("class")), Features, str(folder))
-        principles = tuple(Predicate(**principle) for principle in said["principles"])
-        return cls(kind(**said["features"]), principles, tuple(said["log_odds"]), said["rule"])
+        """Raises UserError for a file that names no features, or other settings than they have."""
+        origin = str(folder / DESCRIPTOR)
+        said = config.validate(_Saved, read_descriptor(folder), origin)
+        arguments = {key: value for key, value in said.features.items() if key != "class"}
+        kind = import_class(str(said.features.get("class")), Features, origin)
+        try:
+            features = kind(**arguments)
+        except (TypeError, ValueError) as error:
+            reason = brief(str(error).strip().split("\n")[0], 120)
+            raise UserError(f"{origin}: `features` are no settings of {kind.__name__} ({reason})") from error
+        return cls(features, said.principles, said.log_odds, said.rule)

@@ -1,6 +1,8 @@
 """A constitution as a preference model, and the study of labels whose principles are known."""
 
+import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import torch
 
 import farm
 from farm.base.errors import UserError
-from farm.policies import load
+from farm.policies import DESCRIPTOR, load
 from farm.roles.protocols import Learning, PreferenceModel, Samples
 from farm.votes.predicates import Predicate
 from farm.worlds.matrix import TableFeatures
@@ -75,6 +77,31 @@ def test_what_cannot_be_read_off_or_kept_is_said(tmp_path: Path) -> None:
     model = ByPrinciples(TableFeatures(["a", "b"], np.array([0.0, 1.0])), (Predicate(feature="utility"),), (1.0,))
     with pytest.raises(UserError, match="cannot be kept"):
         model.save(tmp_path / "table")
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ({"class": "farm.worlds.pocket.gold.PocketFeatures", "weight": 2}, "`features` are no settings of PocketF"),
+        ({"class": "farm.worlds.matrix.MatrixWorld", "utilities": [0.0]}, "cannot play the role Features"),
+        ({"class": "tests.reference_methods.test_constitution.Weights"}, "it lacks `__call__`"),
+        ({}, "is not an import path"),
+        ([], "`features`"),
+    ],
+)
+def test_a_file_that_names_no_features_is_one_sentence(features: object, said: str, tmp_path: Path) -> None:
+    ByPrinciples(PocketFeatures(), (Predicate(feature="quote"),), (1.0,)).save(tmp_path)
+    file = tmp_path / DESCRIPTOR
+    file.write_text(json.dumps({**json.loads(file.read_text()), "features": features}))
+    with pytest.raises(UserError, match=said) as caught:
+        load(tmp_path)
+    assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
+
+
+class Weights:
+    """Not what features are: nothing can be called."""
+
+    gold_weights: ClassVar[dict[str, float]] = {}
 
 
 def test_a_game_learns_from_a_constitution_in_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
