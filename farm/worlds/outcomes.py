@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from farm.base import rng
 from farm.base.bounds import Count, Share, bounded
 from farm.base.errors import UserError, brief, nearest
+from farm.hardware.device import Device
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
 from farm.tables.turns import Prompt, turns_of
@@ -110,6 +111,8 @@ class OutcomesWorld:
         seed: of what the options have, and of simulated outcomes.
     """
 
+    device: ClassVar[Device] = "cpu"
+    """where its tables stay"""
     features: Features
     truth_known: bool
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from farm.base import rng
 from farm.base.bounds import Count, NotNegative, bounded
 from farm.base.errors import UserError, brief, nearest
+from farm.hardware.device import Device
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
 from farm.tables.turns import Prompt, prompts_of, turns_of
@@ -80,6 +81,8 @@ class QuizTableWorld:
         seed: of the orders of the answers.
     """
 
+    device: ClassVar[Device] = "cpu"
+    """where its tables stay"""
     features: Features
     truth_known: bool
 

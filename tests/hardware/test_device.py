@@ -18,8 +18,11 @@ from farm.hardware.device import device, using
 from farm.hardware.models import load_causal_lm, save_causal_lm
 from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
+from farm.worlds.grid import GridWorld
 from farm.worlds.matrix import MatrixWorld
+from farm.worlds.outcomes import OutcomesWorld
 from farm.worlds.pocket.world import PocketWorld
+from farm.worlds.quiz_table import QuizTableWorld
 from farm.worlds.text import TextWorld
 from reference_methods.models.general_preference_model import Planes
 from reference_methods.models.generative_preference_model import Judge
@@ -144,7 +147,7 @@ def test_tied_embeddings_stay_one(folder: Path, accelerator: Accelerator) -> Non
 
 def test_tiny_worlds_say_that_they_stay_on_the_processor(tmp_path: Path, accelerator: Accelerator) -> None:
     world = MatrixWorld(utilities=[0.0, 1.0], prompts=3)
-    assert world.device == PocketWorld.device == "cpu"
+    assert {w.device for w in (world, GridWorld, OutcomesWorld, QuizTableWorld, PocketWorld)} == {"cpu"}
     assert places(world.base_policy()) == {"cpu"}
     policy, _ = PocketWorld().untrained_policy()
     assert places(policy) == {"cpu"}
