@@ -43,7 +43,8 @@ class FollowUpJudges(Bounded):
     """Table ``accuracy``: ``method``, ``instruction`` and ``right`` (1, 0 or 1/2) of each pair of held-out answers.
 
     Raises:
-        UserError: for a world without a language model, or whose truth is not known.
+        UserError: for a world without a language model, or whose truth is not known, or with fewer training requests
+            than ``labels``.
     """
 
     world: World | None = None
@@ -86,7 +87,12 @@ class FollowUpJudges(Bounded):
 
     def fitted(self, world: World, policy: LanguageModelPolicy, seed: int) -> dict[int, Floats]:
         """N -> the weights of the states, [h], fitted to the first N labelled pairs of training answers."""
-        prompts: list[Prompt] = [p for p in prompts_of(world.instructions("train", max(self.labels))) for _ in (0, 1)]
+        table, most = world.instructions("train", max(self.labels)), max(self.labels)
+        if len(table) < most:
+            raise UserError(
+                f"follow_ups: {most:,} `labels` need as many training requests, and there are {len(table):,}"
+            )
+        prompts: list[Prompt] = [p for p in prompts_of(table) for _ in (0, 1)]
         samples = policy.sample(prompts, seed=seed, purpose="follow_ups/labelled")
         draws, difference = rng.generator(seed, "follow_ups/labels"), in_pairs(gold(world, samples))
         honest = draws.random(len(difference)) < expit(difference / self.temperature)

@@ -14,7 +14,7 @@ from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.models.follow_up import FollowUp, FollowUpScorer, score, turn_begins
-from reference_methods.studies.follow_ups import agrees, in_pairs
+from reference_methods.studies.follow_ups import FollowUpJudges, agrees, in_pairs
 from tests.policies.conftest import PROMPTS, make_policy
 from tests.reference_methods.tables import learning, policy_of
 
@@ -119,6 +119,15 @@ def test_what_cannot_be_read_is_refused() -> None:
         FollowUp().train(learning(policy_of([0.5, 0.5])))
     with pytest.raises(ValueError, match="needs `positive` and `negative`"):
         FollowUp(follow_ups={"one": {"positive": ["yes"]}})
+
+
+def test_fewer_training_requests_than_labels_are_refused(start: LanguageModelPolicy) -> None:
+    class Three:
+        def instructions(self, split: str, limit: int) -> pd.DataFrame:
+            return pd.DataFrame({"instruction": PROMPTS[:3]})[:limit]
+
+    with pytest.raises(UserError, match="2,000 `labels` need as many training requests, and there are 3"):
+        FollowUpJudges().fitted(Three(), start, 1)  # type: ignore[arg-type]
 
 
 def test_pairs_agree_where_the_differences_have_one_sign() -> None:
