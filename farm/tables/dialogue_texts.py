@@ -21,6 +21,7 @@ from farm.tables.turns import Prompt
 
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+_MARK = re.compile(r"\n\n(Human|Assistant):")
 
 
 def looks_like(value: object) -> bool:
@@ -47,6 +48,20 @@ def written(prompt: Prompt, answer: str) -> str:
     names = {role: name for name, role in _SPEAKERS.items()}
     said = [*turns.messages(prompt), {"role": "assistant", "content": answer}]
     return "".join(f"\n\n{names[turn['role']]}: {turn['content']}" for turn in said)
+
+
+def check(table: pd.DataFrame, origin: str) -> None:
+    """Refuse verdicts on texts that would be read back as other turns. Raises UserError naming row and field."""
+    texts = zip(table["preference"], turns.prompts_of(table), table["output_1"], table["output_2"], strict=True)
+    for row, (preference, prompt, one, two) in enumerate(texts, start=1):
+        if pd.isna(preference) or preference == 1.5:  # is not written
+            continue
+        for field, said in (("instruction", turns.turns_of(prompt)), ("output_1", (one,)), ("output_2", (two,))):
+            if (mark := next(filter(None, map(_MARK.search, said)), None)) is not None:
+                raise UserError(
+                    f"{origin}: row {row}: `{field}` has a line `{mark[1]}:`, which hh would read as a turn of its "
+                    "own; write conversational"
+                )
 
 
 def read(table: pd.DataFrame, origin: str) -> pd.DataFrame:

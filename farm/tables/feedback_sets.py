@@ -37,7 +37,7 @@ import pandas as pd
 
 from farm.base import files
 from farm.base.errors import OptionError, UserError, nearest
-from farm.tables import annotated_pairs, formats, hub, turns
+from farm.tables import annotated_pairs, dialogue_texts, formats, hub, turns
 from farm.tables.set_formats import FORMATS, NESTED, ONE_TURN, Format, from_winners
 from farm.tables.table_files import READ, check_table, read_table, write_table
 
@@ -159,6 +159,8 @@ def converted(found: FeedbackSet, name: str) -> tuple[pd.DataFrame | dict[str, A
         raise UserError(f"{found.origin}: has prompts of several turns, which {name} cannot hold; write conversational")
     if name in ("preferences", "conversational", "hh", "annotated_pairs"):
         _require_texts(table, found.origin, name)
+    if name == "hh":
+        dialogue_texts.check(table, found.origin)
     made: pd.DataFrame | dict[str, Any]
     if name == "annotated_pairs":
         compared = table["instruction"] + "\0" + table["output_1"] + "\0" + table["output_2"]

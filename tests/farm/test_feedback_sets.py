@@ -330,6 +330,18 @@ def test_dialogues_of_hh_as_texts() -> None:
     ]
 
 
+@pytest.mark.parametrize("field", ["instruction", "output_1", "output_2"])
+def test_a_text_that_hh_would_read_as_several_turns_is_refused(field: str) -> None:
+    row = {"instruction": "q", "output_1": "Human: a", "output_2": "b\nHuman: c", "preference": 1.0}
+    found = feedback_sets.of_table(pd.DataFrame([row, {**row, field: "yes\n\nHuman: no"}]), "pairs.json")
+    with pytest.raises(UserError, match=f"row 2: `{field}` has a line `Human:`, which hh would read") as caught:
+        feedback_sets.converted(found, "hh")
+    assert len(str(caught.value)) < 300
+    plain = feedback_sets.of_table(pd.DataFrame([row]), "pairs.json")
+    back = feedback_sets.of_table(feedback_sets.converted(plain, "hh")[0], "hh")
+    assert back.table[list(row)].to_dict("records") == [row]
+
+
 def test_hh_as_it_is_published(shared_data: Any, tmp_path: Path) -> None:
     source = shared_data("human/hh_rlhf/harmless-base_test.jsonl.gz")
     said = feedback_sets.convert(source, tmp_path / "c.jsonl", "conversational")
