@@ -47,7 +47,7 @@ from farm.experiments.experiment import BASELINE
 from farm.roles.protocols import Comparison, Reporter
 from farm.storage import sealed
 from farm.storage.artifacts import Made
-from farm.tables import formats
+from farm.tables import formats, hub
 
 HUMAN_PRICE = 0.25
 """US dollars a pair, what AlpacaFarm paid its crowd workers (arXiv 2305.14387)"""
@@ -186,8 +186,15 @@ def write_config(run: Path, description: dict[str, Any], device: Sequence[str] =
     """The resolved configuration and the environment; ``device`` in the place of what the description says of it."""
     text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
     (run / "config.yaml").write_text(text, encoding="utf-8")
-    facts = {**environment(), "device": "; ".join(device or room.lines(description))}
+    facts = {**environment(), "device": "; ".join(device or room.lines(description)), **_base_model(description)}
     (run / "environment.json").write_text(json.dumps(facts, indent=1))
+
+
+def _base_model(description: dict[str, Any]) -> dict[str, str]:
+    """The world's model where it is one of the hub: of a name that is a folder here, nobody could tell elsewhere."""
+    world = description.get("world")
+    name = world.get("model") if isinstance(world, dict) else None
+    return {"base_model": name} if isinstance(name, str) and hub.of_hub(name) else {}
 
 
 def write_tables(run: Path, tables: dict[str, pd.DataFrame]) -> None:

@@ -94,7 +94,7 @@ def load_causal_lm(name: str, dtype: str = "float32", device: Device | None = No
 def _found(name: str, dtype: str) -> tuple[Any, Any]:
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} of model {name} is unknown; known: {', '.join(DTYPES)}")
-    local = Path(name).expanduser().is_dir()
+    local = not hub.of_hub(name)
     if not local:
         hub.endpoint()
     try:
@@ -135,7 +135,7 @@ def model_revision(name: str) -> str:
     Of files beyond 64 MiB the size and sixteen pieces are read, not every byte.
     """
     folder = Path(name).expanduser()
-    if not folder.is_dir():
+    if hub.of_hub(name):
         try:
             from huggingface_hub import try_to_load_from_cache
 

@@ -71,7 +71,7 @@ def model(
     policy = what == "policy"
     header: dict[str, Any] = {"library_name": "transformers", "tags": ["feedback-farm", what.replace(" ", "-")]}
     header["pipeline_tag"] = "text-generation" if policy else "text-classification"
-    base = run.config.get("world", {}).get("model") if run else None
+    base = run.environment.get("base_model") if run else None
     if isinstance(base, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", base):
         header["base_model"] = base
     parts = [f"# {line(title)}", f"A {what}, trained and written by {MADE_WITH}{_when(run)}."]

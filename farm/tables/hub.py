@@ -28,6 +28,11 @@ def endpoint() -> str:
         raise UserError(f"the hub's address is no good: {error}") from error
 
 
+def of_hub(model: str) -> bool:
+    """Whether a model of this name is the hub's: it is, unless there is a folder of that name here."""
+    return not Path(model).expanduser().is_dir()
+
+
 def answers() -> bool:
     """Whether the hub answers within seconds; asking it for a file would take a minute of retries to find out.
 

@@ -18,6 +18,7 @@ import yaml
 import farm
 from farm import cli
 from farm.base.errors import UserError
+from farm.experiments import run_folder
 from farm.policies.tabular import TabularPolicy
 from farm.publishing import cards
 from farm.publishing.checkpoint import export
@@ -55,7 +56,7 @@ def run(tmp_path: Path) -> Path:
         },
         "methods": {"dpo": {"class": "reference_methods.pairs.dpo.DPO", "beta": 0.1}},
     }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    run_folder.write_config(folder, config)
     return folder
 
 
@@ -240,6 +241,19 @@ def test_a_checkpoint_of_a_run_goes_out_with_what_the_run_knows(hub: Hub, run: P
     card = files["README.md"].decode()
     assert header(card)["base_model"] == "owner/base" and "beta: 0.1" in card and "rate: 0.25" in card
     assert "| dpo |" in card and 'from_pretrained("me/dpo")' in card and "secret" not in card
+
+
+def test_a_model_that_was_a_folder_is_not_named_as_one_of_the_hub(
+    hub: Hub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is pushed from a place without that folder."""
+    (tmp_path / "owner" / "base").mkdir(parents=True)
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path)
+        run_folder.write_config(run, yaml.safe_load((run / "config.yaml").read_text()))
+    make_policy(True).save(run / "checkpoints" / "dpo")
+    said = farm.push(run / "checkpoints" / "dpo", "me/dpo")
+    assert "base_model" not in header(said["card"]) and "model: owner/base" in said["card"]
 
 
 def test_what_transformers_has_no_class_for_is_one_sentence(tmp_path: Path) -> None:
