@@ -79,13 +79,14 @@ class BradleyTerry(Result):
     """bootstrap rounds without finite ratings"""
     seed: int = 0
     style: pd.DataFrame | None = None
-    """style, log_odds, low, high: what a standard deviation of it is worth, where styles are controlled for"""
+    """style, log_odds, low, high: what a usual difference in it is worth, where styles are controlled for"""
 
     def __str__(self) -> str:
         body = super().__str__()
         if self.style is None:
             return body
-        return f"{body}\n\nat equal style; what a standard deviation of each is worth:\n{terminal.shown(self.style)}"
+        said = "at equal style; what a usual difference (root mean square) of each is worth"
+        return f"{body}\n\n{said}:\n{terminal.shown(self.style)}"
 
     @property
     def ratings(self) -> Floats:
@@ -230,7 +231,6 @@ def bradley_terry(
     worth = None
     if style:
         x = styles_of.differences(battles.table[kept] if ties == "drop" else battles.table, style)
-        x = x / x.std(axis=0)
         try:
             theta, beta, inverse, p = styles_of.fit(first, second, score, x, m, prior)
         except FloatingPointError as error:

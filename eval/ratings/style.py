@@ -3,12 +3,12 @@
     logit P(i beats j) = theta_i - theta_j + x' beta,     x_k = (a_k - b_k) / (a_k + b_k)
 
 where a_k and b_k say how much of the style k the two answers have (characters; headers, list items and bold texts in
-Markdown), and x_k is 0 where neither has any; each x_k is divided by its standard deviation over the battles. theta is
-then what is left of a model at equal style, and beta_k what a standard deviation of the style is worth, in log-odds
-(Chatbot Arena's style control). A tie is half a win, or left out. Errors are the sandwich over rows or clusters.
+Markdown), and x_k is 0 where neither has any; each x_k is divided by its root mean square over the battles. theta is
+then what is left of a model at equal style, and beta_k what a usual difference of the style is worth, in log-odds
+(Chatbot Arena's style control, which divides by the standard deviation about the mean). A tie is half a win, or left
+out. Errors are the sandwich over rows or clusters.
 
-Exchanging the sides of a battle changes no theta, and beta only by the unit: the standard deviation is about the mean
-of x, which depends on the sides.
+Exchanging the sides of a battle changes nothing: the mean of x would depend on them, its root mean square does not.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def count(text: str, style: str) -> int:
 
 
 def differences(table: pd.DataFrame, styles: Sequence[str]) -> Floats:
-    """x [n, K] of battles, first minus second, before it is divided by its standard deviation.
+    """x [n, K] of battles, first minus second, in units of its root mean square.
 
     Raises:
-        OptionError: an unknown style, or a table without what it is counted in.
+        OptionError: an unknown style, a table without what it is counted in, or a style in which no two answers differ.
     """
     for style in styles:
         if style not in STYLES:
@@ -75,11 +75,10 @@ def differences(table: pd.DataFrame, styles: Sequence[str]) -> Floats:
         both = a + b
         columns.append(np.divide(a - b, both, out=np.zeros(len(both)), where=both > 0))
     x = np.stack(columns, axis=1)
-    flat = np.flatnonzero(np.ptp(x, axis=0) == 0)
-    if flat.size:
-        how = "no two answers differ in it" if not x[:, flat[0]].any() else "all battles differ in it alike"
-        raise OptionError(f"`style` {styles[int(flat[0])]}: {how}; leave it out")
-    return x
+    scale = np.sqrt((x**2).mean(axis=0))
+    if not scale.all():
+        raise OptionError(f"`style` {styles[int(scale.argmin())]}: no two answers differ in it; leave it out")
+    return x / scale
 
 
 def fit(
@@ -152,7 +151,7 @@ def sandwich(
 
 
 def worth(styles: Sequence[str], beta: Floats, covariance: Floats, units: int, confidence: float) -> pd.DataFrame:
-    """What a standard deviation of each style is worth: style, log_odds, low, high."""
+    """What a usual difference of each style is worth: style, log_odds, low, high."""
     error = np.sqrt(np.maximum(np.diag(covariance), 0))
     half = critical(confidence, max(units - 1, 1)) * error
     return pd.DataFrame({"style": list(styles), "log_odds": beta, "low": beta - half, "high": beta + half})
