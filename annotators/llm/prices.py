@@ -21,8 +21,8 @@ from farm.base.addresses import local
 from farm.roles import config
 
 _DATE = re.compile(r"[-@:](\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
-CACHED, WRITTEN = 0.1, 1.25
-"""what input costs that the provider had in its cache, or wrote to it, in prices of other input"""
+WRITTEN = 1.25
+"""what input costs that the provider wrote to its cache, in prices of other input"""
 FREE_PROVIDERS = ("mock", "replay", "transformers", "vllm")
 
 
@@ -32,14 +32,14 @@ class Price(NamedTuple):
     input: float
     output: float
     cached: float | None = None
-    """of input that the provider had in its cache; by default a tenth of ``input``"""
+    """of input that the provider had in its cache; by default ``input``, so that no cost is understated"""
     written: float | None = None
     """of input that it wrote to its cache; by default a quarter more than ``input``"""
 
     def of(self, said: Completion) -> float:
         """US dollars that an answer costs."""
         plain = said.input_tokens - said.cached_tokens - said.written_tokens
-        cached = CACHED * self.input if self.cached is None else self.cached
+        cached = self.input if self.cached is None else self.cached
         parts = plain * self.input + said.cached_tokens * cached + said.written_tokens * self._written()
         return (parts + said.output_tokens * self.output) / 1e6
 

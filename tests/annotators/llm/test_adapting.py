@@ -185,7 +185,7 @@ def usage_of(server: FaultServer, **changed: Any) -> None:
 
 
 def test_cached_and_written_input_has_prices_of_its_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "price", lambda provider, name, url: prices.Price(10.0, 40.0))
+    monkeypatch.setattr(sessions, "price", lambda provider, name, url: prices.Price(10.0, 40.0, cached=1.0))
     with FaultServer() as server, session() as run:
         usage_of(server, prompt_tokens_details={"cached_tokens": 60, "cache_write_tokens": 20})
         table = judge(server, store).annotate(make_pairs(1), seed=0)
@@ -196,6 +196,11 @@ def test_cached_and_written_input_has_prices_of_its_own(store: Store, monkeypatc
         table = claude(server, store).annotate(make_pairs(1), seed=0)
     assert run.tally.input_tokens == 400
     assert table["price"][0] == pytest.approx((100 + 200 * 0.1 + 100 * 1.25) * 10e-6 + 5 * 40e-6)
+
+
+def test_cached_input_whose_price_is_not_known_costs_as_much_as_other_input() -> None:
+    said = Completion("1", input_tokens=1000, cached_tokens=600)
+    assert prices.Price(10.0, 40.0).of(said) == prices.Price(10.0, 40.0).of(Completion("1", input_tokens=1000))
 
 
 def test_what_the_models_that_ship_charge_for_a_cache() -> None:
