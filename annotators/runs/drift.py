@@ -38,6 +38,8 @@ from farm.tables import formats
 from farm.tables.records import PairIds, swapped, unannotated
 
 CONFIDENCE = 0.975
+POWER = 0.8
+"""with which a change of the size that is told would have been seen"""
 Floats = NDArray[np.float64]
 
 
@@ -79,12 +81,21 @@ class Drift(Result):
         before, after = (", ".join(names) for names in self.models)
         if before and after and before != after:
             lines.append(f"the server called itself {before} then, and {after} now")
-        least = max(e.high - e.low for e in (self.change, self.shift) if e is not None) / 2
-        unseen = f"no change is seen; one of {least:.2f} would have been"
+        least = max(_seen(e) for e in (self.change, self.shift) if e is not None)
+        unseen = f"no change is seen; one of {least:.2f} would have been seen four times in five"
+        if least > 1:
+            unseen = "so few anchors show no change reliably, however large it is; annotate more of them"
         if np.isnan(least):
             unseen = "anchors of one instruction alone cannot show a change; annotate anchors of several"
         seen = "the judge has changed" if self.changed else unseen
         return "\n".join([*lines, seen])
+
+
+def _seen(estimate: Estimate) -> float:
+    """The size of a change whose interval leaves out zero with probability POWER; missing without an interval."""
+    degrees = max(estimate.clusters - 1, 1)
+    beyond = uncertainty.critical(2 * POWER - 1, degrees) / uncertainty.critical(CONFIDENCE, degrees)
+    return (estimate.high - estimate.low) / 2 * (1 + beyond)
 
 
 def compare(then: Floats, now: Floats, clusters: pd.Series) -> Drift:

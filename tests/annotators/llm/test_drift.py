@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from annotators.face import commands
-from annotators.runs.drift import compare
+from annotators.runs.drift import Drift, compare
 from farm.base.errors import UserError
 from farm.tables.formats import read_annotations, write_table
 from tests.annotators.llm.cases import make_pairs
@@ -56,6 +57,23 @@ def test_the_same_noisy_judge_is_seldom_called_changed_and_another_one_is() -> N
         other += compare(then, noisy(generator, 1 - chance, 1)[:, 0], clusters).changed
     assert same <= 0.05 * runs + 3 * np.sqrt(0.05 * 0.95 * runs)
     assert other >= 0.95 * runs
+
+
+def test_a_change_of_the_size_that_is_told_is_seen_four_times_in_five() -> None:
+    generator = np.random.Generator(np.random.Philox(6))
+    n, runs, clusters = 50, 300, pd.Series(np.arange(50))
+
+    def asked(shift: float) -> Drift:
+        return compare(np.full((n, 1), 1.5), 1.5 + np.clip(generator.normal(shift, 0.15, n), -0.5, 0.5), clusters)
+
+    told = re.search(
+        r"no change is seen; one of (0\.\d+) would have been seen four times in five", asked(0).sentences()
+    )
+    assert told is not None
+    seen = np.mean([asked(float(told[1])).changed for _ in range(runs)])
+    assert abs(seen - 0.8) < 0.1  # the error is estimated, and the size rounded: 3.6 % each, and 2.3 % for the runs
+    few = compare(np.full((3, 1), 1.5), np.array([1.0, 2.0, 1.5]), clusters[:3]).sentences()
+    assert "so few anchors" in few and "one of" not in few
 
 
 def test_by_hand() -> None:
