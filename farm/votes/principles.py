@@ -75,15 +75,16 @@ def chosen(votes: Floats, mining: Mining) -> Rows:
 
 
 def decided(votes: Floats, rule: Rule) -> Floats:
-    """1, -1 or 0 for each pair, from the votes [N, P] of a constitution for the first (1) or second (-1) output."""
+    """1, -1 or 0 for each pair, from the votes [N, P] of a constitution for the first (1) or second (-1) output; a vote
+    that could not be read decides nothing."""
     if rule == "sum" or not votes.shape[1]:
         return np.sign(np.nansum(votes, axis=1))
-    return votes[np.arange(len(votes)), deciding(votes)]
+    return np.nan_to_num(votes[np.arange(len(votes)), deciding(votes)])
 
 
 def deciding(votes: Floats) -> Rows:
-    """The first principle that applies to each pair, [N]; any where none does."""
-    return (votes != 0).argmax(axis=1).astype(np.int64)
+    """The first principle that applies to each pair, [N]; any where none does. A missing vote does not apply."""
+    return (np.nan_to_num(votes) != 0).argmax(axis=1).astype(np.int64)
 
 
 def alike(sentences: Sequence[str], most: int) -> list[str]:

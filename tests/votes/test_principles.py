@@ -53,6 +53,9 @@ def test_the_first_that_applies_decides_or_the_sum() -> None:
     assert decided(seen, "first").tolist() == [1, -1, 0, 1]
     assert decided(seen, "sum").tolist() == [-1, 0, 0, 1]
     assert decided(np.zeros((2, 0)), "first").tolist() == [0, 0]
+    unread = np.array([[NAN, -1.0, 1], [NAN, NAN, 0], [0, NAN, 1]])
+    for rule in ("first", "sum"):
+        assert decided(unread, rule).tolist() == [[-1, 0, 1], [0, 0, 1]][rule == "sum"]
 
 
 def test_alike_sentences_count_as_one() -> None:
