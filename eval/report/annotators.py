@@ -17,6 +17,7 @@ from eval.report import wording
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Table, counted, share, sortable
 from farm.statistics.uncertainty import SHARE, Estimate, mean
+from farm.tables.records import PairIds
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +51,7 @@ def section(run: RunFolder) -> dict[str, Any]:
         kept = ~np.isnan(score)
         cells = [
             Cell(wording.role(role), _who(given), role),
-            counted(int(kept.sum())),
+            _verdicts(given, kept),
             _without(given, kept),
         ]
         groups = given["instruction"].to_numpy()[kept]
@@ -73,6 +74,18 @@ def _who(annotations: pd.DataFrame) -> tuple[str, ...]:
         return ()
     names = sorted(annotations["annotator"].dropna().astype(str).unique())
     return (wording.listing(names) if len(names) <= 2 else f"{len(names)} annotators",)
+
+
+def _verdicts(annotations: pd.DataFrame, kept: NDArray[np.bool_]) -> Cell:
+    """How many, and on how many different pairs, where one that came again has the same verdict."""
+    number, pairs = int(kept.sum()), annotations[kept]
+    if not number or not {"output_1", "output_2"} <= set(pairs.columns):
+        return counted(number)
+    texts = pairs[["instruction", "output_1", "output_2"]].fillna("").astype(str)
+    if "turns" in pairs.columns:
+        texts["instruction"] += pairs["turns"].map(str)
+    different = len(np.unique(PairIds(texts).pair))
+    return Cell(wording.count(number), (f"on {wording.count(different)} pairs",) if different < number else (), number)
 
 
 def _without(annotations: pd.DataFrame, kept: NDArray[np.bool_]) -> Cell:

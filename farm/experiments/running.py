@@ -192,6 +192,7 @@ class StudyRunner:
         if aggregator is None:
             finished = _finished(self.plans[0], results)
             remarks.tell_missing(finished.comparison)
+            remarks.tell_repeated(finished.feedback, self.plans[0].setting.sources)
             run_folder.write(self.folder, finished, reporter)
             return Run(self.folder, finished.failures)
         failures: list[dict[str, Any]] = []
@@ -203,6 +204,7 @@ class StudyRunner:
                         with progress.quiet():
                             finished = _finished(plan, results)
                         remarks.tell_missing(finished.comparison, variant.name)
+                        remarks.tell_repeated(finished.feedback, plan.setting.sources)
                     except OverBudget:
                         raise
                     except UserError as error:

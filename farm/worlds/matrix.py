@@ -56,7 +56,8 @@ class MatrixWorld:
         preferences: the K x K matrix of P(row is preferred to column), rows adding to 1 with their mirror images.
         reference: the base policy's probabilities; uniform if omitted.
         responses: their texts; "response 1" ... if omitted.
-        prompts: how many prompts there are, all alike.
+        prompts: how many prompts there are, all alike. Few have few pairs, and a pair has one label in a run however
+            often it is drawn.
         terms: further features of the responses by name, K numbers each, which are no part of the utility: what groups
             of people value, say.
         shared: whether all prompts are one row of the policy. A verdict on two texts is one verdict however often they

@@ -6,16 +6,18 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
+from farm.base import progress
 from farm.base.errors import UserError
 from farm.experiments import experiment
 from farm.experiments.running import Run, StudyRunner
 from farm.experiments.stages import kinds
 from farm.forecasts.forecast import foresee, text
-from farm.tables.records import unanswered
+from farm.tables.records import PairIds, unanswered
 from tests.farm.table_world import EXPERIMENT, finish, same, start, write
 
 
@@ -332,3 +334,26 @@ def test_the_schema_of_editors_agrees_with_the_program(here: Path) -> None:
         {"sizes": {"pars": 1}},
     ):
         assert list(checker.iter_errors({**pocket, **wrong})), wrong
+
+
+def test_that_rows_are_fewer_questions_is_said_also_of_a_run_that_finds_them(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {
+        "world": {"use": "matrix", "prompts": 1},
+        "sft": None,
+        "reporter": None,
+        "reward_model": None,
+        "judges": {"judge": "preference"},
+    }
+    few |= {
+        "name": "few",
+        "annotator": "preference",
+        "methods": {"dpo": {"epochs": 1}},
+        "sizes": {"pairs": 61, "prompts": 4, "evaluation": 1, "samples": 2},
+    }
+    for _ in range(2):
+        monkeypatch.setattr(progress, "_said", set())
+        StudyRunner(experiment.from_mapping(few, "few.yaml"), here / "few").go()
+        asked = len(np.unique(PairIds(pd.read_parquet(here / "few" / "tables" / "preferences.parquet")).pair))
+        assert f"pairs: 61 rows are {asked} different questions" in capsys.readouterr().err and asked < 55

@@ -208,7 +208,10 @@ def test_habits_of_annotators(tmp_path: Path) -> None:
     section = annotators.section(_folder(tmp_path, preferences=table))
     columns = [c.head for c in section["table"].columns]
     cells = dict(zip(columns, section["table"].rows[0]))
-    assert cells["Verdicts"].text == "4"
+    assert (cells["Verdicts"].text, cells["Verdicts"].small) == ("4", ())
+    turned = table.rename(columns={"output_1": "output_2", "output_2": "output_1"}).assign(preference=[2, 1, 2, 1.5, 1])
+    again = annotators.section(_folder(tmp_path, preferences=pd.concat([table, turned])))
+    assert again["table"].rows[0][columns.index("Verdicts")].small == ("on 5 pairs",)
     assert (cells["Without verdict"].text, cells["Without verdict"].small) == ("1", ("1 refused",))
     assert cells["Ties, %"].text == "25.0"
     assert cells["Prefers first shown, %"].text == "62.5"  # 1, 0, 1 and a tie
