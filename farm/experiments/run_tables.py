@@ -81,6 +81,12 @@ def can_hold(column: str, values: pd.Series) -> bool:
     return True
 
 
+def can_hold_of_outputs(column: str, values: pd.Series) -> bool:
+    """Whether it may also have them once a side, and as a list, where outputs are put together."""
+    listed = pd.Series([[value] for value in values], index=values.index, dtype=object)
+    return can_hold(column, values) and can_hold(f"{column}_1", values) and can_hold(f"{column}s", listed)
+
+
 def _checked(values: pd.Series, column: str, origin: str) -> Any:
     if column in _TEXTS:
         return _texts(values, origin, column)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -207,9 +208,11 @@ class Setting:
         return [prompts_of(table), beside.to_json(orient="split")] if len(beside.columns) else prompts_of(table)
 
     def further(self, split: str) -> Further:
-        """The further columns of the world's instructions, which every row about them has."""
+        """The further columns of the world's instructions, which every row about them has; where responses are given,
+        also what their file says of its prompts, which are training instructions."""
         if split not in self._further:
-            self._further[split] = Further.of(self.world.instructions(split), self.origin)
+            given = self.sources.given_of_prompts if split == "train" else None
+            self._further[split] = replace(Further.of(self.world.instructions(split), self.origin), then=given)
         return self._further[split]
 
     @property

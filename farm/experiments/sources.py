@@ -18,7 +18,7 @@ from farm.feedback.kind import kinds
 from farm.roles.config import Spec
 from farm.storage.store import address
 from farm.tables import feedback_sets, formats, turns
-from farm.tables.further import plain
+from farm.tables.further import Further, further, of_prompts, plain
 from farm.tables.records import USAGE_COLUMNS
 
 TOGETHER = {"singles": 1, "triples": 3}
@@ -50,13 +50,24 @@ class Sources:
 
     @cached_property
     def given_responses(self) -> pd.DataFrame:
-        """The user's model outputs: ``instruction, output, generator``."""
+        """The user's model outputs: ``instruction, output, generator``, and of further columns those that can be kept
+        and have no name under which a stage writes."""
         said = self.responses
         assert said.source is not None
         table = feedback_sets.as_kind(feedback_sets.read(said.source, said.map), "outputs")
         if self.experiment.responses.prompts is not None:
             table = table[pd.factorize(turns.row_ids(table))[0] < (said.prompts or 0)]
-        return table[[*turns.kept(table), "output", "generator"]].reset_index(drop=True)
+        beside = [c for c in further(table[plain(table)]) if run_tables.can_hold_of_outputs(c, table[c])]
+        return table[[*turns.kept(table), "output", "generator", *beside]].reset_index(drop=True)
+
+    @cached_property
+    def given_of_prompts(self) -> Further | None:
+        """Those further columns of given responses that have one value for a prompt, and so are of the instruction;
+        others are of a response. None where none are given."""
+        if self.responses.source is None:
+            return None
+        table = self.given_responses
+        return Further.of(table[[*turns.kept(table), *of_prompts(table)]], str(self.responses.source))
 
     @property
     def labelled_prompts(self) -> int:

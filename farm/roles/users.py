@@ -67,7 +67,7 @@ class _Informed:
 
 def informed(user: User, further: Further) -> User:
     """The user, who is shown these columns wherever a dialogue began with an instruction that has them."""
-    return _Informed(user, further) if len(further.table.columns) else user
+    return _Informed(user, further) if further.names else user
 
 
 def replies(user: User, shown: pd.DataFrame, *, seed: int) -> pd.DataFrame:

@@ -44,12 +44,25 @@ def further(table: pd.DataFrame) -> list[str]:
     return [c for c in table.columns if c not in OF_THE_PROMPT and c not in OF_STAGES]
 
 
+def of_prompts(table: pd.DataFrame) -> list[str]:
+    """The names of further columns that have one value for each prompt of the table; others are of its rows."""
+    ids = row_ids(table)
+    return [name for name in further(table) if (table[name].groupby(ids).nunique(dropna=False) <= 1).all()]
+
+
 @dataclass(frozen=True)
 class Further:
     """The further columns of instructions, one row a prompt."""
 
     ids: pd.Index
     table: pd.DataFrame
+    then: Further | None = None
+    """what others say of prompts, which counts where both do"""
+
+    @property
+    def names(self) -> list[str]:
+        """Of all columns."""
+        return [*self.table.columns, *(self.then.names if self.then else ())]
 
     @classmethod
     def of(cls, instructions: pd.DataFrame, origin: str) -> Further:
@@ -80,10 +93,14 @@ class Further:
         return cls(ids[first], table[first].reset_index(drop=True))
 
     def onto(self, rows: pd.DataFrame, prompts: Sequence[Prompt] | None = None) -> pd.DataFrame:
-        """The rows with these columns, by their prompts or by those given, [n]; missing for prompts that are not among
-        the instructions, and none where no prompt is."""
+        """The rows with these columns, by their prompts or by those given, [n]; for prompts that are not among the
+        instructions what the rows have themselves, or missing; no column where no prompt is."""
         place = self.ids.get_indexer(pd.Index(row_ids(rows) if prompts is None else prompt_ids(prompts)))
-        if not len(self.table.columns) or (len(place) and place.max() < 0):
-            return rows
-        found = self.table.take(place) if (place >= 0).all() else self.table.reindex(place)
-        return rows.assign(**{str(name): found[name].to_numpy() for name in found.columns})
+        if len(self.table.columns) and not (len(place) and place.max() < 0):
+            known = place >= 0
+            found = self.table.take(place) if known.all() else self.table.reindex(place)
+            said = {str(name): found[name].to_numpy() for name in found.columns}
+            for name in rows.columns.intersection(list(said)) if not known.all() else ():
+                said[name] = rows[name].where(~known, found[name].to_numpy()).to_numpy()
+            rows = rows.assign(**said)
+        return rows if self.then is None else self.then.onto(rows, prompts)

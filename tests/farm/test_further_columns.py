@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from farm.experiments import experiment
 from farm.experiments.claims.measuring import RunTables
 from farm.experiments.running import Run, StudyRunner
 from farm.feedback.kind import kinds
-from farm.tables.further import OF_STAGES, Further
+from farm.tables.further import OF_STAGES, Further, of_prompts
+from farm.tables.turns import row_ids
 from farm.worlds.text import TextWorld
 from tests.farm.table_world import EXPERIMENT, write
 
@@ -146,6 +148,16 @@ def test_a_name_under_which_a_stage_writes_is_refused_before_anything_is_made(he
     assert not (here / "run").exists()
 
 
+def test_columns_with_one_value_for_each_prompt_are_of_prompts() -> None:
+    rows = pd.DataFrame({"instruction": ["a", "a", "b"], "output": "x", "scope": ["in", "in", None], "n": [1, 2, 1]})
+    assert of_prompts(rows) == ["scope"]
+    given = Further.of(rows[["instruction", "scope"]], "here")
+    world = Further(pd.Index(row_ids(rows[1:])), pd.DataFrame({"scope": ["w", "w"], "task": ["t", "u"]}), given)
+    assert world.names == ["scope", "task", "scope"]
+    found = world.onto(pd.DataFrame({"instruction": ["a", "c"], "task": ["mine", "mine"]}))
+    assert found["scope"].tolist()[0] == "in" and found["task"].tolist() == ["t", "mine"]
+
+
 def test_a_prompt_has_one_value_and_unknown_prompts_have_none() -> None:
     rows = pd.DataFrame(
         {"instruction": ["a", "b", "a"], "split": "train", "scope": ["in", "out", "in"], "n": [1, 2, 1]}
@@ -169,3 +181,49 @@ def test_what_a_file_says_of_an_instruction_is_kept(tmp_path: Path) -> None:
     assert list(table.columns) == ["instruction", "split", "dataset", "scope"]
     known = dict(zip(rows["instruction"], rows["scope"], strict=True))
     assert (table["scope"] == table["instruction"].map(known)).all()
+
+
+GIVEN = """
+from dataclasses import dataclass
+from annotators.feedback.ratings import PersonRater
+from scoped_for_test import Learner
+
+@dataclass(frozen=True)
+class Rates(PersonRater):
+    def rate(self, outputs, *, seed, replicate=0):
+        table = super().rate(outputs, seed=seed, replicate=replicate)
+        return table.assign(saw_heat=outputs["heat"], saw_scope=outputs["scope"])
+
+@dataclass(frozen=True)
+class Learns(Learner):
+    needs = Learner.needs | {"ratings"}
+"""
+
+
+def test_further_columns_of_given_responses_go_with_them(here: Path) -> None:
+    """They were dropped: only instruction, output and generator of the file were read."""
+    rows = [
+        {"instruction": f"question {i}", "output": "good good"[: 4 + 5 * k], "generator": f"model {k}",
+         "scope": "mine", "heat": k / 2, "meta": {"k": 1}, "turn": "x", "label": "x"}
+        for i in range(4)
+        for k in range(2)
+    ]  # fmt: skip
+    (here / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (here / "given_for_test.py").write_text(GIVEN)
+    said = ["responses={from: said.jsonl}", "feedback={ratings: {class: given_for_test.Rates}}"]
+    assert not run("run", *said, "methods={learner: {class: given_for_test.Learns}}").failures
+    tables = RunTables(here / "run")
+    pairs, rated = tables["preferences"], tables["ratings"]
+    assert pairs["scope"].tolist() == ["mine"] * 4 == pairs["looked"].tolist()  # of the prompt, over the world's own
+    assert pairs["difficulty"].tolist() == [0, 1, 2, 3]  # which the file does not say
+    assert pairs["heat_1"].tolist() == [0.0] * 4 and pairs["heat_2"].tolist() == [0.5] * 4  # of a response
+    assert rated["heat"].tolist() == [0.0, 0.5] * 4 == rated["saw_heat"].tolist()
+    assert set(rated["scope"]) == {"mine"} == set(rated["saw_scope"])
+    assert not {"meta", "meta_1", "turn", "turn_1", "label", "label_1"} & {*pairs.columns, *rated.columns}
+    [line] = tables["metrics"][["rows", "asked", "said", "responses"]].to_numpy()
+    assert line.tolist() == [4] * 4  # to those asked while a method learns, to users, and to learning.responses
+    assert set(tables["outputs"].query("instruction == 'question 2'")["scope"]) == {"in"}  # held out: the world's
+    keys = [{node.key for node in StudyRunner(experiment.load("table.yaml", said), here / "run").graph().values()}]
+    (here / "said.jsonl").write_text((here / "said.jsonl").read_text().replace("mine", "yours"))
+    keys += [{node.key for node in StudyRunner(experiment.load("table.yaml", said), here / "run").graph().values()}]
+    assert keys[0] != keys[1]

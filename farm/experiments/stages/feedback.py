@@ -81,7 +81,7 @@ class FeedbackStage:
         )
         design = Design(self.said.design or (PAIRED if self.of == "pairs" else ""), self.said.n)
         further = self.setting.further("train")
-        texts = responses.drop(columns=further.table.columns, errors="ignore")  # of a prompt, and not of a side
+        texts = responses.drop(columns=further.names, errors="ignore")  # of a prompt, and not of a side
         shown = further.onto(kind.build(self._scored(texts, at), design, self.setting.seed))
         with progress.task(f"asking for {self.of}"):
             table = making.ask(self.setting, self.of, self.setting.giver(self.of), shown, role_of(self.of))

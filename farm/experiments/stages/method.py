@@ -37,12 +37,14 @@ class MethodStage:
         return (*sft(self.setting), *Needed.of(self.setting, self.needs).stages)
 
     def describe(self) -> dict[str, Any]:
-        s, described = self.setting, self.setting.description
+        s, described, given = self.setting, self.setting.description, self.setting.sources.given_of_prompts
+        shown = given is not None and given.names and (self.asks or "user" in self.needs)
         return {
             **s.start,
             "method": described["methods"][self.method],
             "asks": {kind: described["feedback"][kind] for kind in sorted(self.asks)},
             "user": described["user"] if "user" in self.needs else None,
+            "shown": s.sources.digest("responses") if shown else None,
             "prompts": [s.experiment.sizes.prompts, s.sources.labelled_prompts],
             "seed": s.seed,
         }

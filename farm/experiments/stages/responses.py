@@ -13,13 +13,15 @@ from farm.experiments import making
 from farm.experiments.setting import Setting
 from farm.experiments.stages.sft import sft, sft_policy
 from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
+from farm.tables.further import further
 from farm.tables.turns import prompts_of, row_ids
 
 
 @dataclass(frozen=True)
 class ResponsesStage:
     """``responses.parquet``: an output table with the tokens, and ``draw`` (which draw of its writer's for the
-    instruction), ``group`` (responses put together have the same), ``writer`` and the instruction's further columns."""
+    instruction), ``group`` (responses put together have the same), ``writer`` and further columns, of the instruction
+    and of given responses."""
 
     setting: Setting
     kind: ClassVar[str] = "responses"
@@ -69,5 +71,6 @@ class ResponsesStage:
         given = self.setting.sources.given_responses
         samples = sft_policy(self.setting, at).encode(prompts_of(given), given["output"].tolist())
         table = samples.frame("").assign(generator=given["generator"], writer=given["generator"])
+        table = table.assign(**{name: given[name].to_numpy() for name in further(given)})
         table["draw"] = table.groupby([row_ids(table), table["writer"].to_numpy()]).cumcount()
         return table.assign(group=pd.factorize(row_ids(table))[0])
