@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from farm.roles.protocols import Features
 from farm.storage.code_digest import class_digest
 from farm.storage.store import Store
 
-_NO_GIVERS = (type, str, int, float, dict, re.Pattern, np.ndarray, pd.DataFrame, pd.Series)
+_NO_GIVERS = (type, str, int, float, dict, PurePath, re.Pattern, np.ndarray, pd.DataFrame, pd.Series)
 """what has a method `match` or `rank` of its own, and what is quickly told"""
 
 

@@ -3,9 +3,15 @@
 A user who asks language models through ours keeps to a budget by itself, question by question. What a reply of any
 other one costs is known when it is there: so one is asked for first, and from then on the replies of a turn are asked
 for together, where the budget has room for all of them at the highest price that was seen.
+
+What was paid for is not asked again: a stage that was killed finds the replies in its folder (:class:`KeptUser`), and
+they count against the budget as they did.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -13,8 +19,10 @@ from farm.asking import purse
 from farm.asking.givers import is_free, keeps_answers
 from farm.asking.limits import OverBudget
 from farm.asking.purse import Purse
+from farm.base import files
 from farm.roles import users
 from farm.roles.users import User
+from farm.storage.store import address
 
 
 class _Highest:
@@ -26,10 +34,12 @@ class _Highest:
     def close(self) -> None:
         """Nothing is open."""
 
+    def seen(self, table: pd.DataFrame) -> None:
+        self.price = max(self.price or 0.0, float(table["price"].max()))
+
     def paid(self, table: pd.DataFrame) -> None:
-        prices = table["price"].to_numpy(float)
-        self.price = max(self.price or 0.0, float(prices.max(initial=0.0)))
-        self.of.ledger.settle(0.0, float(prices.sum()))
+        self.seen(table)
+        self.of.ledger.settle(0.0, float(table["price"].sum()))
 
 
 def replies(user: User, shown: pd.DataFrame, *, seed: int) -> pd.DataFrame:
@@ -39,6 +49,8 @@ def replies(user: User, shown: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         OverBudget: where the budget has no room for them; it tells what they would cost, about.
         UserError: where the user does not answer as its role says.
     """
+    if isinstance(user, KeptUser):
+        return user.replies(shown, seed)
     known = _highest(user)
     if known is None or not len(shown):
         return users.replies(user, shown, seed=seed)
@@ -54,11 +66,41 @@ def replies(user: User, shown: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
 
 
-def count(user: User, table: pd.DataFrame) -> pd.DataFrame:
-    """Replies that an earlier attempt at the stage has paid for: they count, and are given back."""
+def count(user: User, tables: Sequence[pd.DataFrame]) -> None:
+    """Replies that an earlier attempt at the stage has paid for count against the budget of this one."""
+    current = purse.current()
+    if current is None or is_free(user) or not (found := [table for table in tables if len(table)]):
+        return
+    current.ledger.settle(0.0, float(sum(table["price"].sum() for table in found)))
     if (known := _highest(user)) is not None:
-        known.paid(table)
-    return table
+        for table in found:
+            known.seen(table)
+
+
+class KeptUser:
+    """A user whose replies are kept in a folder of the stage, a file each time it is asked, until the stage is done.
+
+    Args:
+        folder: what is in it was paid for by an earlier attempt, and counts at once.
+    """
+
+    def __init__(self, user: User, folder: Path) -> None:
+        self.user, self.folder = user, folder
+        count(user, [pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))])
+
+    def reply(self, episodes: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+        """As :meth:`farm.roles.users.User.reply`, kept."""
+        return replies(self, episodes, seed=seed)
+
+    def replies(self, shown: pd.DataFrame, seed: int) -> pd.DataFrame:
+        """Those that are kept, or else the user's, which are from now on."""
+        file = self.folder / f"{address(seed, shown.to_json(orient='split')).hex()}.parquet"
+        if not file.exists():
+            table = replies(self.user, shown, seed=seed)
+            self.folder.mkdir(exist_ok=True)
+            with files.replacing(file) as new:
+                table.to_parquet(new, index=False)
+        return pd.read_parquet(file)
 
 
 def _highest(user: User) -> _Highest | None:

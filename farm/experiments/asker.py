@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from farm.asking import purse
 from farm.asking.ask import ask
 from farm.base.rng import Ids
 from farm.feedback.kind import FeedbackKind
@@ -79,9 +80,12 @@ class FeedbackAsker:
         return out
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        counted = self.price
         self._tallies.clear()
         for purpose in dict.fromkeys(name.rpartition("/")[0] for name in state):
             queries, unanswered = state[f"{purpose}/counts"].tolist()
             units = state[f"{purpose}/units"].numpy().view(np.uint64).tolist()
             times = dict(zip(units, state[f"{purpose}/times"].tolist(), strict=True))
             self._tallies[purpose] = _Tally(queries, unanswered, float(state[f"{purpose}/price"]), times)
+        if (current := purse.current()) is not None:  # none of it is asked again, so nothing else would count it
+            current.ledger.settle(0.0, max(0.0, self.price - counted))

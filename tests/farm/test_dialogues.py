@@ -17,7 +17,7 @@ from eval.evaluators.leaderboard import Leaderboard
 from eval.measures.success import by_turn
 from farm.asking.limits import Limits, OverBudget
 from farm.asking.purse import limited
-from farm.base.errors import UserError
+from farm.base.errors import Fruitless, UserError
 from farm.experiments import experiment, running
 from farm.experiments.plan import Plan
 from farm.experiments.stages.dialogues import Dialogues
@@ -126,6 +126,53 @@ def test_a_user_who_costs_money_is_held_to_the_budget(tmp_path: Path, monkeypatc
     table = pd.read_parquet(tmp_path / "paid" / "made" / "dialogues.parquet")
     assert purse.spent == table["price"].sum() == 0.25 * len(table)
     assert sorted(sys.modules["paid_for_test"].Paid.asked) == sorted(table["turn"])  # nothing was asked twice
+
+
+DYING = f'''{PAID}
+class Dying(Paid):
+    """Is killed once, in the second turn of the third step of a training with 32 episodes."""
+    steps: ClassVar[list[int]] = []
+
+    def reply(self, episodes, *, seed):
+        turn = episodes["turn"].iloc[0]
+        if turn == 0 and len(episodes) > 24:
+            self.steps.append(len(episodes))
+        if turn == 1 and len(self.steps) == 3:
+            self.steps.append(0)
+            raise KeyboardInterrupt
+        return super().reply(episodes, seed=seed)
+'''
+
+
+def test_what_a_user_was_paid_in_a_training_that_was_killed_counts_and_is_not_paid_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replies of the steps before the checkpoint did not count, and those after it were asked, and paid, again."""
+    (tmp_path / "dying_for_test.py").write_text(DYING)
+    monkeypatch.syspath_prepend(tmp_path)
+    methods = {"ufo": {"steps": 3, "rollouts": 32, "checkpoint_minutes": 0}}
+    study = experiment.from_mapping(
+        {**QUIZ, "reporter": None, "user": {"class": "dying_for_test.Dying"}, "methods": methods}, "quiz.yaml"
+    )
+
+    def go(budget: float) -> running.Run:
+        return running.StudyRunner(study, tmp_path / "run").go(limits=Limits(budget=budget))
+
+    def paid() -> float:
+        plan = Plan(study.variants[0].experiment, "quiz.yaml")
+        return sum(plan.artifacts.paid(node.name, node.key) for node in plan.graph.values() if node.pays)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(1000.0)
+    asked = sys.modules["dying_for_test"].Paid.asked
+    before = 0.25 * len(asked)
+    assert paid() == before > 3 * 8.0
+    with pytest.raises(Fruitless, match="ends in the stage"):
+        go(before)  # there is no room for another reply
+    assert 0.25 * len(asked) == before == paid()
+    assert not go(1000.0).failures
+    assert 0.25 * len(asked) == paid()  # all is counted
+    assert len(sys.modules["dying_for_test"].Dying.steps) == 4  # the first turn of the third step was not asked again
 
 
 def test_a_run_with_a_user_tells_success_by_turn(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
+from farm.asking.limits import Limits
+from farm.asking.purse import limited
 from farm.base.errors import UserError
 from farm.experiments import experiment, run_tables
 from farm.experiments.asker import FeedbackAsker
@@ -310,7 +312,10 @@ def test_what_is_asked_again_is_a_new_draw_and_the_tally_goes_with_the_checkpoin
     assert giver.asked[2:] == [(1, 0)]  # another purpose counts for itself
     state = asked.asked["pairs"].state_dict()
     again = FeedbackAsker(kind("pairs"), giver, 1)
-    again.load_state_dict(state)
+    with limited(Limits(budget=2.0)) as purse:
+        for _ in range(2):  # a training inside another one has the same askers
+            again.load_state_dict(state)
+    assert purse.spent == 1.5  # which is not asked again, and did not count
     assert (again.queries("learning"), again.queries("look"), again.price) == (2, 1, 1.5)
     again.ask(pairs[:1], "learning")
     assert giver.asked[3:] == [(1, 2)]

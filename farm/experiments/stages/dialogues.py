@@ -71,11 +71,12 @@ class Dialogues:
         sample = np.tile(np.arange(e.sizes.samples, dtype=np.uint64), len(held_out))
         episode = episode_numbers(prompts)
         seed = rng.torch_seed(s.seed, "held-out users")
+        count(user, [pd.read_parquet(file) for file in sorted(at.place.checkpoints.glob("turn *.parquet"))])
 
         def take(turn: int, going: list[Prompt], rows: rng.Ids) -> pd.DataFrame:
             done = at.place.checkpoints / f"turn {turn}.parquet"
             if done.exists():
-                return count(user, pd.read_parquet(done))
+                return pd.read_parquet(done)
             shown, t = f"{self.of} talks, turn {turn + 1} of {e.turns}", e.answer_temperature
             samples = making.sample(
                 s, policy, going, f"dialogues/turn {turn}", t, shown, at.place.progress, draws=sample[rows]
