@@ -10,7 +10,6 @@ they count against the budget as they did.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -66,17 +65,6 @@ def replies(user: User, shown: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
 
 
-def count(user: User, tables: Sequence[pd.DataFrame]) -> None:
-    """Replies that an earlier attempt at the stage has paid for count against the budget of this one."""
-    current = purse.current()
-    if current is None or is_free(user) or not (found := [table for table in tables if len(table)]):
-        return
-    current.ledger.settle(0.0, float(sum(table["price"].sum() for table in found)))
-    if (known := _highest(user)) is not None:
-        for table in found:
-            known.seen(table)
-
-
 class KeptUser:
     """A user whose replies are kept in a folder of the stage, a file each time it is asked, until the stage is done.
 
@@ -86,7 +74,13 @@ class KeptUser:
 
     def __init__(self, user: User, folder: Path) -> None:
         self.user, self.folder = user, folder
-        count(user, [pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))])
+        tables, current = [pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))], purse.current()
+        if current is None or not tables:
+            return
+        current.ledger.settle(0.0, float(sum(table["price"].sum() for table in tables)))
+        if (known := _highest(user)) is not None:
+            for table in tables:
+                known.seen(table)
 
     def reply(self, episodes: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         """As :meth:`farm.roles.users.User.reply`, kept."""
@@ -94,13 +88,25 @@ class KeptUser:
 
     def replies(self, shown: pd.DataFrame, seed: int) -> pd.DataFrame:
         """Those that are kept, or else the user's, which are from now on."""
-        file = self.folder / f"{address(seed, shown.to_json(orient='split')).hex()}.parquet"
+        file, first = self._file(shown, seed), shown.iloc[:1]
         if not file.exists():
+            known = _highest(self.user)
+            unpriced = known is not None and known.price is None
+            if len(shown) > 1 and (unpriced or self._file(first, seed).exists()):  # one by itself tells the price
+                parts = [self.replies(part.reset_index(drop=True), seed) for part in (first, shown.iloc[1:])]
+                return pd.concat(parts, ignore_index=True)
             table = replies(self.user, shown, seed=seed)
-            self.folder.mkdir(exist_ok=True)
             with files.replacing(file) as new:
                 table.to_parquet(new, index=False)
         return pd.read_parquet(file)
+
+    def _file(self, shown: pd.DataFrame, seed: int) -> Path:
+        return self.folder / f"{address(seed, shown.to_json(orient='split')).hex()}.parquet"
+
+
+def kept(user: User, folder: Path) -> User:
+    """The user, whose replies are kept there if they cost something."""
+    return user if is_free(user) else KeptUser(user, folder)
 
 
 def _highest(user: User) -> _Highest | None:

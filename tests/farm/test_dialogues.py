@@ -162,9 +162,13 @@ def test_what_a_user_was_paid_in_a_training_that_was_killed_counts_and_is_not_pa
         plan = Plan(study.variants[0].experiment, "quiz.yaml")
         return sum(plan.artifacts.paid(node.name, node.key) for node in plan.graph.values() if node.pays)
 
+    for _ in range(2):
+        with pytest.raises(Fruitless, match=r"about \$\d+\.\d\d more"):
+            go(0.25)
+    asked = sys.modules["dying_for_test"].Paid.asked
+    assert asked == [0] and paid() == 0.25  # the one that told the price
     with pytest.raises(KeyboardInterrupt):
         go(1000.0)
-    asked = sys.modules["dying_for_test"].Paid.asked
     before = 0.25 * len(asked)
     assert paid() == before > 3 * 8.0
     with pytest.raises(Fruitless, match="ends in the stage"):

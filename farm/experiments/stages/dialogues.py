@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from farm.asking.replies import count, replies
+from farm.asking.replies import kept, replies
 from farm.base import files, rng
 from farm.experiments import making
 from farm.experiments.setting import SFT, Setting
@@ -63,7 +63,8 @@ class Dialogues:
         return Size(n, like=self.setting.description["user"], texts=Texts(written=n), asks_while_learning=paid)
 
     def make(self, at: StageContext) -> Facts | None:
-        s, e, user = self.setting, self.setting.experiment, self.setting.user(self.setting.experiment.split)
+        s, e = self.setting, self.setting.experiment
+        user = kept(s.user(e.split), at.place.checkpoints / "replies")
         writer = self.writer()
         policy = sft_policy(s, at) if self.method is None or writer is None else s.policy(at.folder(writer))
         held_out = prompts_of(s.world.instructions(e.split, e.sizes.evaluation))
@@ -71,7 +72,6 @@ class Dialogues:
         sample = np.tile(np.arange(e.sizes.samples, dtype=np.uint64), len(held_out))
         episode = episode_numbers(prompts)
         seed = rng.torch_seed(s.seed, "held-out users")
-        count(user, [pd.read_parquet(file) for file in sorted(at.place.checkpoints.glob("turn *.parquet"))])
 
         def take(turn: int, going: list[Prompt], rows: rng.Ids) -> pd.DataFrame:
             done = at.place.checkpoints / f"turn {turn}.parquet"

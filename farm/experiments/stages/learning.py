@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from farm.asking.replies import KeptUser
+from farm.asking.replies import kept
 from farm.experiments.asker import FeedbackAsker
 from farm.experiments.setting import Setting
 from farm.experiments.stages.sft import sft
 from farm.experiments.stages.stage import Stage, StageContext
 from farm.feedback.kind import kinds
 from farm.roles.protocols import Learning, Method, asks
-from farm.roles.users import User
-from farm.storage.artifacts import Place
 
 
 @dataclass(frozen=True)
@@ -64,15 +62,9 @@ def learning(setting: Setting, method: Method, at: StageContext) -> Learning:
         },
         demonstrations=setting.world.demonstrations(sizes.demonstrations) if "demonstrations" in needs else None,
         responses=needed.responses and pd.read_parquet(at.folder(needed.responses) / "responses.parquet"),
-        user=_user(setting, at.place) if "user" in needs else None,
+        user=kept(setting.user(), at.place.checkpoints / "replies") if "user" in needs else None,
         gold=setting.gold,
     )
-
-
-def _user(setting: Setting, place: Place) -> User:
-    """The user, whose replies are kept until the training is over where they cost something."""
-    user = setting.user()
-    return user if setting.user_is_free else KeptUser(user, place.checkpoints / "replies")
 
 
 def answered(folder: Path, kind: str) -> pd.DataFrame:
