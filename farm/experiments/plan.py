@@ -7,6 +7,7 @@ reads, and of the code that makes it. The plan starts at what is wanted and walk
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from farm.base import rng
-from farm.base.errors import UserError, nearest
+from farm.base.errors import Alarm, UserError, nearest
 from farm.experiments import room
 from farm.experiments.experiment import Experiment, Resources
 from farm.experiments.setting import SFT, Setting
@@ -85,6 +86,14 @@ class Plan:
     def feedback(self) -> dict[str, FeedbackStage]:
         """Kind -> the stage of it, of those that something learns from."""
         return {stage.of: stage for stage in self.stages.values() if isinstance(stage, FeedbackStage)}
+
+    def warn_of_unused(self) -> None:
+        """An alarm for each kind of feedback that the experiment names and nothing learns from."""
+        asked = frozenset[str]().union(*self.setting.asks.values())
+        for kind in self.experiment.feedback:
+            if kind not in self.feedback and kind not in asked:
+                said = f"{self.origin}: feedback.{kind}: no method or model here needs {kind}, so none are made"
+                warnings.warn(said, Alarm, stacklevel=2)
 
     @property
     def device_lines(self) -> list[str]:

@@ -141,6 +141,7 @@ class StudyRunner:
         trackers.check()
         for plan in self.plans:
             plan.setting.check()
+            plan.warn_of_unused()
         self._say_where()
         aggregator, reporter = self._parts()
         graph = self.graph()

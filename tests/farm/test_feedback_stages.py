@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 
 from farm.asking.limits import Limits
 from farm.asking.purse import limited
-from farm.base.errors import UserError
+from farm.base.errors import Alarm, UserError
 from farm.experiments import experiment, run_tables
 from farm.experiments.asker import FeedbackAsker
 from farm.experiments.running import Run, StudyRunner
@@ -199,6 +200,18 @@ def test_mistakes_are_found_before_anything_is_trained(here: Path, settings: lis
     with pytest.raises(UserError, match=said):
         go(*(setting.replace("{N,", "{class: needing_for_test.Needing,") for setting in settings))
     assert not (here / "home" / "artifacts").exists()
+
+
+def test_feedback_that_nothing_learns_from_is_said(here: Path) -> None:
+    """It was left out without a word."""
+    write(here, methods={"odd": needing("pairs", asking=["checks"])}, feedback={"checks": "checker"})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        go("feedback.ratings=rater", "methods.odd.asking=[]")
+    alarms = [str(one.message) for one in said if issubclass(one.category, Alarm)]
+    assert [alarm.partition(": no ")[0] for alarm in alarms] == [
+        "table.yaml: feedback.checks", "table.yaml: feedback.ratings",
+    ]  # fmt: skip
 
 
 def test_a_judge_may_give_feedback_of_another_kind(here: Path) -> None:
