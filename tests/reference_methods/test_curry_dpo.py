@@ -128,3 +128,10 @@ def test_every_arm_of_the_study_begins_at_the_uniform_policy_and_takes_as_many_s
     assert (starts["kl"].abs() < 1e-12).all() and starts["gold"].nunique() == 1
     assert path.groupby("method")["step"].max().drop(["one_pair", "one_pair_moved"]).nunique() == 1
     assert (tables["policies"]["gold"] > starts["gold"].iloc[0]).all()
+
+
+def test_of_lists_of_two_all_arms_of_the_study_but_the_weaker_anchor_are_one() -> None:
+    """One pair a list is one stage, which has no order and whose reference does not move."""
+    ends = Curriculum(responses=6, size=2, lists=40, epochs=1, batch_size=20).tables(1)["policies"]
+    gold = ends.set_index("method")["gold"]
+    assert gold.drop("multi_pair_weak").nunique() == 1 and gold["multi_pair_weak"] != gold["curry"]
