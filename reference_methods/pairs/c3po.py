@@ -70,7 +70,7 @@ class C3PO(DPO):
     """weight of what is near"""
     objective: Literal["dpo", "sft"] = "dpo"
     flips: Share = 0.0
-    """share of pairs that are turned round: at one half nothing is said"""
+    """share of pairs that are turned round, exactly: at one half nothing is said of the feature"""
     epochs: Count = 1
     batch_size: Count = 16
     """of each set"""
@@ -126,8 +126,9 @@ class C3PO(DPO):
         chosen = samples.select(told * self.samples + groups[told].argmax(1))
         rejected = samples.select(told * self.samples + groups[told].argmin(1))
         ids = rng.combine(prompt_ids(chosen.prompts), rng.text_ids(chosen.outputs), rng.text_ids(rejected.outputs))
-        turned = rng.uniform(learning.seed, "c3po/flips", ids) < self.flips
-        return Preferences(chosen, rejected, np.where(turned, 0.0, 1.0).astype(np.float32), ids)
+        label = np.ones(len(ids), np.float32)
+        label[np.argsort(rng.uniform(learning.seed, "c3po/flips", ids))[: round(self.flips * len(ids))]] = 0.0
+        return Preferences(chosen, rejected, label, ids)
 
     def _measured(self, samples: Samples) -> NDArray[np.float64]:
         if self.world is None:

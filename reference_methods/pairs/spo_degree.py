@@ -8,8 +8,9 @@ never preferred or rejected: they are data that need no label. With gamma 0 it i
 
 Paper: SPO (Li et al., arXiv 2409.17791): DPO, IPO, KTO, SimPO with it on TL;DR and HH; key content by RAKE, several
 degrees. Deviations: rare tokens in place of RAKE's phrases; one copy of each response and step; gamma, D and the head's
-shape are not given in what could be read: 0.1, 4, linear. ``deletion: random`` leaves out as many tokens, whichever:
-the control.
+shape are not given in what could be read: 0.1, 4, linear. The head has a learning rate of its own: it starts at 0, and
+in the few steps of a policy's small rate it would tell nothing, so that nothing would be learnt from it.
+``deletion: random`` leaves out as many tokens, whichever: the control.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class SPODegree(Bounded):
     """whose loss of pairs; DPO where omitted"""
     gamma: NotNegative = 0.1
     """the weight of the degrees"""
+    head_learning_rate: NotNegative = 1e-2
+    """of A"""
     levels: Count = 4
     """D"""
     most: PositiveShare = 0.3
@@ -66,7 +69,7 @@ class SPODegree(Bounded):
         head = None
         if self.gamma:
             head = DegreeHead(policy, self.levels)
-            networks.append((head, method.learning_rate))
+            networks.append((head, self.head_learning_rate))
         reference = learning.reference if method.uses_reference() else None
         with Trainer(method, learning, type(method).__name__.lower(), networks) as trainer:
             data = PairsWithReference.of(pairs, trainer, reference)

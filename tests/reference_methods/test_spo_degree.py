@@ -67,7 +67,8 @@ def test_without_degrees_it_is_the_other_method_to_the_bit(method: Any, given: L
 def test_it_learns_to_tell_degrees_and_repeats_whatever_the_micro_batches(given: Learning) -> None:
     log, record = recorder()
     method = DPO(batch_size=16, learning_rate=5e-3, epochs=15, micro_batch_tokens=100_000)
-    spo = SPODegree(method=method, gamma=1.0, levels=1, most=1.0)  # all that is there, or nothing
+    whole_or_nothing: dict[str, Any] = {"gamma": 1.0, "levels": 1, "most": 1.0}
+    spo = SPODegree(method=method, head_learning_rate=5e-3, **whole_or_nothing)
     spo.train(replace(given, log=record))
     assert log[0]["degree_loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert log[-1]["degree_accuracy"] > 0.85
@@ -76,6 +77,13 @@ def test_it_learns_to_tell_degrees_and_repeats_whatever_the_micro_batches(given:
         numbers(SPODegree(method=replace(short, micro_batch_tokens=size)).train(given), given) for size in (100_000, 60)
     ]
     assert torch.allclose(*found, atol=0.05)
+
+
+def test_the_head_learns_at_a_rate_of_its_own_however_slowly_the_policy_learns(given: Learning) -> None:
+    log, record = recorder()
+    method = DPO(batch_size=16, learning_rate=1e-7, epochs=4, micro_batch_tokens=100_000)
+    SPODegree(method=method, gamma=1.0, levels=1, most=1.0, head_learning_rate=0.1).train(replace(given, log=record))
+    assert log[-1]["degree_loss"] < 0.9 * math.log(2)
 
 
 def test_copies_are_keyed_by_the_response(given: Learning) -> None:
