@@ -258,9 +258,9 @@ def list_configs(
 
     Example: farm list methods
     """
-    from farm.roles import config
+    from farm.roles import named_configs
 
-    found = config.listed(room)
+    found = named_configs.listed(room)
     if as_json:
         print(json.dumps(found, indent=1))
         return
