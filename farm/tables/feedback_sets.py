@@ -215,6 +215,11 @@ def _require_texts(table: pd.DataFrame, origin: str, name: str) -> None:
 # --- what follows from what -------------------------------------------------------------------------------------------
 
 
+def _asked(table: pd.DataFrame) -> list[str]:
+    """The columns of a prompt and its system turn."""
+    return [*turns.kept(table), *table.columns.intersection([turns.SYSTEM])]
+
+
 def _compared(ratings: pd.DataFrame) -> pd.DataFrame:
     """Every two outputs that one annotator rated for one prompt: the higher score is preferred, equal ones tie.
 
@@ -229,7 +234,7 @@ def _compared(ratings: pd.DataFrame) -> pd.DataFrame:
     differ = texts[first] != texts[second]
     first, second = first[differ], second[differ]
     one, two = known.iloc[first].reset_index(drop=True), known.iloc[second].reset_index(drop=True)
-    table = one[[*turns.kept(one), "annotator"]].copy()
+    table = one[[*_asked(one), "annotator"]].copy()
     for number, side in (("1", one), ("2", two)):
         table[f"output_{number}"], table[f"generator_{number}"] = side["output"], side["generator"]
     table["preference"] = 1.5 + 0.5 * np.sign(two["score"].to_numpy() - one["score"].to_numpy())
@@ -240,7 +245,7 @@ def _sides(pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     sides = []
     for number in ("1", "2"):
         names = {f"output_{number}": "output", f"generator_{number}": "generator"}
-        sides.append(pairs[[*turns.kept(pairs), "annotator", *names]].rename(columns=names))
+        sides.append(pairs[[*_asked(pairs), "annotator", *names]].rename(columns=names))
     return sides[0], sides[1]
 
 
@@ -255,7 +260,7 @@ def _as_reactions(pairs: pd.DataFrame) -> pd.DataFrame:
 def _outputs(table: pd.DataFrame) -> pd.DataFrame:
     both = pd.concat(_sides(table)).sort_index(kind="stable") if "output_1" in table.columns else table
     again = both[["output", "generator"]].assign(prompt=turns.row_ids(both)).duplicated()
-    return both.loc[~again, [*turns.kept(both), "output", "generator"]].reset_index(drop=True)
+    return both.loc[~again, [*_asked(both), "output", "generator"]].reset_index(drop=True)
 
 
 _FOLLOWS: dict[tuple[str, str], Callable[[pd.DataFrame], pd.DataFrame]] = {

@@ -181,7 +181,8 @@ def chosen_and_rejected(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame
     """
     answers = {column: texts_of(table[column], column, origin) for column in ("chosen", "rejected")}
     if "prompt" in table.columns:
-        prompts = prompts_from(table["prompt"], "prompt", origin)
+        asked = table["prompt"]
+        prompts = prompts_from(asked, "prompt", origin)
     else:
         starts = {
             column: [begun(v, origin, row, column) for row, v in enumerate(table[column], 1)] for column in answers
@@ -189,9 +190,9 @@ def chosen_and_rejected(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame
         for row, (one, other) in enumerate(zip(starts["chosen"], starts["rejected"], strict=True), start=1):
             if one != other:
                 raise UserError(f"{origin}: row {row}: `chosen` and `rejected` answer different conversations")
-        prompts = starts["chosen"]
+        asked, prompts = table["chosen"], starts["chosen"]
     out = table.drop(columns=["prompt", "chosen", "rejected"], errors="ignore")
-    out = out.assign(**turns.columns(prompts), output_1=answers["chosen"], output_2=answers["rejected"])
+    out = out.assign(**turns.columns(prompts, asked), output_1=answers["chosen"], output_2=answers["rejected"])
     missing = {"generator_1": "", "generator_2": "", "annotator": Path(origin).stem}
     out = out.assign(**{c: v for c, v in missing.items() if c not in out.columns})
     return out.assign(preference=1.0, status="ok")
@@ -249,7 +250,7 @@ def as_chosen_and_rejected(annotations: pd.DataFrame) -> pd.DataFrame:
 def as_conversations(annotations: pd.DataFrame) -> pd.DataFrame:
     """The same as lists of turns."""
     table = decided(annotations)
-    table["prompt"] = [turns.messages(prompt) for prompt in table["prompt"]]
+    table["prompt"] = turns.conversations(_clear(annotations))
     for column in ("chosen", "rejected"):
         table[column] = [[{"role": "assistant", "content": x}] for x in table[column]]
     return table
@@ -257,9 +258,13 @@ def as_conversations(annotations: pd.DataFrame) -> pd.DataFrame:
 
 def decided(annotations: pd.DataFrame) -> pd.DataFrame:
     """``prompt, chosen, rejected`` of the verdicts that are neither ties nor missing; prompts as they are inside."""
-    decided = annotations[annotations["preference"].notna() & (annotations["preference"] != 1.5)]
+    decided = _clear(annotations)
     first = decided["preference"].to_numpy() < 1.5
     chosen = np.where(first, decided["output_1"], decided["output_2"])
     rejected = np.where(first, decided["output_2"], decided["output_1"])
     prompts = pd.Series(turns.prompts_of(decided), dtype=object)
     return pd.DataFrame({"prompt": prompts, "chosen": chosen, "rejected": rejected})
+
+
+def _clear(annotations: pd.DataFrame) -> pd.DataFrame:
+    return annotations[annotations["preference"].notna() & (annotations["preference"] != 1.5)]

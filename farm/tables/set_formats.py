@@ -50,14 +50,15 @@ def _read_outputs(table: pd.DataFrame, origin: str) -> pd.DataFrame:
 def _read_completions(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     prompts = formats.prompts_from(table["prompt"], "prompt", origin)
     answers = formats.texts_of(table["completion"], "completion", origin)
-    table = table.drop(columns=["prompt", "completion"]).assign(**turns.columns(prompts), output=answers)
+    read = turns.columns(prompts, table["prompt"])
+    table = table.drop(columns=["prompt", "completion"]).assign(**read, output=answers)
     return formats.as_outputs(table, origin, Path(origin).stem)
 
 
 def _write_completions(table: pd.DataFrame) -> pd.DataFrame:
-    if "turns" not in table:
+    if "turns" not in table and turns.SYSTEM not in table:
         return pd.DataFrame({"prompt": table["instruction"], "completion": table["output"]})
-    prompts = pd.Series([turns.messages(prompt) for prompt in turns.prompts_of(table)], index=table.index)
+    prompts = pd.Series(turns.conversations(table), index=table.index)
     answers = table["output"].map(lambda text: [{"role": "assistant", "content": text}])
     return pd.DataFrame({"prompt": prompts, "completion": answers})
 
@@ -65,13 +66,13 @@ def _write_completions(table: pd.DataFrame) -> pd.DataFrame:
 def _read_messages(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     prompts = [formats.begun(v, origin, row, "messages") for row, v in enumerate(table["messages"], start=1)]
     answers = formats.texts_of(table["messages"], "messages", origin)
-    table = table.drop(columns="messages").assign(**turns.columns(prompts), output=answers)
+    table = table.drop(columns="messages").assign(**turns.columns(prompts, table["messages"]), output=answers)
     return formats.as_outputs(table, origin, Path(origin).stem)
 
 
 def _write_messages(table: pd.DataFrame) -> pd.DataFrame:
-    said = zip(turns.prompts_of(table), table["output"], strict=True)
-    return pd.DataFrame({"messages": [[*turns.messages(p), {"role": "assistant", "content": o}] for p, o in said]})
+    said = zip(turns.conversations(table), table["output"], strict=True)
+    return pd.DataFrame({"messages": [[*asked, {"role": "assistant", "content": o}] for asked, o in said]})
 
 
 def _read_annotations(table: pd.DataFrame, origin: str) -> pd.DataFrame:

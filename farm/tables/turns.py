@@ -4,7 +4,8 @@ In a table the column ``instruction`` holds the first turn and ``turns`` the lis
 prompt has more than one turn has no such column. The id of a prompt is that of all its turns, and of a single turn
 that of its text. Turns stay apart everywhere: only a policy's template, and the question to a judge, put them into one
 text. In files a prompt may also be ``messages``, the conversational form: ``[{"role": "user", "content": ...}, ...]``;
-a system turn before it becomes the beginning of the user's first turn, with an empty line between.
+a system turn before it becomes the beginning of the user's first turn, with an empty line between. The column
+``system`` says which beginning that is, so that it is a system turn again where a conversation is written.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Prompt = str | tuple[str, ...]
 """One turn, or an odd number of them, three or more: user, policy, ..., user."""
 
 ROLES = ("user", "assistant")
+SYSTEM = "system"
 
 
 def turns_of(prompt: Prompt) -> tuple[str, ...]:
@@ -97,12 +99,15 @@ def row_ids(table: pd.DataFrame) -> Ids:
     return rng.text_ids(table["instruction"]) if "turns" not in table.columns else prompt_ids(prompts_of(table))
 
 
-def columns(prompts: Sequence[Prompt]) -> dict[str, list[Any]]:
-    """The columns of a table with these prompts: ``instruction``, and ``turns`` where any has more than one."""
+def columns(prompts: Sequence[Prompt], read_from: Iterable[object] = ()) -> dict[str, list[Any]]:
+    """The columns of a table with these prompts: ``instruction``, and ``turns`` where any has more than one; and
+    ``system`` where any of the conversations that they were read from begins with a system turn."""
+    systems = [_system_of(value) for value in read_from]
+    said = {SYSTEM: systems} if any(systems) else {}
     if all(isinstance(prompt, str) for prompt in prompts):
-        return {"instruction": list(prompts)}
+        return {"instruction": list(prompts), **said}
     turns = [turns_of(prompt) for prompt in prompts]
-    return {"instruction": [t[0] for t in turns], "turns": [list(t[1:]) for t in turns]}
+    return {"instruction": [t[0] for t in turns], "turns": [list(t[1:]) for t in turns], **said}
 
 
 def kept(table: pd.DataFrame) -> list[str]:
@@ -113,6 +118,22 @@ def kept(table: pd.DataFrame) -> list[str]:
 def messages(prompt: Prompt) -> list[dict[str, str]]:
     """The conversational form."""
     return [{"role": ROLES[place % 2], "content": text} for place, text in enumerate(turns_of(prompt))]
+
+
+def conversations(table: pd.DataFrame) -> list[list[dict[str, str]]]:
+    """The conversational form of each row's prompt; what ``system`` holds is a system turn where the first one begins
+    with it."""
+    prompts = prompts_of(table)
+    systems = table[SYSTEM].tolist() if SYSTEM in table.columns else [""] * len(prompts)
+    out = []
+    for prompt, system in zip(prompts, systems, strict=True):
+        first, *rest = turns_of(prompt)
+        if isinstance(system, str) and system and first.startswith(f"{system}\n\n"):
+            user = first.removeprefix(f"{system}\n\n")
+            out.append([{"role": SYSTEM, "content": system}, *messages((user, *rest))])
+        else:
+            out.append(messages(prompt))
+    return out
 
 
 def from_messages(value: object, place: str) -> Prompt:
@@ -130,8 +151,8 @@ def from_messages(value: object, place: str) -> Prompt:
     found = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(found, (list, tuple)) or not found or not all(map(_is_message, found)):
         raise UserError(f"{place} is neither a text nor a list of role/content turns")
-    system = found[0]["content"] if found[0]["role"] == "system" else None
-    if system is not None:
+    system = _system_of(found)
+    if found[0]["role"] == SYSTEM:
         found = found[1:]
         if not found:
             raise UserError(f"{place}: there is no turn behind the system's; a prompt ends with the user's")
@@ -155,7 +176,7 @@ def checked(table: pd.DataFrame, origin: object) -> pd.DataFrame:
         prompts = [
             from_messages(value, f"{origin}: row {row}: `messages`") for row, value in enumerate(table["messages"], 1)
         ]
-        return table.drop(columns="messages").assign(**columns(prompts))
+        return table.drop(columns="messages").assign(**columns(prompts, table["messages"]))
     if "turns" not in table.columns:
         return table
     rest = []
@@ -168,6 +189,12 @@ def checked(table: pd.DataFrame, origin: object) -> pd.DataFrame:
                             " pairs of the policy's and the user's turns")  # fmt: skip
         rest.append(list(found))
     return table.assign(turns=rest) if any(rest) else table.drop(columns="turns")
+
+
+def _system_of(value: object) -> str:
+    """The text of a conversation's system turn, "" where it has none."""
+    first = value[0] if isinstance(value, (list, tuple, np.ndarray)) and len(value) else None
+    return str(first["content"]) if _is_message(first) and first["role"] == SYSTEM else ""
 
 
 def _is_message(value: object) -> bool:

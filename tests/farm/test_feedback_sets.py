@@ -361,6 +361,30 @@ def test_a_system_turn_is_the_beginning_of_the_first() -> None:
         feedback_sets.of_table(pd.DataFrame([{**rows[0], "prompt": turns[:1]}]), "s")
 
 
+@pytest.mark.parametrize(
+    ("name", "between"),
+    [("messages", "outputs"), ("completions", "outputs"), ("conversational", "annotations"), ("labels", "reactions")],
+)
+def test_a_system_turn_is_one_again_where_a_conversation_is_written(tmp_path: Path, name: str, between: str) -> None:
+    said = [{"role": r, "content": c} for r, c in (("system", "Be brief."), ("user", "hi"), ("assistant", "a"))]
+    alone = [{"role": "user", "content": "Be brief.\n\nhi"}, {"role": "assistant", "content": "c"}]
+    other = [{"role": "assistant", "content": "b"}]
+    rows: list[dict[str, Any]] = {
+        "messages": [{"messages": said}, {"messages": alone}],
+        "completions": [{"prompt": m[:-1], "completion": m[-1:]} for m in (said, alone)],
+        "conversational": [{"prompt": m[:-1], "chosen": m[-1:], "rejected": other} for m in (said, alone)],
+        "labels": [{"prompt": m[:-1], "completion": m[-1:], "label": True} for m in (said, alone)],
+    }[name]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    feedback_sets.convert(tmp_path / "in.jsonl", tmp_path / "between.jsonl", between)
+    assert {json.loads(line)["instruction"] for line in (tmp_path / "between.jsonl").open()} == {"Be brief.\n\nhi"}
+    feedback_sets.convert(tmp_path / "between.jsonl", tmp_path / "out.jsonl", name)
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").open()] == rows
+    if name == "conversational":  # and in what follows from pairs
+        feedback_sets.convert(tmp_path / "between.jsonl", tmp_path / "messages.jsonl", "messages")
+        assert json.loads((tmp_path / "messages.jsonl").open().readline())["messages"] == said
+
+
 WORDS = {"a-is-better": (1, 1), "A-is-clearly-better": (1, 1), "b-is-slightly-better": (2, 0.5), "Tie": (1.5, None),
          "B": (2, None), "model_a": (1, None), None: (None, None)}  # fmt: skip
 
