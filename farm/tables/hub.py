@@ -7,7 +7,8 @@ No code of a repository is run. Files go through the hub's client, with its cach
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
@@ -58,8 +59,12 @@ def answers() -> bool:
     return True
 
 
-def data_files(name: str, patterns: Sequence[str]) -> Path:
+def data_files(name: str, patterns: Sequence[str], revision: str | None = None, offline: bool = False) -> Path:
     """A folder with those files of the data set ``owner/name`` that fit one of the patterns.
+
+    Args:
+        revision: a commit or a branch; the main branch where None.
+        offline: take what the hub's cache has.
 
     Raises:
         UserError: they could not be downloaded, with the reason.
@@ -72,7 +77,8 @@ def data_files(name: str, patterns: Sequence[str]) -> Path:
     except ImportError as error:
         raise need("hub", "huggingface_hub", f"the data set {name}") from error
     disable_progress_bars()  # the program shows its own
-    how: dict[str, Any] = {"repo_type": "dataset", "allow_patterns": list(patterns), "local_files_only": not answers()}
+    how: dict[str, Any] = {"repo_type": "dataset", "allow_patterns": list(patterns), "revision": revision}
+    how["local_files_only"] = offline or not answers()
     try:
         with progress.task(f"fetching {name}"):
             return Path(snapshot_download(name, **how))
@@ -112,6 +118,28 @@ def read_data_set(name: str) -> pd.DataFrame:
 
 
 Kind = Literal["dataset", "model"]
+PATIENCE = 60.0
+"""seconds without a byte from the hub after which a push is given up; HF_HUB_DOWNLOAD_TIMEOUT may ask for more"""
+
+
+@contextmanager
+def _patient() -> Iterator[float]:
+    """Inside, requests that name no timeout (the client sets none of its own) end after so many seconds."""
+    from huggingface_hub import constants, get_session
+
+    client, seconds = get_session(), max(float(constants.HF_HUB_DOWNLOAD_TIMEOUT), PATIENCE)
+    before = getattr(client, "timeout", None)
+    client.timeout = seconds
+    try:
+        yield seconds
+    except Exception as error:
+        if "Timeout" not in type(error).__name__:
+            raise
+        raise TimeoutError(
+            f"no answer within {seconds:g} seconds; push again, or set HF_HUB_DOWNLOAD_TIMEOUT to more"
+        ) from error
+    finally:
+        client.timeout = before
 
 
 def push(repository: str, kind: Kind, folder: Path, message: str, private: bool = True) -> str:
@@ -130,7 +158,7 @@ def push(repository: str, kind: Kind, folder: Path, message: str, private: bool 
         raise UserError(f"{repository}: HF_HUB_OFFLINE is set, so nothing is pushed; unset it")
     disable_progress_bars()
     try:
-        with progress.task(f"pushing {repository}"):
+        with progress.task(f"pushing {repository}"), _patient():
             client = HfApi()
             client.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
             client.upload_folder(folder_path=folder, repo_id=repository, repo_type=kind, commit_message=message)
