@@ -65,7 +65,7 @@ def model(
     Args:
         what: policy or reward model.
         opens: the class of transformers that opens it.
-        shift: what a reward model's logit lacks.
+        shift: what a reward model's logit lacks, the same for every text.
         name: of the method or the model in its run.
     """
     policy = what == "policy"
@@ -89,11 +89,12 @@ def model(
             if len(own):
                 parts += ["## Agreement", _frame(own[["of", "accuracy", "n"]].round(3))]
         parts += [*_costs(run), "## World", _code(run.spec("world"), "yaml")]
-    parts += ["## Use", _code(_POLICY if policy else _REWARD.replace("CLASS", opens), "python")]
-    if not policy and shift:
+    use = _POLICY if policy else _SUMMED if opens == "AutoModelForTokenClassification" else _REWARD
+    parts += ["## Use", _code(use.replace("SHIFT\n", _SHIFT if shift else ""), "python")]
+    if shift:
         parts.append(
-            f"The scores of the run are the logit plus `model.config.score_shift`, {shift:.6g}, which is the same for "
-            "every text: differences and rankings need it not."
+            f"The head of this class has no bias; the line with `score.bias` gives it one, {shift:.6g}, with which the "
+            "logits are the scores of the run. It is the same for every text: differences and rankings need it not."
         )
     parts += _license(license_name)
     return _whole(header, license_name, parts)
@@ -106,13 +107,25 @@ model = AutoModelForCausalLM.from_pretrained("OWNER/NAME")
 asked = [{"role": "user", "content": "..."}]
 tokens = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 print(tokenizer.decode(model.generate(**tokens)[0, tokens["input_ids"].shape[1]:], skip_special_tokens=True))"""
-_REWARD = """from transformers import CLASS, AutoTokenizer
+_SHIFT = "model.score.bias = torch.nn.Parameter(model.score.weight.new_tensor([model.config.score_shift]))\n"
+_REWARD = """import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("OWNER/NAME")
-model = CLASS.from_pretrained("OWNER/NAME")
+model = AutoModelForSequenceClassification.from_pretrained("OWNER/NAME")
+SHIFT
 said = [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]
 tokens = tokenizer.apply_chat_template(said, return_tensors="pt", return_dict=True)
 print(model(**tokens).logits)"""
+_SUMMED = """from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("OWNER/NAME")
+model = AutoModelForTokenClassification.from_pretrained("OWNER/NAME")
+said = [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]
+asked = tokenizer.apply_chat_template(said[:-1], add_generation_prompt=True, return_dict=True)["input_ids"]
+tokens = tokenizer.apply_chat_template(said, return_tensors="pt", return_dict=True)
+logits = model(**tokens).logits[0]
+print(logits[-1, 0] + logits[len(asked):, 1].sum())  # the last token, and the sum over the response"""
 
 
 def _when(run: RunFacts | None) -> str:

@@ -6,8 +6,13 @@ becomes an ``AutoModelForSequenceClassification`` with one label:
 
     (w . h + b - mean) / scale  =  (w / scale) . h  +  (b - mean) / scale
 
-Those classes have no place for the second term, which is the same for every text: it is ``score_shift`` in the config.
-They read the state at the last token that is not the pad token, so the pad token is one that ends no text.
+The head of those classes has no bias for the second term c, which is the same for every text. Where h comes from a
+norm with a bias (GPT-2, GPT-NeoX), c w' / |w'|^2 is added to that, w' = w / scale, and the logits are the scores.
+Behind a norm without one (Llama, Qwen, Gemma: RMSNorm) no direction of h is constant, and c is ``score_shift`` in the
+config. They read the state at the last token that is not the pad token, so the pad token is one that ends no text.
+
+A head that sums over the response (``last+sum``) becomes an ``AutoModelForTokenClassification``, whose head has a bias:
+a score is the last token's logit 0 plus the sum of logit 1 over the response's tokens.
 """
 
 from __future__ import annotations
@@ -31,14 +36,14 @@ class Exported:
     opens: str
     """the class of transformers that opens it"""
     shift: float = 0.0
-    """what the logit of a reward model lacks"""
+    """what the logit of a reward model lacks, which no weight could carry"""
 
 
 def export(folder: Path, out: Path) -> Exported:
     """Write the model that was saved in ``folder`` to ``out``.
 
     Raises:
-        UserError: it is neither a policy nor a reward model of a language model, or its head has no place there.
+        UserError: it is neither a policy nor a reward model of a language model, or transformers has no class for it.
     """
     from farm.policies.language_model import LanguageModelPolicy
     from farm.policies.scorer import LanguageModelScorer
@@ -50,11 +55,6 @@ def export(folder: Path, out: Path) -> Exported:
         named = read_descriptor(folder)["class"]
         raise UserError(
             f"{folder}: holds a {named}, which transformers has no class for; push a policy or a reward model"
-        )
-    if saved.head != "last":
-        raise UserError(
-            f"{folder}: transformers has no class for a reward model with the head `{saved.head}`; fit one with "
-            '`head: last`: --set "reward_model={use: reward_model, head: last}"'
         )
     return _scorer(saved, _conversation_of(folder, saved.tokenizer), out)
 
@@ -99,7 +99,7 @@ def _policy(policy: Any, out: Path) -> Exported:
 
 def _scorer(scorer: Any, conversation: Conversation, out: Path) -> Exported:
     import torch
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
     from farm.hardware import adapters
     from farm.hardware.models import save_causal_lm
@@ -112,23 +112,57 @@ def _scorer(scorer: Any, conversation: Conversation, out: Path) -> Exported:
         tokenizer.chat_template = plain_template(conversation)
     pad = _pad(tokenizer, conversation)
     config = body.config
-    shift = float((scorer.bias.detach() - scorer.mean) / scorer.scale)
     names = {"eos_token_id": conversation.eos, "bos_token_id": tokenizer.bos_token_id}
     _set(config, **names, pad_token_id=tokenizer.convert_tokens_to_ids(pad))
-    config.num_labels, config.id2label, config.label2id = 1, {0: "reward"}, {"reward": 0}
-    config.score_shift = shift
+    labels = ["reward"] if scorer.head == "last" else ["reward", "reward_of_token"]
+    config.num_labels, config.id2label = len(labels), dict(enumerate(labels))
+    config.label2id = {label: number for number, label in enumerate(labels)}
+    opens = f"AutoModelFor{'Sequence' if len(labels) == 1 else 'Token'}Classification"
     try:
         with torch.random.fork_rng(devices=[]):
-            model = AutoModelForSequenceClassification.from_config(config, dtype=body.dtype)
+            model = getattr(transformers, opens).from_config(config, dtype=body.dtype)
     except ValueError as error:
-        raise UserError(f"transformers has no class of sequence classification for {config.model_type}") from error
-    getattr(model, model.base_model_prefix).load_state_dict(body.base_model.state_dict())
+        raise UserError(f"transformers has no {opens} for {config.model_type}") from error
+    base = getattr(model, model.base_model_prefix).eval()
+    base.load_state_dict(body.base_model.state_dict())
+    head = next(part for part in model.children() if isinstance(part, torch.nn.Linear))
     with torch.no_grad():
-        model.score.weight.copy_(scorer.weight.detach() / scorer.scale)
+        head.weight.copy_(scorer.weight.detach() / scorer.scale)
+        shift = _carried(float((scorer.bias.detach() - scorer.mean) / scorer.scale), head, base)
+    model.config.score_shift = shift
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     save_causal_lm(model.eval(), tokenizer, out)
-    return Exported("reward model", "AutoModelForSequenceClassification", shift)
+    return Exported("reward model", opens, shift)
+
+
+def _carried(shift: float, head: Any, base: Any) -> float:
+    """Put what is the same for every text into the bias of the head or of the norm before it; what found no place."""
+    if head.bias is not None:
+        head.bias.zero_()
+        head.bias[0] = shift
+        return 0.0
+    norm, length = _last_norm(base), head.weight[0].square().sum()
+    if norm is None or not length:
+        return shift
+    norm.bias += shift / length * head.weight[0]
+    return 0.0
+
+
+def _last_norm(base: Any) -> Any:
+    """The norm with a bias whose output is the last hidden state, None where that is another's."""
+    import torch
+
+    outputs: list[tuple[Any, Any]] = []
+    norms = [part for part in base.modules() if isinstance(part, torch.nn.LayerNorm) and part.bias is not None]
+    hooks = [norm.register_forward_hook(lambda part, _, output: outputs.append((part, output))) for norm in norms]
+    try:
+        last = base(input_ids=torch.zeros(1, 1, dtype=torch.long)).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()
+    place = last.untyped_storage().data_ptr()
+    return next((norm for norm, output in outputs if output.untyped_storage().data_ptr() == place), None)
 
 
 def _set(config: Any, **names: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -21,9 +22,10 @@ from farm.base.errors import UserError
 from farm.experiments import run_folder
 from farm.policies.tabular import TabularPolicy
 from farm.publishing import cards
-from farm.publishing.checkpoint import export
+from farm.publishing.checkpoint import Exported, export
 from farm.storage import sealed
 from farm.tables import feedback_sets, formats
+from farm.tables.turns import messages
 from tests.hub_double import Hub
 from tests.policies.conftest import PROMPTS, make_policy, small_model, word_tokenizer
 from tests.run_double import made_up
@@ -134,6 +136,17 @@ def test_a_slow_hub_is_waited_for(hub: Hub, run: Path) -> None:
     assert farm.push(run, "me/set", yes=True)["address"]
 
 
+def test_a_hub_that_does_not_answer_is_one_sentence(hub: Hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import get_session
+
+    monkeypatch.setattr("farm.tables.hub.PATIENCE", 0.2)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0)
+    hub.slow, before = 600, get_session().timeout
+    with pytest.raises(UserError, match=r"me/set could not be pushed.*no answer within 0\.2 seconds.*set HF_HUB_DOWN"):
+        farm.push(run, "me/set", yes=True)
+    assert get_session().timeout == before  # other users of the client in this process keep theirs
+
+
 @pytest.mark.parametrize(
     ("repository", "licence", "said"),
     [("me", None, "say OWNER/NAME"), ("me/x y", None, "say OWNER/NAME"), ("me/x", "My own!", "no name of a licence")],
@@ -157,8 +170,6 @@ def test_without_a_token_or_offline_it_is_one_sentence(hub: Hub, run: Path, monk
 
 def rendered(tokenizer: Any, prompts: list[Any], outputs: list[str] | None = None) -> list[list[int]]:
     """The tokens of the chat template, of prompts or of whole conversations."""
-    from farm.tables.turns import messages
-
     said = [messages(p) for p in prompts]
     if outputs is not None:
         said = [[*m, {"role": "assistant", "content": o}] for m, o in zip(said, outputs, strict=True)]
@@ -192,32 +203,76 @@ def test_a_policy_opens_in_transformers_and_generate_ends(settings: dict[str, An
     assert (answers[after] == tokenizer.pad_token_id).all()
 
 
+def printed(what: Exported, folder: Path, said: list[dict[str, str]]) -> float:
+    """What the code on the card of a reward model prints of a conversation: its score."""
+    card = cards.model("m", what.what, what.opens, what.shift, None, "m", None)
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace("OWNER/NAME", str(folder))  # type: ignore[index]
+    lines = [f"said = {said!r}" if line.startswith("said = ") else line for line in code.splitlines()]
+    seen: list[Any] = []
+    exec("\n".join(lines), {"print": seen.append})
+    return float(seen[0].detach())
+
+
+def reward_models(policy: Any, folder: Path, head: str) -> Iterator[tuple[list[float], Exported, Path]]:
+    """A policy's scorer before and after calibration: its scores of the answers to TALKED, and what became of it."""
+    policy.save(folder / "dpo")
+    scorer = policy.scorer(seed=1, head=head)
+    with torch.no_grad():
+        scorer.weight.copy_(torch.linspace(-1, 1, scorer.weight.numel()).reshape(scorer.weight.shape))
+    for name in ("raw", "calibrated"):
+        if name == "calibrated":
+            scorer.calibrate(0.3, 1.7)
+        scorer.save(folder / name)
+        made = export(folder / name, folder / f"out_{name}")
+        yield scorer.scores(policy.encode(TALKED, ANSWERS)).tolist(), made, folder / f"out_{name}"
+
+
+ANSWERS = ["w3 w4 w5 w6", "w9", "w1 w2"]
+SAID = [[*messages(p), {"role": "assistant", "content": o}] for p, o in zip(TALKED, ANSWERS, strict=True)]
+
+
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_reward_model_opens_as_a_classifier_with_the_same_scores(chat: bool, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     policy = make_policy(chat, **({} if chat else {"template": "{prompt}\n"}))
-    policy.save(tmp_path / "checkpoints" / "dpo")
-    scorer, outputs = policy.scorer(seed=1, head="last"), ["w3 w4 w5 w6", "w9", "w1 w2"]
-    for calibrated in (False, True):
-        if calibrated:
-            scorer.calibrate(0.3, 1.7)
-        folder, out = tmp_path / "checkpoints" / f"reward_{calibrated}", tmp_path / f"out_{calibrated}"
-        scorer.save(folder)
-        made = export(folder, out)
-        assert made.opens == "AutoModelForSequenceClassification" and (made.shift != 0) is calibrated
+    for expected, made, out in reward_models(policy, tmp_path, "last"):
+        assert made.opens == "AutoModelForSequenceClassification" and (made.shift != 0) is (out.name != "out_raw")
         tokenizer = AutoTokenizer.from_pretrained(out)
         model = AutoModelForSequenceClassification.from_pretrained(out).eval()
-        rows = rendered(tokenizer, TALKED, outputs)
-        samples = policy.encode(TALKED, outputs)
+        rows = rendered(tokenizer, TALKED, ANSWERS)
+        samples = policy.encode(TALKED, ANSWERS)
         both = zip(samples.prompt_tokens, samples.response_tokens, strict=True)
         assert rows == [[*map(int, p), *map(int, r)] for p, r in both]
-        expected = scorer.scores(samples).detach().numpy()
         for side in ("left", "right"):
             tokenizer.padding_side = side
             padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
             logits = model(**padded).logits.detach().numpy()[:, 0] + model.config.score_shift
             np.testing.assert_allclose(logits, expected, atol=2e-5)
+        np.testing.assert_allclose([printed(made, out, said) for said in SAID], expected, atol=2e-5)
+
+
+def test_behind_a_norm_with_a_bias_the_logits_are_the_scores(tmp_path: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel
+
+    from farm.policies.language_model import LanguageModelPolicy
+
+    tokenizer = word_tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(
+            GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=2, n_head=2)
+        ).eval()
+    policy = LanguageModelPolicy(model, tokenizer, template="{prompt}", max_new_tokens=4)
+    for expected, made, out in reward_models(policy, tmp_path, "last"):
+        assert made.shift == 0 == AutoModelForSequenceClassification.from_pretrained(out).config.score_shift
+        np.testing.assert_allclose([printed(made, out, said) for said in SAID], expected, atol=2e-5)
+
+
+def test_a_sum_over_the_response_opens_as_a_classifier_of_tokens(tmp_path: Path) -> None:
+    for expected, made, out in reward_models(make_policy(True), tmp_path, "last+sum"):
+        assert made.opens == "AutoModelForTokenClassification" and made.shift == 0
+        np.testing.assert_allclose([printed(made, out, said) for said in SAID], expected, rtol=1e-5, atol=2e-5)
 
 
 def test_a_pad_token_that_ends_texts_is_another_one_in_a_reward_model(tmp_path: Path) -> None:
@@ -258,10 +313,8 @@ def test_a_model_that_was_a_folder_is_not_named_as_one_of_the_hub(
 
 def test_what_transformers_has_no_class_for_is_one_sentence(tmp_path: Path) -> None:
     TabularPolicy(["q"], ["a", "b"], np.zeros((1, 2))).save(tmp_path / "table")
-    make_policy().scorer(seed=1, head="last+sum").save(tmp_path / "sums")
-    for name, said in (("table", "holds a TabularPolicy, which transformers has no class for"), ("sums", "head: last")):
-        with pytest.raises(UserError, match=said):
-            export(tmp_path / name, tmp_path / "out")
+    with pytest.raises(UserError, match="holds a TabularPolicy, which transformers has no class for"):
+        export(tmp_path / "table", tmp_path / "out")
 
 
 def test_files_of_a_stage_can_be_read_by_whoever_reads_the_others(tmp_path: Path) -> None:
