@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from eval.face.options import BoardsOptions
-from eval.published import boards, fetch
+from eval.published import arena_hard, boards, fetch
 from farm.base.errors import UserError, nearest
 from farm.statistics.result import Result
 from farm.storage.store import home
@@ -54,12 +54,12 @@ def found(options: BoardsOptions) -> tuple[Result, pd.DataFrame]:
         table = read_table(fetch.fetch_file("alpaca_eval_judges", offline=options.offline))
         table = table.rename(columns={table.columns[0]: "judge"})
         return Judges(table), table
-    names = tuple(fetch.PUBLISHED) if options.names == ("all",) else options.names
+    names = boards.known() if options.names == ("all",) else options.names
     for name in names:
-        if name not in fetch.PUBLISHED:
+        if name not in boards.known():
             if name in ("alpaca_eval_judges", "all"):
                 raise UserError(f"farm boards: `{name}` goes by itself; ask for the others without it")
-            hint = nearest(name, [*fetch.PUBLISHED, "alpaca_eval_judges", "all"])
+            hint = nearest(name, [*boards.known(), "alpaca_eval_judges", "all"])
             raise UserError(f"there is no published board `{name}`; {hint}")
     made = boards.boards(names, options.offline)
     return made, made.rows
@@ -67,6 +67,7 @@ def found(options: BoardsOptions) -> tuple[Result, pd.DataFrame]:
 
 def _known() -> pd.DataFrame:
     rows = [(name, f"board by {source.annotator}") for name, source in fetch.PUBLISHED.items()]
+    rows += [(name, f"board by {source.judge}") for name, source in arena_hard.BOARDS.items()]
     rows += [(name, file.about) for name, file in fetch.FILES.items()]
     fetched = [(home() / "sources" / name).is_dir() for name, _ in rows]
     return pd.DataFrame(rows, columns=["name", "what"]).assign(fetched=fetched)

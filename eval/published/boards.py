@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.published import fetch, sources
+from eval.published import arena_hard, fetch, sources
 from eval.published.board import board
 from eval.published.comparison import COMPARED, LENGTH_CONTROLLED, read_published
 from eval.published.rows import from_table
@@ -30,6 +30,7 @@ from farm.statistics.result import Result
 from farm.tables.formats import read_annotations, read_table
 
 COLUMNS = ("win_rate", LENGTH_CONTROLLED)
+TOLERANCES = {**{column: COMPARED[column] for column in COLUMNS}, arena_hard.SCORE: arena_hard.TOLERANCE}
 ABSENT = "it has no published annotations"
 
 
@@ -60,7 +61,7 @@ class Boards(Result):
         return pd.DataFrame(found)
 
     def settings(self) -> dict[str, Any]:
-        limits = ", ".join(f"{column} {COMPARED[column]:g}" for column in COLUMNS)
+        limits = ", ".join(f"{column} {limit:g}" for column, limit in TOLERANCES.items())
         return {"equal": f"within a tolerance, in percent points ({limits})"}
 
     def __str__(self) -> str:
@@ -72,10 +73,18 @@ class Boards(Result):
         return "\n\n".join(parts)
 
 
+def known() -> tuple[str, ...]:
+    """The names of all boards."""
+    return (*fetch.PUBLISHED, *arena_hard.BOARDS)
+
+
 def boards(names: Sequence[str], offline: bool = False) -> Boards:
     """The named boards, fetched where they are not in the cache. Raises UserError as :func:`fetch.fetch`."""
     found = []
     for name in names:
+        if name in arena_hard.BOARDS:
+            found.append(arena_hard.compared(name, offline))
+            continue
         at = fetch.fetch(fetch.PUBLISHED[name], offline=offline)
         found.append(compared(name, at.directory, at.annotator, at.leaderboard, at.difficulty, at.regulariser))
     return Boards(pd.concat(found, ignore_index=True))

@@ -167,9 +167,11 @@ def named_file(given: object) -> object:
     return fetch_file(name) if is_name else given
 
 
-def fetch_file(name: str, *, offline: bool = False, root: Path | None = None) -> Path:
-    """A published file, from the cache or its public home, with the checks of :func:`fetch`."""
-    wanted, offline = FILES[name], offline or offline_asked()
+def fetch_file(
+    name: str, *, offline: bool = False, root: Path | None = None, wanted: PublishedFile | None = None
+) -> Path:
+    """A published file (``wanted``, if none of FILES), from the cache or its home, with the checks of :func:`fetch`."""
+    wanted, offline = wanted or FILES[name], offline or offline_asked()
     folder = (root or home() / "sources") / name
     if wanted.on_hub:
         return _hub_files(wanted.home, folder, offline, (wanted.path,))[0]
