@@ -26,7 +26,7 @@ from annotators.llm import backends, prompt, verdicts
 from annotators.llm.completion import Completion, Request
 from annotators.llm.labels import of_stored
 from annotators.llm.prompt import Form
-from annotators.llm.question import Answer, Question
+from annotators.llm.question import Answer, Question, status_of
 from annotators.llm.session import current
 from annotators.noise.both_orders import BothOrders
 from farm.base import rng
@@ -175,7 +175,7 @@ class LLMAnnotator:
             found = self._read(answer.completion, form, [float(draws[i]) for i in rows], ids.swapped[rows])
             for row, (verdict, probability, likely) in zip(rows, found, strict=True):
                 label[row], p_first[row], mass[row] = verdict, probability, likely
-                status[row] = _status(answer, verdict)
+                status[row] = status_of(answer, not np.isnan(verdict))
                 failure[row] = answer.failure or None
                 cached[row] = answer.cached
                 if answer.completion is not None:
@@ -221,16 +221,6 @@ def label_from(labels: dict[str, float], temperature: float | None, draw: float)
     if heat == 0:
         return (1.5 if difference == 0 else 1.0 if difference > 0 else 2.0), float(p_first)
     return (1.0 if draw < p_first else 2.0), float(p_first)
-
-
-def _status(answer: Answer, verdict: float) -> str:
-    if not answer.asked:
-        return "unobserved"
-    if answer.completion is None:
-        return "error"
-    if answer.completion.finish == "refusal":
-        return "refused"
-    return "unparseable" if np.isnan(verdict) else "ok"
 
 
 def _room(form: Form, pairs: int) -> int:

@@ -18,7 +18,7 @@ from annotators.feedback.answers import implied
 from annotators.llm import backends, verdicts
 from annotators.llm.completion import Request
 from annotators.llm.prompt import Item, Task, load
-from annotators.llm.question import Answer, Question
+from annotators.llm.question import Answer, Question, status_of
 from annotators.llm.session import current
 from farm.base.bounds import Count, NotNegative, check
 from farm.feedback.designs import singles
@@ -93,7 +93,7 @@ class Asker:
         }
         return {
             "annotator": self.name,
-            "status": [_status(a, ok) for a, ok in zip(answers, readable, strict=True)],
+            "status": [status_of(a, ok) for a, ok in zip(answers, readable, strict=True)],
             "seed": seed,
             "replicate": replicate,
             **usage,
@@ -101,16 +101,6 @@ class Asker:
             "failure": [a.failure or None for a in answers],
             "cached": [a.cached for a in answers],
         }
-
-
-def _status(answer: Answer, readable: bool) -> str:
-    if not answer.asked:
-        return "unobserved"
-    if answer.completion is None:
-        return "error"
-    if answer.completion.finish == "refusal":
-        return "refused"
-    return "ok" if readable else "unparseable"
 
 
 def said_by(answer: Answer) -> str:

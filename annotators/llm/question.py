@@ -49,6 +49,17 @@ class Answer:
     seconds: float = 0.0
 
 
+def status_of(answer: Answer, readable: bool) -> str:
+    """What the column ``status`` says of an answer, ``readable`` where what was asked for could be read from it."""
+    if not answer.asked:
+        return "unobserved"
+    if answer.completion is None:
+        return "error"
+    if answer.completion.finish == "refusal":
+        return "refused"
+    return "ok" if readable else "unparseable"
+
+
 def expected_tokens(request: Request) -> int:
     """Expected input tokens: about four bytes of English a token."""
     return (len(request.system) + len(request.user)) // 4 + 16

@@ -16,16 +16,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
-import torch
 
 from farm.base.bounds import Bounded, Count
-from farm.policies import load, read_descriptor, write_descriptor
-from farm.roles.protocols import Draws, Learning, Policy, Samples, Scorer
+from farm.policies import read_descriptor, write_descriptor
+from farm.roles.protocols import Draws, Learning, Policy, Samples
 from farm.tables.turns import Prompt
 from reference_methods.parts.batches import in_parts, tokens_at_once
+from reference_methods.parts.choosing import Choosing, load_parts
 from reference_methods.parts.scored import Scored
 
 CANDIDATES_AT_ONCE = 16_384
@@ -47,15 +47,8 @@ class BestOfN(Scored, Bounded):
         return BestOfNPolicy(learning.policy, scorer, self.n, tokens)
 
 
-class BestOfNPolicy:
-    """The policy that returns the best of n samples of another.
-
-    Its samples carry the log-probabilities that the other policy gave them: those of the best of n have no closed form.
-    """
-
-    def __init__(self, policy: Policy, scorer: Scorer, n: int, micro_batch_tokens: int = 4096) -> None:
-        self.policy, self.reward_model, self.n = policy, scorer, n
-        self.micro_batch_tokens = micro_batch_tokens
+class BestOfNPolicy(Choosing):
+    """The policy that returns the best of n samples of another."""
 
     @property
     def kl_bound(self) -> float:
@@ -97,33 +90,17 @@ class BestOfNPolicy:
             order += chunk
         return Samples.concatenate(parts).select(np.argsort(order)) if parts else self.policy.encode([], [])
 
-    def log_probabilities(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        raise NotImplementedError("the likelihood of the best of n samples has no closed form; see `kl_bound`")
-
-    def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        raise NotImplementedError("the best of n samples is not written token by token; see `kl_bound`")
-
-    def encode(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> Samples:
-        return self.policy.encode(prompts, outputs)
-
-    def scorer(self, seed: int) -> Scorer:
-        return self.policy.scorer(seed)
-
     def copy(self) -> BestOfNPolicy:
         return BestOfNPolicy(self.policy.copy(), self.reward_model.copy(), self.n, self.micro_batch_tokens)
 
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        return self.policy.parameters()
-
     def save(self, folder: Path) -> None:
         write_descriptor(folder, BestOfNPolicy, {"n": self.n, "micro_batch_tokens": self.micro_batch_tokens})
-        self.policy.save(folder / "policy")
-        self.reward_model.save(folder / "reward_model")
+        self.save_parts(folder)
 
     @classmethod
     def load(cls, folder: Path) -> BestOfNPolicy:
         settings = read_descriptor(folder)
-        policy, scorer = cast(Policy, load(folder / "policy")), cast(Scorer, load(folder / "reward_model"))
+        policy, scorer = load_parts(folder)
         return cls(policy, scorer, settings["n"], settings["micro_batch_tokens"])
 
 

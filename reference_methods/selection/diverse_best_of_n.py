@@ -15,21 +15,21 @@ the paper asks again on what it found.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from farm.base.bounds import Bounded, Count, Positive, Several
-from farm.policies import load, read_descriptor, write_descriptor
+from farm.policies import read_descriptor, write_descriptor
 from farm.policies.tabular import occurrences
 from farm.roles.protocols import Draws, Learning, Policy, Samples, Scorer
 from farm.tables.turns import Prompt, prompts_of
 from reference_methods.parts.batches import in_parts, tokens_at_once
+from reference_methods.parts.choosing import Choosing, load_parts
 from reference_methods.parts.embedding import embedded
 from reference_methods.parts.scored import Scored
 from reference_methods.parts.similarity import Floats, Grid, Triplets, best_of_cells, fit_projection
@@ -71,8 +71,8 @@ class DiverseBestOfN(Scored, Bounded):
         return DiverseBestOfNPolicy(policy, scorer, weights, Grid.around(every @ weights.T, self.bins), self.n, tokens)
 
 
-class DiverseBestOfNPolicy:
-    """The policy that returns the elites of n samples of another, with the log-probabilities that it gave them."""
+class DiverseBestOfNPolicy(Choosing):
+    """The policy that returns the elites of n samples of another."""
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class DiverseBestOfNPolicy:
         n: int,
         micro_batch_tokens: int = 4096,
     ) -> None:
-        self.policy, self.reward_model, self.weights, self.grid, self.n = policy, scorer, weights, grid, n
-        self.micro_batch_tokens = micro_batch_tokens
+        super().__init__(policy, scorer, n, micro_batch_tokens)
+        self.weights, self.grid = weights, grid
 
     @property
     def kl_bound(self) -> float:
@@ -133,32 +133,16 @@ class DiverseBestOfNPolicy:
         starts = range(0, len(candidates), self.n)
         return [s + best_of_cells(cells[s : s + self.n], scores[s : s + self.n]) for s in starts]
 
-    def log_probabilities(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        raise NotImplementedError("the likelihood of the best of n samples has no closed form; see `kl_bound`")
-
-    def distributions(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        raise NotImplementedError("the best of n samples is not written token by token; see `kl_bound`")
-
-    def encode(self, prompts: Sequence[Prompt], outputs: Sequence[str]) -> Samples:
-        return self.policy.encode(prompts, outputs)
-
-    def scorer(self, seed: int) -> Scorer:
-        return self.policy.scorer(seed)
-
     def copy(self) -> DiverseBestOfNPolicy:
         settings = self.weights, self.grid, self.n, self.micro_batch_tokens
         return DiverseBestOfNPolicy(self.policy.copy(), self.reward_model.copy(), *settings)
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        return self.policy.parameters()
 
     def save(self, folder: Path) -> None:
         from safetensors.numpy import save_file
 
         settings = {"n": self.n, "bins": self.grid.bins, "micro_batch_tokens": self.micro_batch_tokens}
         write_descriptor(folder, DiverseBestOfNPolicy, settings)
-        self.policy.save(folder / "policy")
-        self.reward_model.save(folder / "reward_model")
+        self.save_parts(folder)
         save_file({"weights": self.weights, "low": self.grid.low, "high": self.grid.high}, folder / MEASURE)
 
     @classmethod
@@ -166,6 +150,6 @@ class DiverseBestOfNPolicy:
         from safetensors.numpy import load_file
 
         settings, tensors = read_descriptor(folder), load_file(folder / MEASURE)
-        policy, scorer = cast(Policy, load(folder / "policy")), cast(Scorer, load(folder / "reward_model"))
+        policy, scorer = load_parts(folder)
         grid = Grid(tensors["low"], tensors["high"], settings["bins"])
         return cls(policy, scorer, tensors["weights"], grid, settings["n"], settings["micro_batch_tokens"])
