@@ -159,8 +159,10 @@ def shown_path(path: Path) -> str:
 
 
 def about(path: Path) -> str:
-    """One line on a named config: its ``about`` key, or what a paper claims. Such files are ours, and are read ten times
-    as fast by the parser in C, which has no guard against a file that is made to harm."""
+    """One line on a named config: its ``about`` key, or what a paper claims.
+
+    Such files are ours, and read by the parser in C: ten times as fast, without a guard against files made to harm.
+    """
     try:
         data = yaml.load(files.read_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except yaml.YAMLError:

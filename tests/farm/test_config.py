@@ -1,6 +1,8 @@
 """Configuration: a class's signature is its schema, and every mistake is one sentence with file and key."""
 
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,3 +173,10 @@ def test_settings_reach_into_specs_given_by_name() -> None:
     assert data == {"annotator": {"use": "training", "rate": 0.1}, "sizes": {"pairs": 5}}
     with pytest.raises(UserError, match="write it as key=value"):
         config.override({}, ["novalue"])
+
+
+def test_what_is_listed_needs_no_tables() -> None:
+    """They take most of a second to import, and `farm list` is asked while one waits."""
+    code = "import sys; from farm.roles import named_configs; named_configs.listed(); print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
