@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -96,9 +97,9 @@ def made(name: str, judgments: list[Path], board: Path) -> pd.DataFrame:
     published = read_table(board)
     if not {"model", SCORE} <= set(published.columns):
         raise UserError(f"{board}: has no columns `model` and `{SCORE}`")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method, said in zip(published["model"].astype(str), published[SCORE].astype(float), strict=True):
-        row = {"board": name, "method": method, "column": SCORE, "published": said, "reason": ""}
+        row: dict[str, Any] = {"board": name, "method": method, "column": SCORE, "published": said, "reason": ""}
         part = parts.get(_plain(method))
         if part is None:
             baseline = _plain(method) in set(games["generator_1"].map(_plain))

@@ -103,7 +103,7 @@ def columns(prompts: Sequence[Prompt], read_from: Iterable[object] = ()) -> dict
     """The columns of a table with these prompts: ``instruction``, and ``turns`` where any has more than one; and
     ``system`` where any of the conversations that they were read from begins with a system turn."""
     systems = [_system_of(value) for value in read_from]
-    said = {SYSTEM: systems} if any(systems) else {}
+    said: dict[str, list[Any]] = {SYSTEM: systems} if any(systems) else {}
     if all(isinstance(prompt, str) for prompt in prompts):
         return {"instruction": list(prompts), **said}
     turns = [turns_of(prompt) for prompt in prompts]
@@ -193,7 +193,7 @@ def checked(table: pd.DataFrame, origin: object) -> pd.DataFrame:
 
 def _system_of(value: object) -> str:
     """The text of a conversation's system turn, "" where it has none."""
-    first = value[0] if isinstance(value, (list, tuple, np.ndarray)) and len(value) else None
+    first: Any = value[0] if isinstance(value, (list, tuple, np.ndarray)) and len(value) else None
     return str(first["content"]) if _is_message(first) and first["role"] == SYSTEM else ""
 
 
