@@ -263,7 +263,7 @@ def test_behind_a_norm_with_a_bias_the_logits_are_the_scores(tmp_path: Path) -> 
         model = GPT2LMHeadModel(
             GPT2Config(vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=2, n_head=2)
         ).eval()
-    policy = LanguageModelPolicy(model, tokenizer, template="{prompt}", max_new_tokens=4)
+    policy = LanguageModelPolicy(model, tokenizer, template="{prompt}\n", max_new_tokens=4)
     for expected, made, out in reward_models(policy, tmp_path, "last"):
         assert made.shift == 0 == AutoModelForSequenceClassification.from_pretrained(out).config.score_shift
         np.testing.assert_allclose([printed(made, out, said) for said in SAID], expected, atol=2e-5)
