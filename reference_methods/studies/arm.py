@@ -22,18 +22,16 @@ the archive at those times.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, Positive, Several
 from reference_methods.parts.similarity import Grid, Triplets, best_of_cells, fit_projection, plane_share
+from reference_methods.studies.parts import Floats
 
-Floats = NDArray[np.float64]
 UPDATES = (0.0, 0.1, 0.25, 0.5)
 """shares of the iterations after which a measure is fitted anew"""
 METHODS = ("hidden", "turned", "learned", "pca", "random")
@@ -66,25 +64,20 @@ class Arm(Bounded):
 
     def archive(self, method: str, seed: int) -> tuple[Floats, Floats]:
         """The elites [n, joints] of MAP-Elites with a method's measure, and its last W [2, 2 joints]."""
-        draws = rng.generator(seed, f"arm: {method}")
-        elites, asked = draws.uniform(-np.pi, np.pi, size=(self.children, self.joints)), list[Triplets]()
-        weights, grid = self.plane(), self.hidden_grid()
+        draws, asked = rng.generator(seed, f"arm: {method}"), list[Triplets]()
+        first = draws.uniform(-np.pi, np.pi, size=(self.children, self.joints))
+        found = Archive(self.plane(), self.hidden_grid(), first)
         updates = {round(share * self.iterations) for share in UPDATES}
-        found = Archive(self.bins**2, self.joints)
-        found.add(grid.cells(features(elites) @ weights.T), elites)
         for iteration in range(self.iterations):
             if iteration in updates and method != "hidden":
-                elites = found.elites()
+                elites, weights = found.elites(), found.weights
                 if method in ("learned", "pca") or not iteration:
                     weights = self.measure(method, elites, asked, seed, draws)
-                grid = Grid.around(features(elites) @ weights.T, self.bins)
-                found = Archive(self.bins**2, self.joints)
-                found.add(grid.cells(features(elites) @ weights.T), elites)
+                found = Archive(weights, Grid.around(features(elites) @ weights.T, self.bins), elites)
             parents = found.drawn(self.children, draws)
             children = parents + self.sigma * draws.normal(size=parents.shape)
-            children = np.clip(children, -np.pi, np.pi)
-            found.add(grid.cells(features(children) @ weights.T), children)
-        return found.elites(), weights
+            found.add(np.clip(children, -np.pi, np.pi))
+        return found.elites(), found.weights
 
     def measure(
         self, method: str, elites: Floats, asked: list[Triplets], seed: int, draws: np.random.Generator
@@ -107,14 +100,11 @@ class Arm(Bounded):
         """A quarter of the triplets, of elites with these features."""
         chosen = draws.integers(len(look), size=(3, self.triplets // len(UPDATES)))
         anchor, first, second = (look[rows] for rows in chosen)
-        away = partial(self._away, anchor)
-        nearer = np.where(away(first) <= away(second), 1.0, 2.0)
+        away = [np.square((anchor - other) @ self.plane().T).sum(1) for other in (first, second)]
+        nearer = np.where(away[0] <= away[1], 1.0, 2.0)
         if self.labels == "random":
             nearer = draws.integers(1, 3, size=len(nearer)).astype(np.float64)
         return Triplets.of(anchor, first, second, nearer)
-
-    def _away(self, anchor: Floats, other: Floats) -> Floats:
-        return np.asarray(np.square((anchor - other) @ self.plane().T).sum(1))
 
     def plane(self) -> Floats:
         """What makes the place of the hand of the features, [2, 2 joints]."""
@@ -126,15 +116,17 @@ class Arm(Bounded):
 
 
 class Archive:
-    """The best solution of each bin."""
+    """The best solution of each bin of z = W f."""
 
-    def __init__(self, cells: int, joints: int) -> None:
-        self.fitness = np.full(cells, -np.inf)
-        self.solutions = np.zeros((cells, joints))
+    def __init__(self, weights: Floats, grid: Grid, solutions: Floats) -> None:
+        self.weights, self.grid = weights, grid
+        self.fitness = np.full(grid.bins**2, -np.inf)
+        self.solutions = np.zeros((grid.bins**2, solutions.shape[1]))
+        self.add(solutions)
 
-    def add(self, cells: NDArray[np.int64], solutions: Floats) -> None:
+    def add(self, solutions: Floats) -> None:
         """Solutions that are better than what their bin has take its place."""
-        new = fitness(solutions)
+        cells, new = self.grid.cells(features(solutions) @ self.weights.T), fitness(solutions)
         order = np.argsort(new, kind="stable")  # of several for one bin the best is written last
         order = order[new[order] > self.fitness[cells[order]]]
         self.fitness[cells[order]], self.solutions[cells[order]] = new[order], solutions[order]

@@ -28,10 +28,8 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, Natural, NotNegative, Positive, Several, Share
-from reference_methods.studies.denoising_users import fit
-from reference_methods.studies.peering import best
+from reference_methods.studies.parts import Floats, agrees, best, by_method, fit
 
-Floats = NDArray[np.float64]
 ASPECTS = 4
 """k: instruction-following, truthfulness, honesty, helpfulness"""
 
@@ -68,18 +66,15 @@ class AspectRatings(Bounded):
         answers = self.answers(self.instructions, draws)
         fresh, other = self.alone((2, self.test), draws)
         candidates, random = self.alone((self.test, self.n), draws), self.alone((self.test,), draws)
-        labels, accuracy, wins = [], list[pd.DataFrame](), list[pd.DataFrame]()
+        labels, accuracy, wins = list[pd.DataFrame](), dict[str, Floats](), dict[str, Floats]()
         for method, (first, second) in self.labelled(answers, draws).items():
-            gold = utility(first) - utility(second)
-            labels.append(pd.DataFrame({"method": method, "right": (1 + np.sign(gold)) / 2}))
-            v = reward(first, second)
-            right = (1 + np.sign(utility(fresh) - utility(other)) * np.sign((fresh - other) @ v)) / 2
-            won = (1 + np.sign(utility(best(candidates, v)) - utility(random))) / 2
-            for rows, score in ((accuracy, right), (wins, won)):
-                instruction = [f"request {i}" for i in range(self.test)]
-                rows.append(pd.DataFrame({"method": method, "instruction": instruction, "right": score}))
-        parts = {"labels": labels, "accuracy": accuracy, "wins": wins}
-        return {name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}
+            labels.append(pd.DataFrame({"method": method, "right": agrees(utility(first) - utility(second), 1)}))
+            v = fit(first - second, np.ones(len(first)))
+            accuracy[method] = agrees(utility(fresh) - utility(other), (fresh - other) @ v)
+            wins[method] = agrees(utility(best(candidates, v)) - utility(random), 1)
+        requests = [f"request {i}" for i in range(self.test)]
+        tables = {name: by_method(of, "right", requests) for name, of in (("accuracy", accuracy), ("wins", wins))}
+        return {"labels": pd.concat(labels, ignore_index=True), **tables}
 
     def alone(self, shape: tuple[int, ...], draws: np.random.Generator) -> Floats:
         """Answers of one writer, [*shape, k + 1 + unvalued]: aspects of variance 1 / k, then the others."""
@@ -124,25 +119,9 @@ def utility(answers: Floats) -> Floats:
     return np.asarray(answers[..., :ASPECTS].sum(-1))
 
 
-def reward(first: Floats, second: Floats) -> Floats:
-    """v of the Bradley-Terry model with a little ridge by which the first answers are preferred, [d]."""
-    one, zero = np.ones(len(first)), np.zeros(first.shape[1])
-    return fit(first - second, one, one, 1.0, zero)
-
-
 def ordered(answers: Floats, ratings: Floats, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """The higher and the lower rated of the answers at these places of each instruction, [p, 2]; no equal ones."""
     higher = np.sign(ratings[:, places[:, 0]] - ratings[:, places[:, 1]])
     first, second = answers[:, places[:, 0]], answers[:, places[:, 1]]
     kept, turned = higher != 0, (higher < 0)[..., None]
     return np.where(turned, second, first)[kept], np.where(turned, first, second)[kept]
-
-
-def right_labels(error: float) -> float:
-    """How often the higher of two normal scores has the higher utility, their variance being 1 + error of the
-    utility's.
-
-    >>> round(right_labels(ASPECTS * 0.7**2 / 2**2), 3)  # the mean of four aspects with slope 2
-    0.806
-    """
-    return float(0.5 + np.arcsin(1 / np.sqrt(1 + error)) / np.pi)

@@ -20,15 +20,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, ErrorRate, NotNegative, Positive
 from reference_methods.parts.label_weights import history_weights
-from reference_methods.studies.denoising_users import auroc
-
-Floats = NDArray[np.float64]
+from reference_methods.studies.parts import Floats, agrees, auroc, drawn_labels, drawn_taste, losses
 
 
 @dataclass(frozen=True)
@@ -47,15 +44,13 @@ class BadPairs(Bounded):
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "bad pairs")
-        direction = draws.normal(size=self.dimensions)
-        w = 2.5 * direction / np.linalg.norm(direction)
+        w = drawn_taste(2.5, self.dimensions, draws)
         x, fresh = (draws.normal(size=(n, self.dimensions)) for n in (self.pairs, self.held_out))
-        honest, flipped = draws.random(self.pairs) < expit(x @ w), draws.random(self.pairs) < self.flips
-        signs = np.where(honest != flipped, 1.0, -1.0)
+        signs, flipped = drawn_labels(x @ w, self.flips, draws)
         accuracy, detection = [], []
         for method in ("plain", "history", "last"):
             v, suspicion = self.descend(x, signs, method)
-            accuracy.append({"method": method, "right": float(((fresh @ v > 0) == (fresh @ w > 0)).mean())})
+            accuracy.append({"method": method, "right": float(agrees(fresh @ v, fresh @ w).mean())})
             if self.flips and method != "plain":
                 detection.append({"method": method, "auroc": auroc(suspicion, flipped)})
         return {"accuracy": pd.DataFrame(accuracy), "detection": pd.DataFrame(detection, columns=["method", "auroc"])}
@@ -65,7 +60,7 @@ class BadPairs(Bounded):
         v, summed = np.zeros(x.shape[1]), np.zeros(len(signs))
         suspicion = summed
         for epoch in range(self.epochs):
-            loss = np.logaddexp(0, -signs * (x @ v))
+            loss = losses(signs, x @ v)
             summed = summed + loss
             suspicion = loss if method == "last" else summed / (epoch + 1)
             weights = np.ones(len(signs))

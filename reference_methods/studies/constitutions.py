@@ -21,7 +21,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, ErrorRate, Share
@@ -30,8 +29,8 @@ from farm.votes.principles import Mining, Rule, decided
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.gold import PocketFeatures, default_gold_weights
 from farm.worlds.pocket.world import DEMONSTRATIONS
+from reference_methods.studies.parts import Floats, agrees, by_method
 
-Floats = NDArray[np.float64]
 Labels = Literal["gold", "adversary", "orthogonal", "coin"]
 
 ORTHOGONAL = {"quote": 2.0, "figure": -1.5}
@@ -67,14 +66,12 @@ class Constitutions(Bounded):
         }
         says = {name: decided(votes(principles, found.iloc[tested]), self.rule) for name, principles in by.items()}
         says["default"] = np.sign(gold[tested])
-        number = [f"pair {k}" for k in range(len(tested))]
-        rows = [
-            pd.DataFrame({"method": name, "instruction": number, "agrees": 0.5 + said * truth[tested] / 2})
-            for name, said in says.items()
-        ]
+        found = {name: agrees(said, truth[tested]) for name, said in says.items()}
         said = [(name, place, p.says) for name, principles in by.items() for place, p in enumerate(principles)]
-        principles = pd.DataFrame(said, columns=["method", "place", "principle"])
-        return {"reconstruction": pd.concat(rows, ignore_index=True), "principles": principles}
+        return {
+            "reconstruction": by_method(found, "agrees", [f"pair {k}" for k in range(len(tested))]),
+            "principles": pd.DataFrame(said, columns=["method", "place", "principle"]),
+        }
 
     def labelled(self, found: pd.DataFrame, gold: Floats, ids: rng.Ids, seed: int) -> Floats:
         """1 where the first text is preferred, -1 the second, 0 neither, [n]."""

@@ -28,8 +28,8 @@ from scipy.special import expit
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, Share
+from reference_methods.studies.parts import Floats, agrees, by_method
 
-Floats = NDArray[np.float64]
 CONTEXTS = 3
 TASTE = np.array([2.4, 0.9, -2.0])
 """of the first context, for the three styles; that of the next is turned by one"""
@@ -60,20 +60,21 @@ class Contexts(Bounded):
             "shuffled": in_contexts(x, draws.permutation(context), label),
         }
         fresh, asked = draws.normal(size=(self.held_out, 4)) * 2**0.5, draws.integers(CONTEXTS, size=self.held_out)
-        right = {name: agree(model, tastes, fresh) for name, model in fitted.items()}
+        right = {name: in_order(model, tastes, fresh) for name, model in fitted.items()}
         right["inferred"] = self.inferred(fitted["given"], fresh)
         turned, one, other = reversals(tastes, fresh)
-        every = np.arange(self.held_out)
+        both = {name: (found[turned, one] + found[turned, other]) / 2 for name, found in right.items()}
+        drawn = {name: found[np.arange(self.held_out), asked] for name, found in right.items()}
+        said = {"none": fitted["none"], "mixture": fitted["given"]}
+        true = population(tastes / self.temperature, fresh)
+        errors = {name: np.abs(population(model, fresh) - true) for name, model in said.items()}
+        least = {name: population(model, CIRCLE).min() - 0.5 for name, model in said.items()}
+        pairs = [f"pair {n}" for n in range(self.held_out)]
         return {
-            "reversals": rows({n: (r[turned, one] + r[turned, other]) / 2 for n, r in right.items()}, turned, "right"),
-            "pairs": rows({n: r[every, asked] for n, r in right.items()}, every, "right"),
-            "population": rows(self.errors(fitted, fresh), every, "error"),
-            "cycle": pd.DataFrame(
-                [
-                    {"method": name, "least": population(model, CIRCLE).min() - 0.5}
-                    for name, model in (("none", fitted["none"]), ("mixture", fitted["given"]))
-                ]
-            ),
+            "reversals": by_method(both, "right", [pairs[n] for n in turned]),
+            "pairs": by_method(drawn, "right", pairs),
+            "population": by_method(errors, "error", pairs),
+            "cycle": pd.DataFrame({"method": list(least), "least": list(least.values())}),
         }
 
     def tastes(self) -> Floats:
@@ -85,16 +86,8 @@ class Contexts(Bounded):
     def inferred(self, given: Floats, x: Floats) -> Floats:
         """How often a guess at the context leads to the right answer in each context, [n, contexts]."""
         tastes, others = self.tastes(), [np.delete(np.arange(CONTEXTS), c) for c in range(CONTEXTS)]
-        wrong = [np.mean([agree(given[[o]], tastes[[c]], x)[:, 0] for o in others[c]], 0) for c in range(CONTEXTS)]
-        return self.inference * agree(given, tastes, x) + (1 - self.inference) * np.stack(wrong, 1)
-
-    def errors(self, fitted: dict[str, Floats], x: Floats) -> dict[str, Floats]:
-        """How far the probability of each pair is from that of the population, [n]."""
-        true = population(self.tastes() / self.temperature, x)
-        return {
-            "none": np.abs(population(fitted["none"], x) - true),
-            "mixture": np.abs(population(fitted["given"], x) - true),
-        }
+        wrong = [np.mean([in_order(given[[o]], tastes[[c]], x)[:, 0] for o in others[c]], 0) for c in range(CONTEXTS)]
+        return self.inference * in_order(given, tastes, x) + (1 - self.inference) * np.stack(wrong, 1)
 
 
 CIRCLE = np.array([[1.0, -1, 0, 0], [0, 1, -1, 0], [-1, 0, 1, 0]])
@@ -121,9 +114,9 @@ def in_contexts(x: Floats, context: NDArray[np.int64], label: Floats) -> Floats:
     return np.asarray(common + each.reshape(CONTEXTS, -1))
 
 
-def agree(model: Floats, tastes: Floats, x: Floats) -> Floats:
+def in_order(model: Floats, tastes: Floats, x: Floats) -> Floats:
     """1 where a model prefers what is preferred in its context, else 0, [n, contexts]."""
-    return (np.sign(x @ model.T) == np.sign(x @ tastes.T)).astype(np.float64)
+    return agrees(x @ model.T, x @ tastes.T)
 
 
 def population(weights: Floats, x: Floats) -> Floats:
@@ -136,12 +129,3 @@ def reversals(tastes: Floats, x: Floats) -> tuple[NDArray[np.int64], NDArray[np.
     first = x @ tastes.T > 0
     turned = np.flatnonzero(first.any(1) & ~first.all(1))
     return turned, first[turned].argmax(1), (~first[turned]).argmax(1)
-
-
-def rows(found: dict[str, Floats], pairs: NDArray[np.int64], column: str) -> pd.DataFrame:
-    """One row a method and pair."""
-    names = [f"pair {n}" for n in pairs]
-    return pd.concat(
-        [pd.DataFrame({"method": method, "instruction": names, column: value}) for method, value in found.items()],
-        ignore_index=True,
-    )

@@ -20,7 +20,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.bounds import Count, Positive, check
@@ -29,8 +28,7 @@ from farm.roles.protocols import Learning, PreferenceModel, Scorer
 from reference_methods.models.general_preference_model import GeneralPreferenceModel
 from reference_methods.models.reward_model import RewardModel
 from reference_methods.parts.games.feedback import RewardPreference
-
-Floats = NDArray[np.float64]
+from reference_methods.studies.parts import Floats, agrees
 
 
 @dataclass(frozen=True)
@@ -102,5 +100,4 @@ def accuracy(model: PreferenceModel, policy: TabularPolicy, truth: Floats) -> pd
         logits = model.logits(policy.encode(prompts, first), policy.encode(prompts, second)).double().numpy()
     wanted = np.tile([truth[i, j] for i, j in pairs], len(policy.prompts))
     names = [f"{i} and {j}" for i, j in pairs] * len(policy.prompts)
-    right = (1 + np.sign(logits) * np.sign(wanted)) / 2
-    return pd.DataFrame({"instruction": prompts, "pair": names, "right": right})
+    return pd.DataFrame({"instruction": prompts, "pair": names, "right": agrees(logits, wanted)})

@@ -19,14 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.special import expit, softmax
-from scipy.stats import rankdata
+from scipy.special import softmax
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, ErrorRate, Natural, NotNegative, Positive
-
-Floats = NDArray[np.float64]
+from reference_methods.studies.parts import Bools, Floats, auroc, drawn_labels, drawn_taste, fit, losses
 
 
 @dataclass(frozen=True)
@@ -49,67 +46,23 @@ class DenoisingUsers(Bounded):
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         x, signs, flipped = self.drawn(rng.generator(seed, "denoising users"))
-        shared = self.fitted(x, signs)
-        weighted = shared
+        everything = x.reshape(-1, self.dimensions), signs.ravel()
+        shared = weighted = fit(*everything)
         for _ in range(self.rounds):
-            weight = self.pairs * softmax(-losses(x, signs, weighted) / self.temperature, axis=1)
-            weighted = self.fitted(x, signs, weight)
-        own = np.stack([fit(x[u], signs[u], np.ones(self.pairs), 3.0, shared) for u in range(self.users)])
+            weight = self.pairs * softmax(-losses(signs, x @ weighted) / self.temperature, axis=1)
+            weighted = fit(*everything, weight.ravel())
+        own = np.stack([fit(x[u], signs[u], ridge=3.0, prior=shared) for u in range(self.users)])
         found = {
-            "global": losses(x, signs, shared),
-            "reweighted": losses(x, signs, weighted),
-            "personal": np.logaddexp(0, -signs * np.einsum("upd,ud->up", x, own)),
+            "global": losses(signs, x @ shared),
+            "reweighted": losses(signs, x @ weighted),
+            "personal": losses(signs, np.einsum("upd,ud->up", x, own)),
         }
         rows = [{"method": name, "auroc": auroc(loss.ravel(), flipped.ravel())} for name, loss in found.items()]
         return {"detection": pd.DataFrame(rows)}
 
-    def drawn(self, draws: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    def drawn(self, draws: np.random.Generator) -> tuple[Floats, Floats, Bools]:
         """Differences of features [U, P, d], labels +1 or -1 [U, P], and which were flipped [U, P]."""
-        direction = draws.normal(size=self.dimensions)
-        taste = self.common * direction / np.linalg.norm(direction)
+        taste = drawn_taste(self.common, self.dimensions, draws)
         tastes = taste + self.tau * draws.normal(size=(self.users, self.dimensions))
         x = draws.normal(size=(self.users, self.pairs, self.dimensions))
-        honest = draws.random((self.users, self.pairs)) < expit(np.einsum("upd,ud->up", x, tastes))
-        flipped = draws.random((self.users, self.pairs)) < self.flips
-        return x, np.where(honest != flipped, 1.0, -1.0), flipped
-
-    def fitted(self, x: Floats, signs: Floats, weights: Floats | None = None) -> Floats:
-        """The model of all pairs, [d]."""
-        weights = np.ones(signs.shape) if weights is None else weights
-        return fit(x.reshape(-1, self.dimensions), signs.ravel(), weights.ravel(), 1.0, np.zeros(self.dimensions))
-
-
-def losses(x: Floats, signs: Floats, v: Floats) -> Floats:
-    """-log P of each label, in the shape of the labels."""
-    return np.logaddexp(0, -signs * (x @ v))
-
-
-def fit(
-    x: Floats,
-    signs: Floats,
-    weights: Floats,
-    ridge: float,
-    prior: Floats,
-    steps: int = 25,
-    lead: Floats | float = 0.0,
-    start: Floats | None = None,
-) -> Floats:
-    """argmin of sum of weights x losses + ridge / 2 |v - prior|^2 by Newton's method, [d].
-
-    Args:
-        lead: taken off x . v of each pair, [n].
-        start: near enough for Newton's steps to converge; the prior where omitted.
-    """
-    v = (prior if start is None else start).copy()
-    for _ in range(steps):
-        p = expit(signs * (x @ v - lead))
-        slope = -(weights * signs * (1 - p)) @ x + ridge * (v - prior)
-        curvature = (x * (weights * p * (1 - p))[:, None]).T @ x + ridge * np.eye(len(v))
-        v = v - np.linalg.solve(curvature, slope)
-    return v
-
-
-def auroc(suspicion: Floats, flipped: NDArray[np.bool_]) -> float:
-    """P(a flipped label is more suspect than another), ties one half."""
-    ranks, n = rankdata(suspicion), int(flipped.sum())
-    return float((ranks[flipped].sum() - n * (n + 1) / 2) / (n * (len(flipped) - n)))
+        return x, *drawn_labels(np.einsum("upd,ud->up", x, tastes), self.flips, draws)

@@ -31,7 +31,7 @@ from farm.roles.protocols import Samples, World
 from farm.tables.turns import Prompt, prompts_of, turns_of
 from reference_methods.models.follow_up import PHRASES, FollowUpScorer
 from reference_methods.parts.batches import in_parts
-from reference_methods.studies.denoising_users import fit
+from reference_methods.studies.parts import fit
 
 Floats = NDArray[np.float64]
 AT_ONCE = 4096

@@ -21,12 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, Share
-
-Floats = NDArray[np.float64]
+from reference_methods.studies.parts import Bools, Floats
 
 GROUPS = ("everyone", "persona 1", "persona 2", "topic 1", "topic 2")
 LARGEST = 30.0
@@ -59,7 +57,7 @@ class Groupwise(Bounded):
         ]
         return {"regret": pd.DataFrame(rows)}
 
-    def drawn(self, draws: np.random.Generator) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    def drawn(self, draws: np.random.Generator) -> tuple[Floats, Floats, Bools]:
         """Features [T, d], answers [T], and which of :data:`GROUPS` hold each round [T, 5]."""
         common = draws.normal(size=self.dimensions)
         own = self.differences * draws.normal(size=(4, self.dimensions))
@@ -69,7 +67,7 @@ class Groupwise(Bounded):
         y = (x * (common + inside @ own)).sum(1) + self.noise * draws.normal(size=self.rounds)
         return x, y, np.c_[np.ones(self.rounds, bool), inside]
 
-    def experts(self, x: Floats, y: Floats, inside: NDArray[np.bool_]) -> Floats:
+    def experts(self, x: Floats, y: Floats, inside: Bools) -> Floats:
         """The forecast of each group's regression, made before the answer, [T, G]; NaN where it sleeps."""
         out = np.full(inside.shape, np.nan)
         for g, rows in enumerate(inside.T):
@@ -81,7 +79,7 @@ class Groupwise(Bounded):
                 moment = moment + y[t] * x[t]
         return out
 
-    def sleeping(self, forecasts: Floats, y: Floats, inside: NDArray[np.bool_]) -> Floats:
+    def sleeping(self, forecasts: Floats, y: Floats, inside: Bools) -> Floats:
         """The forecasts of the mean of the experts that are awake, [T]."""
         log_weight, out = np.zeros(inside.shape[1]), np.empty(len(y))
         for t, awake in enumerate(inside):

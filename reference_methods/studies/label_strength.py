@@ -16,21 +16,18 @@ place of seeds, for a convex loss has one optimum whatever the seed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.special import expit
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, ErrorRate, Positive, Several, Share
 from farm.worlds.pocket import grammar
 from reference_methods.parts.label_weights import flipped, softened
-from reference_methods.studies.denoising_users import auroc, fit
+from reference_methods.studies.parts import Bools, Floats, agrees, auroc, drawn_labels, fit
 from reference_methods.studies.pocket_texts import PocketTexts, Scale
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -52,29 +49,26 @@ class LabelStrength(Bounded):
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         x, difference = self.compared(self.pairs + self.held_out, seed)
         draws = rng.generator(seed, "label strength/labels")
-        honest = draws.random(self.pairs) < expit(difference[: self.pairs] / self.temperature)
-        wrong = draws.random(self.pairs) < self.flips
-        label = np.where(honest != wrong, 1.0, 0.0)
-        seen, fresh, order = x[: self.pairs], x[self.pairs :], np.sign(difference[self.pairs :])
+        signs, wrong = drawn_labels(difference[: self.pairs] / self.temperature, self.flips, draws)
+        seen, fresh, label = x[: self.pairs], x[self.pairs :], (signs + 1) / 2
         samples = draws.integers(0, self.pairs, (self.members, self.pairs))
         members = [self.fitted(seen[rows], label[rows]) for rows in samples]
         mean = np.mean(members, axis=0)
-        lead = seen @ mean
-        mu = np.where(label > 0.5, lead, -lead)
+        mu = signs * (seen @ mean)
         turned, soft = flipped(label, mu, self.share), softened(label, mu)
-        nothing = np.zeros(len(mean))
         remedies = {
-            "raw": (label, nothing),
-            "flip": (turned, nothing),
-            "margin": (label, mean),
-            "flip+margin": (turned, mean),
-            "soft+margin": (soft, mean),
+            "raw": self.fitted(seen, label),
+            "flip": self.fitted(seen, turned),
+            "margin": self.fitted(seen, label, mean),
+            "flip+margin": self.fitted(seen, turned, mean),
+            "soft+margin": self.fitted(seen, soft, mean),
         }
         accuracy = [
-            {"method": name, "right": float((0.5 + 0.5 * np.sign(fresh @ self.fitted(seen, *said)) * order).mean())}
-            for name, said in remedies.items()
+            {"method": name, "right": float(agrees(fresh @ model, difference[self.pairs :]).mean())}
+            for name, model in remedies.items()
         ]
-        found = self.detected(seen, label, wrong, mu, members[0]) if self.flips else []
+        strengths = {"ensemble": mu, "member": signs * (seen @ members[0])}
+        found = self.detected(strengths, wrong) if self.flips else []
         table = pd.DataFrame(found, columns=["method", "auroc", "precision"])
         return {"accuracy": pd.DataFrame(accuracy), "detection": table}
 
@@ -86,37 +80,17 @@ class LabelStrength(Bounded):
         scale = Scale.of(first)
         return scale(first) - scale(second), first.utility() - second.utility()
 
-    def fitted(self, x: Floats, label: Floats, margin: Floats | None = None) -> Floats:
+    def fitted(self, x: Floats, label: Floats, margin: Floats | float = 0.0) -> Floats:
         """The model of labels p of the first, which may be soft, with x . margin for a margin, [d]."""
-        nothing = np.zeros(x.shape[1])
-        start = nothing if margin is None else margin
         both, signs = np.concatenate([x, x]), np.repeat([1.0, -1.0], len(x))
-        weights = np.concatenate([label, 1 - label])
-        return fit(both, signs, weights, self.ridge, nothing, lead=both @ start, start=start)
+        weights, start = np.concatenate([label, 1 - label]), np.zeros(x.shape[1]) + margin
+        return fit(both, signs, weights, self.ridge, lead=both @ start, start=start)
 
-    def detected(
-        self, x: Floats, label: Floats, wrong: NDArray[np.bool_], mu: Floats, member: Floats
-    ) -> list[dict[str, float | str]]:
-        """A row for the ensemble, one of its members, and chance."""
-        number = round(self.share * len(label))
-        found = {"ensemble": mu, "member": np.where(label > 0.5, 1, -1) * (x @ member)}
+    def detected(self, strengths: Mapping[str, Floats], wrong: Bools) -> list[dict[str, float | str]]:
+        """A row for each way to tell the strength of a label, and for chance."""
+        number = round(self.share * len(wrong))
         rows: list[dict[str, float | str]] = [
             {"method": name, "auroc": auroc(-s, wrong), "precision": float(wrong[np.argsort(s)[:number]].mean())}
-            for name, s in found.items()
+            for name, s in strengths.items()
         ]
         return [*rows, {"method": "chance", "auroc": 0.5, "precision": float(wrong.mean())}]
-
-
-def detection(flips: float, temperature: float, points: int = 200_001) -> tuple[float, float]:
-    """(AUROC, precision of the lowest share ``flips``) of the true strength, for utilities N(0, 1).
-
-    With t = the lead of the response that is *not* preferred, of density g = N(0, 2) before any label is given: of
-    honest labels 2 g(t) sigma(-t / T), of flipped ones 2 g(t) sigma(t / T).
-    """
-    t = np.linspace(-12, 12, points)
-    g = np.exp(-(t**2) / 4) / np.sqrt(4 * np.pi) * (t[1] - t[0])
-    clean, turned = 2 * g * expit(-t / temperature), 2 * g * expit(t / temperature)
-    area = float(turned @ (np.cumsum(clean) - clean / 2))
-    above = np.cumsum(((1 - flips) * clean + flips * turned)[::-1])[::-1]
-    suspect = above <= flips
-    return area, float(turned[suspect].sum())

@@ -19,12 +19,10 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, Several, Share
-
-Floats = NDArray[np.float64]
+from reference_methods.studies.parts import Floats, agrees
 
 
 @dataclass(frozen=True)
@@ -59,22 +57,10 @@ class MissingReactions(Bounded):
 def in_order(found: Floats, likings: Floats, propensity: Floats | None = None, rarer: bool = False) -> float:
     """The share of pairs with different likings whose estimates are in their order, equal ones one half; with the
     propensities only of pairs whose better answer is the rarer (the oftener) of the two. NaN where there are none."""
-    wanted, seen = (np.sign(v[:, None] - v[None]) for v in (likings, found))
+    wanted, seen = (v[:, None] - v[None] for v in (likings, found))
     counted = wanted > 0
     if propensity is not None:
-        more = np.sign(propensity[:, None] - propensity[None])
+        more = propensity[:, None] - propensity[None]
         counted &= more < 0 if rarer else more > 0
-    right = ((1 + wanted * seen) / 2)[counted]
+    right = agrees(wanted, seen)[counted]
     return float(right.mean()) if right.size else float("nan")
-
-
-def expected(propensity: Floats, liking: float, clip: float) -> Floats:
-    """E R of each answer."""
-    return liking * np.minimum(1.0, propensity / max(clip, 1e-300))
-
-
-def mean_square(propensity: Floats, liking: float, clip: float, chances: int) -> float:
-    """The expected squared error of the mean of n, over the answers: variance and squared bias."""
-    seen = propensity * liking
-    variance = seen * (1 - seen) / np.square(np.maximum(propensity, clip)) / chances
-    return float((variance + np.square(expected(propensity, liking, clip) - liking)).mean())

@@ -9,14 +9,13 @@
 The cost of rejecting is known, so the feedback is that of a semi-bandit although labels are one-sided.
 
 Paper: Bechavod and Roth (arXiv 2206.04475): no regret in accuracy and fairness at once with one-sided feedback; a panel
-softens the bias of one auditor. Ours: the accuracy half; panels are the closed form below.
+softens the bias of one auditor. Ours: the accuracy half.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from math import comb
 
 import numpy as np
 import pandas as pd
@@ -24,8 +23,8 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, PositiveShare
+from reference_methods.studies.parts import Bools, Floats
 
-Floats = NDArray[np.float64]
 POLICIES = np.array(list(product((0.0, 1.0), repeat=2)))
 """whether each of the four accepts each kind, [4, 2]"""
 
@@ -56,7 +55,7 @@ class OneSided(Bounded):
             rows.append(pd.DataFrame({"method": method, "step": np.arange(self.cases), "regret": regret}))
         return {"regret": pd.concat(rows, ignore_index=True)}
 
-    def greedy(self, kind: NDArray[np.int64], label: NDArray[np.bool_]) -> Floats:
+    def greedy(self, kind: NDArray[np.int64], label: Bools) -> Floats:
         """Whether each case is accepted, [T]."""
         good, seen = self.weight * np.array(self.prior), np.full(2, self.weight)
         accepted = np.zeros(len(kind))
@@ -78,9 +77,3 @@ class OneSided(Bounded):
                 summed += accepts * cost[t] / chance
             accepted[t] = chance
         return accepted
-
-
-def panel(rate: float, members: int, needed: int) -> float:
-    """The chance that at least ``needed`` of independent ``members`` object, who do so at ``rate`` each."""
-    chances = (comb(members, k) * rate**k * (1 - rate) ** (members - k) for k in range(needed, members + 1))
-    return float(sum(chances))

@@ -22,14 +22,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, NotNegative
-
-Floats = NDArray[np.float64]
+from reference_methods.studies.parts import Bools, Floats, best
 
 
 @dataclass(frozen=True)
@@ -93,12 +91,12 @@ def accuracy(phi: Floats) -> Floats:
     return phi[:, 0]
 
 
-def disagreement(ranked: NDArray[np.bool_], first: Floats, second: Floats) -> Floats:
+def disagreement(ranked: Bools, first: Floats, second: Floats) -> Floats:
     """1 where the ratings of a pair do not put first what is ranked first, a tie included, [n]."""
     return (np.sign(first - second) != np.where(ranked, 1, -1)).astype(np.float64)
 
 
-def fit_rankings(differences: Floats, ranked: NDArray[np.bool_], ridge: float = 1e-3) -> Floats:
+def fit_rankings(differences: Floats, ranked: Bools, ridge: float = 1e-3) -> Floats:
     """v of a Bradley-Terry model of features, [2]; a little ridge, for exact rankings can be fitted without end."""
     signs = np.where(ranked, 1.0, -1.0)
 
@@ -116,9 +114,3 @@ def fit_ratings(phi: Floats, ratings: Floats) -> Floats:
         return float(np.square(expit(phi @ parameters[:2] + parameters[2]) - targets).mean())
 
     return np.asarray(minimize(loss, np.zeros(3)).x[:2])
-
-
-def best(candidates: Floats, v: Floats) -> Floats:
-    """Of each instruction's candidates [m, n, 2] the one with the highest v . phi, [m, 2]."""
-    place = (candidates @ v).argmax(1)
-    return candidates[np.arange(len(candidates)), place]

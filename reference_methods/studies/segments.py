@@ -30,8 +30,8 @@ from farm.base import rng
 from farm.base.bounds import Bounded, Count, Discount
 from farm.worlds.grid import GridWorld
 from reference_methods.parts.losses import bradley_terry, contrastive
+from reference_methods.studies.parts import Floats
 
-Floats = NDArray[np.float64]
 Label = Literal["regret", "return"]
 LABELS: tuple[Label, ...] = ("regret", "return")
 DEVIATION = 3.0

@@ -9,8 +9,8 @@
     curves          quality, entropy of the classes and KL(p || p_0) after each step, exact from the table
 
 Of a mean of qualities, weight 0, leave-one-out credit is RLOO's advantage, step by step. The best policy at a given KL
-is known in closed form (:func:`best_at`): at KL .3 quality is .617, .586 and .524 and entropy .799, .926 and 1.012 for
-weights 0, 1/2 and 1.
+is known in closed form: shares q of the classes ~ (p_0^m e^quality)^(1 / (m + weight)), with m set by the KL. At KL .3
+quality is .617, .586 and .524 and entropy .799, .926 and 1.012 for weights 0, 1/2 and 1.
 
 Paper: DRAGON (arXiv 2504.15217): rewards of whole distributions; on-policy samples are put into a positive and a
 negative set, which are contrasted in the manner of DPO. Here for answers in a table in place of music; how the sets are
@@ -24,13 +24,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import expit, log_softmax, xlogy
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, Several
+from reference_methods.studies.parts import Bools, Floats
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SIZES = np.array([1, 3, 8])
@@ -103,7 +102,7 @@ class SetRewards(Bounded):
         up, down = (np.bincount(side.ravel(), pull.ravel(), len(logits)) for side in (better, worse))
         return np.asarray((up - down) / better.size)
 
-    def swapped(self, first: Ints, of_first: Ints, second: Ints, of_second: Ints) -> NDArray[np.bool_]:
+    def swapped(self, first: Ints, of_first: Ints, second: Ints, of_second: Ints) -> Bools:
         """Which places of two sets change sides, one after the other, [sets, K]."""
         found = np.zeros(first.shape, dtype=np.bool_)
         plus, minus = counted(of_first), counted(of_second)
@@ -143,23 +142,3 @@ def shares(p: Floats) -> Floats:
 def entropy_of(shares: Floats) -> Floats:
     """In nats, over the last axis."""
     return np.asarray(-xlogy(shares, shares).sum(-1))
-
-
-def best_at(kl: float, weight: float) -> tuple[float, float]:
-    """Quality and entropy of the policy with the most quality + weight x entropy among those at this KL: with shares q
-    of the classes, q ~ (p_0^m e^quality)^(1 / (m + weight)).
-
-    >>> tuple(round(x, 3) for x in best_at(0.3, 0.5))
-    (0.586, 0.926)
-    """
-    start = np.log(SIZES / SIZES.sum())
-
-    def policy(m: float) -> Floats:
-        return np.asarray(np.exp(log_softmax((m * start + np.array([0.0, 1.0, 0.0])) / (m + weight))))
-
-    def excess(log_m: float) -> float:
-        q = policy(np.exp(log_m))
-        return float((q * (np.log(q) - start)).sum() - kl)
-
-    q = policy(np.exp(brentq(excess, -6, 6)))
-    return float(q[1]), float(entropy_of(q))

@@ -23,14 +23,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.special import expit
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, NotNegative, Positive
-from reference_methods.studies.denoising_users import fit
-
-Floats = NDArray[np.float64]
+from reference_methods.studies.parts import Floats, drawn_labels, drawn_taste, fit
 
 
 @dataclass(frozen=True)
@@ -53,25 +49,23 @@ class ShadowUsers(Bounded):
 
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "shadow users")
-        direction = draws.normal(size=self.dimensions)
-        taste = self.common * direction / np.linalg.norm(direction)
+        taste = drawn_taste(self.common, self.dimensions, draws)
         tastes = taste + self.tau * draws.normal(size=(self.users, self.dimensions))
         x = draws.normal(size=(self.users, self.reactions + self.answered, self.dimensions))
-        liked = draws.random(x.shape[:2]) < expit(np.einsum("upd,ud->up", x, tastes))
-        signs, n = np.where(liked, 1.0, -1.0), self.reactions
-        nothing = np.zeros(self.dimensions)
-        everyone = self.fitted(x[:, :n].reshape(-1, self.dimensions), signs[:, :n].ravel(), self.ridge, nothing)
+        signs, _ = drawn_labels(np.einsum("upd,ud->up", x, tastes), 0.0, draws)
+        n = self.reactions
+        everyone = fit(x[:, :n].reshape(-1, self.dimensions), signs[:, :n].ravel(), ridge=self.ridge)
         rows = []
         for user, wanted in enumerate(tastes):
             seen, said = x[user, :n], signs[user, :n]
-            observed = self.fitted(seen, said, self.ridge, nothing)
-            direct = self.fitted(seen, said, self.to_population, everyone)
+            observed = fit(seen, said, ridge=self.ridge)
+            direct = fit(seen, said, ridge=self.to_population, prior=everyone)
             models = {
                 "observed": observed,
                 "own": self.shadowed(x[user], said, observed),
                 "population": self.shadowed(x[user], said, direct),
                 "direct": direct,
-                "real": self.fitted(x[user], signs[user], self.ridge, nothing),
+                "real": fit(x[user], signs[user], ridge=self.ridge),
             }
             rows += [
                 {"method": name, "instruction": f"user {user}", "right": in_order(wanted, model)}
@@ -82,18 +76,10 @@ class ShadowUsers(Bounded):
     def shadowed(self, x: Floats, said: Floats, shadow: Floats) -> Floats:
         """The model of a user's reactions and of what a shadow makes of the other answers, [d]."""
         answers = np.where(x[len(said) :] @ shadow > 0, 1.0, -1.0)
-        return self.fitted(x, np.concatenate([said, answers]), self.ridge, np.zeros(self.dimensions))
-
-    def fitted(self, x: Floats, signs: Floats, ridge: float, prior: Floats) -> Floats:
-        return fit(x, signs, np.ones(len(signs)), ridge, prior)
+        return fit(x, np.concatenate([said, answers]), ridge=self.ridge)
 
 
 def in_order(wanted: Floats, found: Floats) -> float:
     """The share of pairs of answers N(0, 1) that two tastes put in one order: 1 - their angle / pi."""
     lengths = float(np.linalg.norm(wanted) * np.linalg.norm(found))
     return 0.5 if lengths == 0 else 1 - math.acos(max(-1.0, min(1.0, float(wanted @ found) / lengths))) / math.pi
-
-
-def least_right(ratio: float) -> float:
-    """How often a shadow must be right for m = ``ratio`` n of its labels to help."""
-    return 0.5 + 0.5 / (1 + math.sqrt(1 + ratio))

@@ -21,15 +21,14 @@ import numpy as np
 import pandas as pd
 import torch
 from annotated_types import Ge
-from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count
 from reference_methods.parts.losses import bradley_terry, rao_kupper
+from reference_methods.studies.parts import Floats
 
-Floats = NDArray[np.float64]
 LABELS = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
 """first wins, tie, second wins"""
 
@@ -48,14 +47,13 @@ class Ties(Bounded):
     def tables(self, seed: int) -> dict[str, pd.DataFrame]:
         draws = rng.generator(seed, "ties")
         shares = probabilities(self.distance, self.theta)
-        rows = []
-        for number in range(self.comparisons):
-            counts = draws.multinomial(self.outcomes, shares) / self.outcomes
-            for method, found in fits(counts, self.theta).items():
-                error = abs(found - self.distance)
-                row = {"method": method, "instruction": f"comparison {number}", "fitted": found, "error": error}
-                rows.append(row)
-        return {"fits": pd.DataFrame(rows)}
+        rows = [
+            {"method": method, "instruction": f"comparison {number}", "fitted": fitted}
+            for number in range(self.comparisons)
+            for method, fitted in fits(draws.multinomial(self.outcomes, shares) / self.outcomes, self.theta).items()
+        ]
+        table = pd.DataFrame(rows)
+        return {"fits": table.assign(error=(table["fitted"] - self.distance).abs())}
 
 
 def probabilities(distance: float, theta: float) -> Floats:

@@ -18,16 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, ErrorRate, NotNegative, Positive, Share
-from reference_methods.studies.denoising_users import auroc, fit
+from reference_methods.studies.parts import Bools, Floats, auroc, drawn_labels, fit
 from reference_methods.studies.pocket_texts import PocketTexts, Scale
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,34 +63,31 @@ class UserReactions(Bounded):
         propensity = expit(self.base + self.by_like * liked + self.by_strength * np.abs(logit))
         observed = draws.random(self.logged) < propensity
         x, chance = scale(fresh), expit(fresh.utility(bias) - threshold)
-        likes, models, love = draws.random(self.texts) < chance, [], x[:, 0]
+        likes, love = draws.random(self.texts) < chance, dict[str, Floats]()
         for method, each in (("naive", np.ones(self.logged)), ("ips", 1 / propensity)):
-            found = with_constant(x) @ self.loved(scale(seen)[observed], liked[observed], each[observed])
-            error = abs(float(expit(found).mean() - chance.mean()))
-            models.append({"method": method, "auroc": auroc(found, likes), "error": error})
-            love = found
-        gold, hacks = fresh.utility(), fresh.terms[[name for name in bias if name in fresh.terms]].sum(axis=1)
-        policies = []
+            weights = self.loved(scale(seen)[observed], liked[observed], each[observed])
+            love[method] = with_constant(x) @ weights
+        models = [
+            {"method": method, "auroc": auroc(found, likes), "error": abs(float(expit(found).mean() - chance.mean()))}
+            for method, found in love.items()
+        ]
+        of_text = {"love": chance, "gold": fresh.utility(), "hacks": fresh.terms[list(bias)].sum(axis=1).to_numpy()}
+        loved, helpful, policies = love["ips"], self.helpful(scale, x, seed), []
         for w in self.weights:
-            reward = w * love / love.std() + (1 - w) * self.helpful(scale, x, seed)
-            share = tilted(reward, self.kl)
-            means = {"love": share @ chance, "gold": share @ gold, "hacks": share @ hacks.to_numpy(np.float64)}
-            policies.append({"method": f"w {w:g}", **{name: float(mean) for name, mean in means.items()}})
+            share = tilted(w * loved / loved.std() + (1 - w) * helpful, self.kl)
+            policies.append({"method": f"w {w:g}", **{name: float(share @ value) for name, value in of_text.items()}})
         return {"policies": pd.DataFrame(policies), "models": pd.DataFrame(models)}
 
-    def loved(self, x: Floats, liked: NDArray[np.bool_], weights: Floats) -> Floats:
+    def loved(self, x: Floats, liked: Bools, weights: Floats) -> Floats:
         """Weights of the terms and of a constant, [d + 1]."""
-        signs, inside = np.where(liked, 1.0, -1.0), with_constant(x)
-        return fit(inside, signs, weights / weights.mean(), self.ridge, np.zeros(inside.shape[1]), steps=50)
+        return fit(with_constant(x), np.where(liked, 1.0, -1.0), weights / weights.mean(), self.ridge, steps=50)
 
     def helpful(self, scale: Scale, x: Floats, seed: int) -> Floats:
         """The score of the texts by a model of labelled pairs, with deviation 1, [n]."""
         first, second = (PocketTexts.written(self.pairs, seed, f"reactions/pairs {k}") for k in (1, 2))
         draws, lead = rng.generator(seed, "reactions/labels"), first.utility() - second.utility()
-        honest = draws.random(self.pairs) < expit(lead / self.temperature)
-        signs = np.where(honest != (draws.random(self.pairs) < self.flips), 1.0, -1.0)
-        between = scale(first) - scale(second)
-        found = x @ fit(between, signs, np.ones(self.pairs), self.ridge, np.zeros(x.shape[1]))
+        signs, _ = drawn_labels(lead / self.temperature, self.flips, draws)
+        found = x @ fit(scale(first) - scale(second), signs, ridge=self.ridge)
         return np.asarray(found / found.std())
 
 

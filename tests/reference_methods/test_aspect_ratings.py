@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from reference_methods.studies.aspect_ratings import ASPECTS, AspectRatings, ordered, reward, right_labels, utility
+from reference_methods.studies.aspect_ratings import ASPECTS, AspectRatings, ordered, utility
+from reference_methods.studies.parts import fit
 
 NOISE = 0.7
+
+
+def right_labels(error: float) -> float:
+    """How often the higher of two normal scores has the higher utility, their variance being 1 + error of the
+    utility's."""
+    return float(0.5 + np.arcsin(1 / np.sqrt(1 + error)) / np.pi)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,7 @@ def test_pairs_of_ratings_recover_the_weights_of_the_aspects() -> None:
     study = AspectRatings(halo=1.0, levels=None, unvalued=2)
     draws = np.random.default_rng(7)
     first, second = study.labelled(study.answers(3_000, draws), draws)["overall"]
-    v = reward(first, second)
+    v = fit(first - second, np.ones(len(first)))
     # up to scale: every aspect 1, the emphasis the halo, and nothing of what nobody values
     np.testing.assert_allclose(v / v[:ASPECTS].mean(), [1, 1, 1, 1, 1, 0, 0], atol=0.15)
 

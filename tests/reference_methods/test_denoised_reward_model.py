@@ -13,13 +13,27 @@ from reference_methods.models.denoised_reward_model import DenoisedRewardModel
 from reference_methods.models.reward_model import RewardModel
 from reference_methods.parts.label_weights import flipped, personal_weights, softened
 from reference_methods.parts.preferences import Preferences
-from reference_methods.studies.denoising_users import fit
-from reference_methods.studies.label_strength import LabelStrength, detection
+from reference_methods.studies.label_strength import LabelStrength
+from reference_methods.studies.parts import fit
 from tests.reference_methods.tables import REFERENCE, all_pairs, bradley_terry, learning, policy_of, recorder
 
 UTILITIES = np.array([0.0, 0.7, -0.4])
 EXACT: dict[str, Any] = {"epochs": 100, "batch_size": 12, "learning_rate": 0.1, "warm_up": 0.0, "held_out_share": 0.0}
 EXACT |= {"calibration_samples": 0}
+
+
+def detection(flips: float, temperature: float, points: int = 200_001) -> tuple[float, float]:
+    """(AUROC, precision of the lowest share ``flips``) of the true strength, for utilities N(0, 1).
+
+    With t = the lead of the response that is *not* preferred, of density g = N(0, 2) before any label is given: of
+    honest labels 2 g(t) sigma(-t / T), of flipped ones 2 g(t) sigma(t / T).
+    """
+    t = np.linspace(-12, 12, points)
+    g = np.exp(-(t**2) / 4) / np.sqrt(4 * np.pi) * (t[1] - t[0])
+    clean, turned = 2 * g * expit(-t / temperature), 2 * g * expit(t / temperature)
+    area = float(turned @ (np.cumsum(clean) - clean / 2))
+    above = np.cumsum(((1 - flips) * clean + flips * turned)[::-1])[::-1]
+    return area, float(turned[above <= flips].sum())
 
 
 def test_how_well_the_true_strength_tells_flipped_labels() -> None:
@@ -35,10 +49,10 @@ def test_a_margin_of_a_linear_model_moves_the_fit_by_the_model_and_orders_nothin
     draws = np.random.default_rng(3)
     x, v = draws.normal(size=(400, 3)), np.array([0.3, -1.0, 0.2])
     signs = np.where(draws.random(400) < expit(x @ [1.0, 0.5, -0.5]), 1.0, -1.0)
-    plain = fit(x, signs, np.ones(400), 1e-9, np.zeros(3))
-    moved = fit(x, signs, np.ones(400), 1e-9, np.zeros(3), lead=x @ v)
+    plain = fit(x, signs, ridge=1e-9)
+    moved = fit(x, signs, ridge=1e-9, lead=x @ v)
     assert moved == pytest.approx(plain + v, abs=1e-6)
-    own = fit(x, signs, np.ones(400), 1e-9, np.zeros(3), lead=x @ plain, start=plain)
+    own = fit(x, signs, ridge=1e-9, lead=x @ plain, start=plain)
     assert own == pytest.approx(2 * plain, abs=1e-6)
 
 

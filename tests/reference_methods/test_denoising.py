@@ -7,7 +7,8 @@ from scipy.special import expit
 
 from reference_methods.parts.label_weights import history_weights
 from reference_methods.studies.bad_pairs import BadPairs
-from reference_methods.studies.denoising_users import DenoisingUsers, auroc, fit, losses
+from reference_methods.studies.denoising_users import DenoisingUsers
+from reference_methods.studies.parts import auroc, fit, losses
 
 
 def test_auroc_is_the_share_of_pairs_in_order() -> None:
@@ -21,13 +22,13 @@ def test_newton_finds_where_the_gradient_is_zero_and_a_strong_ridge_the_prior() 
     draws = np.random.default_rng(1)
     x, prior = draws.normal(size=(200, 3)), np.array([1.0, 0.0, -1.0])
     signs = np.where(draws.random(200) < expit(x @ prior), 1.0, -1.0)
-    v = fit(x, signs, np.ones(200), 1.0, np.zeros(3))
+    v = fit(x, signs)
     slope = -(signs * expit(-signs * (x @ v))) @ x + v
     assert np.abs(slope).max() < 1e-9
-    assert fit(x, signs, np.ones(200), 1e9, prior) == pytest.approx(prior, abs=1e-5)
-    doubled = fit(x, signs, np.full(200, 2.0), 2.0, np.zeros(3))  # twice of everything
+    assert fit(x, signs, ridge=1e9, prior=prior) == pytest.approx(prior, abs=1e-5)
+    doubled = fit(x, signs, np.full(200, 2.0), 2.0)  # twice of everything
     assert doubled == pytest.approx(v)
-    assert losses(x, signs, np.zeros(3)) == pytest.approx(np.full(200, np.log(2)))
+    assert losses(signs, x @ np.zeros(3)) == pytest.approx(np.full(200, np.log(2)))
 
 
 def test_a_model_of_each_user_detects_more_where_tastes_differ_and_less_where_they_do_not() -> None:

@@ -3,9 +3,22 @@
 import numpy as np
 import pytest
 
-from reference_methods.studies.missing_reactions import MissingReactions, expected, in_order, mean_square
+from reference_methods.studies.missing_reactions import MissingReactions, in_order
+from reference_methods.studies.parts import Floats
 
 RARE = 1 / np.arange(1, 21)
+
+
+def expected(propensity: Floats, liking: float, clip: float) -> Floats:
+    """E R of each answer."""
+    return liking * np.minimum(1.0, propensity / max(clip, 1e-300))
+
+
+def mean_square(propensity: Floats, liking: float, clip: float, chances: int) -> float:
+    """The expected squared error of the mean of n, over the answers: variance and squared bias."""
+    seen = propensity * liking
+    variance = seen * (1 - seen) / np.square(np.maximum(propensity, clip)) / chances
+    return float((variance + np.square(expected(propensity, liking, clip) - liking)).mean())
 
 
 @pytest.mark.parametrize(

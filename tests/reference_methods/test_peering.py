@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from reference_methods.studies.peering import Peering, best, fit_rankings, fit_ratings
+from reference_methods.studies.parts import best
+from reference_methods.studies.peering import Peering, fit_rankings, fit_ratings
 
 
 @pytest.mark.parametrize(("angle", "share"), [(0, 0.31), (30, 0.365), (60, 0.485), (90, 0.62)])

@@ -105,16 +105,17 @@ def test_the_best_of_each_bin_is_kept_best_first() -> None:
 
 def test_an_archive_keeps_the_better_of_two_whatever_their_order() -> None:
     angles = np.random.default_rng(6).uniform(-1, 1, size=(40, 4))
-    cells = np.arange(40) % 5
-    archives = [Archive(5, 4) for _ in range(3)]
-    archives[0].add(cells, angles)
-    archives[1].add(cells[::-1], angles[::-1])
-    for start in range(0, 40, 8):
-        archives[2].add(cells[start : start + 8], angles[start : start + 8])
-    best = [fitness(angles)[cells == cell].max() for cell in range(5)]
+    weights, grid = np.eye(8)[:2], Grid(np.full(2, -1.0), np.full(2, 1.0), 3)
+    cells = grid.cells(features(angles) @ weights.T)
+    archives = [Archive(weights, grid, given) for given in (angles, angles[::-1], angles[:8])]
+    for start in range(8, 40, 8):
+        archives[2].add(angles[start : start + 8])
+    occupied = np.unique(cells)
+    best = [fitness(angles)[cells == cell].max() for cell in occupied]
+    assert 1 < len(occupied) < 9
     for archive in archives:
-        assert archive.fitness == pytest.approx(best)
-        assert fitness(archive.solutions) == pytest.approx(best)
+        assert archive.fitness[occupied] == pytest.approx(best)
+        assert fitness(archive.elites()) == pytest.approx(best)
 
 
 def test_a_straight_arm_reaches_farthest_and_is_even() -> None:

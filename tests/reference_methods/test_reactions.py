@@ -16,7 +16,7 @@ from reference_methods.models.reaction_model import ReactionModel, inverse_prope
 from reference_methods.models.weighted_model import WeightedModel, WeightedScorer
 from reference_methods.parts.anchored import Anchored
 from reference_methods.parts.games.feedback import RewardPreference
-from reference_methods.studies.shadow_users import ShadowUsers, in_order, least_right
+from reference_methods.studies.shadow_users import ShadowUsers, in_order
 from reference_methods.studies.user_reactions import UserReactions, tilted
 from tests.reference_methods.tables import REFERENCE, learning, policy_of, scorer_of
 
@@ -114,6 +114,11 @@ def test_what_users_love_beyond_its_worth_is_hacked_and_else_is_not() -> None:
     assert policies.loc["w 1", "hacks"] > policies.loc["w 0", "hacks"]
     models = found["models"].set_index("method")
     assert models.loc["ips", "error"] < models.loc["naive", "error"] and models["auroc"].min() > 0.7
+
+
+def least_right(ratio: float) -> float:
+    """How often a shadow must be right for m = ``ratio`` n of its labels to help."""
+    return float(0.5 + 0.5 / (1 + np.sqrt(1 + ratio)))
 
 
 def test_how_often_a_shadow_must_be_right() -> None:

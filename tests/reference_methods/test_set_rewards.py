@@ -2,17 +2,36 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.special import log_softmax
 
 from eval.measures.frontier import Frontier
 from reference_methods.studies.set_rewards import (
     CLASS,
     QUALITY,
+    SIZES,
     SetRewards,
-    best_at,
     counted,
     entropy_of,
     leave_one_out,
 )
+
+
+def best_at(kl: float, weight: float) -> tuple[float, float]:
+    """Quality and entropy of the policy with the most quality + weight x entropy among those at this KL: with shares q
+    of the classes, q ~ (p_0^m e^quality)^(1 / (m + weight))."""
+    start = np.log(SIZES / SIZES.sum())
+
+    def policy(log_m: float) -> np.ndarray:
+        m = np.exp(log_m)
+        return np.asarray(np.exp(log_softmax((m * start + np.array([0.0, 1.0, 0.0])) / (m + weight))))
+
+    def excess(log_m: float) -> float:
+        q = policy(log_m)
+        return float((q * (np.log(q) - start)).sum() - kl)
+
+    q = policy(brentq(excess, -6, 6))
+    return float(q[1]), float(entropy_of(q))
 
 
 @pytest.mark.parametrize(
