@@ -110,18 +110,6 @@ def alike(sentences: Sequence[str], most: int) -> list[str]:
     return [sentence for _, sentence in sorted(central, key=lambda found: -found[0])]
 
 
-def pairs_needed(relevance: float, spurious: float, flips: float, deviations: float = 2.6) -> float:
-    """Pairs from which on a planted principle stands so many standard deviations above a spurious one.
-
-    Of N pairs the planted one has N r (1 - 2e) net votes where a share r is relevant to it and a share e of the labels
-    is turned round; the spurious one, relevant to r', has 0 with a standard deviation of sqrt(N r').
-
-    >>> round(pairs_needed(0.2, 0.9, 0.25))
-    608
-    """
-    return deviations**2 * spurious / (relevance * (1 - 2 * flips)) ** 2
-
-
 def _clusters(rows: Floats, most: int, metric: str) -> Rows:
     """Labels [n] of at most so many clusters by average linkage."""
     from scipy.cluster.hierarchy import fcluster, linkage

@@ -6,7 +6,7 @@ import pytest
 
 from farm.base.errors import UserError
 from farm.votes.predicates import Predicate, differences, mined, votes
-from farm.votes.principles import Mining, alike, chosen, counted, decided, pairs_needed, unanimous
+from farm.votes.principles import Mining, alike, chosen, counted, decided, unanimous
 from farm.worlds.text_features import TextFeatures
 
 NAN = float("nan")
@@ -65,6 +65,15 @@ def test_alike_sentences_count_as_one() -> None:
     assert alike(said, 3) == list(dict.fromkeys(said))
     assert alike(said, 2) == ["Select the longer response.", "Prefer lists of items."]
     assert alike([], 4) == []
+
+
+def pairs_needed(relevance: float, spurious: float, flips: float, deviations: float = 2.6) -> float:
+    """Pairs from which on a planted principle stands so many standard deviations above a spurious one.
+
+    Of N pairs the planted one has N r (1 - 2e) net votes where a share r is relevant to it and a share e of the labels
+    is turned round; the spurious one, relevant to r', has 0 with a standard deviation of sqrt(N r').
+    """
+    return deviations**2 * spurious / (relevance * (1 - 2 * flips)) ** 2
 
 
 def test_pairs_needed_for_a_principle_that_seldom_applies() -> None:
