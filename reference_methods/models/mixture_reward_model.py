@@ -15,20 +15,16 @@ on frozen vectors, and each group's model is fitted once, where the paper fits t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from farm.base.bounds import Count, Positive
 from farm.base.errors import UserError, nearest
-from farm.policies import load, read_descriptor, write_descriptor
-from farm.roles.protocols import Learning, Samples, Scorer
+from farm.roles.protocols import Learning, Scorer
 from reference_methods.models.reward_model import RewardModel
+from reference_methods.models.weighted_model import WeightedScorer
 from reference_methods.parts import mixture
 from reference_methods.parts.batches import tokens_at_once
 from reference_methods.parts.checkpoints import following, log_once
@@ -94,41 +90,18 @@ class MixtureRewardModel(RewardModel):
         return found.group[user], found
 
 
-class MixtureScorer:
-    """Reward models of groups of users, and the shares of the groups; its own score is their mean."""
+class MixtureScorer(WeightedScorer):
+    """Reward models of groups of users, weighted by the shares of the groups."""
 
-    def __init__(self, scorers: Sequence[Scorer], shares: Sequence[float]) -> None:
-        self.scorers, self.shares = list(scorers), [float(share) for share in shares]
-
-    def scores(self, samples: Samples) -> Tensor:
-        return self._mean([scorer.scores(samples) for scorer in self.scorers])
-
-    def values(self, samples: Samples) -> Tensor:
-        return self._mean([scorer.values(samples) for scorer in self.scorers])
-
-    def _mean(self, of_group: Sequence[Tensor]) -> Tensor:
-        parts = [share * values for share, values in zip(self.shares, of_group, strict=True)]
-        return torch.stack(parts).sum(0)
+    @property
+    def scorers(self) -> list[Scorer]:
+        """One a group."""
+        return self.parts
 
     def calibrate(self, mean: float, scale: float) -> None:
         """From now on each group returns (score - mean) / scale, and so does their mean."""
-        for scorer in self.scorers:
+        for scorer in self.parts:
             scorer.calibrate(mean, scale)
 
     def copy(self, zero_head: bool = False) -> MixtureScorer:
-        return MixtureScorer([scorer.copy(zero_head) for scorer in self.scorers], self.shares)
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        for scorer in self.scorers:
-            yield from scorer.parameters()
-
-    def save(self, folder: Path) -> None:
-        write_descriptor(folder, MixtureScorer, {"shares": self.shares})
-        for z, scorer in enumerate(self.scorers):
-            scorer.save(folder / f"group_{z}")
-
-    @classmethod
-    def load(cls, folder: Path) -> MixtureScorer:
-        shares = read_descriptor(folder)["shares"]
-        scorers = [load(folder / f"group_{z}") for z in range(len(shares))]
-        return cls([scorer for scorer in scorers if isinstance(scorer, Scorer)], shares)
+        return MixtureScorer([scorer.copy(zero_head) for scorer in self.parts], self.weights)

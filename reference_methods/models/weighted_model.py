@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -77,12 +77,12 @@ class WeightedScorer:
             yield from part.parameters()
 
     def save(self, folder: Path) -> None:
-        write_descriptor(folder, WeightedScorer, {"weights": self.weights, "mean": self.mean, "scale": self.scale})
+        write_descriptor(folder, type(self), {"weights": self.weights, "mean": self.mean, "scale": self.scale})
         for k, part in enumerate(self.parts):
             part.save(folder / f"part {k}")
 
     @classmethod
-    def load(cls, folder: Path) -> WeightedScorer:
+    def load(cls, folder: Path) -> Self:
         said = read_descriptor(folder)
         parts = [cast(Scorer, load(folder / f"part {k}")) for k in range(len(said["weights"]))]
         return cls(parts, said["weights"], said["mean"], said["scale"])

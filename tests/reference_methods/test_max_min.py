@@ -133,7 +133,7 @@ def test_each_group_has_a_reward_of_its_own_and_it_is_read_back(tmp_path: Path) 
     lines: list[dict[str, float]] = []
     given_here = learning(policy_of(THIRD), feedback={"pairs": pairs_of_users()}, log=lines.append)
     model = MixtureRewardModel(**SETTINGS).train(given_here)  # type: ignore[arg-type]
-    assert isinstance(model, MixtureScorer) and model.shares == pytest.approx([0.8, 0.2])
+    assert isinstance(model, MixtureScorer) and model.weights == pytest.approx([0.8, 0.2])
     policy = policy_of(THIRD)
     samples = policy.encode(["prompt 0"] * 3, policy.responses)
     majority, minority = (scorer.scores(samples).detach().numpy() for scorer in model.scorers)
@@ -144,7 +144,7 @@ def test_each_group_has_a_reward_of_its_own_and_it_is_read_back(tmp_path: Path) 
     model.save(tmp_path / "model")
     again = load(tmp_path / "model")
     assert isinstance(again, MixtureScorer)
-    assert (again.scores(samples) == model.scores(samples)).all() and again.shares == model.shares
+    assert (again.scores(samples) == model.scores(samples)).all() and again.weights == model.weights
 
 
 def test_groups_are_found_where_the_rewards_are_fitted_in_the_context_of_a_pair(
@@ -163,7 +163,7 @@ def test_groups_are_found_where_the_rewards_are_fitted_in_the_context_of_a_pair(
     method = MixtureRewardModel(context="context", calibration_samples=0, **SETTINGS)  # type: ignore[arg-type]
     model = method.train(learning(policy, feedback={"pairs": pairs}))
     assert seen == {"at home prompt 0"}
-    assert isinstance(model, MixtureScorer) and model.shares == pytest.approx([0.8, 0.2])
+    assert isinstance(model, MixtureScorer) and model.weights == pytest.approx([0.8, 0.2])
 
 
 def test_with_one_group_it_is_the_reward_model_and_max_min_is_rloo_to_the_bit() -> None:
