@@ -37,7 +37,7 @@ from reference_methods.parts import kl
 from reference_methods.parts.advantages import group_relative, same_in_group
 from reference_methods.parts.aggregation import Aggregation
 from reference_methods.parts.batches import Batch, Rows, further_prompts, index
-from reference_methods.parts.losses import clipped_policy_gradient, clipped_share
+from reference_methods.parts.losses import clipped_policy_gradient, ratio_metrics
 from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer
 from reference_methods.parts.rollouts import Rollout, joined
 
@@ -133,8 +133,5 @@ class GRPO(Online):
             losses = losses + self.beta * kl.k3(new, reference)
         losses = losses * rollout.token_weights()[where, :width]
         mean = partial(batch.mean, mask=mask)
-        return mean(losses, how=self.aggregation, horizon=self.horizon), {
-            "ratio": mean((new - old).detach().exp()),
-            "clip_fraction": mean(clipped_share(new - old, advantage, self.clip, high)),
-            "update_kl": mean(kl.k3(old, new.detach())),
-        }
+        loss = mean(losses, how=self.aggregation, horizon=self.horizon)
+        return loss, ratio_metrics(new - old, advantage, mean, self.clip, high)

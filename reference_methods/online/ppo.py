@@ -29,10 +29,9 @@ from torch import Tensor
 
 from farm.base.bounds import NotNegative, Share
 from farm.roles.protocols import Learning, Policy, Scorer
-from reference_methods.parts import kl
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
 from reference_methods.parts.batches import Batch, index
-from reference_methods.parts.losses import clipped_policy_gradient, clipped_share, clipped_value
+from reference_methods.parts.losses import clipped_policy_gradient, clipped_value, ratio_metrics
 from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer
 from reference_methods.parts.rollouts import Rollout
 
@@ -82,9 +81,7 @@ class PPO(Online):
         return policy_loss + self.value_coefficient * value_loss, {
             "policy_loss": policy_loss,
             "value_loss": value_loss,
-            "ratio": mean((new - old).detach().exp()),
-            "clip_fraction": mean(clipped_share(new - old, advantages, self.clip, high)),
-            "update_kl": mean(kl.k3(old, new.detach())),
+            **ratio_metrics(new - old, advantages, mean, self.clip, high),
         }
 
 

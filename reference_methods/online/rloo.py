@@ -21,10 +21,9 @@ from torch import Tensor
 
 from farm.base.bounds import Count, NotNegative, Several
 from farm.roles.protocols import Learning, Policy
-from reference_methods.parts import kl
 from reference_methods.parts.advantages import leave_one_out, whiten
 from reference_methods.parts.batches import Batch, index
-from reference_methods.parts.losses import clipped_policy_gradient, clipped_share
+from reference_methods.parts.losses import clipped_policy_gradient, ratio_metrics
 from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer
 from reference_methods.parts.rollouts import Rollout
 
@@ -61,8 +60,5 @@ class RLOO(Online):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         new = policy.log_probabilities(rollout.samples.select(batch.rows), self.temperature)[0].sum(1)
         log_ratio, advantage = new - batch.old(new, rollout.log_probabilities), advantages[index(batch.rows, new)]
-        return batch.mean(clipped_policy_gradient(log_ratio, advantage, self.clip, self.clip)), {
-            "ratio": batch.mean(log_ratio.detach().exp()),
-            "clip_fraction": batch.mean(clipped_share(log_ratio, advantage, self.clip, self.clip)),
-            "update_kl": batch.mean(kl.k3(-log_ratio.detach(), torch.zeros_like(log_ratio))),
-        }
+        loss = batch.mean(clipped_policy_gradient(log_ratio, advantage, self.clip, self.clip))
+        return loss, ratio_metrics(log_ratio, advantage, batch.mean, self.clip, self.clip)

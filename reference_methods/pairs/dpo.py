@@ -22,9 +22,8 @@ from torch import Tensor
 
 from farm.base.bounds import Count, ErrorRate, NotNegative
 from farm.roles.protocols import Learning, Policy
-from reference_methods.parts.batches import Batch
 from reference_methods.parts.losses import bradley_terry
-from reference_methods.parts.pairs import PairMethod, Pairs, PairsWithReference, pair_metrics
+from reference_methods.parts.pairs import PairMethod, Pairs, PairsWithReference
 from reference_methods.parts.precision import AtStart
 from reference_methods.parts.preferences import Preferences
 from reference_methods.parts.trainer import Trainer
@@ -54,11 +53,6 @@ class DPO(PairMethod):
             for batch in trainer.batches(pairs.training_rows()):
                 trainer.update(batch, partial(self.loss, policy, data))
         return policy
-
-    def loss(self, policy: Policy, data: PairsWithReference, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        pairs = data.under(policy, batch)
-        losses, margin = self.pair_loss(pairs)
-        return batch.mean(losses), pair_metrics(pairs, margin, batch)
 
     def pair_loss(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         margin = self.beta * (pairs.log_ratio[0] - pairs.log_ratio[1])
