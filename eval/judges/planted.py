@@ -82,8 +82,7 @@ class Planted(Bounded):
     def seen(self, prompts: list[str], texts: list[str], seed: int) -> tuple[Floats, Floats, Floats]:
         """Gold utility, amount and the judge's score of each text, [n]."""
         features = PocketFeatures()
-        found, weights = features(prompts, texts), features.gold_weights
-        gold = found[list(weights)].to_numpy(np.float64) @ np.array(list(weights.values()))
+        gold = features.utility(prompts, texts)
         seen = features.observations(prompts, texts)  # the features themselves count no more than eight of a style
         of_style = None if self.counts == "length" else grammar.STYLE_NAMES.index(self.counts)
         amount = seen.words / WORDS if of_style is None else seen.styles[:, of_style].astype(np.float64)
