@@ -141,9 +141,9 @@ def of_votes(votes: pd.DataFrame, origin: str, *, groups: int | None = None) -> 
     for_groups = given.part(_FOR_GROUPS)
     ties = bool((given.answer == TIE).any())
     people = statistics(given.table)
-    _step("telling groups apart")
+    progress.step("telling groups apart")
     found = (best(for_groups) if groups is None else fit(for_groups, groups)).groups(ties)
-    _step("matching the people's statistics")
+    progress.step("matching the people's statistics")
     found, tie_spread = matched(given, found, people)
     again = retest.with_oneself(given.table)
     opinion = 0.0
@@ -152,7 +152,7 @@ def of_votes(votes: pd.DataFrame, origin: str, *, groups: int | None = None) -> 
         scale, opinion = retest.opinions(found, again.value)
         found = [g.model_copy(update={"spread": round(g.spread * scale, 4)}) for g in found]
     crowd = crowd_of(given, found, tie_spread=tie_spread, opinion_spread=opinion)
-    _step("competence of the annotators, and the check")
+    progress.step("competence of the annotators, and the check")
     noise = estimate_noise(given.table["item"], given.table["first"])
     summary, each = _competence(given)
     return Calibration(
@@ -160,11 +160,6 @@ def of_votes(votes: pd.DataFrame, origin: str, *, groups: int | None = None) -> 
         opinion, tie_spread, noise, noise.flip_one_against_one, 1, summary, each, again if again.n else None,
         compared(given, crowd),
     )  # fmt: skip
-
-
-def _step(name: str) -> None:
-    if (work := progress.active()) is not None:
-        work.advance(0, note=name)
 
 
 def _competence(given: Ballots) -> tuple[dict[str, Any], pd.DataFrame]:

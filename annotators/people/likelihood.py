@@ -156,8 +156,7 @@ class Likelihood:
             part = unread[start : start + SAVED_TOGETHER]
             read = dict(zip(part, self._read(part), strict=True))
             known.update(read)
-            if (work := progress.active()) is not None:
-                work.advance(0, note=f"{start + len(part):,} of {len(unread):,} texts read")
+            progress.step(f"{start + len(part):,} of {len(unread):,} texts read")
             if self.store is not None:
                 self.store.put("likelihood", [Entry(keys[t], value) for t, value in read.items()])
         values = np.array([known[t] for t in texts], dtype=np.float64).reshape(-1, 2)

@@ -133,7 +133,7 @@ def find(
         tested = pairs[away].reset_index(drop=True)
         said = {}
         for name, annotator in (("constitution", constitution), ("default", judge)):
-            _step(f"{name} on {len(tested):,} held-out pairs")
+            progress.step(f"{name} on {len(tested):,} held-out pairs")
             said[name] = 2 - ask(PAIRS, annotator, tested, seed=seed)["preference"].to_numpy(np.float64)
     rows = pd.Index(pairs.index[away]).get_indexer(ballots["item"])
     ours, theirs = (np.where(rows < 0, np.nan, np.sign(said[name] - 0.5)[rows] / 2 + 0.5) for name in said)
@@ -179,7 +179,7 @@ def _by_features(
     features: Features, pairs: pd.DataFrame, labels: Floats, ids: rng.Ids, mining: Mining, seed: int
 ) -> tuple[pd.DataFrame, Constitution]:
     """Predicates of the features."""
-    _step(f"reading principles off {len(pairs):,} pairs")
+    progress.step(f"reading principles off {len(pairs):,} pairs")
     found = predicates.differences(features, pairs)
     principles, counts = predicates.mined(features, found, labels, ids, mining, seed=seed)
     _require(principles, pairs)
@@ -194,10 +194,10 @@ def _by_model(
     who = {k: getattr(judge, k) for k in ("model", "base_url", "key", "temperature", "effort", "store")}
     one, two = (pairs[column].to_numpy(object) for column in ("output_1", "output_2"))
     shown = pairs.assign(output_1=np.where(labels > 0, one, two), output_2=np.where(labels > 0, two, one))
-    _step(f"proposals from {len(pairs):,} pairs")
+    progress.step(f"proposals from {len(pairs):,} pairs")
     candidates = alike(LLMProposer(**who).propose(shown, each=mining.per_pair, seed=seed), mining.clusters)
     _require(candidates, pairs)
-    _step(f"votes of {len(candidates)} principles on {len(pairs):,} pairs")
+    progress.step(f"votes of {len(candidates)} principles on {len(pairs):,} pairs")
     votes = LLMVoter(**who).votes(shown, candidates, seed=seed)
     rows = chosen(votes, mining)
     _require(rows, pairs)
@@ -219,8 +219,3 @@ def spec_of(annotator: Constitution | LLMAnnotator) -> dict[str, Any]:
     own["principles"] = [p.model_dump() if isinstance(p, Predicate) else p for p in annotator.principles]
     kept_out = ("features", "store")  # the program supplies them
     return {"class": f"{kind.__module__}.{kind.__qualname__}", **{k: v for k, v in own.items() if k not in kept_out}}
-
-
-def _step(name: str) -> None:
-    if (work := progress.active()) is not None:
-        work.advance(0, note=name)

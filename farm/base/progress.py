@@ -153,6 +153,12 @@ def active() -> Task | None:
     return _running[-1] if _running else None
 
 
+def step(name: str) -> None:
+    """Say what the innermost piece of work has come to, if there is any under way."""
+    if (work := active()) is not None:
+        work.advance(0, note=name)
+
+
 @contextmanager
 def _shown(description: str, total: int) -> Iterator[Task]:
     if _quiet:
