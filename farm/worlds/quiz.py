@@ -143,18 +143,17 @@ class QuizWorld(QuizTableWorld):
 
     def _batches(self) -> Iterator[torch.Tensor]:
         """Token ids of documents, [batch, T]; those of a batch have as many earlier answers."""
-        ids = {token: i for i, token in enumerate(self._tokens)}
-        first = {name: ids[f"{name} 1"] for name in ("topic", "answer")}
+        same = {token: np.full(BATCH, place) for place, token in enumerate(self._tokens)}
+        topics, answers, numbers, splits = (same[token] for token in ("topic 1", "answer 1", "1", "train"))
         for step in range(self.steps):
             draw = rng.generator(self.seed, "quiz documents", step)
             topic, question = draw.integers(0, len(self.topics), BATCH), draw.integers(0, self.questions, BATCH)
-            split = draw.integers(ids["train"], ids["test"] + 1, BATCH)
-            answers = first["answer"] + self._episodes(draw, topic, step % (TRIED + 1))
-            same = np.ones((BATCH, 1), dtype=np.int64)
-            history = [part for k in range(answers.shape[1] - 1) for part in (answers[:, k : k + 1], same * ids[AGAIN])]
-            asked = [topic + first["topic"], ids[":"], split, ids["question"], question + ids["1"], ids[ANSWER]]
-            columns = [same * ids[BEGIN], *history, *(np.reshape(part, (-1, 1)) * same for part in asked)]
-            yield torch.from_numpy(np.concatenate([*columns, answers[:, -1:], same * ids[END]], axis=1))
+            split = draw.integers(0, 3, BATCH)
+            *tried, last = self._episodes(draw, topic, step % (TRIED + 1)).T
+            history = [column for answer in tried for column in (answers + answer, same[AGAIN])]
+            asked = [topics + topic, same[":"], splits + split, same["question"], numbers + question, same[ANSWER]]
+            columns = [same[BEGIN], *history, *asked, answers + last, same[END]]
+            yield torch.from_numpy(np.stack(columns, axis=1))
 
     @property
     def steps(self) -> int:
