@@ -27,8 +27,8 @@ from farm.tables import arena_hard, hub
 from farm.tables.formats import read_table
 
 SCORE = "score"
-TOLERANCE = 0.05
-"""percent points: the published scores have two digits, of a fit that stopped after a hundred steps"""
+TOLERANCE = 0.01
+"""percent points: the published scores have two digits"""
 _CLEAR = 3
 """how often a clear verdict counts"""
 
