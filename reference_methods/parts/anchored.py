@@ -62,7 +62,8 @@ class Anchored(Derived):
         return torch.sigmoid(logits) if self.probability else logits
 
     def anchors(self, prompts: Sequence[Prompt]) -> Samples:
-        """The anchor of each prompt; each is written once."""
+        """The anchor of each prompt; each is written once. Of several processes each writes those of its own rows, and
+        waits for no other: this policy is not the one that trains, so it is never spread over them."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._written]
         if new:
             given = {"seed": self.seed, "purpose": "anchor"}

@@ -12,6 +12,8 @@ from farm.experiments.asker import FeedbackAsker
 from farm.feedback.kind import kind
 from farm.roles.protocols import Learning, Samples
 from farm.tables.records import annotation_table
+from reference_methods.parts.anchored import Anchored
+from reference_methods.parts.games.feedback import RewardPreference
 from tests.policies.conftest import PROMPTS, make_policy
 
 
@@ -43,6 +45,7 @@ def everything(policy: Any = None, **given: Any) -> Learning:
     samples = policy.sample(PROMPTS * 4, seed=9, purpose="demonstrations")
     reward_model = policy.scorer(2)
     reward_model.calibrate(0.0, 0.2)
+    anchored = Anchored(RewardPreference(reward_model), policy, seed=4)
     return Learning(
         **{
             "seed": 3,
@@ -50,7 +53,7 @@ def everything(policy: Any = None, **given: Any) -> Learning:
             "prompts": pd.DataFrame({"instruction": PROMPTS}),
             "demonstrations": pd.DataFrame({"instruction": samples.prompts, "output": samples.outputs}),
             "feedback": {"pairs": pair_table(policy, 24)},
-            "models": {"reward_model": reward_model},
+            "models": {"reward_model": reward_model, "anchored": anchored},
             "asked": {"pairs": FeedbackAsker(kind("pairs"), LikesLength(), 3)},
             **given,
         }

@@ -45,6 +45,7 @@ KINDS: dict[str, Any] = {
     "quark": Quark(steps=2, quantiles=3, beta=0.1, shard=True, **ONLINE),
     "egpo lora": EGPO(steps=2, prompts_per_step=6, tune="lora", lora_rank=2, shard=True, **SHARED),
     "nash_ema": NashEMA(steps=2, prompts_per_step=5, decay=0.5, shard=True, **SHARED),
+    "anchored": RLOO(steps=2, reward_model="anchored", shard=True, **ONLINE),
     "dapo": GRPO(steps=2, samples_per_prompt=2, drop_equal_groups=True, refills=2, shard=True, **ONLINE),
 }
 IN_16_BITS = DPO(epochs=1, batch_size=7, shard=True, **SHARED)
