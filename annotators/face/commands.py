@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from annotators.face.options import AnnotateOptions, CalibrateOptions, DriftOptions, PrinciplesOptions
+from farm.base.errors import OptionError
 from farm.face.options import command
 
 
@@ -53,6 +54,8 @@ def annotate(
     from annotators.runs import annotation_summary
     from annotators.runs.annotation_run import prepare
 
+    if both_orders and given_order:
+        raise OptionError("--both-orders and --given-order contradict each other; leave one out")
     options = replace(options, order="both" if both_orders else "given" if given_order else "random")
     run = prepare(rows, annotators, out, options, settings=settings or [])
     if dry_run:

@@ -18,6 +18,7 @@ from farm.asking.givers import name_of
 from farm.base import rng
 from farm.base.bounds import Count, Positive, Share
 from farm.roles.givers import Giver
+from farm.tables.given_answers import numbers
 
 PLACE = "place_in_session"
 
@@ -38,7 +39,7 @@ class Fatigue(TurnsRound):
 
     def chances(self, asked: Question) -> NDArray[np.float64]:
         if PLACE in asked.rows.columns:
-            place = asked.rows[PLACE].to_numpy(dtype=np.float64)
+            place = numbers(asked.rows[PLACE], PLACE, "fatigue").to_numpy()
         else:
             drawn = rng.integers(self.session, asked.seed, "place in session", asked.unit, asked.replicate)
             place = drawn.astype(np.float64)

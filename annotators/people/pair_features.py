@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from farm.base import rng
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
+from farm.tables.given_answers import numbers
 from farm.tables.records import PairIds
 from farm.tables.turns import prompts_of
 
@@ -88,7 +89,8 @@ class PairFeatures:
         """How much more the first output agrees with the user: columns ``agreement_1/2``, or a feature of that name."""
         if "agreement_1" not in self._pairs.columns and "agreement" in self._table.columns:
             return self.difference("agreement", rows)
-        first, second = (self._column(f"agreement_{i}", "sycophancy").to_numpy(dtype=np.float64)[rows] for i in (1, 2))
+        shown = [self._column(f"agreement_{i}", "sycophancy") for i in (1, 2)]  # the file's sides may be exchanged
+        first, second = (numbers(side, "agreement_1/2", "sycophancy").to_numpy()[rows] for side in shown)
         return np.where(self.ids.swapped[rows], second - first, first - second)
 
     def shown_first(self, rows: Rows) -> Floats:

@@ -26,7 +26,7 @@ from farm.asking import ask as asking
 from farm.asking.givers import keeps_answers, parts_of
 from farm.asking.kept import keys
 from farm.base import progress
-from farm.base.errors import Interrupted, UserError
+from farm.base.errors import Interrupted, OptionError, UserError
 from farm.feedback.designs import Design, head_to_head
 from farm.feedback.kind import FeedbackKind, paid
 from farm.feedback.kind import kind as kind_of
@@ -184,6 +184,8 @@ def prepare(
     kind, giver = built(annotators, settings, o, context)
     o.check_kind(kind.name)
     table = unannotated(_together(given, kind, o), kind.columns)
+    if o.aggregate and o.replicates == 1 and len(np.unique(PairIds(table).pair)) == len(table):
+        raise OptionError("`aggregate` is for several verdicts on a pair: ask for them by `replicates`")
     if out is not None:
         check_table(out, table)
     keep = store if o.store is not None and not keeps_answers(giver) else None

@@ -159,11 +159,11 @@ def head_to_head(outputs: pd.DataFrame, against: pd.DataFrame) -> pd.DataFrame:
     Raises:
         UserError: when they have no instruction in common, or one has several outputs to an instruction.
     """
-    for name, table in (("outputs", outputs), ("baseline", against)):
+    for name, table in (("outputs have", outputs), ("baseline has", against)):
         twice = pd.Series(row_ids(table), index=table.index).duplicated()
         if twice.any():
             example = str(table["instruction"][twice].iloc[0])[:60]
-            raise UserError(f"the {name} have several outputs to {example!r}: name a file with one each")
+            raise UserError(f"the {name} several outputs to {example!r}: name a file with one each")
     columns = ["output", *(["generator"] if "generator" in against.columns else [])]
     theirs, ours = against.assign(prompt_id=row_ids(against)), outputs.assign(prompt_id=row_ids(outputs))
     both = theirs[["prompt_id", *columns]].merge(ours, on="prompt_id", suffixes=("_1", "_2"))

@@ -290,7 +290,7 @@ def build(
         if supplied.get(name) is not None:
             values[name] = supplied[name]
         elif parameter.default is inspect.Parameter.empty:
-            hint = " (it is supplied inside an experiment only)" if name in supplied else ""
+            hint = " (an experiment's, or the one that an option names)" if name in supplied else ""
             raise UserError(f"{origin}: `{name}` of {cls.__name__} is missing{hint}")
     try:
         return typing.cast(Role, cls(**values))

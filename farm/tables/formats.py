@@ -25,6 +25,8 @@ __all__ = ["SUFFIXES", "check_table", "read_table", "write_table"]
 
 def require(table: pd.DataFrame, columns: Sequence[str], origin: str | Path) -> None:
     """Refuse a table without these columns, or with a row where one of them is not a text."""
+    if table.empty and not len(table.columns):
+        raise UserError(f"{origin}: holds no row")
     for column in columns:
         if column not in table.columns:
             raise UserError(f"{origin}: the field `{column}` is missing; {nearest(column, table.columns)}")

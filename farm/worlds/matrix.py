@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base.bounds import Count, Share, bounded
+from farm.base.errors import UserError, brief, nearest
 from farm.hardware.device import Device
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
@@ -41,10 +42,10 @@ class TableFeatures:
 
     def __call__(self, instructions: Sequence[Prompt], outputs: Sequence[str]) -> pd.DataFrame:  # noqa: ARG002
         table = {
-            "utility": [self._utility[output] for output in outputs],
+            "utility": _of_known(self._utility, outputs),
             "length": [len(output.split()) for output in outputs],
         }
-        table |= {name: [values[output] for output in outputs] for name, values in self._terms.items()}
+        table |= {name: _of_known(values, outputs) for name, values in self._terms.items()}
         return pd.DataFrame(table).assign(lists=0)
 
 
@@ -119,10 +120,15 @@ class MatrixWorld:
         return TabularPolicy.from_probabilities(self.prompts, self.responses, self.reference)
 
     def preference(self, first: Sequence[str], second: Sequence[str]) -> Floats:
-        """P(first is preferred to second), [n]."""
-        rows = [self._place[text] for text in first]
-        columns = [self._place[text] for text in second]
-        return self.matrix[rows, columns]
+        """P(first is preferred to second), [n]. Raises UserError for a text that is no response of this world."""
+        return self.matrix[_of_known(self._place, first), _of_known(self._place, second)]
+
+
+def _of_known(found: Mapping[str, Any], responses: Sequence[str]) -> list[Any]:
+    """What is known of each response. Raises UserError for a text that is none."""
+    if (wrong := next((text for text in responses if text not in found), None)) is not None:
+        raise UserError(f"matrix: {brief(wrong, 60)!r} is no response of this world; {nearest(wrong, found)}")
+    return [found[text] for text in responses]
 
 
 def checked(matrix: Floats) -> Floats:

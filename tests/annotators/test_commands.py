@@ -227,6 +227,11 @@ def test_a_matrix_world_and_its_truth(farm, tmp_path):
         (["PAIRS", "--annotators", "training", "--out", "o.json", "--world", "pokcet"], "no such config"),
         (["PAIRS", "--annotators", "person", "--out", "o.json", "--set", "self_enhancement=1", "--set",
           "weights={nonsense: 1}"], "`nonsense`"),
+        (["PAIRS", "--annotators", "preference", "--world", "matrix", "--out", "o.json"], "is no response of this wo"),
+        (["PAIRS", "--annotators", "gold", "--world", "matrix", "--out", "o.json"], "is no response of this world"),
+        (["PAIRS", "--annotators", "training", "--out", "o.json", "--aggregate", "glad"], "by --replicates"),
+        (["PAIRS", "--annotators", "training", "--out", "o.json", "--both-orders", "--given-order"], "contradict each"),
+        (["PAIRS", "--annotators", "mock_judge", "--out", "o.json", "--set", "model=openai"], r"or mock/longer$"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(farm, pairs, tmp_path, monkeypatch, arguments, said):
@@ -235,6 +240,18 @@ def test_mistakes_are_one_sentence(farm, pairs, tmp_path, monkeypatch, arguments
         farm(*(str(pairs) if a == "PAIRS" else a for a in arguments))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "o.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("annotator", "column", "said"),
+    [("fatigue", "place_in_session", "place_in_session"), ("sycophancy", "agreement_1", "agreement_1/2")],
+)
+def test_a_column_that_is_read_as_a_number_is_refused_by_its_row(farm, pairs, tmp_path, annotator, column, said):
+    table = pd.read_json(pairs).assign(place_in_session=1, agreement_1=0.5, agreement_2=0.5).astype({column: object})
+    table.loc[3, column] = "late"
+    table.to_json(tmp_path / "odd.json", orient="records")
+    with pytest.raises(UserError, match=f"row 4: `{said}` is not a number: 'late'"):
+        farm(tmp_path / "odd.json", "--annotators", annotator, "--out", tmp_path / "o.json")
 
 
 def test_the_command_line_exits_with_two(pairs, tmp_path):

@@ -34,10 +34,8 @@ def split(model: str) -> tuple[str, str]:
     """
     provider, slash, name = model.partition("/")
     if not slash or not name or provider not in PROVIDERS:
-        raise UserError(
-            f"model `{model}`: write it as provider/name, such as openai/gpt-6-luna or mock/longer; "
-            f"{nearest(provider, PROVIDERS)}"
-        )
+        hint = "" if provider in PROVIDERS else f"; {nearest(provider, PROVIDERS)}"
+        raise UserError(f"model `{model}`: write it as provider/name, such as openai/gpt-6-luna or mock/longer{hint}")
     return provider, name
 
 
