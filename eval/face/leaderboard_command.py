@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from farm.statistics.result import Result, plain
 from farm.tables.formats import read_table
 
 RATINGS = ("bradley_terry", "elo")
+OF_RATINGS = ("style", "ties", "cluster", "prior", "anchor")
+"""options that nothing but the fit of Bradley-Terry ratings looks at"""
 
 
 Found = tuple[Result, pd.DataFrame, PublishedComparison | None]
@@ -64,8 +66,13 @@ def made(options: LeaderboardOptions) -> Found:
     if any(fights) and not all(fights):
         raise UserError(f"{paths[fights.index(False)]}: annotations and battles cannot stand in one board")
     shown: Result
-    if options.style and "bradley_terry" not in (asked or ["bradley_terry"] * all(fights)):
-        raise OptionError("`style` is part of Bradley-Terry ratings; ask for them with `metrics` bradley_terry")
+    if "bradley_terry" not in (asked or ["bradley_terry"] * all(fights)):
+        defaults = {field.name: field.default for field in fields(options)}
+        said = [name for name in OF_RATINGS if getattr(options, name) and getattr(options, name) != defaults[name]]
+        if said:
+            raise OptionError(
+                f"`{said[0]}` is part of Bradley-Terry ratings; ask for them with `metrics` bradley_terry"
+            )
     if all(fights) or any(m in RATINGS for m in asked):
         if any(m in METRICS for m in asked):
             raise OptionError(

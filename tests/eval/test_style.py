@@ -101,6 +101,8 @@ def test_which_answer_stands_first_changes_nothing():
         (("--style", "lenght"), "did you mean `length`"),
         (("--style", "headers"), "no two answers differ in it; leave it out"),
         (("--style", "length", "--metrics", "elo"), "ask for them with --metrics bradley_terry"),
+        (("--cluster", "prompt", "--metrics", "elo"), "--cluster is part of Bradley-Terry ratings"),
+        (("--prior", "1", "--metrics", "elo"), "--prior is part of Bradley-Terry ratings"),
         (("--style", "length", "--ties", "davidson"), "not with Davidson's model; change --ties"),
     ],
 )
