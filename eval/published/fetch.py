@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -200,11 +201,10 @@ def _listing(source: Published, folder: Path, offline: bool) -> dict[str, Any]:
     path = folder / "listing.json"
     if path.is_file():
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            whole = all({"sha", "size"} <= set(entry) for entry in found["files"].values())
+            found = json.loads(path.read_text(encoding="utf-8"))
             # Earlier versions noted the branch, which moves.
-            if whole and (offline or _COMMIT.fullmatch(found["commit"])):
-                return found
+            if isinstance(found["commit"], str) and (offline or _COMMIT.fullmatch(found["commit"])):
+                return {"commit": found["commit"], "files": _entries(found["files"].items())}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             path.unlink()
     if offline:
@@ -212,15 +212,24 @@ def _listing(source: Published, folder: Path, offline: bool) -> dict[str, Any]:
     commit = _commit(source, source.commit_url())
     url = source.listing_url(commit)
     try:
-        listed = {
-            e["path"]: {"sha": e["sha"], "size": e.get("size", 0)}
-            for e in _json(source, url, "tree")
-            if e["type"] == "blob"
-        }
-    except (KeyError, TypeError) as error:
+        blobs = [e for e in _json(source, url, "tree") if e["type"] == "blob"]
+        listed = _entries((e["path"], {"sha": e["sha"], "size": e.get("size", 0)}) for e in blobs)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{source.name}: {url} does not answer with a listing") from error
     out = {"commit": commit, "files": listed}
     files.write_text(path, json.dumps(out))
+    return out
+
+
+def _entries(listed: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Blob id and size of every file, by its path. Raises ValueError where one is none, or has a place elsewhere."""
+    out = {}
+    for path, entry in listed:
+        sha, size = entry["sha"], entry["size"]
+        inside = isinstance(path, str) and not path.startswith("/") and ".." not in path.split("/")
+        if not inside or not isinstance(sha, str) or type(size) is not int or size < 0:
+            raise ValueError(f"{path}: no file with its blob id and size")
+        out[path] = {"sha": sha, "size": size}
     return out
 
 

@@ -476,3 +476,31 @@ def test_a_listing_that_breaks_while_it_is_read_is_one_sentence(monkeypatch, ans
     monkeypatch.setattr(fetch, "opened", lambda url: Broken())
     with pytest.raises(UserError, match=said):
         fetch._json(fetch.PUBLISHED["alpaca_eval_1"], "https://api.github.com/x", "sha")
+
+
+FILE = {"sha": "0" * 40, "size": 3}
+ODD_FILES = [
+    [], None, 1, {"src/board.csv": ["sha", "size"]}, {"src/board.csv": {**FILE, "size": "3"}},
+    {"src/board.csv": {**FILE, "size": -1}}, {"src/board.csv": {**FILE, "sha": 0}}, {"results/../x": FILE},
+    {"src/board.csv": {"sha": "0" * 40}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD_FILES)
+def test_an_odd_listing_in_the_cache_is_fetched_again(home_of_data, tmp_path, odd):
+    """A text or a list in the place of an entry ended in a traceback, and a path could lead out of the folder."""
+    (tmp_path / "set").mkdir()
+    (listing := tmp_path / "set" / "listing.json").write_text(json.dumps({"commit": "1" * 40, "files": odd}))
+    with pytest.raises(UserError, match="run once without `offline`"):
+        fetch.fetch(home_of_data[1], offline=True, root=tmp_path)
+    listing.write_text(json.dumps({"commit": "1" * 40, "files": odd}))
+    assert fetch.fetch(home_of_data[1], root=tmp_path).leaderboard.is_file()
+
+
+@pytest.mark.parametrize("odd", [1, "x", ["a"], [{"type": "blob"}], [{"type": "blob", "path": ["x"], **FILE}],
+                                 [{"type": "blob", "path": "../../x", **FILE}]])  # fmt: skip
+def test_an_odd_listing_of_a_server_is_one_sentence(monkeypatch, tmp_path, odd):
+    monkeypatch.setattr(fetch, "_json", lambda source, url, key: "1" * 40 if key == "sha" else odd)
+    with pytest.raises(UserError, match="does not answer with a listing"):
+        fetch.fetch(fetch.PUBLISHED["alpaca_eval_1"], root=tmp_path)
+    assert not (tmp_path / "alpaca_eval_1").exists()
