@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-from farm.experiments.stages.stage import Texts
+from farm.roles.work import Texts
 
 PEAK = 400e12
 """operations a second that one device's matrix products reach"""

@@ -17,9 +17,10 @@ import pandas as pd
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.experiments.setting import Setting
-from farm.experiments.stages.stage import Asks, Texts
+from farm.experiments.stages.stage import Asks
 from farm.forecasts import arithmetic
 from farm.roles.protocols import Policy
+from farm.roles.work import Texts
 from farm.storage.store import address
 
 TRAINED, READ, WRITTEN, NEW_TOKENS, JUDGED = 32, 256, 192, 16, 64

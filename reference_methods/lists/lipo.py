@@ -25,6 +25,7 @@ from torch import Tensor
 from farm.base.bounds import Count, NotNegative, Positive, Several
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.roles.work import Texts
 from farm.tables.turns import prompt_ids, prompts_of
 from reference_methods.parts.batches import Batch, TrainingRows, index, log_likelihoods, sampled, total_lengths
 from reference_methods.parts.listwise import ListLoss, list_loss
@@ -52,6 +53,10 @@ class LiPO(Scored, Offline):
     batch_size: Count = 32
     """lists of one optimizer step"""
     learning_rate: NotNegative = 2e-5
+
+    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+        n = (self.prompts or prompts) * self.list_size
+        return Texts(self.epochs * n, 2 * n, n)
 
     def train(self, learning: Learning) -> Policy:
         if not len(learning.prompts):

@@ -25,6 +25,7 @@ from torch import Tensor
 from farm.base.bounds import Count, NotNegative, Positive
 from farm.hardware import memory, processes
 from farm.roles.protocols import Learning, Policy, Samples, Scorer
+from farm.roles.work import Texts
 from farm.tables.turns import Prompt
 from reference_methods.parts.batches import (
     Batch,
@@ -81,6 +82,11 @@ class Online(Scored, OnPolicy):
                 f"rollouts ({self.rollouts}) must be a multiple of samples_per_prompt ({self.samples_per_prompt}) "
                 f"and of minibatches ({self.minibatches})"
             )
+
+    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+        """Each response is written, read by the reward model and the reference, and learned from."""
+        n = self.steps * self.rollouts
+        return Texts(self.epochs * n, 2 * n, n)
 
     def start_critic(self, learning: Learning) -> Scorer:
         """The reward model with a head of zeros (the start of a value model), in which what is to be trained trains; of

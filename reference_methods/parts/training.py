@@ -10,6 +10,7 @@ from farm.base.bounds import Bounded, Count, Natural, NotNegative, Positive, Sha
 from farm.base.errors import UserError
 from farm.hardware import processes
 from farm.roles.protocols import Learning, Policy, Scorer
+from farm.roles.work import Texts
 from reference_methods.parts.optimization import Schedule
 
 Tune = Literal["full", "lora", "last_layers"]
@@ -117,6 +118,10 @@ class Offline(Training):
     """rows (responses or pairs) of one optimizer step"""
     schedule: Schedule = "cosine"
     warm_up: Share = 0.03
+
+    def texts(self, prompts: int, pairs: int) -> Texts | None:  # noqa: ARG002
+        """Both responses of every pair in each epoch, and the reference's log-probabilities of them once."""
+        return Texts(self.epochs * 2 * pairs, 2 * pairs) if pairs else None
 
 
 @dataclass(frozen=True, kw_only=True)

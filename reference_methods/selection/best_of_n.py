@@ -23,6 +23,7 @@ import numpy as np
 from farm.base.bounds import Bounded, Count
 from farm.policies import read_descriptor, write_descriptor
 from farm.roles.protocols import Draws, Learning, Policy, Samples
+from farm.roles.work import Texts
 from farm.tables.turns import Prompt
 from reference_methods.parts.batches import in_parts, tokens_at_once
 from reference_methods.parts.choosing import Choosing, load_parts
@@ -40,6 +41,9 @@ class BestOfN(Scored, Bounded):
     """responses drawn for each one returned"""
     micro_batch_tokens: Count | Literal["auto"] = "auto"
     """most tokens, padding included, scored at once; ``auto`` is what an accelerator's memory holds"""
+
+    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+        return Texts()  # its responses are those of the answers
 
     def train(self, learning: Learning) -> Policy:
         scorer = self.scorer(learning)

@@ -27,6 +27,7 @@ from farm.base.bounds import Bounded, Count, Positive, Several
 from farm.policies import read_descriptor, write_descriptor
 from farm.policies.tabular import occurrences
 from farm.roles.protocols import Draws, Learning, Policy, Samples, Scorer
+from farm.roles.work import Texts
 from farm.tables.turns import Prompt, prompts_of
 from reference_methods.parts.batches import in_parts, tokens_at_once
 from reference_methods.parts.choosing import Choosing, load_parts
@@ -54,6 +55,9 @@ class DiverseBestOfN(Scored, Bounded):
     @property
     def needs(self) -> frozenset[str]:
         return super().needs | {"triplets"}
+
+    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+        return Texts()  # its responses are those of the answers
 
     def train(self, learning: Learning) -> Policy:
         scorer, policy, table = self.scorer(learning), learning.policy, learning.feedback["triplets"]

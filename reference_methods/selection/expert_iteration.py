@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from farm.base.bounds import Count, Positive
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
+from farm.roles.work import Texts
 from farm.tables.turns import prompts_of
 from reference_methods.imitation.sft import SFT
 from reference_methods.parts.batches import prompt_stream, sampled, tokens_at_once
@@ -36,6 +37,10 @@ class ExpertIteration(Scored, SFT):
     prompts: Count | None = None
     """how many prompts of each round, drawn anew in each; all there are where omitted"""
     temperature: Positive = 1.0
+
+    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+        kept = self.rounds * (self.prompts or prompts)
+        return Texts(self.epochs * kept, self.n * kept, self.n * kept)
 
     def train(self, learning: Learning) -> Policy:
         if not len(learning.prompts):

@@ -22,6 +22,7 @@ from torch import Tensor
 from farm.base.bounds import Count, NotNegative, Positive, Share
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.roles.work import Texts
 from farm.tables.turns import prompts_of
 from reference_methods.imitation.sft import SFT
 from reference_methods.parts.batches import prompt_stream, sampled
@@ -49,6 +50,10 @@ class RAFT(Scored, SFT):
     batch_size: Count = 64
     schedule: Schedule = "constant"
     warm_up: Share = 0.0
+
+    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+        kept = self.stages * self.prompts
+        return Texts(self.epochs * kept, 2 * self.n * kept, self.n * kept)
 
     def train(self, learning: Learning) -> Policy:
         if not len(learning.prompts):

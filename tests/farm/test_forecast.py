@@ -10,11 +10,14 @@ from annotators.face.options import AnnotateOptions
 from annotators.llm.foresee import foresee as foreseen_price
 from annotators.runs.annotation_run import prepare
 from farm.experiments import experiment
+from farm.experiments.plan import Plan
 from farm.experiments.running import StudyRunner
+from farm.experiments.stages.method import MethodStage
 from farm.forecasts import arithmetic
 from farm.forecasts.forecast import foresee, text
 from farm.roles import config
 from farm.roles.protocols import Annotator
+from farm.roles.work import Texts
 from farm.tables.formats import write_table
 from tests.farm.table_world import finish, start, write
 
@@ -172,3 +175,27 @@ def test_what_is_measured_is_scaled_by_the_sizes(here: Path, monkeypatch: pytest
         assert {stage for stage in once if then[stage] == pytest.approx(2 * once[stage]) and once[stage]} == doubled
     # The base model is made by the first stage that wants it: 28,000 texts, then 4,000 demonstrations.
     assert once["sft"] / seconds("world.documents=0")["sft"] == pytest.approx(8)
+
+
+def test_a_method_says_how_much_it_does(here: Path) -> None:
+    """Failed for the rounds and prompts of expert iteration and RAFT: work was guessed from the names of settings, also
+    of a class for which they mean something else."""
+    (here / "own_for_test.py").write_text(
+        "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Own:\n    steps: int = 7\n"
+        "    rollouts: int = 7\n    n: int = 7\n    needs = frozenset()\n\n"
+        "    def train(self, learning):\n        return learning.policy\n"
+    )
+    (here / "own_for_test.yaml").write_text("about: own\nclass: own_for_test.Own\n")
+    said = {
+        "ppo": ("{steps: 4, rollouts: 64, epochs: 3}", Texts(768, 512, 256)),
+        "dpo": ("{epochs: 3}", Texts(3 * 2 * 50, 2 * 50)),
+        "best_of_n": ("{n: 9}", Texts()),
+        "expert_iteration": ("{n: 4, rounds: 2, prompts: 10, epochs: 3}", Texts(60, 80, 80)),
+        "raft": ("{n: 4, stages: 3, prompts: 10, epochs: 2}", Texts(60, 240, 120)),
+        "lipo": ("{prompts: 5, list_size: 4, epochs: 2}", Texts(40, 40, 20)),
+        "own": (f"{{use: {here / 'own_for_test.yaml'}}}", None),
+    }
+    changes = [f"methods.{name}={spec}" for name, (spec, _) in said.items()]
+    study = experiment.load("pocket", ["sizes.pairs=50", *changes])
+    setting = Plan(study.variants[0].experiment, study.origin).setting
+    assert {name: MethodStage(setting, name).size().texts for name in said} == {n: t for n, (_, t) in said.items()}

@@ -23,8 +23,9 @@ from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.judgement import Judgement
 from farm.experiments.stages.model import ModelStage
 from farm.experiments.stages.sft import sft, sft_policy
-from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
+from farm.experiments.stages.stage import Facts, Size, Stage, StageContext
 from farm.roles.protocols import PreferenceModel, Samples, Scorer
+from farm.roles.work import Texts
 from farm.statistics.uncertainty import SHARE, mean
 from farm.tables.turns import Prompt, in_context, prompts_of
 

@@ -18,8 +18,9 @@ from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages.method import MethodStage
 from farm.experiments.stages.model import ModelStage
 from farm.experiments.stages.sft import Sft, sft, sft_policy
-from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
+from farm.experiments.stages.stage import Facts, Size, Stage, StageContext
 from farm.roles.protocols import Policy, Samples
+from farm.roles.work import Texts
 from farm.tables.turns import prompts_of
 
 

@@ -21,8 +21,9 @@ from farm.experiments.setting import SFT, Setting
 from farm.experiments.stages.answers import Answers
 from farm.experiments.stages.method import MethodStage
 from farm.experiments.stages.sft import Sft, sft_policy
-from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
+from farm.experiments.stages.stage import Facts, Size, Stage, StageContext
 from farm.roles.users import dialogues, episode_numbers
+from farm.roles.work import Texts
 from farm.tables.turns import Prompt, prompts_of, turns_of
 
 

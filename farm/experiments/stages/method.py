@@ -10,7 +10,8 @@ from farm.experiments import making
 from farm.experiments.setting import Setting
 from farm.experiments.stages.learning import Needed, learning
 from farm.experiments.stages.sft import sft
-from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
+from farm.experiments.stages.stage import Facts, Size, Stage, StageContext
+from farm.roles.work import SaysItsWork, Texts
 
 
 @dataclass(frozen=True)
@@ -53,23 +54,14 @@ class MethodStage:
         spec = self.setting.description["methods"][self.method]
         like = [spec, self.setting.experiment.sizes.model_dump()]
         talks = "user" in self.needs and not self.setting.user_is_free
-        return Size(like=like, texts=self._texts(spec), asks_while_learning=bool(self.asks) or talks)
+        return Size(like=like, texts=self._texts(), asks_while_learning=bool(self.asks) or talks)
 
     def make(self, at: StageContext) -> Facts | None:
         method = self.setting.method(self.method)
         return making.learn(self.method, method, learning(self.setting, method, at), at.place)
 
-    def _texts(self, spec: dict[str, Any]) -> Texts | None:
-        """Read from settings that say how much a method does: ``steps`` and ``rollouts`` of those that sample while
-        they learn, ``epochs`` of others, ``n`` of best-of-n; None where it has none of these."""
-        sizes, epochs, best = self.setting.experiment.sizes, making.epochs(spec), spec.get("n")
-        if isinstance(steps := spec.get("steps"), int) and isinstance(rollouts := spec.get("rollouts"), int):
-            n = steps * rollouts  # each is written, read by the reward model and the reference, and learned from
-            return Texts(epochs * n, 2 * n, n)
-        if "epochs" in spec and "pairs" in self.needs:
-            n = 2 * self.setting.sources.rows("pairs")  # both sides, and the reference's log-probabilities once
-            return Texts(epochs * n, n)
-        if isinstance(best, int) and "epochs" in spec:  # expert iteration: the best of n, then SFT on it
-            drawn = sizes.prompts * best
-            return Texts(epochs * sizes.prompts, drawn, drawn)
-        return Texts() if isinstance(best, int) else None  # best-of-n trains nothing
+    def _texts(self) -> Texts | None:
+        """As the method says; None where it does not."""
+        method, s = self.setting.method(self.method), self.setting
+        pairs = s.sources.rows("pairs") if "pairs" in self.needs else 0
+        return method.texts(s.experiment.sizes.prompts, pairs) if isinstance(method, SaysItsWork) else None

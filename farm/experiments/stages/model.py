@@ -10,7 +10,8 @@ from farm.experiments import making
 from farm.experiments.setting import Setting
 from farm.experiments.stages import learning
 from farm.experiments.stages.sft import sft
-from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
+from farm.experiments.stages.stage import Facts, Size, Stage, StageContext
+from farm.roles.work import Texts
 
 
 @dataclass(frozen=True)

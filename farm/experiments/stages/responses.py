@@ -12,7 +12,8 @@ import pandas as pd
 from farm.experiments import making
 from farm.experiments.setting import Setting
 from farm.experiments.stages.sft import sft, sft_policy
-from farm.experiments.stages.stage import Facts, Size, Stage, StageContext, Texts
+from farm.experiments.stages.stage import Facts, Size, Stage, StageContext
+from farm.roles.work import Texts
 from farm.tables.further import further
 from farm.tables.turns import prompts_of, row_ids
 

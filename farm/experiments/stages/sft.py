@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from farm.base.errors import UserError
 from farm.experiments import making
 from farm.experiments.setting import Setting
-from farm.experiments.stages.stage import Facts, Size, StageContext, Texts
+from farm.experiments.stages.stage import Facts, Size, StageContext
 from farm.roles.protocols import Learning, Policy
+from farm.roles.work import Texts
 
 
 @dataclass(frozen=True)

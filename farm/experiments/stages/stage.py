@@ -12,21 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from farm.roles.work import Texts
 from farm.storage.artifacts import Place
 
 Facts = dict[str, Any]
 """what is noted with a stage that was made"""
-
-
-@dataclass(frozen=True)
-class Texts:
-    """How many texts, a prompt with its response each, a model goes through in a stage."""
-
-    trained: float = 0.0
-    read: float = 0.0
-    """scored without a gradient"""
-    written: float = 0.0
-    """responses sampled"""
 
 
 @dataclass(frozen=True)
