@@ -76,11 +76,3 @@ def noise_corrected(
         outside=not 0 <= value <= 1,
         confidence=confidence,
     )
-
-
-def flip_rate_from_checks(wrong: int, checks: int) -> tuple[float, float]:
-    """Flip rate and its standard error from ``checks`` labels whose truth is known."""
-    if checks < 1 or not 0 <= wrong <= checks:
-        raise UserError(f"{wrong} wrong of {checks} checks cannot be")
-    p = wrong / checks
-    return p, float(np.sqrt(p * (1 - p) / checks))

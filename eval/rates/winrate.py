@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from farm.base.errors import UserError
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import SHARE, Estimate, Floats, difference_limits, mean
+from farm.statistics.uncertainty import SHARE, Estimate, Floats, mean
 
 
 @dataclass(frozen=True)
@@ -157,62 +157,3 @@ def missing_by_status(annotations: pd.DataFrame, score: Floats) -> dict[str, int
     status = np.where(pd.isna(status) | (status == "ok"), "missing", status)
     names, counts = np.unique(status.astype(str), return_counts=True)
     return {str(n): int(c) for n, c in zip(names, counts, strict=True)}
-
-
-@dataclass(frozen=True)
-class Difference(Result):
-    """How much more often one method wins than another, both against one baseline, on the same instructions."""
-
-    first: str
-    second: str
-    difference: float
-    standard_error: float
-    low: float
-    high: float
-    n: int
-    unpaired_standard_error: float
-    """what ignoring the pairing would have given"""
-    left_out: int
-    """rows of either method whose instruction the other lacks"""
-    confidence: float = 0.95
-
-
-def paired_difference(
-    first: pd.DataFrame, second: pd.DataFrame, *, by: Sequence[str] = ("instruction",), confidence: float = 0.95
-) -> Difference:
-    """Win rate of ``first`` minus that of ``second`` on the pairs of rows that share ``by``.
-
-    Rows are matched by value, never by position. Raises UserError for a repeated key or two different baselines.
-    """
-    keys = list(by)
-    if only(first, "generator_1", "baseline") != only(second, "generator_1", "baseline"):
-        raise UserError("the two methods were compared with different baselines; a difference of win rates needs one")
-    sides = []
-    for table in (first, second):
-        side = table[keys].copy()
-        side["score"] = scores(table["preference"])
-        side = side.dropna(subset=["score"])
-        repeated = side.duplicated(keys).to_numpy()
-        if repeated.any():
-            row = int(side.index[repeated][0])
-            raise UserError(
-                f"row {row}: ({', '.join(keys)}) occurs twice in one method; a paired difference needs it once"
-            )
-        sides.append(side)
-    merged = sides[0].merge(sides[1], on=keys, suffixes=("_first", "_second"), validate="one_to_one")
-    a, b = merged["score_first"].to_numpy(), merged["score_second"].to_numpy()
-    estimate = mean(a - b, confidence=confidence)
-    low, high = difference_limits(estimate.value, estimate.standard_error, estimate.n, confidence)
-    unpaired = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / len(a)) if len(a) > 1 else float("nan")
-    return Difference(
-        first=only(first, "generator_2", "method"),
-        second=only(second, "generator_2", "method"),
-        difference=estimate.value,
-        standard_error=estimate.standard_error,
-        low=float(low),
-        high=float(high),
-        n=estimate.n,
-        unpaired_standard_error=float(unpaired),
-        left_out=len(sides[0]) + len(sides[1]) - 2 * len(merged),
-        confidence=confidence,
-    )

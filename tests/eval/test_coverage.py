@@ -21,7 +21,7 @@ from eval.rates.correction import noise_corrected
 from eval.rates.length_control import length_controlled
 from eval.rates.multiple import all_differences, max_t
 from eval.rates.prediction_powered import ppi
-from eval.rates.winrate import paired_difference, win_rate
+from eval.rates.winrate import win_rate
 from eval.ratings import bradley_terry as bt
 from eval.ratings.battles import from_table
 from eval.ratings.first_advantage import first_advantage
@@ -103,7 +103,7 @@ def test_paired_differences_and_their_simultaneous_intervals(rounds):
 
 @simulated(400, 4000)
 def test_noise_corrected(rounds):
-    """EVALUATION 3.15: truth .62, p .25 estimated from 400 checks."""
+    """Truth .62, p .25 estimated from 400 checks."""
     g = np.random.default_rng(4)
     covered = []
     for w, p in zip(g.binomial(800, 0.5 * 0.62 + 0.25, rounds) / 800, g.binomial(400, 0.25, rounds) / 400, strict=True):
@@ -115,7 +115,7 @@ def test_noise_corrected(rounds):
 
 @simulated(400, 4000)
 def test_prediction_powered(rounds):
-    """EVALUATION 3.5: n 100, N 1000: PPI++ covers and is narrower; the judge alone does not cover."""
+    """With n = 100, N = 1000 PPI++ covers and is narrower; the judge alone does not cover."""
     g = np.random.default_rng(5)
     covered, judge, narrower = [], [], []
     for _ in range(rounds):
@@ -157,7 +157,7 @@ def test_bradley_terry_rows_and_davidson(rounds):
 
 @simulated(100, 1500)
 def test_bradley_terry_clustered(rounds):
-    """EVALUATION 3.3: with 10 battles an instruction rows cover too little, clusters cover."""
+    """With 10 battles an instruction rows cover too little, clusters cover."""
     g = np.random.default_rng(7)
     theta = np.zeros(5)  # equal models: the target is zero whatever the spread within instructions
     clustered, rows = [], []
@@ -258,27 +258,15 @@ def test_difference_of_two_correlations(rounds):
 
 
 @simulated(300)
-def test_win_rate_and_paired_difference_of_annotation_tables(rounds):
+def test_win_rate_of_an_annotation_table(rounds):
     g = np.random.default_rng(15)
-    whole, paired = [], []
+    covered = []
     for _ in range(rounds):
-        ease = g.normal(size=120)
-        tables = [
-            pd.DataFrame(
-                {
-                    "instruction": np.arange(120),
-                    "generator_1": "base",
-                    "generator_2": name,
-                    "preference": 1.0 + (g.random(120) < expit(ease + shift)),
-                }
-            )
-            for name, shift in (("a", 0.5), ("b", 0.5))
-        ]
-        w = win_rate(tables[0])
-        whole.append(w.low <= 0.6053 <= w.high)
-        d = paired_difference(tables[0], tables[1])
-        paired.append(d.low <= 0 <= d.high)
-    assert covers(share(whole), rounds) and covers(share(paired), rounds)
+        won = g.random(120) < expit(g.normal(size=120) + 0.5)
+        names = {"generator_1": "base", "generator_2": "a"}
+        found = win_rate(pd.DataFrame({"instruction": np.arange(120), "preference": 1.0 + won, **names}))
+        covered.append(found.low <= 0.6053 <= found.high)
+    assert covers(share(covered), rounds)
 
 
 @simulated(150, 2000)

@@ -10,8 +10,8 @@ import pytest
 
 from eval.evaluators.evaluation import evaluate_table
 from eval.face.api import evaluate
-from eval.rates.winrate import paired_difference
 from farm.base.errors import UserError
+from farm.statistics.uncertainty import difference_limits
 
 
 def annotations(n: int = 60, methods=("a", "b"), seed: int = 0, flip: float = 0.0) -> pd.DataFrame:
@@ -37,9 +37,11 @@ def test_everything_about_two_methods():
     row = found.methods.set_index("method").loc["a"]
     assert row["corrected_win_rate"] == pytest.approx((row["win_rate"] - 10) / 0.8)
     assert set(found.groups["category"]) == {"set0", "set1", "set2"} and len(found.groups) == 6
-    by_hand = paired_difference(table[table["generator_2"] == "b"], table[table["generator_2"] == "a"])
-    assert found.differences["difference"][0] == pytest.approx(100 * by_hand.difference)
-    assert found.differences["low"][0] == pytest.approx(100 * by_hand.low)
+    wide = table.sample(frac=1, random_state=0).pivot(index="instruction", columns="generator_2", values="preference")
+    by_hand = 100 * (wide["b"] - wide["a"])  # rows are matched by value, not by position
+    low, _ = difference_limits(by_hand.mean() / 100, by_hand.std() / 100 / np.sqrt(len(by_hand)), len(by_hand))
+    assert found.differences["difference"][0] == pytest.approx(by_hand.mean())
+    assert found.differences["low"][0] == pytest.approx(100 * low)
     assert "paired by instruction" in str(found) and json.loads(found.to_json())["baseline"] == "base"
 
 
