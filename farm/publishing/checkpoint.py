@@ -120,7 +120,7 @@ def _scorer(scorer: Any, conversation: Conversation, out: Path) -> Exported:
     opens = f"AutoModelFor{'Sequence' if len(labels) == 1 else 'Token'}Classification"
     try:
         with torch.random.fork_rng(devices=[]):
-            model = getattr(transformers, opens).from_config(config, dtype=body.dtype)
+            model = getattr(transformers, opens).from_config(config, dtype=body.dtype, trust_remote_code=False)
     except ValueError as error:
         raise UserError(f"transformers has no {opens} for {config.model_type}") from error
     base = getattr(model, model.base_model_prefix).eval()
