@@ -23,7 +23,7 @@ from annotators.feedback.answers import said_by
 from annotators.feedback.sentences import sentences, without
 from annotators.feedback.utility import look
 from farm.base import rng
-from farm.base.bounds import Share, check
+from farm.base.bounds import Natural, Positive, Share, check
 from farm.roles.protocols import Features
 from farm.tables import turns
 
@@ -66,10 +66,10 @@ class PersonCritic:
     name: str = "critic"
     weights: dict[str, float] | None = None
     """default: the gold weights"""
-    remarks: int = 2
+    remarks: Natural = 2
     """at most so many faults, and so many merits"""
     centre: float = 0.0
-    scale: float = 4.0
+    scale: Positive = 4.0
     threshold: float = 0.1
     intent: Intent = "constructive"
     deception: Share = 0.0

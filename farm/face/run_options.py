@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from farm.asking.limits import AskingOptions
+from farm.base.bounds import Count
 from farm.face.options import Flag, Listed, Repeated
 
 
@@ -26,5 +27,5 @@ class RunOptions(AskingOptions):
     """Rebuild this stage and everything downstream."""
     engine: str = "here"
     """Where stages are made: here, local (processes) or ray."""
-    workers: int | None = None
+    workers: Count | None = None
     """Stages at a time, with --engine local or ray."""

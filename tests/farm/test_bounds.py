@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from annotators.feedback.critiques import PersonCritic
 from annotators.noise.expertise import Expertise
 from annotators.people.logit import LogitAnnotator
 from eval.evaluators.leaderboard import Leaderboard
@@ -102,6 +103,13 @@ def test_annotators_check_what_their_fields_say() -> None:
         LogitAnnotator(None, opinion_persistence=2.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"`rates\.math` = 2"):
         Expertise(None, {"math": 2})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"remarks": -1}, {"scale": 0.0}])
+def test_a_critic_has_bounds(wrong: dict[str, Any]) -> None:
+    """Failed: -1 left the last remark out, and a scale of 0 gave polarities that are no numbers."""
+    with pytest.raises(ValueError, match="is wrong: input should be greater"):
+        PersonCritic(None, **wrong)  # type: ignore[arg-type]
 
 
 def test_the_schema_shows_bounds_and_an_editor_can_hold_to_them() -> None:
