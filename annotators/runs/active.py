@@ -74,9 +74,9 @@ def rounds_of(
         open_[rows] = False
         table = ask(pairs.iloc[rows]).assign(round=number)
         said = 2.0 - table["preference"].to_numpy(dtype=np.float64)
-        told = ~np.isnan(said)
-        taken.append(rows[told])
-        answers.append(said[told])
+        decided = ~np.isnan(said)
+        taken.append(rows[decided])
+        answers.append(said[decided])
         yield table
 
 

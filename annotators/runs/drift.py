@@ -135,28 +135,30 @@ def drifted(options: DriftOptions, annotators: Any, settings: Sequence[str] | Ma
     o = options
     file = Path(o.verdicts) if isinstance(o.verdicts, (str, Path)) else None
     origin = str(file or "the verdicts")
-    told = formats.read_annotations(file) if file else formats.as_annotations(formats.rows(o.verdicts, origin), origin)
-    formats.require(told, ["instruction", "output_1", "output_2"], origin)
+    earlier = (
+        formats.read_annotations(file) if file else formats.as_annotations(formats.rows(o.verdicts, origin), origin)
+    )
+    formats.require(earlier, ["instruction", "output_1", "output_2"], origin)
     if o.out is not None:
         formats.check_table(o.out, inputs=[file] if file else [])
-    told = told.assign(**{c: 0 for c in ("seed", "replicate") if c not in told})
-    if told["seed"].nunique() != 1:
-        raise UserError(f"{origin}: anchors of one `farm annotate` have one `seed`, these {told['seed'].nunique()}")
-    anchors, then = _anchors(told)
+    earlier = earlier.assign(**{c: 0 for c in ("seed", "replicate") if c not in earlier})
+    if earlier["seed"].nunique() != 1:
+        raise UserError(f"{origin}: anchors of one `farm annotate` have one `seed`, these {earlier['seed'].nunique()}")
+    anchors, then = _anchors(earlier)
     shown_second = (anchors.get("shown_first", pd.Series(1, anchors.index)) == 2).to_numpy()
     store = Store(o.store if o.store is not None else home() / "store.sqlite")
-    how = AnnotateOptions(kind="pairs", order="both" if "consistent" in told else "given")
+    how = AnnotateOptions(kind="pairs", order="both" if "consistent" in earlier else "given")
     _, judge = built(annotators, settings, how, context_for(o.world, store))
     keep = store if o.store is not None and not keeps_answers(judge) else None
-    number = int(told["replicate"].max()) + 1 if o.replicate is None else o.replicate
-    if number in told["replicate"].to_numpy():
+    number = int(earlier["replicate"].max()) + 1 if o.replicate is None else o.replicate
+    if number in earlier["replicate"].to_numpy():
         raise OptionError(
             f"{origin}: `replicate` {number} is there already, and the judge would be compared with itself; leave it "
             "out, or name one that is new"
         )
     rows = swapped(unannotated(anchors, KIND.columns), shown_second)
     with session(replace(o.limits, timeout=o.timeout)), progress.task("asking again", total=len(rows)):
-        seed = int(told["seed"].iloc[0])
+        seed = int(earlier["seed"].iloc[0])
         answers = asking.ask(KIND, judge, rows, seed=seed, replicate=number, order="given", store=keep)
     new = swapped(answers, shown_second)
     if "shown_first" in anchors:
@@ -164,20 +166,20 @@ def drifted(options: DriftOptions, annotators: Any, settings: Sequence[str] | Ma
     if new.get("cached", pd.Series([False])).all():
         progress.note(f"all answers were in the store, given earlier; --replicate {number + 1} asks anew")
     if o.out is not None:
-        formats.write_annotations(pd.concat([told, new.drop(columns="cached", errors="ignore")]), o.out)
+        formats.write_annotations(pd.concat([earlier, new.drop(columns="cached", errors="ignore")]), o.out)
     found = compare(then, new["preference"].to_numpy(dtype=np.float64), anchors["instruction"])
-    return replace(found, models=(_models(told), _models(new)))
+    return replace(found, models=(_models(earlier), _models(new)))
 
 
-def _anchors(told: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
+def _anchors(earlier: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
     """The rows of the first replicate, and the answers of all replicates to each, [n, r]."""
-    ids = PairIds(told)
-    key = pd.DataFrame({"pair": ids.pair, "swapped": ids.swapped, "replicate": told["replicate"].to_numpy()})
+    ids = PairIds(earlier)
+    key = pd.DataFrame({"pair": ids.pair, "swapped": ids.swapped, "replicate": earlier["replicate"].to_numpy()})
     if key.duplicated().any():
         raise UserError("the verdicts name a pair twice with one `replicate`: anchors are different pairs")
-    table = told.assign(_pair=ids.pair, _swapped=ids.swapped)
+    table = earlier.assign(_pair=ids.pair, _swapped=ids.swapped)
     wide = table.pivot(index=["_pair", "_swapped"], columns="replicate", values="preference")
-    first = table[table["replicate"] == told["replicate"].min()].reset_index(drop=True)
+    first = table[table["replicate"] == earlier["replicate"].min()].reset_index(drop=True)
     at = pd.MultiIndex.from_frame(first[["_pair", "_swapped"]])
     return first.drop(columns=["_pair", "_swapped"]), wide.reindex(at).to_numpy(dtype=np.float64)
 

@@ -17,7 +17,7 @@ from farm.votes.table import from_table, read_votes
 
 
 def test_llmfao(shared_data):
-    """EVALUATION 3.6, 3.11, 0.5: agreement, ceiling, position, correlation, rank correlation of two judges."""
+    """Agreement, ceiling, position, correlation, rank correlation of two judges."""
     base = shared_data("human/llmfao")
     humans = read_votes(base / "crowd-comparisons.csv")
     first = humans["first"].to_numpy()
@@ -33,7 +33,7 @@ def test_llmfao(shared_data):
         assert found.position.prefers_first.value == pytest.approx(position, abs=5e-4)
         assert found.human_prefers_first == pytest.approx(0.533, abs=5e-4)
         if name == "gpt4":
-            # EVALUATION's 0.26 and 1.16 are of "left"; of both sides alike, as numpy has it, it is a little less.
+            # The known 0.26 and 1.16 are of "left"; of both sides alike, as numpy has it, it is a little less.
             judged = read_votes(base / "gpt4-crowd-comparisons.csv").set_index("item")["given"]
             both = np.stack([humans["given"], judged.reindex(humans["item"]).to_numpy()])
             assert np.corrcoef(both)[0, 1] == pytest.approx(0.26, abs=5e-3)
@@ -50,7 +50,7 @@ def test_llmbar_runs(shared_data):
     """All 309 complete runs: accuracy over both orders, agreement of the orders, kappa, against the obvious formulas.
 
     A run is complete if every pair was judged once in each order and no verdict is missing; of the 499 in the data 309
-    are, the number that EVALUATION 1.3 names. Further known answers: 3.11.
+    are, the published number.
     """
     votes = read_votes(shared_data("human/llmbar") / "judge_runs.csv.gz")
     runs = audit_runs(votes, ["subset", "judge", "strategy"])
@@ -84,7 +84,7 @@ def test_llmbar_runs(shared_data):
 
 
 def test_pandalm(shared_data):
-    """EVALUATION 1.3: kappas 0.852 / 0.879 / 0.862; majorities 105 / 422 / 472."""
+    """Kappas 0.852 / 0.879 / 0.862; majorities 105 / 422 / 472."""
     base = shared_data("human/pandalm")
     votes = read_votes(base / "testset-v1.json")
     wide = votes.pivot(index="item", columns="annotator", values="given")

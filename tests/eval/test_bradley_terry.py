@@ -163,7 +163,7 @@ def test_elo_by_hand():
 
 
 def test_llmfao(shared_data):
-    """EVALUATION 3.3: mean standard errors in logits, row, item, worker, prompt; closed form and bootstrap."""
+    """Mean standard errors in logits, row, item, worker, prompt; closed form and bootstrap."""
     battles = read_battles([shared_data("human/llmfao") / "crowd-comparisons.csv"])
     assert (
         len(battles) == 8931
@@ -187,7 +187,7 @@ def test_llmfao(shared_data):
 
 
 def test_arena_aggregates(shared_data):
-    """EVALUATION 2.3: the refit correlates .994 with the published, stretched 1.54 (its fractions drop ties)."""
+    """The refit correlates .994 with the published, stretched 1.54 (its fractions drop ties)."""
     base = shared_data("human/arena")
     fractions = pd.read_csv(base / "arena_20240329_win_fraction_heatmap.csv", index_col=0)
     games = pd.read_csv(base / "arena_20240329_battle_count_heatmap.csv", index_col=0).loc[

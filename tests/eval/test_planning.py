@@ -1,4 +1,4 @@
-"""Power, noise, corrections, PPI++, categories, cycles, many comparisons: the known answers of EVALUATION 3."""
+"""Power, noise, corrections, PPI++, categories, cycles, many comparisons: known answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from farm.base.errors import UserError
 
 @pytest.mark.parametrize(("flip", "n"), [(0.0, 778), (0.1, 1219), (0.25, 3132), (0.35, 8714)])
 def test_power_table(flip, n):
-    """EVALUATION 3.14: five points at 80 % power."""
+    """Five points at 80 % power."""
     plan = power.needed(0.05, flip_rate=flip)
     assert plan.annotations == n
     generator = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def test_power_paired_and_clustered():
 
 
 def test_noise_correction():
-    """EVALUATION 3.15: truth .62 at p .25 looks like .56; ties hold; p >= .45 is refused."""
+    """Truth .62 at p .25 looks like .56; ties hold; p >= .45 is refused."""
     assert noise_corrected(0.56, 0.01, 0.25).win_rate == pytest.approx(0.62)
     generator = np.random.default_rng(1)
     truth = generator.choice([0.0, 0.5, 1.0], 200_000, p=[0.25, 0.2, 0.55])
@@ -94,7 +94,7 @@ def test_max_t_is_sharper_than_holm_and_right_when_independent():
 
 
 def test_cyclic_triads():
-    """EVALUATION 3.13: a regular tournament of nine has 30; random tournaments a quarter of all triples, and as many as
+    """A regular tournament of nine has 30; random tournaments a quarter of all triples, and as many as
     Kendall and Babington Smith's formula says."""
     i = np.arange(9)
     regular = ((i[None, :] - i[:, None]) % 9 < 5) & (i[None, :] != i[:, None])
@@ -111,7 +111,7 @@ def test_cyclic_triads():
 
 
 def test_arena_cycles(shared_data):
-    """EVALUATION 3.13: Arena's 25 models, pairs with 100 battles or more: 1.1 % of about 700 triples."""
+    """Arena's 25 models, pairs with 100 battles or more: 1.1 % of about 700 triples."""
     base = shared_data("human/arena")
     fractions = pd.read_csv(base / "arena_20240329_win_fraction_heatmap.csv", index_col=0)
     games = pd.read_csv(base / "arena_20240329_battle_count_heatmap.csv", index_col=0)
@@ -131,7 +131,7 @@ def test_rank_correlations_against_scipy():
 
 
 def test_length_controlled_against_the_arena(shared_data):
-    """As EVALUATION 3.4 (there 17 models; 19 can be matched here): length control ranks more like the Arena."""
+    """Length control ranks more like the Arena."""
     base = shared_data("human/arena")
     names = json.loads((base / "alpaca_to_arena.json").read_text())
     arena = pd.read_csv(base / "arena_20240329_leaderboard.csv", index_col=0)["rating"]

@@ -52,7 +52,7 @@ def test_alpha_against_the_library(seed):
 
 
 def test_kappa():
-    """EVALUATION 3.9: the table 20, 5, 10, 15 gives .400."""
+    """The table 20, 5, 10, 15 gives .400."""
     a, b = [1] * 25 + [0] * 25, [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
     assert agree.kappa(a, b) == pytest.approx(0.4)
     assert agree.kappa(a, b, chance="half") == pytest.approx(2 * 0.7 - 1)
@@ -63,7 +63,7 @@ def test_kappa():
 
 
 def test_alpaca_evals_docstring():
-    """EVALUATION 3.7: votes 1111 and 2221: 1 against 1 gives .75, 1 against 3 gives .875."""
+    """Votes 1111 and 2221: 1 against 1 gives .75, 1 against 3 gives .875."""
     votes = np.array([[1.0, 1, 1, 1], [2, 2, 2, 1]])
     assert set_agreement(votes, None, 1, 1).score == pytest.approx(0.75)
     assert set_agreement(votes, None, 1, 3).score == pytest.approx(0.875)

@@ -1,4 +1,4 @@
-"""Flip rate, difficulty and the fit of vote splits: the known answers of EVALUATION 3.8."""
+"""Flip rate, difficulty and the fit of vote splits: known answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from farm.votes.table import read_votes
 
 
 def test_flip_rates():
-    """EVALUATION 3.8: .6566 is 0.262 as one against three, 0.220 as one against one; p = .25 predicts .672."""
+    """.6566 is 0.262 as one against three, 0.220 as one against one; p = .25 predicts .672."""
     assert noise.flip_from_agreement(0.6566, 3) == pytest.approx(0.262, abs=5e-4)
     assert noise.flip_from_agreement(0.6566, 1) == pytest.approx(0.220, abs=5e-4)
     assert noise.agreement_from_flip(0.25, 3) == pytest.approx(0.672, abs=5e-4)
@@ -72,7 +72,7 @@ def test_constant_flips_are_found_among_both():
 
 
 def test_ukp_splits(shared_data):
-    """EVALUATION 3.8: constant flips are rejected (348), difficulty is not (7.2), with a 1.6 % flip 1.9."""
+    """Constant flips are rejected (348), difficulty is not (7.2), with a 1.6 % flip 1.9."""
     votes = read_votes(shared_data("human/ukp_convarg_crowd") / "ukp_crowd.csv.gz")
     histogram = noise.split_histogram(votes["item"], votes["given"], 5)
     assert histogram.sum() == 5995

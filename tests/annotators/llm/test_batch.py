@@ -1,4 +1,4 @@
-"""Provider batches against loopback fakes of both APIs: hand in, stop, go on, collect, fail and hand in again."""
+"""Provider batches against loopback fakes of both APIs: submit, stop, go on, collect, fail and submit again."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _priced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "price", lambda provider, name, url: prices.Price(10.0, 40.0))
 
 
-def test_hand_in_stop_go_on_and_collect_at_half_price(provider: Any, store: Store) -> None:
+def test_submit_stop_go_on_and_collect_at_half_price(provider: Any, store: Store) -> None:
     pairs = make_pairs(30)
     with session(STEP):
         first = judge(provider, store).annotate(pairs, seed=0)
@@ -203,7 +203,7 @@ def test_a_batch_whose_id_was_lost_is_taken_over(provider: Any, store: Store, mo
     assert (table["status"] == "ok").all() and len(provider.batches) == 2
 
 
-def test_an_intention_that_never_reached_the_provider_is_handed_in(
+def test_an_intention_that_never_reached_the_provider_is_submitted(
     provider: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = Store.put
@@ -232,7 +232,7 @@ def test_probabilities_come_through_a_batch(provider: Any, store: Store) -> None
     assert table["p_first"].notna().all() == (provider.kind == "openai")
 
 
-def test_what_fails_in_a_batch_is_an_error_and_is_handed_in_again(provider: Any, store: Store) -> None:
+def test_what_fails_in_a_batch_is_an_error_and_is_submitted_again(provider: Any, store: Store) -> None:
     pairs = make_pairs(10)
     provider.ended = True
     provider.spoil = lambda number: {2: "overloaded", 5: "lost"}.get(number)
@@ -260,7 +260,7 @@ def test_a_question_that_always_fails_is_given_up(provider: Any, store: Store) -
     assert len(provider.batches) == 3
 
 
-def test_the_budget_bounds_what_is_handed_in(provider: Any, store: Store) -> None:
+def test_the_budget_bounds_what_is_submitted(provider: Any, store: Store) -> None:
     with session(Limits(batches=True, budget=0.03)):
         table = judge(provider, store).annotate(make_pairs(200), seed=0)
     handed = sum(map(len, provider.batches.values()))
@@ -340,7 +340,7 @@ def test_parameters_are_adapted_from_the_lines_that_were_refused(provider: Any, 
     assert len(provider.batches) == (4 if provider.kind == "openai" else 2)
 
 
-def test_results_that_have_expired_are_handed_in_again(provider: Any, store: Store) -> None:
+def test_results_that_have_expired_are_submitted_again(provider: Any, store: Store) -> None:
     with session(STEP):
         judge(provider, store).annotate(make_pairs(5), seed=0)
     provider.ended, provider.expired = True, set(provider.batches)
