@@ -119,6 +119,27 @@ def test_the_command_says_one_sentence_and_workers_share_the_budget(tmp_path: Pa
     assert server.most_in_flight <= 4
 
 
+@pytest.mark.slow
+def test_on_ray_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(
+    tmp_path: Path, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    paid(tmp_path, server)
+    ray.init(num_cpus=2, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(Fruitless, match=r"the budget of \$1\.00 ends in the stage pairs: \$[\d.]+ is spent"):
+            go(1.0, "ray")
+        assert 10 <= len(server.answered) <= 1.0 / VERDICT
+        assert not go(10.0, "ray").failures
+    finally:
+        ray.shutdown()
+    assert 4.0 / VERDICT < len(set(server.answered)) == len(server.answered) <= 100
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "home-2"))
+    go(None, out="run-2")
+    same(tmp_path / "run", tmp_path / "run-2")
+
+
 def test_a_method_that_asks_while_it_learns_keeps_to_the_budget(tmp_path: Path, server: FaultServer) -> None:
     gold = {"judge": {"class": "annotators.people.gold.GoldAnnotator"}}
     paid(tmp_path, server, judges=gold, methods={"asks": {"class": "asking_for_test.Asks"}}, reward_model=None)

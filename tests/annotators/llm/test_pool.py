@@ -112,6 +112,8 @@ def test_prices_cover_dated_versions_and_nothing_else(tmp_path: object, monkeypa
     monkeypatch.setenv("FARM_PRICES", str(file))
     assert price("openai", "gpt-5.4") == Price(1, 2)
     assert price("openai", "own") == Price(3, 4)
+    gateway = "http://192.168.1.4/v1"  # it charges what its owner's file says, and other models are the owner's
+    assert price("openai", "own", gateway) == Price(3, 4) and price("openai", "another", gateway) == Price(0, 0)
     file.write_text("models: {a/b: {input: -1, output: 2}}")
     monkeypatch.setenv("FARM_PRICES", str(file) + ".")
     with pytest.raises(UserError, match="no such file"):
