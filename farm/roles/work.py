@@ -21,6 +21,6 @@ class Texts:
 class SaysItsWork(Protocol):
     """A method that knows from its settings how many texts it goes through."""
 
-    def texts(self, prompts: int, pairs: int) -> Texts | None:
+    def work(self, prompts: int, pairs: int) -> Texts | None:
         """With so many prompts and so many annotated pairs (0 where it needs none); None where that is not known."""
         ...

@@ -54,7 +54,7 @@ class LiPO(Scored, Offline):
     """lists of one optimizer step"""
     learning_rate: NotNegative = 2e-5
 
-    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+    def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
         n = (self.prompts or prompts) * self.list_size
         return Texts(self.epochs * n, 2 * n, n)
 

@@ -83,7 +83,7 @@ class Online(Scored, OnPolicy):
                 f"and of minibatches ({self.minibatches})"
             )
 
-    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+    def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
         """Each response is written, read by the reward model and the reference, and learned from."""
         n = self.steps * self.rollouts
         return Texts(self.epochs * n, 2 * n, n)

@@ -119,7 +119,7 @@ class Offline(Training):
     schedule: Schedule = "cosine"
     warm_up: Share = 0.03
 
-    def texts(self, prompts: int, pairs: int) -> Texts | None:  # noqa: ARG002
+    def work(self, prompts: int, pairs: int) -> Texts | None:  # noqa: ARG002
         """Both responses of every pair in each epoch, and the reference's log-probabilities of them once."""
         return Texts(self.epochs * 2 * pairs, 2 * pairs) if pairs else None
 

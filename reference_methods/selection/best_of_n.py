@@ -42,7 +42,7 @@ class BestOfN(Scored, Bounded):
     micro_batch_tokens: Count | Literal["auto"] = "auto"
     """most tokens, padding included, scored at once; ``auto`` is what an accelerator's memory holds"""
 
-    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+    def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
         return Texts()  # its responses are those of the answers
 
     def train(self, learning: Learning) -> Policy:

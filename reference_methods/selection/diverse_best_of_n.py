@@ -56,7 +56,7 @@ class DiverseBestOfN(Scored, Bounded):
     def needs(self) -> frozenset[str]:
         return super().needs | {"triplets"}
 
-    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+    def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
         return Texts()  # its responses are those of the answers
 
     def train(self, learning: Learning) -> Policy:

@@ -38,7 +38,7 @@ class ExpertIteration(Scored, SFT):
     """how many prompts of each round, drawn anew in each; all there are where omitted"""
     temperature: Positive = 1.0
 
-    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+    def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
         kept = self.rounds * (self.prompts or prompts)
         return Texts(self.epochs * kept, self.n * kept, self.n * kept)
 

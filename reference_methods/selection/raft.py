@@ -51,7 +51,7 @@ class RAFT(Scored, SFT):
     schedule: Schedule = "constant"
     warm_up: Share = 0.0
 
-    def texts(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+    def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
         kept = self.stages * self.prompts
         return Texts(self.epochs * kept, 2 * self.n * kept, self.n * kept)
 

@@ -64,4 +64,4 @@ class MethodStage:
         """As the method says; None where it does not."""
         method, s = self.setting.method(self.method), self.setting
         pairs = s.sources.rows("pairs") if "pairs" in self.needs else 0
-        return method.texts(s.experiment.sizes.prompts, pairs) if isinstance(method, SaysItsWork) else None
+        return method.work(s.experiment.sizes.prompts, pairs) if isinstance(method, SaysItsWork) else None
