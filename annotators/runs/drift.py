@@ -28,7 +28,7 @@ from annotators.runs.givers import built, context_for
 from farm.asking import ask as asking
 from farm.asking.givers import keeps_answers
 from farm.base import progress
-from farm.base.errors import OptionError, UserError
+from farm.base.errors import OptionError, UserError, shown
 from farm.feedback.pairs import KIND
 from farm.statistics import uncertainty
 from farm.statistics.result import Result
@@ -142,6 +142,8 @@ def drifted(options: DriftOptions, annotators: Any, settings: Sequence[str] | Ma
     if o.out is not None:
         formats.check_table(o.out, inputs=[file] if file else [])
     earlier = earlier.assign(**{c: 0 for c in ("seed", "replicate") if c not in earlier})
+    for column in {"seed", "replicate", "shown_first"} & set(earlier.columns):
+        earlier[column] = _whole(earlier[column], column, origin)
     if earlier["seed"].nunique() != 1:
         raise UserError(f"{origin}: anchors of one `farm annotate` have one `seed`, these {earlier['seed'].nunique()}")
     anchors, then = _anchors(earlier)
@@ -169,6 +171,15 @@ def drifted(options: DriftOptions, annotators: Any, settings: Sequence[str] | Ma
         formats.write_annotations(pd.concat([earlier, new.drop(columns="cached", errors="ignore")]), o.out)
     found = compare(then, new["preference"].to_numpy(dtype=np.float64), anchors["instruction"])
     return replace(found, models=(_models(earlier), _models(new)))
+
+
+def _whole(values: pd.Series, name: str, origin: str) -> pd.Series:
+    """int64. Raises UserError naming the row of what is no whole number."""
+    for row, value in enumerate(values, start=1):
+        number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+        if not number or not abs(value) < 2**63 or value != int(value):
+            raise UserError(f"{origin}: row {row}: `{name}` is {shown(value)}, not a whole number")
+    return values.astype(np.int64)
 
 
 def _anchors(earlier: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:

@@ -83,7 +83,8 @@ def agreements(table: pd.DataFrame) -> list[str]:
     if several:
         said.append(f"{several:,} pairs have several votes; Krippendorff's alpha of them is {alpha:.3f}.")
     if {"gold_1", "gold_2"} <= set(table.columns):
-        gap = table["gold_1"].to_numpy(np.float64) - table["gold_2"].to_numpy(np.float64)
+        one, two = (pd.to_numeric(table[c], errors="coerce").to_numpy(np.float64) for c in ("gold_1", "gold_2"))
+        gap = one - two
         gap = np.where(ids.swapped, -gap, gap)
         decided = seen & (first != 0.5) & (gap != 0) & ~np.isnan(gap)
         if decided.any():

@@ -16,10 +16,11 @@ from typing import Any
 import pandas as pd
 
 from farm.base.errors import UserError
+from farm.experiments import run_tables
 from farm.policies import DESCRIPTOR
 from farm.publishing import cards, facts
 from farm.tables import feedback_sets, formats, hub
-from farm.tables.table_files import read_table, write_table
+from farm.tables.table_files import write_table
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -94,12 +95,13 @@ def _run(source: Path, place: Path, license_name: str | None) -> Package:
     if not found:
         raise UserError(f"{source}: a run without tables; push a run that has ended, or one of its checkpoints")
     for path in found:
-        table = read_table(path)
+        table = run_tables.read(path)
         table = table.drop(columns=[c for c in table.columns if _internal(c)])
         name = "annotations" if path.stem == "preferences" else path.stem
         files[name], tables[name] = f"{name}.parquet", (_about(name), facts.answers(table))
         write_table(table, place / files[name])
         if path.stem == "preferences":
+            formats.require(table, ["instruction", "output_1", "output_2"], str(path))
             trained = _preferences(table)
             if len(trained):
                 notes = facts.agreements(table)

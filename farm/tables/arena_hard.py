@@ -31,7 +31,9 @@ def read(table: pd.DataFrame, origin: str) -> pd.DataFrame:
         UserError: naming the row whose games are not two objects with a known score.
     """
     out: list[dict[str, Any]] = []
-    name = "question_id" if "question_id" in table.columns else "uid"
+    name = next((c for c in ("question_id", "uid") if c in table.columns), None)
+    if name is None:
+        raise UserError(f"{origin}: arena_hard names its questions, and the field `question_id` is missing")
     for row, record in enumerate(table.to_dict("records"), start=1):
         named = record.get("baseline")
         games = record["games"]
