@@ -6,13 +6,17 @@ cell may hold is :data:`CELLS`; :func:`cases` makes the product with all command
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.wrong_input.good_files import DOCUMENTS, SETS, TABLES
 
 HUGE = 10**400
 LONG = "x" * 3_000
@@ -45,87 +49,22 @@ CELLS: dict[str, Any] = {
 """What one cell may hold."""
 
 
-def annotations(n: int = 8) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": k % 4,
-            "instruction": f"i{k % 4}",
-            "output_1": "a" * (k + 1),
-            "output_2": "b " * (2 * k + 1),
-            "generator_1": "base",
-            "generator_2": "mn"[k // 4],
-            "annotator": "j",
-            "preference": [1, 2, 1.5, 2, 1, 2, 2, 1][k % 8],
-            "dataset": "d",
-        }
-        for k in range(n)
-    ]
-
-
-def battles() -> list[dict[str, Any]]:
-    met = [
-        ("a", "b", "model_a"),
-        ("b", "c", "model_a"),
-        ("c", "a", "model_a"),
-        ("a", "b", "tie"),
-        ("b", "a", "model_b"),
-    ]
-    return [
-        {"id": k // 2, "model_a": a, "model_b": b, "winner": w, "worker": "xy"[k % 2]}
-        for k, (a, b, w) in enumerate(met)
-    ]
-
-
-def votes() -> list[dict[str, Any]]:
-    return [
-        {
-            "pair_id": k // 4,
-            "instruction": f"i{k // 4}",
-            "output_1": f"one {k // 4}",
-            "output_2": f"another {k // 4}",
-            "annotator": f"p{k % 4}",
-            "preference": 1 + (k * 7 // 3) % 2,
-        }
-        for k in range(48)
-    ]
-
-
-def outputs(name: str = "m", more: int = 0) -> list[dict[str, Any]]:
-    return [
-        {"instruction": f"i{k // 2 if more else k}", "output": f"{name} says {k}", "generator": name, "score": k / 2}
-        for k in range(4 * (1 + more))
-    ]
-
-
-TABLES: dict[str, list[dict[str, Any]]] = {
-    "annotations": annotations(),
-    "battles": battles(),
-    "votes": votes(),
-    "judge": [r | {"annotator": "judge"} for r in votes() if r["annotator"] == "p0"],
-    "verdicts": [{"pair_id": k, "preference": 1 + k % 2, "annotator": "judge"} for k in range(12)],
-    "texts": [
-        {"pair_id": k, "instruction": f"i{k}", "output_1": f"- one\n- {k}", "output_2": f"another {k} " * 5}
-        for k in range(12)
-    ],
-    "runs": [
-        {"id": k, "winner": 1 + k % 2, "human_label": 1 + k // 3 % 2, "judge": "j", "swapped": k % 2}
-        for k in range(12)
-    ],
-    "outputs": outputs(),
-    "several": outputs(more=1),
-    "baseline": outputs("base"),
-    "difficulty": [{"instruction": f"i{k}", "instruction_difficulty": k / 3} for k in range(4)],
-    "published": [{"method": m, "win_rate": 50.0, "n_total": 4} for m in "mn"],
-    "row": [{"": "humans", "Human agreement": 65.7, "Variance": 34.3, "Proba. prefer longer": 0.6,
-             "Proba. prefer lists": 0.6, "Proba. prefer 1": 0.5}],
-}  # fmt: skip
-
+SET_TO = {
+    "preferences": " --to labels",
+    "hh": " --to conversational",
+    "arena_hard": " --to battles",
+    "ultrafeedback": " --to annotations",
+    "helpsteer": " --to ultrafeedback",
+    "labels": " --to outputs",
+    "messages": " --to completions",
+}
+"""to another format than its own"""
 COMMANDS: dict[str, str] = {
     "leaderboard": "leaderboard <annotations> --out out.csv",
     "leaderboard difficulty": "leaderboard <annotations> --difficulty <difficulty> --out out.json",
     "leaderboard published": "leaderboard <annotations> --published <published>",
-    "ratings": "leaderboard <battles> --cluster id --rounds 5 --out out.parquet",
-    "elo": "leaderboard <battles> --metrics elo --json",
+    "leaderboard battles": "leaderboard <battles> --cluster id --rounds 5 --out out.parquet",
+    "leaderboard elo": "leaderboard <battles> --metrics elo --json",
     "evaluate": "evaluate <annotations> --out out.jsonl",
     "evaluate human": "evaluate <annotations> --human <votes> --json",
     "evaluate judge": "evaluate <outputs> --judge training --baseline <baseline> --annotations kept.csv",
@@ -141,6 +80,12 @@ COMMANDS: dict[str, str] = {
     "principles": "principles <verdicts> --pairs <texts> --least 0 --out out.yaml",
     "bias": "bias <outputs> --judge training --baseline <baseline> --out out.csv",
     "calibrate row": "calibrate <row> --pairs <texts> --out out.yaml",
+    "drift": "drift <anchors> --annotators training --out out.csv",
+    "push": "push <annotations> me/set --json",
+    "push ratings": "push <ratings> me/set",
+    "convert annotations": "convert <annotations> out.jsonl --to preferences",
+    "convert battles": "convert <battles> out.parquet --map winner=winner",
+    **{f"convert {name}": f"convert <{name}> out.jsonl{SET_TO.get(name, '')}" for name in SETS},
 }
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 
@@ -181,13 +126,21 @@ class Case:
 
 def spoilt(table: list[dict[str, Any]], column: str, wrong: str, suffix: str) -> bytes:
     """A file of these rows with one thing wrong: a cell, a column (``whole ...``), or one of :data:`SHAPES`."""
-    rows = [dict(row) for row in table]
+    rows = copy.deepcopy(table)
     if wrong in SHAPES:
         return SHAPES[wrong](rows, column, suffix)
     cell = wrong.removeprefix("whole ")
     for row in rows if cell != wrong else rows[1:2] or rows:
-        row[column] = CELLS[cell]
+        _put(row, column, CELLS[cell])
     return written(rows, suffix)
+
+
+def _put(found: Any, place: str, value: Any) -> None:
+    """Set what stands at a place, the keys on the way to it with dots between them."""
+    *way, last = place.split(".")
+    for key in way:
+        found = found[int(key) if isinstance(found, list) else key]
+    found[last] = value
 
 
 def _dropped(rows: list[dict[str, Any]], column: str, suffix: str) -> bytes:
@@ -247,6 +200,14 @@ RUN_COMMANDS = {
     "report <run> --json": _REPORTED,
     "compare <run> <good> --out out.html": _REPORTED,
     "compare <good> <run> --out out.html --json": ("config.yaml", "tables/judge_judge.parquet"),
+    "push <run> me/set --json": (
+        "config.yaml",
+        "environment.json",
+        "costs.json",
+        "leaderboard.json",
+        "tables/preferences.parquet",
+        "tables/outputs.parquet",
+    ),
     "status <run>": ("status.json",),
     "status <run> --json": ("status.json",),
 }
@@ -279,17 +240,54 @@ class RunCase:
         found = _parsed(good)
         if isinstance(found, list):
             return spoilt(found, self.place, self.wrong, good.suffix)
-        if self.wrong in ("cut", "one bit"):
-            return SHAPES[self.wrong]([{"file": found}], self.place, ".jsonl")
-        *way, last = self.place.split(".")
+        return spoilt_document(found, self.place, self.wrong)
+
+
+def spoilt_document(document: dict[str, Any], place: str, wrong: str) -> bytes:
+    """JSON, which is YAML too, with one value wrong, or cut, or one bit of it."""
+    found = copy.deepcopy(document)
+    if wrong in ("cut", "one bit"):
+        return SHAPES[wrong]([{"file": found}], place, ".jsonl")
+    if wrong != "dropped":
+        _put(found, place, CELLS[wrong])
+    elif place:
+        *way, last = place.split(".")
         holder = found
         for key in way:
             holder = holder[int(key) if isinstance(holder, list) else key]
-        if self.wrong == "dropped":
-            del holder[last]
-        else:
-            holder[last] = CELLS[self.wrong]
-        return json.dumps(found).encode()
+        del holder[last]
+    return json.dumps(found).encode()
+
+
+DOCUMENT_COMMANDS = {
+    "config <experiment.yaml>": "experiment.yaml",
+    "run <experiment.yaml> --dry-run": "experiment.yaml",
+    "run <paper.yaml> --dry-run": "paper.yaml",
+    "annotate <texts> --annotators <annotator.yaml> --out out.csv": "annotator.yaml",
+    "game <game.json> --method nash_md --iterations 2": "game.json",
+    "game <game.json> --method nash_md --iterations 2 --json": "game.json",
+}
+"""command line -> its document, in which something is wrong"""
+
+
+@dataclass(frozen=True)
+class DocumentCase:
+    """One command line with a document in which one value is wrong."""
+
+    command: str
+    file: str
+    place: str
+    wrong: str
+
+    def __str__(self) -> str:
+        return f"{self.command}: {self.place} {self.wrong}"
+
+    def arguments(self, folder: Path) -> list[str]:
+        (folder / self.file).write_bytes(spoilt_document(DOCUMENTS[self.file], self.place, self.wrong))
+        (folder / "texts.json").write_bytes(written(TABLES["texts"], ".json"))
+        places = {f"<{self.file}>": folder / self.file, "<texts>": folder / "texts.json"}
+        places["out.csv"] = folder / "out" / "out.csv"
+        return [str(places.get(word, word)) for word in self.command.split()]
 
 
 def _parsed(path: Path) -> Any:
@@ -314,6 +312,10 @@ def _spots(path: Path) -> Iterator[tuple[str, Iterable[str]]]:
         for column in dict.fromkeys(name for row in found for name in row):
             yield column, _OF_A_COLUMN
         return
+    yield from _document_spots(found)
+
+
+def _document_spots(found: dict[str, Any]) -> Iterator[tuple[str, Iterable[str]]]:
     yield "", ("cut", "one bit")
     for way in _ways(found):
         yield way, (*CELLS, "dropped")
@@ -332,12 +334,13 @@ def _ways(found: dict[str, Any]) -> Iterator[str]:
 WORDS = (
     "", " ", "nan", "inf", "-inf", "1e400", "1e-320", "1e308", "-1", "0", "1", "0.5", "2", "5_000", "0x10", "\u0969",
     "9" * 5_000, "x", LONG, "\udc80", "a\x00b", "\x1b[2Jx", "--", "-", "/", ".", "..", "~", "/dev/null", "absent",
-    "../escape", "methods", "*", "<good>", "<good>/config.yaml", "<good>/tables", "<empty>",
+    "../escape", "methods", "*", "<good>", "<good>/config.yaml", "<good>/tables", "<empty>", "<loop>",
 )  # fmt: skip
 """what a user may type where a number, a name or a folder is due"""
 _POWER = (
     "difference", "annotations", "flip-rate", "design-effect", "per-cluster", "icc", "variance", "power", "significance"
 )  # fmt: skip
+_PRINCIPLES = ("n", "per-pair", "clusters", "least", "held-out", "seed", "annotator", "judge", "out")
 WORD_COMMANDS = (
     "list <word>",
     "list <word> --json",
@@ -348,6 +351,31 @@ WORD_COMMANDS = (
     "compare <word> <good> --out out.html",
     "config <word>",
     "run pocket --seed <word> --dry-run",
+    "run papers/<word> --dry-run",
+    "papers <word>",
+    "papers --json <word>",
+    "boards <word> --offline",
+    "boards <word> --offline --json",
+    "clean --days <word> --json",
+    "push <word> me/set",
+    "push <good> <word>",
+    "push <good> me/set --license <word>",
+    "convert <word> out.jsonl",
+    "convert <annotations> out.jsonl --to <word>",
+    "convert <annotations> out.jsonl --map preference=<word>",
+    "convert <annotations> out.jsonl --map <word>",
+    "convert <annotations> <word>",
+    "leaderboard <word>",
+    "evaluate <word>",
+    "validate <word>",
+    "annotate <word> --annotators training --out out.csv",
+    "drift <word> --annotators training",
+    "drift <anchors> --annotators <word>",
+    "drift <anchors> --annotators training --replicate <word>",
+    "drift <anchors> --annotators training --set rate=<word>",
+    "principles <word>",
+    "principles <verdicts> --pairs <texts> --rule <word>",
+    *(f"principles <verdicts> --pairs <texts> --{name} <word>" for name in _PRINCIPLES),
     *(f"power --{name} <word>" for name in _POWER),
     *(f"power --difference 5 --{name} <word>" for name in _POWER[1:]),
     *(f"power --annotations 100 --per-cluster 5 --paired --{name} <word>" for name in _POWER[2:]),
@@ -370,10 +398,15 @@ class WordCase:
     def arguments(self, folder: Path) -> list[str]:
         good, empty = folder / "good", folder / "empty"
         empty.mkdir()
+        (loop := folder / "loop").symlink_to(loop)
         shutil.copytree(self.run, good)
-        word = WORDS[self.word].replace("<good>", str(good)).replace("<empty>", str(empty))
-        places = {"<word>": word, "<good>": good, "out.html": folder / "out" / "out.html"}
-        return [str(places.get(part, part)) for part in self.command.split()]
+        word = WORDS[self.word].replace("<good>", str(good)).replace("<empty>", str(empty)).replace("<loop>", str(loop))
+        places = {"<good>": good, **{name: folder / "out" / name for name in ("out.html", "out.jsonl", "out.csv")}}
+        for name in TABLES:
+            if f"<{name}>" in self.command:
+                (path := folder / f"{name}.json").write_bytes(written(TABLES[name], ".json"))
+                places[f"<{name}>"] = path
+        return [str(places[part]) if part in places else part.replace("<word>", word) for part in self.command.split()]
 
 
 def written(rows: list[dict[str, Any]], suffix: str, columns: list[str] | None = None) -> bytes:
@@ -417,9 +450,16 @@ def _parquet(rows: list[dict[str, Any]], names: list[str]) -> bytes:
     return buffer.getvalue()
 
 
-def cases(run: Path) -> Iterator[Case | RunCase | WordCase]:
+AnyCase = Case | RunCase | DocumentCase | WordCase
+
+
+def cases(run: Path) -> Iterator[AnyCase]:
     """All cases, thousands; those of run folders are made from a good one."""
     yield from _of_files()
+    for command, file in DOCUMENT_COMMANDS.items():
+        for place, wrongs in _document_spots(DOCUMENTS[file]):
+            for wrong in wrongs:
+                yield DocumentCase(command, file, place, wrong)
     for command, files in RUN_COMMANDS.items():
         for file in files:
             for place, wrongs in _spots(run / file):
@@ -437,12 +477,23 @@ def _of_files() -> Iterator[Case]:
                 continue
             name = word[1:-1]
             for suffix in FORMATS if name != "row" else (".csv",):
-                columns = list(TABLES[name][0])
-                for column in columns:
+                for column in _ways(TABLES[name][0]):
                     for wrong in _OF_A_COLUMN:
                         yield Case(command, name, suffix, column, wrong)
 
 
-def order(case: Case | RunCase | WordCase) -> bytes:
+def few(run: Path, of_each: int, without: str) -> list[AnyCase]:
+    """The first cases of every command but one, in the drawn order."""
+    seen: Counter[str] = Counter()
+    out = []
+    for case in sorted(cases(run), key=order):
+        name = case.command.split()[0]
+        if name != without and seen[name] < of_each:
+            seen[name] += 1
+            out.append(case)
+    return out
+
+
+def order(case: AnyCase) -> bytes:
     """A place in an order that is drawn once and for all."""
     return hashlib.blake2b(str(case).encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import typer
 
 Farm = Callable[..., tuple[int, str, str]]
-QUICK, ALL = 120, 6_000
+EACH, ALL = 6, 6_000
 SLOW = "calibrate"
 """the command that takes seconds for good votes"""
+COMMANDS = {
+    "annotate", "bias", "boards", "calibrate", "clean", "compare", "config", "convert", "drift", "evaluate", "game",
+    "leaderboard", "list", "papers", "power", "principles", "push", "report", "run", "status", "validate",
+}  # fmt: skip
 
 
 def one_sentence(said: tuple[int, str, str]) -> str:
@@ -27,11 +33,10 @@ def one_sentence(said: tuple[int, str, str]) -> str:
     return "" if len(lines[0]) < 300 else f"{len(lines[0])} characters"
 
 
-def found(enumerated: ModuleType, run: Path, farm: Farm, folder: Path, first: int, last: int) -> list[str]:
-    """What goes wrong in the cases from one place of the drawn order to another."""
+def found(cases: Iterable[Any], farm: Farm, folder: Path) -> list[str]:
+    """What goes wrong in these cases."""
     wrong = []
-    quick = [case for case in enumerated.cases(run) if case.command != SLOW or last > QUICK]
-    for number, case in enumerate(sorted(quick, key=enumerated.order)[first:last]):
+    for number, case in enumerate(cases):
         place = folder / str(number)
         place.mkdir()
         said = farm(*case.arguments(place))
@@ -48,6 +53,7 @@ def test_the_files_are_good_before_they_are_spoilt(
     lines = [enumerated.Case(name, "", ".json", "", "") for name in enumerated.COMMANDS if name != SLOW]
     one = enumerated.WORDS.index("1")
     lines += [enumerated.WordCase(name.replace("<run>", "<good>"), one, run) for name in enumerated.RUN_COMMANDS]
+    lines += [enumerated.DocumentCase(*named, "", "dropped") for named in enumerated.DOCUMENT_COMMANDS.items()]
     for number, case in enumerate(lines):
         (tmp_path / str(number)).mkdir()
         status, _, error = farm(*case.arguments(tmp_path / str(number)))
@@ -55,7 +61,14 @@ def test_the_files_are_good_before_they_are_spoilt(
 
 
 def test_a_wrong_cell_is_one_sentence(enumerated: ModuleType, run: Path, farm: Farm, tmp_path: Path) -> None:
-    assert found(enumerated, run, farm, tmp_path, 0, QUICK) == []
+    cases = enumerated.few(run, EACH, without=SLOW)
+    assert {case.command.split()[0] for case in cases} == COMMANDS - {SLOW}
+    assert found(cases, farm, tmp_path) == []
+
+
+def test_every_command_is_among_the_cases(application: typer.Typer) -> None:
+    named = {info.name or info.callback.__name__ for info in application.registered_commands if info.callback}
+    assert named == COMMANDS | {"doctor"}  # which takes nothing
 
 
 @pytest.mark.parametrize(
@@ -78,5 +91,5 @@ def test_a_status_that_was_edited_is_one_sentence(
 def test_a_wrong_cell_is_one_sentence_thousands(
     enumerated: ModuleType, run: Path, farm: Farm, tmp_path: Path, part: int
 ) -> None:
-    size = (ALL - QUICK) // 10
-    assert found(enumerated, run, farm, tmp_path, QUICK + part * size, QUICK + (part + 1) * size) == []
+    cases = sorted(enumerated.cases(run), key=enumerated.order)[:ALL]
+    assert found(cases[part::10], farm, tmp_path) == []
