@@ -11,7 +11,7 @@ import pytest
 import typer
 
 Farm = Callable[..., tuple[int, str, str]]
-EACH, ALL = 6, 6_000
+EACH, ALL = 4, 6_000
 SLOW = "calibrate"
 """the command that takes seconds for good votes"""
 COMMANDS = {
