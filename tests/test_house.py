@@ -43,11 +43,11 @@ def test_every_load_of_a_model_says_that_its_code_is_not_run() -> None:
             for k in call.keywords
         )
 
-    seen = 0
+    seen, load = 0, re.compile(r"(Auto\w+|getattr\(transformers, \w+\))\.from_(pretrained|config)")
     for package in ("farm", "annotators", "reference_methods", "eval"):
         for path in (ROOT / package).rglob("*.py"):
             for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
-                if re.fullmatch(r"(Auto\w+|getattr\(transformers, \w+\))\.from_(pretrained|config)", ast.unparse(call.func)):
+                if load.fullmatch(ast.unparse(call.func)):
                     seen += 1
                     assert says(call), f"{path}:{call.lineno}: say trust_remote_code=False"
     assert seen >= 6
