@@ -46,7 +46,8 @@ def test_every_load_of_a_model_says_that_its_code_is_not_run() -> None:
     seen, load = 0, re.compile(r"(Auto\w+|getattr\(transformers, \w+\))\.from_(pretrained|config)")
     for package in ("farm", "annotators", "reference_methods", "eval"):
         for path in (ROOT / package).rglob("*.py"):
-            for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            tree = ast.parse(text) if load.search(text := path.read_text()) else ast.Module([], [])
+            for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
                 if load.fullmatch(ast.unparse(call.func)):
                     seen += 1
                     assert says(call), f"{path}:{call.lineno}: say trust_remote_code=False"
