@@ -27,6 +27,7 @@ from annotators.noise.lapse import Lapse
 from annotators.noise.observation import Observed
 from annotators.noise.tie_band import TieBand
 from annotators.people.logit import LogitAnnotator
+from eval.report.charts import Axis, Curve, plot
 from farm.roles.protocols import Annotator
 
 Floats = NDArray[np.float64]
@@ -208,47 +209,28 @@ def _reactions(n: int) -> list[Line]:
     return [Line("observed", GRID, seen.mean(axis=1)), Line("liked, of those", GRID, likes.sum(1) / seen.sum(1))]
 
 
-def svg(lines: list[Line], across: str, up: str, width: int = 330, height: int = 210) -> str:
-    """A plain chart of a few lines."""
-    left, right, top, bottom = 44, 12, 12, 38
-    x_low, x_high = (f(f(line.x) for line in lines) for f in (min, max))
-    y_low, y_high = 0.0, max(1.0 if up.startswith(("P", "a")) else 0.0, max(float(line.y.max()) for line in lines))
-    y_high = 7.0 if up == "mean rating" else y_high
+STYLE = """text { font: 10px sans-serif; fill: #333333 } rect { fill: #ffffff } .grid, .axis, .mark { stroke: #e4e4e4 }
+.curve { fill: none; stroke-width: 1.6 } .dashed { stroke-dasharray: 4 3 } .leader { stroke-width: 0.8 }
+.label { font-weight: 600; paint-order: stroke; stroke: #ffffff; stroke-width: 3px }
+""" + "".join(
+    f".curve.m{k}, .leader.m{k} {{ stroke: {colour} }} .label.m{k} {{ fill: {colour} }}\n"
+    for k, colour in enumerate(COLOURS)
+)
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + (x - x_low) / (x_high - x_low) * (width - left - right),
-            height - bottom - (y - y_low) / (y_high - y_low) * (height - top - bottom),
-        )
 
-    box = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="10"'
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {box}>',
-             f'<rect width="{width}" height="{height}" fill="#ffffff"/>']  # fmt: skip
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        y = at(x_low, share * y_high)[1]
-        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{left - 5}" y="{y + 3:.1f}" text-anchor="end">{share * y_high:.3g}</text>')
-    for k in range(5):
-        value = x_low + k * (x_high - x_low) / 4
-        parts.append(
-            f'<text x="{at(value, 0)[0]:.1f}" y="{height - bottom + 14}" text-anchor="middle">{value:.3g}</text>'
+def svg(name: str, lines: list[Line], across: str, up: str) -> str:
+    """A chart as the report draws them, on white and with its colours in it."""
+    colours = iter(range(len(COLOURS) - 1))
+    curves = [
+        Curve(
+            line.x, line.y, f"m{len(COLOURS) - 1 if line.dashed else next(colours)}", "", line.name, dashed=line.dashed
         )
-    parts.append(f'<text x="{(left + width) / 2:.0f}" y="{height - 6}" text-anchor="middle">{across}</text>')
-    parts.append(
-        f'<text transform="translate(11,{(height - bottom) / 2:.0f}) rotate(-90)" text-anchor="middle">{up}</text>'
-    )
-    for k, line in enumerate(lines):
-        colour = "#999999" if line.dashed else COLOURS[k % 3]
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(x, y) for x, y in zip(line.x, line.y, strict=True)))
-        dash = ' stroke-dasharray="4 3"' if line.dashed else ""
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>')
-        y = top + 8 + 12 * k
-        parts.append(
-            f'<line x1="{left + 6}" x2="{left + 22}" y1="{y - 3}" y2="{y - 3}" stroke="{colour}"'
-            f' stroke-width="1.6"{dash}/>'
-        )
-        parts.append(f'<text x="{left + 26}" y="{y}">{line.name}</text>')
-    return "\n".join([*parts, "</svg>", ""])
+        for line in lines
+    ]
+    marks = (0.0, 7.0) if up == "mean rating" else (0.0, 1.0) if up.startswith(("P", "a")) else (0.0,)
+    drawn = plot(name, f"{up} by {across}", Axis(across), Axis(up, marks), curves=curves, width=330, height=210)
+    head, body = drawn.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{STYLE}</style><rect width="100%" height="100%"/>{body}\n'
 
 
 def main() -> None:
@@ -258,7 +240,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, (lines, across, up) in pictures(arguments.pairs).items():
-        (arguments.out / f"{name}.svg").write_text(svg(lines, across, up), encoding="utf-8")
+        (arguments.out / f"{name}.svg").write_text(svg(name, lines, across, up), encoding="utf-8")
 
 
 if __name__ == "__main__":
