@@ -15,7 +15,7 @@ Tables (win rates and their bounds are percent, as on AlpacaEval's boards; every
 ``pairwise``: one row for each two methods, by the judge
     first, second, difference, standard_error, low, high (percent points), p, p_holm, p_max_t, n_instructions.
 
-``success``: where there were dialogues, success by turn (:mod:`eval.measures.success`).
+``success``: where there were dialogues, success by turn (:mod:`eval.measures.success`); ``headlines`` says the last.
 ``groups``: with ``by``, one row for each method and group of the judge's verdicts, whose groups may intersect
     method, by, group, n, win_rate, low, high, shrunken with its bounds, p (against the method's mean), p_bh.
 
@@ -75,7 +75,7 @@ class Leaderboard(Bounded):
             "leaderboard": self._leaderboard(comparison, methods, measures),
             "agreement": self._agreement(measures, comparison.seed),
             "pairwise": self._pairwise(comparison.baseline, measures["judge"], comparison.seed),
-            **({} if talked is None else {"success": by_turn(talked, self.confidence)}),
+            **({} if talked is None else _success(by_turn(talked, self.confidence))),
             **({"groups": self._groups(comparison.annotations["judge"], methods)} if self.by else {}),
         }
 
@@ -186,6 +186,16 @@ class Leaderboard(Bounded):
                 "n_instructions": shared,
             }
         )
+
+
+def _success(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Success by turn, and a sentence with that of all turns, the best first."""
+    turns = int(table["turn"].max())
+    last = table[table["turn"] == turns].sort_values("success", ascending=False, kind="stable")
+    rows = zip(last["method"], last["success"], last["success_low"], last["success_high"], strict=True)
+    said = ", ".join(f"{method} {100 * s:.1f} ({100 * low:.1f} to {100 * high:.1f})" for method, s, low, high in rows)
+    within = f"within {turns} turn{'s' * (turns > 1)}, %"
+    return {"success": table, "headlines": pd.DataFrame({"headline": [f"Success in dialogues {within}: {said}."]})}
 
 
 def _with_method(table: pd.DataFrame) -> pd.DataFrame:

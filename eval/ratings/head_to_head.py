@@ -63,7 +63,8 @@ class HeadToHead(Bounded):
         wins, total, missing = self._wins(comparison, methods)
         tables["head_to_head"] = self._matrix(methods, wins, total, missing)
         tables["exploitability"] = self._exploitability(methods, wins, self._best_responses(comparison, methods))
-        tables["headlines"] = pd.DataFrame({"headline": [_headline(tables["exploitability"])]})
+        said = [*tables.get("headlines", pd.DataFrame({"headline": []}))["headline"]]
+        tables["headlines"] = pd.DataFrame({"headline": [*said, _headline(tables["exploitability"])]})
         return tables
 
     def _wins(self, comparison: Comparison, methods: list[str]) -> tuple[Floats, int, NDArray[np.int64]]:

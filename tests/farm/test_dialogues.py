@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,7 @@ def test_a_run_with_a_user_tells_success_by_turn(tmp_path: Path) -> None:
     table = run.table("success")
     assert set(table["method"]) == {"sft", "ufo"} and table.groupby("method")["turn"].max().tolist() == [5, 5]
     assert (table["success_low"] <= table["success"]).all() and (table["n_episodes"] == 24).all()
+    assert re.fullmatch(r"Success in dialogues within 5 turns, %: (ufo|sft) [\d.]+ \(.*\), .*\.", run.headlines[0])
     talks = pd.read_parquet(tmp_path / "run" / "tables" / "dialogues.parquet")
     assert {"method", "episode", "turn", "reply", "reward", "done"} <= set(talks.columns)
     from farm.experiments.run_folder import read_comparison
