@@ -65,7 +65,7 @@ def _check(setting: Setting, where: str, need: str, within: tuple[str, ...]) -> 
         if getattr(setting.experiment, "user", None) is None:
             raise UserError(f"{where}, and the experiment has no `user`; set `user`, for example try_again")
     elif need in ("reward_model", "preference_model"):
-        raise UserError(f"{where}, which is null")
+        raise UserError(f"{where}, which is null; set `{need}`, or leave out what needs it")
     elif need not in OTHER:
         if need in _MOVED:
             raise UserError(f"{where}, which is called {_MOVED[need]} now")

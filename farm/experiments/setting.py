@@ -119,7 +119,7 @@ class Setting:
             return cast(Annotator, self.giver("pairs"))
         if role not in self._annotators:
             judge = config.build(Annotator, self.experiment.judges[role], self.context, self.origin)
-            require_gives(judge, kinds()["pairs"])
+            self._require(judge, "pairs", f"judges.{role}")
             self._annotators[role] = judge
         return self._annotators[role]
 
@@ -128,9 +128,17 @@ class Setting:
         if kind not in self._givers:
             spec = self.sources.giver(kind)
             giver: Any = config.build(kinds()[kind].giver, spec, self.context, self.origin)
-            require_gives(giver, kinds()[kind])
+            named = kind in self.experiment.feedback
+            self._require(giver, kind, f"feedback.{kind}" if named else "annotator")
             self._givers[kind] = giver
         return self._givers[kind]
+
+    def _require(self, giver: Any, kind: str, key: str) -> None:
+        """Refuse one who does not give a kind, by the key that names them."""
+        try:
+            require_gives(giver, kinds()[kind])
+        except UserError as error:
+            raise UserError(f"{self.origin}: {key}: {error}") from error
 
     def annotator_description(self, role: str) -> Any:
         """The same annotator's spec with every default written out."""

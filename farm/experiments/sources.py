@@ -37,7 +37,11 @@ class Sources:
 
     @cached_property
     def responses(self) -> Responses:
-        said, e = self.experiment.responses, self.experiment
+        said, e, fields = self.experiment.responses, self.experiment, Responses.model_fields
+        vain = [n for n in ("per_prompt", "temperature", "writers") if getattr(said, n) != fields[n].get_default()]
+        if said.source is not None and vain:
+            given = f"responses are given from {said.source}, and none are written"
+            raise UserError(f"{self.origin}: {given}: leave `responses.{vain[0]}` out")
         defaults = {"prompts": said.prompts or e.sizes.pairs, "temperature": said.temperature or e.temperature}
         return said.model_copy(update=defaults)
 

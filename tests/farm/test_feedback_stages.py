@@ -183,9 +183,13 @@ def test_ratings_become_pairs_and_columns_may_have_other_names(here: Path) -> No
         (["feedback={pairs: {by: ratings}, ratings: rater}"], "go together"),
         (["feedback={pairs: {design: ranked, by: ratngs}, ratings: rater}"], "of `ratngs`; did you mean `ratings`"),
         (["feedback={pairs: {design: ranked, by: reward_model}}"], "`by` needs `reward_model`, which needs this model"),
-        (["feedback={pairs: {class: annotators.noise.flip.Flip, annotator: matcher}}"], "gives triplets, not pairs"),
-        (["judges.judge={class: annotators.noise.flip.Flip, annotator: matcher}"], "gives triplets, not pairs"),
+        (
+            ["feedback={pairs: {class: annotators.noise.flip.Flip, annotator: matcher}}"],
+            "yaml: feedback.pairs: .* not pairs",
+        ),
+        (["judges.judge={class: annotators.noise.flip.Flip, annotator: matcher}"], "yaml: judges.judge: .* not pairs"),
         (["responses={writers: [dpo]}"], "writers"),
+        (["responses={from: prefs.jsonl, per_prompt: 3}"], "prefs.jsonl, and none are written: leave `responses.per_p"),
         (
             ["methods.odd={N, kinds: [triplets]}", "feedback={triplets: matcher}"],
             "feedback.triplets: 3 responses to an instruction are put together, and there are at most 2: set "
