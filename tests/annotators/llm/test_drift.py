@@ -15,7 +15,8 @@ import typer
 from typer.testing import CliRunner
 
 from annotators.face import commands
-from annotators.runs.drift import Drift, compare
+from annotators.face.options import DriftOptions
+from annotators.runs.drift import Drift, compare, drifted
 from farm.base.errors import UserError
 from farm.tables.formats import read_annotations, write_table
 from tests.annotators.llm.cases import make_pairs
@@ -128,3 +129,13 @@ def test_anchors_are_the_verdicts_of_one_run(farm: Farm, tmp_path: Path) -> None
 def test_anchors_of_one_instruction_show_nothing() -> None:
     said = compare(np.ones((3, 2)), np.array([1.0, 2.0, 2.0]), pd.Series(list("aaa"))).sentences()
     assert "of one instruction alone" in said and "would have been" not in said
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"), [("seed", "x"), ("replicate", 0.5), ("shown_first", [[]]), ("seed", True)]
+)
+def test_a_number_of_an_anchor_that_is_none_is_refused(column: str, wrong: object) -> None:
+    """Ended in a traceback."""
+    row = {"instruction": "i", "output_1": "a", "output_2": "b", "preference": 1, "shown_first": 1, column: wrong}
+    with pytest.raises(UserError, match=f"row 1: `{column}` is .*, not a whole number"):
+        drifted(DriftOptions(verdicts=[row]), "training")
