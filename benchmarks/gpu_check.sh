@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # benchmarks/gpu_check.sh [FOLDER]: what only a GPU can show, in less than ten minutes on one H200, without a network.
 #
-# The tests of tests/gpu, the throughput of 1.1 and 6.7 billion random parameters, and where vLLM is installed its tests
-# and the hand-over of the large model. PYTHON names the interpreter (.venv/bin/python). The folder (gpu_check) gets one
-# log a part, figures.jsonl, and summary.txt: each part's status (124: it took too long) and seconds.
+# The tests of tests/gpu, sampling as CUDA graphs against plain sampling, the throughput of 1.1 and 6.7 billion random
+# parameters, and where vLLM is installed its tests and the hand-over of the large model. PYTHON names the interpreter
+# (.venv/bin/python). The folder (gpu_check) gets one log a part, figures.jsonl, and summary.txt: each part's status
+# (124: it took too long) and seconds.
 set -u
 cd "$(dirname "$0")/.."
 out=${1:-gpu_check}
@@ -24,7 +25,8 @@ part() { # NAME SECONDS COMMAND...
 
 "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || { echo "torch finds no GPU"; exit 2; }
 nvidia-smi >"$out/device.log" 2>&1
-part tests 150 "$python" -m pytest -m gpu tests/gpu -v --no-header -p no:cacheprovider
+part tests 150 "$python" -m pytest -m gpu tests/gpu -v --no-header -p no:cacheprovider -k "not recorded"
+part graphs 60 "$python" -m pytest -m gpu tests/gpu/test_cuda.py -q -k recorded --no-header -p no:cacheprovider
 part train_1b 120 "$python" benchmarks/train_gpu.py --rows 128 --out "$out/figures.jsonl"
 part train_7b 120 "$python" benchmarks/train_gpu.py --large --rows 64 --length 256 --steps 2 --out "$out/figures.jsonl"
 if "$python" -c 'import vllm' 2>/dev/null; then

@@ -66,7 +66,7 @@ def choice(device: str) -> tuple[Literal["vllm", "transformers"], str]:
         )
     if find_spec("vllm") is None:
         return "transformers", (
-            "responses are sampled by the policy's own loop, one launch an operation; vLLM (pip install vllm) would "
-            "record them as CUDA graphs and keep the GPU filled, which pays for models from about 1B parameters on"
+            "responses are sampled by the policy's own loop, a Llama's as CUDA graphs; vLLM (pip install vllm) would "
+            "also keep the GPU filled when answers end, which pays for models from about 1B parameters on"
         )
     return "vllm", ""

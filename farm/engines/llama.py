@@ -176,21 +176,40 @@ class LlamaDecoder:
         return x[torch.arange(len(ids), device=device), torch.from_numpy(lengths - 1).to(device)]
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        rows, column = self.rows, self.used
+        column = self.used
         self.used += 1
-        x = embedding(tokens, self.embedding)
-        cosine, sine = self.cosine[self.position][:, None], self.sine[self.position][:, None]
+        mask = None if self.mask is None else self.mask[: self.rows, ..., : self.used]
+        logits = self.next(tokens, self.position, mask, column, self.used)
         self.position = self.position + 1
+        return logits
+
+    def next(
+        self, tokens: torch.Tensor, position: torch.Tensor, mask: torch.Tensor | None, column: Any, columns: int
+    ) -> torch.Tensor:
+        """The logits after these tokens of the first n rows, float32 [n, V].
+
+        Args:
+            tokens, position: int64 [n].
+            mask: what is added to the attention scores, [n, 1, 1, columns]; None for nothing.
+            column: of the cache, where the tokens' keys and values are written; a number, or int64 [1].
+            columns: so many of the cache are attended to.
+        """
+        rows = len(tokens)
+        x = embedding(tokens, self.embedding)
+        cosine, sine = self.cosine[position][:, None], self.sine[position][:, None]
         queries = (rows * self.key_heads, self.heads // self.key_heads, self.head_width)
-        mask = None
-        if self.mask is not None:
-            mask = self.mask[:rows, ..., : self.used].expand(-1, self.key_heads, -1, -1).flatten(0, 1)
+        if mask is not None:
+            mask = mask.expand(-1, self.key_heads, -1, -1).flatten(0, 1)
         for number, layer in enumerate(self.layers):
             query, key, value = self._project(layer, x, cosine, sine)
-            self.keys[number, :rows, :, :, column] = key
-            self.values[number, :rows, :, column] = value
-            keys = self.keys[number, :rows, :, :, : self.used].flatten(0, 1)
-            values = self.values[number, :rows, :, : self.used].flatten(0, 1)
+            if isinstance(column, int):
+                self.keys[number, :rows, :, :, column] = key
+                self.values[number, :rows, :, column] = value
+            else:
+                self.keys[number, :rows].index_copy_(3, column, key[..., None])
+                self.values[number, :rows].index_copy_(2, column, value[:, :, None])
+            keys = self.keys[number, :rows, :, :, :columns].flatten(0, 1)
+            values = self.values[number, :rows, :, :columns].flatten(0, 1)
             query = query.reshape(queries)
             scores = torch.bmm(query, keys) if mask is None else torch.baddbmm(mask, query, keys)
             x = self._feed_forward(layer, x, torch.bmm(scores.softmax(-1), values))

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 
 from farm.base.bounds import Bounded, Count
-from farm.engines.sampling import write
+from farm.engines.graphs import graphed
+from farm.engines.sampling import Decoder, write
 from farm.roles.protocols import Request, Writer, Written
 
 LARGE = 10**9
@@ -22,21 +23,26 @@ class Transformers(Bounded):
 
     Args:
         rows_at_once: the most responses written together.
+        graphs: on CUDA, whether a step of a Llama is recorded and replayed; see :mod:`farm.engines.graphs`.
     """
 
     own: ClassVar[bool] = True
     rows_at_once: Count = 512
+    graphs: bool = True
 
     def write(self, writer: Writer, request: Request) -> Written:
         first = next(writer.model.parameters())
         if first.device.type != "cpu" and (size := sum(p.numel() for p in writer.model.parameters())) > LARGE:
             warnings.warn(  # said once a run: Python drops the same words from the same line
-                f"{size / 1e9:.1f} billion parameters write by the policy's own loop, some hundred launches a token: "
+                f"{size / 1e9:.1f} billion parameters write by the policy's own loop, which has no paged cache: "
                 "`world.engine: vllm` (pip install vllm) is many times faster",
                 stacklevel=2,
             )
         with torch.inference_mode():
-            return write(writer.decoder(), request, self.rows_at_once, first.device)
+            decoder: Decoder = writer.decoder()
+            if self.graphs:
+                decoder = graphed(decoder, first.device)
+            return write(decoder, request, self.rows_at_once, first.device)
 
     def forget(self, writer: Writer) -> None:
         """It holds none of its own."""
