@@ -76,6 +76,7 @@ def states_at(
     device: torch.device,
     passes: Callable[[int], int] | None = None,
     trees_of: int | None = None,
+    below: Sequence[torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The states at places ``first[i] .. first[i] + counts[i] - 1`` of sequence i (prompt and response), in row order.
 
@@ -85,6 +86,7 @@ def states_at(
         passes: how often ``body`` must be called, given how often it is needed; the rest are calls on one token, which
             count for nothing.
         trees_of: the width of the model, if it can compute trees; None where each row is computed by itself.
+        below: of each row the states that ``body`` is given in place of token ids, at least as many as are needed.
 
     Returns:
         [N, h] with N the sum of ``counts``.
@@ -100,7 +102,10 @@ def states_at(
         block = _Block([trees[i] for i in batch], int(lengths[batch].max()))
         for line, tree in enumerate(block.trees):
             block.write(line, tree, samples, needed)
-        states = body(*block.tensors(device))
+        given = block.tensors(device)
+        if below is not None:
+            given = (block.spread(below, needed, device), *given[1:])
+        states = body(*given)
         places = [block.places(row, int(first[row]), int(counts[row])) for row in block.start]
         parts.append(states.flatten(0, 1)[onto(np.concatenate(places), device)])
         rows.append(np.repeat(list(block.start), counts[list(block.start)]))
@@ -153,6 +158,13 @@ class _Block:
         begin, prompt, behind = self.start[row]
         place = np.arange(first, first + count)
         return begin + place + behind * (place >= prompt)
+
+    def spread(self, states: Sequence[torch.Tensor], needed: Lengths, device: torch.device) -> torch.Tensor:
+        """The states of each row's first ``needed`` tokens where these tokens are, and 0 at padding, [b, t, h]."""
+        places = np.concatenate([self.places(row, 0, int(needed[row])) for row in self.start])
+        found = torch.cat([states[row][: needed[row]] for row in self.start])
+        out = found.new_zeros(len(self.trees) * self.longest, found.shape[1])
+        return out.index_copy_(0, onto(places, device), found).view(len(self.trees), self.longest, -1)
 
     def tensors(self, device: torch.device) -> tuple[torch.Tensor, ...]:
         """What the model is called with: plain sequences need neither positions nor branches."""

@@ -14,6 +14,7 @@ from farm.base.errors import UserError
 from farm.hardware import adapters, processes
 from farm.policies.batches import check_lengths, prompt_lengths, states_at
 from farm.policies.trees import Lengths, computes_trees, mask_of
+from farm.policies.trunk import Trunk
 from farm.roles.protocols import Samples
 
 if TYPE_CHECKING:
@@ -94,6 +95,20 @@ class Body:
         head = {id(p) for p in model.get_output_embeddings().parameters()} - inside
         self._of_head = [id(p) in head for p in self._trained]
         self._checkpointed = [m for m in model.modules() if getattr(m, "gradient_checkpointing", None) is True]
+        partly = self.train_layers is not None
+        self._trunk = Trunk.of(self.inner, layers(model), self.compute_dtype) if partly else None
+
+    def share_frozen(self, other: Body) -> None:
+        """Hold frozen weights that equal those of ``other``, and are frozen there too, once for both."""
+        theirs = dict(other.model.named_parameters(remove_duplicate=False))
+        for name, own in list(self.model.named_parameters(remove_duplicate=False)):
+            found = theirs.get(name)
+            if found is None or own.requires_grad or found.requires_grad or own.dtype != found.dtype:
+                continue
+            if own.device == found.device and torch.equal(own, found):
+                owner, _, leaf = name.rpartition(".")
+                self.model.get_submodule(owner)._parameters[leaf] = found
+        self._hold(self.model)
 
     def shard(self) -> None:
         """Spread what trains over the processes (:mod:`farm.policies.sharding`); all must ask at once."""
@@ -155,7 +170,16 @@ class Body:
 
     def _states(self, body: Any, width: int, samples: Samples, first: Lengths, counts: Lengths) -> torch.Tensor:
         in_step = processes.max_over_ranks if self._spread is not None and torch.is_grad_enabled() else None
-        return states_at(body, width, samples, first, counts, self.device, in_step, self._trees_of)
+        below = None
+        if self._trunk is not None and self._spread is None and body == self._hidden:
+            below = self._trunk.states(samples, first + counts, self.width, self._frozen_states)
+        body = body if below is None else self._above_frozen
+        return states_at(body, width, samples, first, counts, self.device, in_step, self._trees_of, below)
+
+    @torch.no_grad()
+    def _frozen_states(self, samples: Samples, needed: Lengths) -> torch.Tensor:
+        """What the frozen layers make of the first ``needed`` tokens of each row, [N, h]."""
+        return states_at(self._below, self.width, samples, 0 * needed, needed, self.device, trees_of=self._trees_of)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """Logits [N, V], float32, of what :meth:`before_head` gave; a tensor that no other code reads."""
@@ -170,6 +194,23 @@ class Body:
     ) -> torch.Tensor:
         with self.autocast(), self._checkpointing():
             states: torch.Tensor = self.inner(**self._inputs(ids, positions, branches)).last_hidden_state
+        return states
+
+    def _below(
+        self, ids: torch.Tensor, positions: torch.Tensor | None = None, branches: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        assert self._trunk is not None
+        with self.autocast():
+            states: torch.Tensor = self._trunk.below(**self._inputs(ids, positions, branches)).last_hidden_state
+        return states
+
+    def _above_frozen(
+        self, below: torch.Tensor, positions: torch.Tensor | None = None, branches: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        assert self._trunk is not None
+        given = self._inputs(below, positions, branches)
+        with self.autocast(), self._checkpointing():
+            states: torch.Tensor = self._trunk.above(inputs_embeds=given.pop("input_ids"), **given).last_hidden_state
         return states
 
     def _whole(

@@ -23,6 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from farm.base.errors import UserError
+from farm.policies import trunk
 from farm.roles.protocols import Learning, Samples
 from farm.tables.turns import Prompt, prompts_of
 from reference_methods.parts.batches import (
@@ -119,7 +120,8 @@ class Trainer:
             self.step = step
             self._in_step, self._updates, self._logged = True, [], {}
             self._started, self._tokens = time.perf_counter(), 0
-            yield step
+            with trunk.kept(isinstance(settings, OnPolicy)):  # rows that do not change are read once a step
+                yield step
             self._end_step()
         self.step = number
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,12 +51,16 @@ def learning(setting: Setting, method: Method, at: StageContext) -> Learning:
     # Unlabelled prompts come from behind the labelled ones, as far as there are others.
     rows = (np.arange(sizes.prompts) + setting.sources.labelled_prompts) % len(train)
     needed = Needed.of(setting, needs)
+    policy = setting.policy(at.folder(made[0])) if made else setting.base
+    models = {name: setting.model(at.folder(stage)) for name, stage in needed.models.items()}
+    for model in models.values():
+        _hold_frozen_once(policy, model)
     return Learning(
         seed=setting.seed,
-        policy=setting.policy(at.folder(made[0])) if made else setting.base,
+        policy=policy,
         prompts=train.iloc[rows].reset_index(drop=True),
         feedback={kind: answered(at.folder(stage), kind) for kind, stage in needed.feedback.items()},
-        models={name: setting.model(at.folder(stage)) for name, stage in needed.models.items()},
+        models=models,
         asked={
             kind: FeedbackAsker(kinds()[kind], setting.giver(kind), setting.seed, setting.further("train"))
             for kind in sorted(asks(method))
@@ -65,6 +70,16 @@ def learning(setting: Setting, method: Method, at: StageContext) -> Learning:
         user=kept(setting.user(), at.place.checkpoints / "replies") if "user" in needs else None,
         gold=setting.gold,
     )
+
+
+def _hold_frozen_once(policy: Any, model: Any) -> None:
+    """Of a model that was made from the policy the layers that did not train become the policy's own again, so that a
+    step computes them once (:mod:`farm.policies.trunk`)."""
+    while not hasattr(model, "body") and hasattr(model, "scorer"):
+        model = model.scorer
+    ours, theirs = getattr(policy, "body", None), getattr(model, "body", None)
+    if ours is not None and theirs is not None and ours.train_layers is not None and theirs.train_layers is not None:
+        theirs.share_frozen(ours)
 
 
 def answered(folder: Path, kind: str) -> pd.DataFrame:
