@@ -127,6 +127,18 @@ def test_gpu_time_by_arithmetic(here: Path) -> None:
     assert unknown["stages_without_a_time"] == 45
 
 
+def test_a_critic_reads_and_learns_as_the_policy_does(here: Path) -> None:
+    """PPO was foreseen as if it had none, and took twice as long in training."""
+    runner = StudyRunner(experiment.load("alpaca_farm", ["world.data=nowhere", "methods.rloo=rloo"]))
+    seconds = {s["stage"]: s["seconds"] for s in foresee(runner, 1)["stages"]}
+    for name, critic in (("ppo", 1), ("rloo", 0)):
+        spec = runner.plans[0].setting.description["methods"][name]
+        n = spec["steps"] * spec["rollouts"]
+        texts = 6 * (1 + critic) * spec["epochs"] * n / arithmetic.TRAINING + 2 * (2 + critic) * n / arithmetic.SCORING
+        written = 2 * n * 300 / arithmetic.SAMPLING
+        assert seconds[name] == pytest.approx(7e9 * (364 * texts + written) / arithmetic.PEAK), name
+
+
 def test_the_size_of_a_model(tmp_path: Path) -> None:
     import json
 
