@@ -78,8 +78,8 @@ def _hold_frozen_once(policy: Any, model: Any) -> None:
     while not hasattr(model, "body") and hasattr(model, "scorer"):
         model = model.scorer
     ours, theirs = getattr(policy, "body", None), getattr(model, "body", None)
-    if ours is not None and theirs is not None and ours.train_layers is not None and theirs.train_layers is not None:
-        theirs.share_frozen(ours)
+    if None not in (getattr(ours, "train_layers", None), getattr(theirs, "train_layers", None)):
+        theirs.share_frozen(ours)  # type: ignore[union-attr]
 
 
 def answered(folder: Path, kind: str) -> pd.DataFrame:
