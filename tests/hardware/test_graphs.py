@@ -117,15 +117,14 @@ class Reading(GraphedLlama):
 
 
 @pytest.mark.parametrize("wrong", [Rebinding, Numbered])
-def test_what_does_not_stay_in_its_place_writes_other_texts(
+def test_what_does_not_stay_in_its_place_writes_other_texts_or_is_refused(
     wrong: type, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or the tests above would show nothing."""
     plain = policy_on(accelerator, recorded=False).sample(PROMPTS * 2, seed=1, purpose="t")
     monkeypatch.setattr(graphs, "GraphedLlama", wrong)
-    found = policy_on(accelerator).sample(PROMPTS * 2, seed=1, purpose="t")
-    with pytest.raises(AssertionError):
-        assert_same(found, plain)
+    with pytest.raises((AssertionError, RuntimeError), match=r"assert|tolerance|memory that was given back"):
+        assert_same(policy_on(accelerator).sample(PROMPTS * 2, seed=1, purpose="t"), plain)
 
 
 def test_what_cannot_be_recorded_is_said_and_sampled_plainly(

@@ -165,11 +165,14 @@ def test_a_loaded_model_shares_the_layers_that_were_frozen(tmp_path: Path) -> No
     again: Any = load(tmp_path / "r")
     again.body.share_frozen(policy.body)
     assert torch.equal(again.scores(samples), expected)
-    with forwarded(policy) as before, forwarded(again) as tokens, trunk.kept(), torch.no_grad():
+    critic = again.copy(zero_head=True)  # whose modules are its own, and whose frozen weights are not
+    with forwarded(policy) as first, forwarded(critic) as third, forwarded(again) as tokens, trunk.kept():
         again.scores(samples)
+        once = len(tokens)
         policy.log_probabilities(samples)
-        again.copy(zero_head=True).values(samples)
-    assert len(tokens) == 1 and not before
+        critic.values(samples)
+        again.scores(samples)
+    assert len(tokens) == once > 0 and not first and not third
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gpt2"])
