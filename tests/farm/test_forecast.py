@@ -199,7 +199,7 @@ def test_a_method_says_how_much_it_does(here: Path) -> None:
     )
     (here / "own_for_test.yaml").write_text("about: own\nclass: own_for_test.Own\n")
     said = {
-        "ppo": ("{steps: 4, rollouts: 64, epochs: 3}", Texts(768, 512, 256)),
+        "ppo": ("{steps: 4, rollouts: 64, epochs: 3}", Texts(1536, 768, 256)),
         "dpo": ("{epochs: 3}", Texts(3 * 2 * 50, 2 * 50)),
         "best_of_n": ("{n: 9}", Texts()),
         "expert_iteration": ("{n: 4, rounds: 2, prompts: 10, epochs: 3}", Texts(60, 80, 80)),
