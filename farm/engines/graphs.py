@@ -52,7 +52,7 @@ class CudaRecorder:
     """Records a CUDA graph on a stream of its own, as torch asks for it."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.device, self.stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def warm(self, step: Callable[[], None]) -> None:
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
