@@ -18,7 +18,7 @@ from farm.asking.givers import name_of
 from farm.base import rng
 from farm.base.bounds import Count, Positive, Share
 from farm.roles.givers import Giver
-from farm.tables.given_answers import numbers
+from farm.tables.given_answers import required
 
 PLACE = "place_in_session"
 
@@ -39,7 +39,7 @@ class Fatigue(TurnsRound):
 
     def chances(self, asked: Question) -> NDArray[np.float64]:
         if PLACE in asked.rows.columns:
-            place = numbers(asked.rows[PLACE], PLACE, "fatigue").to_numpy()
+            place = required(asked.rows[PLACE], PLACE, "fatigue", least=0.0)
         else:
             drawn = rng.integers(self.session, asked.seed, "place in session", asked.unit, asked.replicate)
             place = drawn.astype(np.float64)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from farm.base import rng
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
-from farm.tables.given_answers import numbers
+from farm.tables.given_answers import required
 from farm.tables.records import PairIds
 from farm.tables.turns import prompts_of
 
@@ -90,7 +90,7 @@ class PairFeatures:
         if "agreement_1" not in self._pairs.columns and "agreement" in self._table.columns:
             return self.difference("agreement", rows)
         shown = [self._column(f"agreement_{i}", "sycophancy") for i in (1, 2)]  # the file's sides may be exchanged
-        first, second = (numbers(side, "agreement_1/2", "sycophancy").to_numpy()[rows] for side in shown)
+        first, second = (required(side, "agreement_1/2", "sycophancy")[rows] for side in shown)
         return np.where(self.ids.swapped[rows], second - first, first - second)
 
     def shown_first(self, rows: Rows) -> Floats:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from farm.base.errors import UserError, shown
 from farm.tables import formats, turns
@@ -44,6 +45,17 @@ def numbers(values: pd.Series, name: str, origin: str, among: tuple[float, ...] 
     if odd.size:
         raise UserError(f"{origin}: row {odd[0] + 1}: `{name}` is {found.iloc[int(odd[0])]:g}, not one of {among}")
     return found
+
+
+def required(values: pd.Series, name: str, origin: str, least: float = -np.inf) -> NDArray[np.float64]:
+    """As :func:`numbers`, [n]. Raises UserError, too, naming the row of a missing one, and of one below ``least``."""
+    found = numbers(values, name, origin).to_numpy()
+    wrong = np.flatnonzero(~(np.isfinite(found) & (found >= least)))
+    if wrong.size:
+        due = "a number" if least == -np.inf else f"a number from {least:g} on"
+        said = "missing" if is_missing(values.iloc[wrong[0]]) else f"{found[wrong[0]]:g}"
+        raise UserError(f"{origin}: row {wrong[0] + 1}: `{name}` is {said}, not {due}")
+    return np.asarray(found)
 
 
 def truths(values: pd.Series, name: str, origin: str) -> pd.Series:

@@ -243,14 +243,20 @@ def test_mistakes_are_one_sentence(farm, pairs, tmp_path, monkeypatch, arguments
 
 
 @pytest.mark.parametrize(
-    ("annotator", "column", "said"),
-    [("fatigue", "place_in_session", "place_in_session"), ("sycophancy", "agreement_1", "agreement_1/2")],
+    ("annotator", "column", "value", "said"),
+    [
+        ("fatigue", "place_in_session", "late", "`place_in_session` is not a number: 'late'"),
+        ("fatigue", "place_in_session", None, "`place_in_session` is missing, not a number from 0 on"),
+        ("fatigue", "place_in_session", -2, "`place_in_session` is -2, not a number from 0 on"),
+        ("sycophancy", "agreement_1", "late", "`agreement_1/2` is not a number: 'late'"),
+        ("sycophancy", "agreement_1", None, "`agreement_1/2` is missing, not a number"),
+    ],
 )
-def test_a_column_that_is_read_as_a_number_is_refused_by_its_row(farm, pairs, tmp_path, annotator, column, said):
+def test_a_column_that_is_read_as_a_number_is_refused_by_its_row(farm, pairs, tmp_path, annotator, column, value, said):
     table = pd.read_json(pairs).assign(place_in_session=1, agreement_1=0.5, agreement_2=0.5).astype({column: object})
-    table.loc[3, column] = "late"
+    table.loc[3, column] = value
     table.to_json(tmp_path / "odd.json", orient="records")
-    with pytest.raises(UserError, match=f"row 4: `{said}` is not a number: 'late'"):
+    with pytest.raises(UserError, match=f"row 4: {said}"):
         farm(tmp_path / "odd.json", "--annotators", annotator, "--out", tmp_path / "o.json")
 
 
