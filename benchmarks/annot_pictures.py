@@ -165,7 +165,7 @@ def _fatigue(oracle: Annotator, n: int) -> list[Line]:
     table = pairs_of(np.full(20, 4.0), n=n).assign(place_in_session=np.repeat(place, n))
     return [
         Line(f"patience {p:g}", place, shares(Fatigue(oracle, tired=0.6, patience=p), table, n, first))
-        for p in (20.0, 80.0)
+        for p in (80.0, 20.0)  # the higher first: so labels are placed
     ]
 
 

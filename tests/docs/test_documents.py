@@ -68,3 +68,27 @@ def _plain_environment() -> dict[str, str]:
     import os
 
     return {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"}
+
+
+PICTURES = sorted((ROOT / "docs" / "annotators").glob("*.svg"))
+_CURVE = re.compile(r'<path d="M([^"M]*)" class="curve(?: dashed)? (m\d)"/>')
+_LABEL = re.compile(r'<text x="([\d.]+)" y="([\d.]+)" class="label (m\d)">')
+
+
+def test_the_pictures_of_annotators_are_those_of_the_document() -> None:
+    shown = re.findall(r"!\[\]\(annotators/(\w+)\.svg\)", (ROOT / "docs" / "annotators.md").read_text())
+    assert sorted(shown) == [path.stem for path in PICTURES]
+    assert all(f"<title>{path.stem}</title>" in path.read_text() for path in PICTURES)
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
+def test_labels_above_one_another_stand_as_their_lines_do(path: Path) -> None:
+    """Two labels without a leader that begin within ten units of each other, and the ends of their lines."""
+    picture = path.read_text()
+    ends = {line: float(points.split("L")[-1].split()[1]) for points, line in _CURVE.findall(picture)}
+    labels = [(float(x), float(y), line) for x, y, line in _LABEL.findall(picture) if f'"leader {line}"' not in picture]
+    assert set(ends) >= {line for _, _, line in labels}
+    for x, y, line in labels:
+        for other_x, other_y, other in labels:
+            if abs(x - other_x) < 10 and y < other_y:
+                assert ends[line] <= ends[other], f"{line} and {other} of {path.name} have each other's place"
