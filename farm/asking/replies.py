@@ -74,7 +74,8 @@ class KeptUser:
 
     def __init__(self, user: User, folder: Path) -> None:
         self.user, self.folder = user, folder
-        tables, current = [pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))], purse.current()
+        whole = sorted(folder.glob("[!.]*.parquet"))  # what a kill left half written begins with a point
+        tables, current = [pd.read_parquet(file) for file in whole], purse.current()
         if current is None or not tables:
             return
         current.ledger.settle(0.0, float(sum(table["price"].sum() for table in tables)))

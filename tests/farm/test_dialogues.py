@@ -18,6 +18,7 @@ from eval.evaluators.leaderboard import Leaderboard
 from eval.measures.success import by_turn
 from farm.asking.limits import Limits, OverBudget
 from farm.asking.purse import limited
+from farm.asking.replies import kept
 from farm.base.errors import Fruitless, UserError
 from farm.experiments import experiment, running
 from farm.experiments.plan import Plan
@@ -26,6 +27,7 @@ from farm.experiments.stages.stage import StageContext
 from farm.hardware.models import save_causal_lm
 from farm.storage.artifacts import Place
 from farm.tables import turns
+from farm.tables.records import USAGE_COLUMNS
 from farm.worlds.quiz_table import QuizTableWorld
 from tests.policies.conftest import small_model, word_tokenizer
 
@@ -178,6 +180,23 @@ def test_what_a_user_was_paid_in_a_training_that_was_killed_counts_and_is_not_pa
     assert not go(1000.0).failures
     assert 0.25 * len(asked) == paid()  # all is counted
     assert len(sys.modules["dying_for_test"].Dying.steps) == 4  # the first turn of the third step was not asked again
+
+
+def test_replies_that_a_kill_left_half_written_are_asked_for_again(tmp_path: Path) -> None:
+    """They were read with the others, and the stage could not go on."""
+
+    class Paid:
+        def reply(self, episodes: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+            said: dict[str, Any] = {"reply": "", "reward": 1.0, "done": True, "status": "ok"}
+            return episodes.assign(**said, **{**dict.fromkeys(USAGE_COLUMNS, 0.0), "price": 0.25})
+
+    shown = pd.DataFrame({"instruction": ["a", "b"], "output": "c", "episode": 0, "turn": 0})
+    for attempt in range(2):
+        with limited(Limits(budget=1.0)) as purse:
+            user = kept(Paid(), tmp_path / "replies")
+            assert purse.spent == 0.5 * attempt
+            assert user.reply(shown, seed=0)["price"].sum() == purse.spent == 0.5
+        (tmp_path / "replies" / f".farm-1-{attempt}.parquet").write_bytes(b"PAR1")
 
 
 def test_a_run_with_a_user_tells_success_by_turn(tmp_path: Path) -> None:
