@@ -31,6 +31,8 @@ TOLERANCE = 0.01
 """percent points: the published scores have two digits"""
 _CLEAR = 3
 """how often a clear verdict counts"""
+ROW = ("board", "method", "column", "published", "ours", "low", "high", "deviation", "reason")
+"""the columns of :mod:`eval.published.boards`"""
 
 
 _BOARD = fetch.PublishedFile(
@@ -112,7 +114,7 @@ def made(name: str, judgments: list[Path], board: Path) -> pd.DataFrame:
             few = f"its file holds verdicts on {judged} of {questions} questions"
             row["reason"] = few if judged < questions else "not explained: the published judgments have another mean"
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(ROW))
 
 
 def _score(games: pd.DataFrame) -> uncertainty.Estimate:

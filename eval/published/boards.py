@@ -125,8 +125,7 @@ def compared(
                 path = directory / str(method) / annotator / "annotations.json"
                 row["reason"] = _of_win_rate(path, annotator, ours.loc[method], published.loc[method])
             out.append(row)
-    columns = ["board", "method", "column", "published", "ours", "low", "high", "deviation", "reason"]
-    return pd.DataFrame(out).reindex(columns=columns)
+    return pd.DataFrame(out, columns=list(arena_hard.ROW))
 
 
 def _made(rows: sources.Rows, difficulty: Path | None, regulariser: Path | None, as_published: bool) -> pd.DataFrame:

@@ -169,3 +169,7 @@ def test_what_holds_no_judgments_of_arena_hard_is_one_sentence(tmp_path):
         arena_hard.made("x", [tmp_path / "m.jsonl"], tmp_path / "board.csv")
     with pytest.raises(UserError, match="x: there are no judgments of it"):
         arena_hard.made("x", [], tmp_path / "board.csv")
+    judged = {"uid": "q", "model": "other", "judge": "j", "games": [{"score": "A>B"}, {"score": "B>A"}]}
+    (tmp_path / "m.jsonl").write_text(json.dumps(judged))
+    found = boards.Boards(arena_hard.made("x", [tmp_path / "m.jsonl"], tmp_path / "board.csv"))
+    assert found.table()["made_again"].tolist() == [0] and "nan" not in found.table()["at"].tolist()
