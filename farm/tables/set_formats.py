@@ -56,9 +56,10 @@ def _read_completions(table: pd.DataFrame, origin: str) -> pd.DataFrame:
 
 
 def _write_completions(table: pd.DataFrame) -> pd.DataFrame:
-    if "turns" not in table and turns.SYSTEM not in table:
+    asked = turns.conversations(table)
+    if "turns" not in table and all(len(said) == 1 for said in asked):
         return pd.DataFrame({"prompt": table["instruction"], "completion": table["output"]})
-    prompts = pd.Series(turns.conversations(table), index=table.index)
+    prompts = pd.Series(asked, index=table.index)
     answers = table["output"].map(lambda text: [{"role": "assistant", "content": text}])
     return pd.DataFrame({"prompt": prompts, "completion": answers})
 

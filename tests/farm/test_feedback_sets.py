@@ -385,6 +385,14 @@ def test_a_system_turn_is_one_again_where_a_conversation_is_written(tmp_path: Pa
         assert json.loads((tmp_path / "messages.jsonl").open().readline())["messages"] == said
 
 
+def test_a_column_of_that_name_that_is_no_system_turn_leaves_prompts_as_texts() -> None:
+    """They became conversations of one turn."""
+    rows = pd.DataFrame([{"instruction": "q", "output": "a", "generator": "m", "system": "v1"}])
+    made, _ = feedback_sets.converted(feedback_sets.of_table(rows, "s"), "completions")
+    assert isinstance(made, pd.DataFrame)
+    assert made.to_dict("records") == [{"prompt": "q", "completion": "a"}]
+
+
 WORDS = {"a-is-better": (1, 1), "A-is-clearly-better": (1, 1), "b-is-slightly-better": (2, 0.5), "Tie": (1.5, None),
          "B": (2, None), "model_a": (1, None), None: (None, None)}  # fmt: skip
 
