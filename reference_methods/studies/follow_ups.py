@@ -19,8 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
-from scipy.special import expit
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, ErrorRate, Positive, Several
@@ -31,9 +29,8 @@ from farm.roles.protocols import Samples, World
 from farm.tables.turns import Prompt, prompts_of, turns_of
 from reference_methods.models.follow_up import PHRASES, FollowUpScorer
 from reference_methods.parts.batches import in_parts
-from reference_methods.studies.parts import fit
+from reference_methods.studies.parts import Floats, agrees, drawn_labels, fit
 
-Floats = NDArray[np.float64]
 AT_ONCE = 4096
 """tokens"""
 
@@ -95,11 +92,9 @@ class FollowUpJudges(Bounded):
         prompts: list[Prompt] = [p for p in prompts_of(table) for _ in (0, 1)]
         samples = policy.sample(prompts, seed=seed, purpose="follow_ups/labelled")
         draws, difference = rng.generator(seed, "follow_ups/labels"), in_pairs(gold(world, samples))
-        honest = draws.random(len(difference)) < expit(difference / self.temperature)
-        signs = np.where(honest != (draws.random(len(difference)) < self.flips), 1.0, -1.0)
+        signs, _ = drawn_labels(difference / self.temperature, self.flips, draws)
         states = in_pairs(states_of(policy, samples))
-        zero, one = np.zeros(states.shape[1]), np.ones(len(signs))
-        return {n: fit(states[:n], signs[:n], one[:n], self.ridge, zero) for n in self.labels}
+        return {n: fit(states[:n], signs[:n], ridge=self.ridge) for n in self.labels}
 
 
 def gold(world: World, samples: Samples) -> Floats:
@@ -122,8 +117,3 @@ def states_of(policy: LanguageModelPolicy, samples: Samples) -> Floats:
 def in_pairs(values: Floats) -> Floats:
     """The first less the second, the third less the fourth, ..., [n / 2, ...]."""
     return values[::2] - values[1::2]
-
-
-def agrees(first: Floats, second: Floats) -> Floats:
-    """1 where two differences have one sign, 0 where they have opposite ones, 1/2 where one of them is 0."""
-    return np.asarray(0.5 + 0.5 * np.sign(first) * np.sign(second))

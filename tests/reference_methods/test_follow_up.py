@@ -14,7 +14,8 @@ from farm.policies import load
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.models.follow_up import FollowUp, FollowUpScorer, score, turn_begins
-from reference_methods.studies.follow_ups import FollowUpJudges, agrees, in_pairs
+from reference_methods.studies.follow_ups import FollowUpJudges, in_pairs
+from reference_methods.studies.parts import agrees
 from tests.policies.conftest import PROMPTS, make_policy
 from tests.reference_methods.tables import learning, policy_of
 
