@@ -243,13 +243,16 @@ def read_comparison(run: Path) -> Comparison:
     judged = {role: run_tables.read(_judge(run, role)) for role in _roles(run, config.get("judges"))}
     if "judge" not in judged:
         raise UserError(f"{run}: the verdicts of the judge are missing ({_judge(run, 'judge')})")
-    for path, table in [(outputs, answers), *((_judge(run, role), table) for role, table in judged.items())]:
+    talks = run / "tables" / "dialogues.parquet"
+    talked = run_tables.read(talks) if talks.is_file() else None
+    tables = [(outputs, answers), *((_judge(run, role), table) for role, table in judged.items())]
+    for path, table in tables if talked is None else [*tables, (talks, talked)]:
         if not len(table):
             raise UserError(f"{path}: holds no row")
         if not {"method", "generator_2"} & set(table.columns):
             raise UserError(f"{path}: neither the column `method` nor `generator_2` says whose answers are judged")
-    talks = run / "tables" / "dialogues.parquet"
-    talked = run_tables.read(talks) if talks.is_file() else None
+    if talked is not None and not talked.groupby("method")["turn"].min().eq(0).all():
+        raise UserError(f"{talks}: a method has no first turn, which is `turn` 0")
     return Comparison(answers, judged, BASELINE, config.get("seed") or 0, talked)
 
 

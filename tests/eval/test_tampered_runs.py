@@ -45,6 +45,13 @@ def text(name: str, content: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_text(content) and None
 
 
+def dialogues(rows: int, turn: int) -> Callable[[Path], None]:
+    said = {"method": "m", "instruction": "i", "output": "o", "episode": 0, "turn": turn, "reward": 1.0}
+    return lambda folder: pd.DataFrame([said] * rows, columns=list(said)).to_parquet(
+        folder / "tables/dialogues.parquet"
+    )
+
+
 OUTPUTS, JUDGE = "tables/outputs.parquet", "tables/judge_judge.parquet"
 TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no method": (table(OUTPUTS, lambda t: t.drop(columns="method")), "outputs.parquet: the column `method`"),
@@ -58,6 +65,8 @@ TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no rows": (table(OUTPUTS, lambda t: t[:0]), "outputs.parquet: holds no row"),
     "no judge": (lambda folder: (folder / JUDGE).unlink(), "the verdicts of the judge are missing"),
     "judge without rows": (table(JUDGE, lambda t: t[:0]), "judge_judge.parquet: holds no row"),
+    "dialogues without rows": (dialogues(0, turn=0), "dialogues.parquet: holds no row"),
+    "dialogues without a beginning": (dialogues(1, turn=2), "dialogues.parquet: a method has no first turn"),
     "no preference": (table(JUDGE, lambda t: t.drop(columns="preference")), "the column `preference` is missing"),
     "preference 7": (column(JUDGE, preference=7.0), "`preference` = 7"),
     "preferences in lists": (column(JUDGE, preference=[1]), "row 1: `preference` is not a number"),
