@@ -130,17 +130,19 @@ def convert(source: str | Path, out: Path, to: str | None = None, renamed: Renam
         UserError: the source cannot be read, the format cannot hold it, or the file cannot be written.
     """
     found = read(source, renamed, FORMATS[to].kind if to in FORMATS else None)
-    name = to or found.format
+    name, in_csv = to or found.format, out.name.removesuffix(".gz").endswith(".csv")
     if name == "annotated_pairs":
         if out.suffix != ".json":
             raise UserError(f"{out}: annotated pairs are a .json file")
         files.check_out(out, (Path(source),))
     else:
-        if name in NESTED and out.name.removesuffix(".gz").endswith(".csv"):
+        if name in NESTED and in_csv:
             raise UserError(f"{out}: the format {name} has lists in its cells, which CSV cannot hold; write .jsonl")
         check_table(out, found.table.filter(["turns"]), inputs=[Path(source)])
     made, note = converted(found, name)
     if isinstance(made, pd.DataFrame):
+        if in_csv and any(isinstance(prompt, list) for prompt in made.get("prompt", ())):
+            raise UserError(f"{out}: there are system turns, which {name} in CSV cannot hold; write .json or .jsonl")
         write_table(made, out)
     else:
         files.write_text(out, json.dumps(made, indent=1, ensure_ascii=False))

@@ -385,6 +385,15 @@ def test_a_system_turn_is_one_again_where_a_conversation_is_written(tmp_path: Pa
         assert json.loads((tmp_path / "messages.jsonl").open().readline())["messages"] == said
 
 
+def test_a_system_turn_does_not_go_into_a_csv(tmp_path: Path) -> None:
+    """Its cells were lists as Python writes them."""
+    said = [{"role": r, "content": c} for r, c in (("system", "Be brief."), ("user", "hi"), ("assistant", "a"))]
+    (tmp_path / "in.json").write_text(json.dumps([{"messages": said}]))
+    with pytest.raises(UserError, match="system turns, which completions in CSV cannot hold"):
+        feedback_sets.convert(tmp_path / "in.json", tmp_path / "o.csv", "completions")
+    assert not (tmp_path / "o.csv").exists()
+
+
 def test_a_column_of_that_name_that_is_no_system_turn_leaves_prompts_as_texts() -> None:
     """They became conversations of one turn."""
     rows = pd.DataFrame([{"instruction": "q", "output": "a", "generator": "m", "system": "v1"}])
