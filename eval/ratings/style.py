@@ -25,6 +25,7 @@ from scipy.special import expit
 
 from farm.base.errors import OptionError, nearest
 from farm.statistics.uncertainty import codes, critical
+from farm.tables.table_files import is_missing
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -64,14 +65,18 @@ def differences(table: pd.DataFrame, styles: Sequence[str]) -> Floats:
     columns = []
     for style in styles:
         if texts is not None:
-            a, b = (np.array([count(str(text), style) for text in table[side]], np.float64) for side in texts)
+            a, b = (
+                np.array([np.nan if is_missing(text) else count(str(text), style) for text in table[side]], np.float64)
+                for side in texts
+            )
         elif lengths is not None and style == "length":
             a, b = (pd.to_numeric(table[side], errors="coerce").to_numpy(np.float64) for side in lengths)
         else:
             also = " nor their lengths (output_1_len, output_2_len)" if style == "length" else ""
             raise OptionError(f"`style` {style}: the battles have no texts of both answers (output_1, output_2){also}")
         if np.isnan(a + b).any():
-            raise OptionError(f"`style` {style}: row {int(np.isnan(a + b).argmax()) + 1}: a length is missing")
+            row = int(np.isnan(a + b).argmax()) + 1
+            raise OptionError(f"`style` {style}: row {row}: a text or its length is missing")
         both = a + b
         columns.append(np.divide(a - b, both, out=np.zeros(len(both)), where=both > 0))
     x = np.stack(columns, axis=1)

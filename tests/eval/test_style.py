@@ -182,3 +182,6 @@ def test_a_style_is_counted_in_texts_alone():
     assert style.differences(table, ["length"]).shape == (2, 1)
     with pytest.raises(UserError, match="`style` bold: the battles have no texts"):
         style.differences(table, ["bold"])
+    table = pd.DataFrame({"output_1": ["a", None], "output_2": ["", "b"]})  # None was a text of four characters
+    with pytest.raises(UserError, match="`style` length: row 2: a text or its length is missing"):
+        style.differences(table, ["length"])
