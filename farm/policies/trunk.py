@@ -74,7 +74,7 @@ class Trunk:
         outside = [p for p in inner.get_input_embeddings().parameters() if p.requires_grad]
         names = [n for n, child in inner.named_children() if isinstance(child, torch.nn.ModuleList)]
         names = [n for n in names if len(inner._modules[n]) == len(layers) and inner._modules[n][0] is layers[0]]
-        if not frozen or outside or not names:
+        if not frozen or outside or not names or not _alike(inner.config, frozen, len(layers)):
             return None
         trunk = cls(inner, names[0], frozen, computed_in)
         ids = torch.arange(3, device=next(inner.parameters()).device)[None]
@@ -116,6 +116,13 @@ class Trunk:
             found = compute(samples.select(rows), needed[rows])
             known |= zip(wanted, torch.split(found, needed[rows].tolist()), strict=True)
         return [known[text] for text in texts]
+
+
+def _alike(config: Any, frozen: int, number: int) -> bool:
+    """Whether layers have the kind of attention that a model looks up by their place also where those above are counted
+    from 0. Three tokens do not tell: a window hides what is further away."""
+    kinds = list(getattr(config.get_text_config(), "layer_types", None) or ())
+    return kinds[: number - frozen] == kinds[frozen:number]
 
 
 def _part(inner: Any, name: str, layers: Any) -> Any:

@@ -190,6 +190,32 @@ def test_other_architectures_are_taken_apart_or_left_whole(name: str) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("windows", "apart"), [((0, 1), False), ((1, 0), False), ((1, 1), True), ((0, 0), True)])
+def test_layers_that_look_back_differently_are_left_whole(windows: tuple[int, int], apart: bool) -> None:
+    """A model finds the mask of a layer by its place, which is another one above frozen layers: texts longer than the
+    window had other log-probabilities."""
+    import transformers as t
+
+    kinds = [("full_attention", "sliding_attention")[window] for window in windows]
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 64}
+    named = {"vocab_size": 46, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    config = t.Qwen2Config(use_sliding_window=True, sliding_window=4, layer_types=kinds, **heads, **shape, **named)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = t.Qwen2ForCausalLM(config)
+        for p in model.parameters():
+            if p.dim() == 2:
+                torch.nn.init.normal_(p, std=0.5)
+    policy = LanguageModelPolicy(model, word_tokenizer(), template="{prompt}", max_new_tokens=6, train_layers=1)
+    samples = policy.encode(PROMPTS, ["w1 w2 w3 w4 w5 w6 w7 w8"] * len(PROMPTS))
+    expected = policy.log_probabilities(samples)[0]
+    with trunk.kept():
+        found = policy.log_probabilities(samples)[0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (policy.body._trunk is not None) == apart
+
+
 def test_a_training_on_fixed_rows_inside_a_step_keeps_nothing() -> None:
     """It may go on from a checkpoint of its own, where the step has kept nothing yet."""
     policy = policy_of(4, 1)
