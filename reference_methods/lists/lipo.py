@@ -55,7 +55,7 @@ class LiPO(Scored, Offline):
     learning_rate: NotNegative = 2e-5
 
     def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
-        n = (self.prompts or prompts) * self.list_size
+        n = min(self.prompts or prompts, prompts) * self.list_size
         return Texts(self.epochs * n, 2 * n, n)
 
     def train(self, learning: Learning) -> Policy:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from farm.base.bounds import Count, Natural, NotNegative
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.roles.work import Texts
 from reference_methods.parts import kl
 from reference_methods.parts.batches import Batch
 from reference_methods.parts.online import Online, OnlineTrainer
@@ -46,6 +47,12 @@ class SuperHF(Online):
     minibatches: Count = 1
     learning_rate: NotNegative = 2e-5
     schedule: Schedule = "cosine"
+
+    def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+        """All are read by the reward model and the reference; the best are learned from, with the reference beside."""
+        n = self.steps * self.rollouts
+        best = self.epochs * n / self.samples_per_prompt
+        return Texts(best, 2 * n + best, n)
 
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)

@@ -33,6 +33,7 @@ from torch import Tensor
 from farm.base.bounds import Count, Natural, NotNegative, PositiveShare, Share
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples
+from farm.roles.work import Texts
 from reference_methods.online.ppo import PPO, Targets
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
 from reference_methods.parts.episodes import Turns, episodes_of, last_turns
@@ -67,6 +68,12 @@ class UFO(PPO):
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"user"})
+
+    def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+        """At most: every episode has all its turns; of the prompts that are kept each is read by the reference and the
+        critic, and learned from by both networks."""
+        n = self.max_turn * self.steps * self.rollouts
+        return Texts(2 * self.epochs * self.kept_share * n, 2 * self.kept_share * n, n)
 
     def train(self, learning: Learning) -> Policy:
         policy, critic, user = self.start(learning), self.start_critic(learning), learning.user

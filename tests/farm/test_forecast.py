@@ -205,6 +205,10 @@ def test_a_method_says_how_much_it_does(here: Path) -> None:
         "expert_iteration": ("{n: 4, rounds: 2, prompts: 10, epochs: 3}", Texts(60, 80, 80)),
         "raft": ("{n: 4, stages: 3, prompts: 10, epochs: 2}", Texts(60, 240, 120)),
         "lipo": ("{prompts: 5, list_size: 4, epochs: 2}", Texts(40, 40, 20)),
+        "superhf": (
+            "{steps: 3, rollouts: 8, samples_per_prompt: 4, epochs: 2, minibatches: 1}",
+            Texts(12, 48 + 12, 24),
+        ),
         "own": (f"{{use: {here / 'own_for_test.yaml'}}}", None),
     }
     changes = [f"methods.{name}={spec}" for name, (spec, _) in said.items()]

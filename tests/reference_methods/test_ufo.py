@@ -16,6 +16,7 @@ from eval.measures.success import by_turn
 from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Learning
+from farm.roles.work import Texts
 from farm.tables.records import USAGE_COLUMNS
 from farm.tables.turns import prompts_of
 from farm.worlds.quiz_table import QuizTableWorld
@@ -146,6 +147,12 @@ def test_a_dialogue_method_that_was_killed_goes_on_to_the_same_policy(tmp_path: 
     assert asked.count(0) == 3 + 2  # the steps 0 to 2, of which the last was lost, then 2 and 3
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_an_episode_is_as_many_texts_as_it_may_have_turns() -> None:
+    """It was foreseen as one, and all of them were learned from."""
+    method = UFO(steps=3, rollouts=32, max_turn=4, kept_share=0.25, epochs=2)
+    assert method.work(100, 0) == Texts(trained=2 * 2 * 96, read=2 * 96, written=4 * 96)
 
 
 def test_without_a_user_ufo_says_so() -> None:
