@@ -37,8 +37,8 @@ from reference_methods.parts import kl
 from reference_methods.parts.advantages import group_relative, same_in_group
 from reference_methods.parts.aggregation import Aggregation
 from reference_methods.parts.batches import Batch, Rows, further_prompts, index
-from reference_methods.parts.losses import clipped_policy_gradient, ratio_metrics
-from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer
+from reference_methods.parts.losses import clipped_policy_gradient
+from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer, ratio_metrics
 from reference_methods.parts.rollouts import Rollout, joined
 
 

@@ -31,8 +31,8 @@ from farm.base.bounds import NotNegative, Share
 from farm.roles.protocols import Learning, Policy, Scorer
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
 from reference_methods.parts.batches import Batch, index
-from reference_methods.parts.losses import clipped_policy_gradient, clipped_value, ratio_metrics
-from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer
+from reference_methods.parts.losses import clipped_policy_gradient, clipped_value
+from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer, ratio_metrics
 from reference_methods.parts.rollouts import Rollout
 
 

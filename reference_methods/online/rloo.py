@@ -23,8 +23,8 @@ from farm.base.bounds import Count, NotNegative, Several
 from farm.roles.protocols import Learning, Policy
 from reference_methods.parts.advantages import leave_one_out, whiten
 from reference_methods.parts.batches import Batch, index
-from reference_methods.parts.losses import clipped_policy_gradient, ratio_metrics
-from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer
+from reference_methods.parts.losses import clipped_policy_gradient
+from reference_methods.parts.online import RATIO_IS_ONE, Online, OnlineTrainer, ratio_metrics
 from reference_methods.parts.rollouts import Rollout
 
 

@@ -13,13 +13,10 @@ Bradley-Terry loss of a margin; they differ in what the margin is:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-
-from reference_methods.parts import kl
 
 
 def bradley_terry(
@@ -139,22 +136,6 @@ def clipped_share(log_ratio: Tensor, advantages: Tensor, clip_low: float = 0.2, 
     ratio = log_ratio.detach().exp()
     stopped = ((advantages > 0) & (ratio > 1 + clip_high)) | ((advantages < 0) & (ratio < 1 - clip_low))
     return stopped.to(ratio.dtype)
-
-
-def ratio_metrics(
-    log_ratio: Tensor,
-    advantages: Tensor,
-    mean: Callable[[Tensor], Tensor],
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-) -> dict[str, Tensor]:
-    """What is logged of a clipped ratio: its mean, the share that the clip stopped, and the KL of the update (k3)."""
-    log_ratio = log_ratio.detach()
-    return {
-        "ratio": mean(log_ratio.exp()),
-        "clip_fraction": mean(clipped_share(log_ratio, advantages, clip_low, clip_high)),
-        "update_kl": mean(kl.k3(-log_ratio, torch.zeros_like(log_ratio))),
-    }
 
 
 def clipped_value(values: Tensor, returns: Tensor, old_values: Tensor, clip: float | None = 0.2) -> Tensor:

@@ -27,6 +27,7 @@ from farm.hardware import memory, processes
 from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from farm.roles.work import Texts
 from farm.tables.turns import Prompt
+from reference_methods.parts import kl
 from reference_methods.parts.batches import (
     Batch,
     TrainingRows,
@@ -37,6 +38,7 @@ from reference_methods.parts.batches import (
     sampled,
     total_lengths,
 )
+from reference_methods.parts.losses import clipped_share
 from reference_methods.parts.optimization import Metrics
 from reference_methods.parts.precision import AtStart, in_16_bits
 from reference_methods.parts.rollouts import Rollout, joined, padded
@@ -50,6 +52,22 @@ RATIO_IS_ONE = {"update_kl": AtStart(0), "clip_fraction": AtStart(0)}
 
 COMPARED = 1024
 """A policy that samples itself is compared with what it drew on so many tokens a step: a check, and almost free."""
+
+
+def ratio_metrics(
+    log_ratio: Tensor,
+    advantages: Tensor,
+    mean: Callable[[Tensor], Tensor],
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+) -> dict[str, Tensor]:
+    """What is logged of a clipped ratio: its mean, the share that the clip stopped, and the KL of the update (k3)."""
+    log_ratio = log_ratio.detach()
+    return {
+        "ratio": mean(log_ratio.exp()),
+        "clip_fraction": mean(clipped_share(log_ratio, advantages, clip_low, clip_high)),
+        "update_kl": mean(kl.k3(-log_ratio, torch.zeros_like(log_ratio))),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
