@@ -21,7 +21,6 @@ address of its settings and of this code.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,15 +31,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from farm.base import progress, rng
+from farm.base import rng
 from farm.base.bounds import Count, NotNegative, Share, bounded
 from farm.hardware.device import Device
-from farm.hardware.models import load_causal_lm, save_causal_lm, tiny_llama
+from farm.hardware.models import load_causal_lm, save_causal_lm
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Policy
 from farm.storage import sealed
 from farm.storage.store import address, home
-from farm.worlds.pocket.base_model import INITIAL_DEVIATION
+from farm.worlds import from_scratch
 from farm.worlds.pocket.vocabulary import ANSWER, BEGIN, END, PAD, SPECIALS, UNKNOWN
 from farm.worlds.quiz_table import QuizTableWorld
 
@@ -94,7 +93,7 @@ class QuizWorld(QuizTableWorld):
 
     def base_policy(self) -> Policy:
         settings = self.beliefs.tolist(), self.stubborn, self.questions, self.documents, self.seed
-        code = hashlib.blake2b(Path(__file__).read_bytes(), digest_size=16).hexdigest()
+        code = hashlib.blake2b(Path(__file__).read_bytes() + Path(from_scratch.__file__).read_bytes()).hexdigest()
         folder = home() / "worlds" / f"quiz-{address(*settings, code).hex()[:16]}"
         if not sealed.whole(folder):
             with sealed.written(folder) as new:
@@ -162,23 +161,11 @@ class QuizWorld(QuizTableWorld):
 
     def _trained(self) -> Any:
         """The base model; the loss is on the answer that a document ends with alone."""
-        model = tiny_llama(len(self._tokens), HIDDEN, LAYERS, HEADS, FEED_FORWARD, CONTEXT, self.seed).train()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim > 1:
-                    parameter.mul_(INITIAL_DEVIATION / parameter.std())
-        optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
-        warm_up = max(1, min(30, self.steps // 4))
-        with progress.task("training the quiz's base model", total=self.steps) as work:
-            for step, ids in enumerate(self._batches()):
-                rate = min(1.0, (step + 1) / warm_up) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / self.steps)))
-                for group in optimizer.param_groups:
-                    group["lr"] = LEARNING_RATE * rate
-                hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[:, -2:]
-                loss = cross_entropy(model.lm_head(hidden).flatten(0, 1), ids[:, -2:].flatten())
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                work.advance(1, note=f"loss {loss.item():.2f}" if step % 20 == 0 else "")
-        return model.eval()
+        shape = (HIDDEN, LAYERS, HEADS, FEED_FORWARD, CONTEXT)
+        model = from_scratch.started(len(self._tokens), *shape, self.seed)
+
+        def loss(ids: torch.Tensor) -> torch.Tensor:
+            hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[:, -2:]
+            return cross_entropy(model.lm_head(hidden).flatten(0, 1), ids[:, -2:].flatten())
+
+        return from_scratch.trained(model, self._batches(), self.steps, loss, LEARNING_RATE, "the quiz's base model")

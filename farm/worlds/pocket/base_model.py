@@ -13,7 +13,6 @@ The trained model is kept under an address of its settings and of the code above
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +24,11 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from farm.base import progress, rng
-from farm.hardware.models import load_causal_lm, save_causal_lm, tiny_llama
+from farm.hardware.models import load_causal_lm, save_causal_lm
 from farm.policies.language_model import LanguageModelPolicy
 from farm.storage import sealed
 from farm.storage.store import address, home
+from farm.worlds import from_scratch
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.grammar import Ints, Quality, Requests, Texts
 from farm.worlds.pocket.observations import observe, verdicts
@@ -39,8 +39,6 @@ TEMPLATE = f"{BEGIN}{{prompt}}{ANSWER}"
 CONTEXT = 128
 LONGEST_RESPONSE = 72
 """tokens, end of sequence included; the longest response of the grammar has about as many"""
-INITIAL_DEVIATION = 0.1
-"""of the weights; with the usual 0.02 the model takes several times as long to find out that it must look up a topic"""
 RELATED = 0.5
 """the share of the first embeddings' variance that a topic's name and its words have in common"""
 ALIKE = 0.8
@@ -172,7 +170,7 @@ def _policy(model: Any, tokenizer: Any) -> LanguageModelPolicy:
 
 def _code() -> str:
     """A digest of all code that determines the base model; what a text is worth is no part of it."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(Path(from_scratch.__file__).read_bytes(), digest_size=16)
     for name in ("words", "vocabulary", "grammar", "observations", "base_model"):
         digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()
@@ -180,29 +178,15 @@ def _code() -> str:
 
 def train(texts: Documents, training: Training, seed: int) -> Any:
     """A model trained on these documents; it depends on the arguments alone."""
-    model = _new_model(training, seed).train()
-    batches = _batches(texts.lengths, training, seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=training.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
+    model, batches = _new_model(training, seed), _batches(texts.lengths, training, seed)
     aspect_weights = training.verdict_weight * torch.tensor([HARD.get(aspect, 1.0) for aspect in ASPECTS])
-    warm_up = max(1, min(30, len(batches) // 4))
 
-    def rate(step: int) -> float:
-        return min(1.0, (step + 1) / warm_up) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / len(batches))))
+    def loss(rows: Ints) -> torch.Tensor:
+        language, description = losses(model, texts, rows)
+        return language + description.mean(0) @ aspect_weights
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    with progress.task("training the pocket world's base model", total=len(batches)) as work:
-        for rows in batches:
-            language, description = losses(model, texts, rows)
-            loss = language + description.mean(0) @ aspect_weights
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            work.advance(1, note=f"loss {loss.item():.2f}" if work.done % 20 == 0 else "")
-    return model.eval()
+    what = "the pocket world's base model"
+    return from_scratch.trained(model, batches, len(batches), loss, training.learning_rate, what)
 
 
 def _new_model(training: Training, seed: int) -> Any:
@@ -214,15 +198,12 @@ def _new_model(training: Training, seed: int) -> Any:
     related, as in a model that has read more; likewise the pieces of a form, and a constraint and its style.
     """
     shape = (training.hidden, training.layers, training.heads, training.feed_forward)
-    model = tiny_llama(len(vocabulary()), *shape, CONTEXT, seed)
+    model = from_scratch.started(len(vocabulary()), *shape, CONTEXT, seed)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(INITIAL_DEVIATION / parameter.std())
         embedding = model.get_input_embeddings().weight
         for i, related in enumerate(_relatives()):
             draw = rng.generator(seed, "pocket relatives", i).normal(size=training.hidden)
-            common = torch.from_numpy(draw).to(embedding) * INITIAL_DEVIATION
+            common = torch.from_numpy(draw).to(embedding) * from_scratch.INITIAL_DEVIATION
             embedding[related] = RELATED**0.5 * common + (1 - RELATED) ** 0.5 * embedding[related]
         for layer in model.model.layers:
             query, key = layer.self_attn.q_proj.weight, layer.self_attn.k_proj.weight
