@@ -142,7 +142,7 @@ def drifted(options: DriftOptions, annotators: Any, settings: Sequence[str] | Ma
     if o.out is not None:
         formats.check_table(o.out, inputs=[file] if file else [])
     earlier = earlier.assign(**{c: 0 for c in ("seed", "replicate") if c not in earlier})
-    for column in {"seed", "replicate", "shown_first"} & set(earlier.columns):
+    for column in earlier.columns.intersection(["seed", "replicate", "shown_first"]):
         earlier[column] = _whole(earlier[column], column, origin)
     if earlier["seed"].nunique() != 1:
         raise UserError(f"{origin}: anchors of one `farm annotate` have one `seed`, these {earlier['seed'].nunique()}")

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from farm.base.bounds import NotNegative, Share
 from farm.roles.protocols import Learning, Policy, Scorer
+from farm.roles.work import Texts
 from reference_methods.parts.advantages import explained_variance, generalised_advantage, whiten
 from reference_methods.parts.batches import Batch, index
 from reference_methods.parts.losses import clipped_policy_gradient, clipped_value
@@ -49,6 +50,11 @@ class PPO(Online):
     value_coefficient: NotNegative = 1.0
     """of the value loss; it matters where the value network's gradient is long enough to be clipped"""
     value_learning_rate: NotNegative = 1e-5
+
+    def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
+        """As without a critic, which reads each response once more and learns as the policy does."""
+        n = self.steps * self.rollouts
+        return Texts(2 * self.epochs * n, 3 * n, n)
 
     def train(self, learning: Learning) -> Policy:
         policy, critic = self.start(learning), self.start_critic(learning)

@@ -102,10 +102,9 @@ class Online(Scored, OnPolicy):
             )
 
     def work(self, prompts: int, pairs: int) -> Texts:  # noqa: ARG002
-        """Each response is written, read by the reward model and the reference, and learned from; a critic reads each
-        once more, and learns as the policy does."""
-        n, critic = self.steps * self.rollouts, int(hasattr(self, "value_learning_rate"))
-        return Texts((1 + critic) * self.epochs * n, (2 + critic) * n, n)
+        """Each response is written, read by the reward model and the reference, and learned from."""
+        n = self.steps * self.rollouts
+        return Texts(self.epochs * n, 2 * n, n)
 
     def start_critic(self, learning: Learning) -> Scorer:
         """The reward model with a head of zeros (the start of a value model), in which what is to be trained trains; of
