@@ -23,6 +23,8 @@ from farm.experiments.running import Run, StudyRunner
 from farm.face.command_options import CleanOptions, ConfigOptions, ConvertOptions, PushOptions, StatusOptions
 from farm.face.options import takes
 from farm.face.run_options import RunOptions
+from farm.roles import config
+from farm.roles.config import spec_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,14 +89,14 @@ def foreseen(planned: StudyRunner | PaperRunner, options: RunOptions) -> dict[st
 def configuration(options: ConfigOptions) -> dict[str, Any]:
     """An experiment with every name followed and every default written out, as `farm config` prints it."""
     from farm.experiments import origins
-    from farm.roles import config
+    from farm.roles import named_configs
 
     plan, seed = options.experiment, options.seed
     if plan is None:
         raise OptionError("`experiment`: name an experiment (farm.configs('experiments') lists them)")
     data, origin = _data(plan, options.settings)
     study = experiment.from_mapping(data, origin, seed)
-    written = {"name": data["name"]} if isinstance(plan, Mapping) else config.load_mapping(Path(origin))
+    written = {"name": data["name"]} if isinstance(plan, Mapping) else named_configs.load_mapping(Path(origin))
     said = origins.values(origins.tree(study, data, written, (), origin, seed))
     plain: dict[str, Any] = json.loads(json.dumps(said))  # a default that is a tuple is a list in YAML
     return plain
@@ -104,9 +106,9 @@ def configs(kind: str | None = None) -> pd.DataFrame:
     """What there is to use by name, as `farm list`: ``kind, name, about``."""
     import pandas as pd
 
-    from farm.roles import config
+    from farm.roles import named_configs
 
-    rows = [(room, name, about) for room, found in config.listed(kind).items() for name, about in found.items()]
+    rows = [(room, name, about) for room, found in named_configs.listed(kind).items() for name, about in found.items()]
     return pd.DataFrame(rows, columns=["kind", "name", "about"])
 
 
@@ -189,18 +191,18 @@ def _data(
     plan: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | Sequence[str]
 ) -> tuple[dict[str, Any], str]:
     """What the YAML would say, settings included, and where it is from."""
-    from farm.roles import config
+    from farm.roles import named_configs
 
     if isinstance(plan, Mapping):
-        data, origin = with_paths(dict(plan)), "the experiment"
+        data, origin = config.with_paths(dict(plan)), "the experiment"
         data.setdefault("name", "experiment")
     else:
-        path = config.find("experiments", str(plan))
-        data, origin = {"name": path.stem, **config.load_mapping(path)}, str(path)
+        path = named_configs.find("experiments", str(plan))
+        data, origin = {"name": path.stem, **named_configs.load_mapping(path)}, str(path)
     if not isinstance(settings, Mapping):
         return config.override(data, [settings] if isinstance(settings, str) else list(settings)), origin
     for key, value in settings.items():
-        config.put(data, key, with_paths(value), "settings")
+        config.put(data, key, config.with_paths(value), "settings")
     return data, origin
 
 
@@ -211,34 +213,8 @@ def _as_texts(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
     if isinstance(settings, str):
         return [settings]
     if isinstance(settings, Mapping):
-        return [f"{key}={json.dumps(with_paths(value))}" for key, value in settings.items()]
+        return [f"{key}={json.dumps(config.with_paths(value))}" for key, value in settings.items()]
     return list(settings)
-
-
-def with_paths(value: Any) -> Any:
-    """Plain data with every class in it as its import path."""
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, Mapping):
-        return {str(k): with_paths(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [with_paths(v) for v in value]
-    return value
-
-
-def spec_of(given: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec from a name, a path, a class or a mapping, with changed arguments (nested ones as ``a.b``)."""
-    from farm.roles import config
-
-    if isinstance(given, type):
-        spec: dict[str, Any] = {"class": with_paths(given)}
-    elif isinstance(given, Mapping):
-        spec = with_paths(given)
-    else:
-        spec = {"use": str(given)}
-    for key, value in changes.items():
-        config.put(spec, key, with_paths(value), "the settings")
-    return spec
 
 
 def named(name: str) -> Any:

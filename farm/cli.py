@@ -7,10 +7,8 @@ anywhere on the line shows the traceback instead.
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import sys
-import textwrap
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
@@ -25,6 +23,7 @@ from farm.face import commands
 from farm.face.options import command
 from farm.face.run_options import RunOptions
 from farm.face.tables import print_table
+from farm.statistics.folding import folded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -226,13 +225,6 @@ def _failed(failure: Mapping[str, Any]) -> str:
     return f"{what}: {failure['reason']}"
 
 
-def folded(text: str) -> str:
-    """Lines no longer than the terminal is wide, or than 80 columns where there is none."""
-    width = max(shutil.get_terminal_size().columns if sys.stdout.isatty() else 80, 40)
-    lines = (textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("\n"))
-    return "\n".join("\n".join(line) for line in lines)
-
-
 def _said(failures: Sequence[dict[str, Any]], folder: Path) -> str:
     """The sentence at the end of a run in which something failed."""
     first = failures[0]
@@ -268,7 +260,8 @@ def list_configs(
         print(f"{name}")
         width = max((len(c) for c in configs), default=0)
         for config_name, line in configs.items():
-            print(f"  {config_name:<{width}}  {line}")
+            said = f"  {config_name:<{width}}  {line}"
+            print(folded(said, " " * (width + 4)) if sys.stdout.isatty() else said)  # a pipe gets a line each
 
 
 # --- farm doctor ------------------------------------------------------------------------------------------------------

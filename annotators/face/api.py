@@ -91,7 +91,6 @@ def principled(options: PrinciplesOptions) -> Principles:
     from annotators.calibration.calibrate import of_annotator
     from annotators.principles import mining
     from annotators.runs.givers import context_for
-    from farm.api import spec_of
     from farm.base import files
     from farm.roles import config
     from farm.roles.protocols import Annotator
@@ -107,7 +106,7 @@ def principled(options: PrinciplesOptions) -> Principles:
         mining.check_out(o.out, inputs)
     context = context_for(None, Store(home() / "store.sqlite"))
     assert context.features is not None
-    judge = None if o.judge is None else config.build(Annotator, spec_of(o.judge, {}), context, "the judge")
+    judge = None if o.judge is None else config.build(Annotator, config.spec_of(o.judge, {}), context, "the judge")
     if o.pairs is not None:
         table = with_texts(given, o.pairs)
     else:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotators.llm.completion import Completion
 from farm.base.addresses import local
-from farm.roles import config
+from farm.roles import config, named_configs
 
 _DATE = re.compile(r"[-@:](\d{8}|\d{4}-\d{2}-\d{2}|latest)$")
 WRITTEN = 1.25
@@ -72,12 +72,12 @@ class _Table(BaseModel):
 @lru_cache(maxsize=8)
 def table(path: str | None) -> dict[str, Price]:
     """The prices that ship with the program, with those of the file at ``path`` over them."""
-    return _read(str(config.config_root() / "prices.yaml")) | (_read(path) if path else {})
+    return _read(str(named_configs.config_root() / "prices.yaml")) | (_read(path) if path else {})
 
 
 @lru_cache(maxsize=8)
 def _read(path: str) -> dict[str, Price]:
-    found = config.validate(_Table, config.load_mapping(Path(path)), path)
+    found = config.validate(_Table, named_configs.load_mapping(Path(path)), path)
     return {name: Price(**entry.model_dump()) for name, entry in found.models.items()}
 
 

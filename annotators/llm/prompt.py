@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from annotators.llm.guard import neutral
 from farm.base.errors import UserError, nearest
-from farm.roles import config
+from farm.roles import config, named_configs
 from farm.tables.turns import Prompt as Turns
 from farm.tables.turns import messages
 
@@ -159,7 +159,7 @@ def load(name: str) -> Prompt:
     if not path.is_file():
         known = [p.stem for p in FOLDER.glob("*.yaml")]
         raise UserError(f"prompt `{name}`: there is no such template; {nearest(name, known)}")
-    data: dict[str, Any] = config.load_mapping(path)
+    data: dict[str, Any] = named_configs.load_mapping(path)
     found = config.validate(_File, data, str(path))
     if "{items}" not in found.user:
         raise UserError(f"{path}: `user` has no {{items}}, so nothing would be judged")

@@ -8,12 +8,11 @@ from typing import Any
 
 from annotators.face.options import AnnotateOptions
 from annotators.noise.both_orders import BothOrders
-from farm.api import spec_of
 from farm.asking.givers import gives, name_of, require_gives
 from farm.base.errors import UserError
 from farm.feedback.kind import FeedbackKind
 from farm.feedback.kind import kind as kind_of
-from farm.roles import config
+from farm.roles import config, named_configs
 from farm.roles.givers import Giver
 from farm.roles.protocols import Context, Features, World
 from farm.storage.store import Store
@@ -30,11 +29,11 @@ def built(
     role: Any = Giver if options.kind is None else kind_of(options.kind).giver
     giver = annotators
     if isinstance(annotators, (str, Path)) and not isinstance(settings, Mapping):
-        path = config.find("annotators", str(annotators))
-        giver = config.build(role, config.override(config.load_mapping(path), settings), context, str(path))
+        path = named_configs.find("annotators", str(annotators))
+        giver = config.build(role, config.override(named_configs.load_mapping(path), settings), context, str(path))
     elif isinstance(annotators, (str, Path, dict, type)):
         changes = settings if isinstance(settings, Mapping) else {}
-        giver = config.build(role, spec_of(annotators, changes), context, "farm.annotate")
+        giver = config.build(role, config.spec_of(annotators, changes), context, "farm.annotate")
     elif settings:
         name = next(iter(settings))
         raise UserError(f"`{name}` is no option, and a setting is for annotators that are built here: set it there")

@@ -20,7 +20,7 @@ from farm.asking.purse import limited
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.feedback.pairs import KIND as PAIRS
-from farm.roles import config
+from farm.roles import config, named_configs
 from farm.roles.protocols import Annotator, Context, Features
 from farm.storage.store import Store, home
 from farm.tables.formats import as_outputs
@@ -115,8 +115,8 @@ def judge(
     """
     from farm.worlds.text_features import TextFeatures
 
-    path = config.find("annotators", name)
-    spec = config.override(config.load_mapping(path), settings)
+    path = named_configs.find("annotators", name)
+    spec = config.override(named_configs.load_mapping(path), settings)
     features: Features = TextFeatures()
     kept = Store(store or home() / "store.sqlite")
     context = Context(features=features, store=kept)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from farm.base.errors import UserError
 from farm.statistics import terminal
+from farm.statistics.folding import folded
 from farm.statistics.result import Result
 
 LENGTH_CONTROLLED = "length_controlled_winrate"
@@ -60,7 +61,9 @@ class PublishedComparison(Result):
             body += "\n\nbeyond the tolerance:\n" + terminal.shown(self.beyond)
         else:
             body += "\nno row is beyond its tolerance"
-        return body + ("\n" + terminal.folded(f"the published recipe takes: {self.recipe}") if self.recipe else "")
+        return body + (
+            "\n" + folded(f"the published recipe takes: {self.recipe}", break_words=True) if self.recipe else ""
+        )
 
 
 def read_published(table: pd.DataFrame, origin: str) -> pd.DataFrame:

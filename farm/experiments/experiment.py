@@ -23,7 +23,7 @@ from farm.experiments import presets, sweeps
 from farm.experiments.feedback import Responses, check_kinds
 from farm.experiments.sweeps import Label
 from farm.feedback.kind import kinds
-from farm.roles import config
+from farm.roles import config, named_configs
 from farm.roles.config import Spec
 
 BASELINE = "baseline"
@@ -178,8 +178,8 @@ def load(name: str, settings: Sequence[str] = (), seed: int | None = None, only:
         seed: of the one experiment, in the place of ``seed`` and ``seeds``.
         only: the methods to keep; all where None.
     """
-    path = config.find("experiments", name)
-    data = config.override({"name": path.stem, **config.load_mapping(path)}, settings)
+    path = named_configs.find("experiments", name)
+    data = config.override({"name": path.stem, **named_configs.load_mapping(path)}, settings)
     return from_mapping(data, str(path), seed, only)
 
 

@@ -17,7 +17,7 @@ from farm.experiments.experiment import Experiment, Resources, Sizes, Study, loa
 from farm.experiments.feedback import asked_or_given
 from farm.experiments.setting import describe
 from farm.feedback.kind import kinds
-from farm.roles import config
+from farm.roles import classes, config, named_configs
 from farm.roles.config import ROOM, Preset, Resolved
 from farm.roles.protocols import Aggregator, Annotator, Computation, Evaluator, Method, Reporter, World
 from farm.roles.users import User
@@ -56,12 +56,11 @@ DEFAULT = "default of the experiment"
 def resolved(name: str, settings: Sequence[str] = (), seed: int | None = None) -> dict[str, Tree]:
     """Everything the experiment says, with every name followed and every default written out."""
     study = load(name, settings, seed)
-    path = config.find("experiments", name)
-    written = config.load_mapping(path)
+    path = named_configs.find("experiments", name)
+    written = named_configs.load_mapping(path)
     raw = config.override({"name": path.stem, **written}, settings)
-    return tree(
-        study, raw, config.load_mapping(path), [s.partition("=")[0] for s in settings], config.shown_path(path), seed
-    )
+    changed = [s.partition("=")[0] for s in settings]
+    return tree(study, raw, written, changed, named_configs.shown_path(path), seed)
 
 
 def tree(
@@ -182,7 +181,7 @@ def _followed(
 ) -> Tree:
     found = config.resolve(role, spec, origin, folder, preset)
     arguments = found.arguments
-    cls = config.import_class(str(arguments["class"]), role, found.origin, found.folder)
+    cls = classes.import_class(str(arguments["class"]), role, found.origin, found.folder)
     parameters, hints = config.signature(cls)
 
     def said(key: str) -> str:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from farm.base import files
 from farm.base.errors import UserError, nearest
-from farm.roles import config
+from farm.roles import config, named_configs
 from farm.roles.config import Spec
 from farm.roles.protocols import World
 
@@ -66,18 +66,18 @@ def of(world: Any, origin: str) -> WorldPreset | None:
 
 def load(name: str) -> WorldPreset:
     """A preset by name or path."""
-    path = config.find("presets", name)
-    return _read(config.shown_path(path), files.read_text(path))
+    path = named_configs.find("presets", name)
+    return _read(named_configs.shown_path(path), files.read_text(path))
 
 
 @lru_cache(maxsize=16)
 def _read(shown: str, text: str) -> WorldPreset:
     """A preset from its text; every variant of a sweep asks for the same."""
-    file = config.validate(_File, config.parse_yaml(text, shown), shown)
+    file = config.validate(_File, named_configs.parse_yaml(text, shown), shown)
     for key in file.experiment:
         if key in _WHOLE:
             raise UserError(f"{shown}: `experiment.{key}` is for each experiment to say, not for a preset")
-    known = config.names("methods")
+    known = named_configs.names("methods")
     for method, entry in file.methods.items():
         if method not in known:
             raise UserError(f"{shown}: methods: there is no method `{method}`; {nearest(method, known)}")

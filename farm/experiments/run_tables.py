@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from farm.base.errors import UserError
-from farm.roles import config
+from farm.roles import named_configs
 from farm.tables import formats
 
 _TEXTS = set(
@@ -142,7 +142,7 @@ def settings(run: Path) -> tuple[str, dict[str, Any]]:
     path = run / "config.yaml"
     if not path.is_file():
         raise UserError(f"{run}: not a run folder (it has no config.yaml); give a folder that `farm run` wrote")
-    data = config.load_mapping(path)
+    data = named_configs.load_mapping(path)
     seed = data.get("seed")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63):
         raise UserError(f"{path}: `seed` must be a whole number from 0 on, not {_shown(seed)}")

@@ -20,7 +20,7 @@ from farm.experiments.experiment import Experiment
 from farm.experiments.feedback import Asked, From
 from farm.experiments.origins import MAPPINGS, ROLES
 from farm.feedback.kind import kinds
-from farm.roles import config
+from farm.roles import classes, config, named_configs
 from farm.roles.config import ROOM
 from farm.roles.protocols import World
 
@@ -71,13 +71,13 @@ def _spec(role: Any, definitions: JSON, bare: bool = False) -> JSON:
 
 
 def _of_role(role: Any, definitions: JSON, bare: bool) -> JSON:
-    room = config.names(ROOM[role])
+    room = named_configs.names(ROOM[role])
     known: dict[str, list[str]] = {}
     for name in room:
         try:
             found = config.resolve(role, name)
             path = str(found.arguments["class"])
-            cls = config.import_class(path, role, found.origin, found.folder)
+            cls = classes.import_class(path, role, found.origin, found.folder)
         except UserError:  # its package is not installed here
             continue
         known.setdefault(path, []).append(name)
@@ -85,7 +85,8 @@ def _of_role(role: Any, definitions: JSON, bare: bool) -> JSON:
             definitions[path] = {}
             definitions[path] = _of_class(cls, definitions)
         if role is World:
-            definitions[path]["properties"]["preset"] = {"anyOf": [*_names(config.names("presets")), {"type": "null"}]}
+            presets = _names(named_configs.names("presets"))
+            definitions[path]["properties"]["preset"] = {"anyOf": [*presets, {"type": "null"}]}
     choices = [
         {
             "if": {"properties": {"use": {"enum": names}}, "required": ["use"]},

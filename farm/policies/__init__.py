@@ -12,7 +12,7 @@ from typing import Any
 
 from farm.base.errors import UserError, brief
 from farm.hardware.device import Device, using
-from farm.roles.config import import_class
+from farm.roles.classes import import_class
 from farm.roles.protocols import Policy, PreferenceModel, SamplingEngine, Scorer
 
 DESCRIPTOR = "farm_policy.json"

@@ -1,4 +1,4 @@
-"""Configuration: one YAML, named parts, and classes whose signature is their schema.
+"""Specs: named parts of YAML, and classes whose signature is their schema.
 
 A *spec* says which class plays a role and with what arguments:
 
@@ -27,20 +27,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from farm.base import bounds, files
 from farm.base.errors import UserError, nearest, shown
-from farm.roles import named_classes
+from farm.roles import named_classes, named_configs
 from farm.roles.classes import import_class
 from farm.roles.givers import GIVERS
-from farm.roles.named_configs import (
-    about,
-    config_root,
-    find,
-    listed,
-    load_mapping,
-    named,
-    names,
-    parse_yaml,
-    shown_path,
-)
 from farm.roles.protocols import (
     Aggregator,
     Computation,
@@ -122,7 +111,7 @@ def override(data: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
         path, equals, value = setting.partition("=")
         if not equals or not path:
             raise UserError(f"--set {setting}: write it as key=value or a.b=value")
-        put(out, path, parse_yaml(value, f"--set {setting}"), f"--set {setting}")
+        put(out, path, named_configs.parse_yaml(value, f"--set {setting}"), f"--set {setting}")
     return out
 
 
@@ -141,6 +130,30 @@ def put(data: dict[str, Any], path: str, value: Any, origin: str) -> None:
         place[name] = below
         place = below
     place[last] = value
+
+
+def with_paths(value: Any) -> Any:
+    """Plain data with every class in it as its import path."""
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Mapping):
+        return {str(k): with_paths(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [with_paths(v) for v in value]
+    return value
+
+
+def spec_of(given: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec from a name, a path, a class or a mapping, with changed arguments (nested ones as ``a.b``)."""
+    if isinstance(given, type):
+        spec: dict[str, Any] = {"class": with_paths(given)}
+    elif isinstance(given, Mapping):
+        spec = with_paths(given)
+    else:
+        spec = {"use": str(given)}
+    for key, value in changes.items():
+        put(spec, key, with_paths(value), "the settings")
+    return spec
 
 
 def validate(model: type[Model], data: Mapping[str, Any], origin: str) -> Model:
@@ -215,18 +228,18 @@ def resolve(
     if "use" in spec:
         name = str(spec["use"])
         changes = {k: v for k, v in spec.items() if k != "use"}
-        named_class = None if name in named(room) else named_classes.find(room, name)
+        named_class = None if name in named_configs.named(room) else named_classes.find(room, name)
         if named_class is not None:
             inner = resolve(role, {"class": named_class.path}, origin, folder, preset)
             label, here = named_class.label, f"{origin} ({name})" if origin else name
             inside = {"class"}
         else:
-            path = find(room, name)
+            path = named_configs.find(room, name)
             if path in within:
                 raise UserError(f"{path}: uses itself")
-            written = load_mapping(path)
+            written = named_configs.load_mapping(path)
             inner = resolve(role, written, str(path), path.parent, preset, (*within, path))
-            label, here = shown_path(path), f"{origin} ({path.name})" if origin and changes else str(path)
+            label, here = named_configs.shown_path(path), f"{origin} ({path.name})" if origin and changes else str(path)
             inside = set(written)
         entry = preset.methods.get(name, {}) if preset else {}
         said = {**inner.said, **dict.fromkeys(inside - {"use"}, label), **dict.fromkeys(entry, source or "")}
@@ -412,25 +425,3 @@ def _described_value(hint: Any, value: Any, origin: str, folder: Path | None, pr
         if isinstance(value, dict) and len(arguments) == 2 and (role := _role_of(arguments[1])):
             return {n: described(role, item, origin, folder, preset) for n, item in value.items()}
     return value
-
-
-__all__ = [
-    "Spec",
-    "about",
-    "build",
-    "config_root",
-    "described",
-    "find",
-    "import_class",
-    "is_plain",
-    "listed",
-    "load_mapping",
-    "named",
-    "names",
-    "override",
-    "parse_yaml",
-    "put",
-    "shown_path",
-    "signature",
-    "validate",
-]

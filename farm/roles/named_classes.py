@@ -33,8 +33,9 @@ class NamedClass:
     """where it was found, for those who ask where a value comes from"""
 
     def about(self) -> str:
-        """The first line of what its file says of itself."""
-        return (ast.get_docstring(ast.parse(self.file.read_bytes())) or "").split("\n")[0].removesuffix(".")
+        """The first line of what its file says of itself, without the marks of references."""
+        first = (ast.get_docstring(ast.parse(self.file.read_bytes())) or "").split("\n")[0].removesuffix(".")
+        return re.sub(r":\w+:`~?([^`]*)`", r"\1", first)
 
 
 def find(room: str, name: str) -> NamedClass | None:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from farm.statistics import terminal
+from farm.statistics.folding import folded
 
 
 class Result:
@@ -54,7 +55,7 @@ class Result:
     def said(self) -> str:
         """The settings for a terminal."""
         said = (f"{k}: {_short(v)}" for k, v in self.settings().items() if v not in ({}, (), None))
-        return terminal.folded("; ".join(said))
+        return folded("; ".join(said), break_words=True)
 
     def _repr_html_(self) -> str:
         body = self.table().to_html(index=False, float_format=lambda x: f"{x:.4g}", na_rep="", escape=True)

@@ -6,28 +6,17 @@ Long headings and texts are broken; then columns are left out from the right.
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 
+from farm.statistics.folding import folded, width
+
 LEAST_TEXT = 20
 """columns of the terminal that a broken text keeps"""
 GAP = 2
-
-
-def width() -> int:
-    """Of the terminal, or 80 where there is none."""
-    return max(shutil.get_terminal_size().columns if sys.stdout.isatty() else 80, 40)
-
-
-def folded(text: str) -> str:
-    """Lines no longer than the terminal is wide."""
-    lines = (textwrap.wrap(line, width(), break_long_words=True, break_on_hyphens=False) for line in text.split("\n"))
-    return "\n".join("\n".join(line) for line in lines)
 
 
 def merged(table: pd.DataFrame, few: str = "") -> pd.DataFrame:
@@ -88,7 +77,7 @@ def shown(table: pd.DataFrame, few: str = "") -> str:
     lines = _lines(texts[[*widths]], widths, left)
     gone = [c for c in texts if c not in widths]
     if gone:
-        lines.append(folded(f"not shown here: {', '.join(gone)} (--json and --out have all)"))
+        lines.append(folded(f"not shown here: {', '.join(gone)} (--json and --out have all)", break_words=True))
     return "\n".join(lines)
 
 

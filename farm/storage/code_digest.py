@@ -44,6 +44,7 @@ _PLUMBING = {
     "farm",
     "farm.roles.classes",
     "farm.roles.config",
+    "farm.roles.named_configs",
     "farm.base.errors",
     "farm.base.progress",
     "farm.storage.sealed",

@@ -13,7 +13,7 @@ import numpy as np
 
 from farm.base import files, progress
 from farm.base.errors import OptionError, brief, nearest
-from farm.roles import config
+from farm.roles import config, named_configs
 from farm.roles.protocols import Method
 from reference_methods.face.options import GameOptions
 from reference_methods.parts.games import problem as problems
@@ -183,7 +183,7 @@ def one(problem: Problem, name: str, options: GameOptions, samples: int | None) 
 
 
 def _method(name: str, beta: float | None, step_size: float | None) -> Game:
-    if name not in config.names("methods") and not name.endswith((".yaml", ".yml")):
+    if name not in named_configs.names("methods") and not name.endswith((".yaml", ".yml")):
         raise OptionError(f"`method` {name}: {nearest(name, [*METHODS, *BASELINES, 'all'])}")
     method = config.build(Method, name, origin=f"method {name}")
     if not isinstance(method, Game):

@@ -11,7 +11,7 @@ from annotators.noise.flip import Flip
 from annotators.people.gold import GoldAnnotator, PreferenceAnnotator
 from annotators.people.pool import PersonaPool
 from farm.base.errors import UserError
-from farm.roles import config
+from farm.roles import config, named_configs
 from farm.roles.protocols import Annotator, Context
 from farm.worlds.matrix import MatrixWorld
 from farm.worlds.text_features import TextFeatures
@@ -25,7 +25,7 @@ MINE = (
 @pytest.mark.parametrize("name", MINE)
 def test_every_named_annotator_builds_and_says_what_it_is(name):
     world = MatrixWorld(utilities=[0.0, 1.0, 2.0])
-    assert config.about(config.named("annotators")[name])
+    assert named_configs.about(named_configs.named("annotators")[name])
     built = config.build(Annotator, name, Context(world=world, features=TextFeatures()))
     assert isinstance(built, Annotator)
     assert config.described(Annotator, name)["class"].startswith("annotators.")

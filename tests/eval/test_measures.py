@@ -12,7 +12,7 @@ from eval.measures.rank_agreement import RankAgreement
 from eval.measures.similarity import Similarity, mean_overlap
 from eval.measures.win import Win
 from farm.base.errors import UserError
-from farm.roles import config
+from farm.roles import config, named_configs
 from farm.roles.protocols import Measure
 
 OUTPUTS = pd.DataFrame(
@@ -141,7 +141,7 @@ def test_the_interval_of_a_similarity_is_the_jackknifes() -> None:
 
 
 def test_every_measure_is_found_by_its_name() -> None:
-    known = config.names("measures")
+    known = named_configs.names("measures")
     assert {"column", "frontier", "logged", "similarity", "win"} <= set(known)
     seen = {"feature": "example", "features": {"class": "farm.worlds.pocket.gold.PocketFeatures"}}
     settings = {"feature": seen, "frontier": {"at": 1.0}, "logged": {"name": "regret"}}

@@ -100,3 +100,17 @@ def test_debug_shows_the_traceback() -> None:
 def test_unknown_commands_and_options_exit_with_two() -> None:
     assert farm("frun").returncode == 2
     assert farm("run", "pocket", "--sede", "3").returncode == 2
+
+
+def test_annotating_by_programmatic_people_imports_no_torch(tmp_path: Path) -> None:
+    pair = {"instruction": "a", "output_1": "b", "output_2": "c d", "generator_1": "x", "generator_2": "y"}
+    (tmp_path / "pairs.json").write_text(json.dumps([pair]))
+    code = (
+        "import sys; from farm.cli import main\n"
+        "sys.argv = ['farm', 'annotate', 'pairs.json', '--annotators', 'evaluation', '--out', 'out.json']\n"
+        "try: main()\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"

@@ -11,7 +11,7 @@ import pytest
 
 from farm.base.errors import UserError
 from farm.experiments import experiment
-from farm.roles import config
+from farm.roles import config, named_configs
 from farm.roles.protocols import Annotator, Context
 
 
@@ -163,9 +163,9 @@ def test_a_config_that_uses_itself_is_refused(tmp_path: Path) -> None:
 
 def test_yaml_is_loaded_safely_and_repeated_keys_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="line 2: the key `a` stands twice"):
-        config.parse_yaml("a: 1\na: 2\n", "x.yaml")
+        named_configs.parse_yaml("a: 1\na: 2\n", "x.yaml")
     with pytest.raises(UserError, match=r"x\.yaml line 1"):
-        config.parse_yaml("!!python/object/apply:os.system ['true']", "x.yaml")
+        named_configs.parse_yaml("!!python/object/apply:os.system ['true']", "x.yaml")
 
 
 def test_settings_reach_into_specs_given_by_name() -> None:

@@ -10,11 +10,11 @@ import yaml
 from farm.base.errors import UserError
 from farm.experiments import experiment, origins, presets
 from farm.experiments.setting import describe
-from farm.roles import config, named_classes
+from farm.roles import config, named_classes, named_configs
 from farm.roles.protocols import Context, Method
 from farm.worlds.matrix import MatrixWorld
 
-PRESETS = sorted(config.named("presets"))
+PRESETS = sorted(named_configs.named("presets"))
 
 
 def described(world: Any, methods: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def test_each_world_of_a_sweep_has_its_own_preset() -> None:
     assert steps == [20, 12]
 
 
-@pytest.mark.parametrize("name", sorted(config.named("experiments")))
+@pytest.mark.parametrize("name", sorted(named_configs.named("experiments")))
 def test_the_resolved_config_is_the_description_and_names_its_preset(name: str) -> None:
     """What `farm config` prints is what a run is made of, and it resolves to itself."""
     found = origins.values(origins.resolved(name))
@@ -143,7 +143,7 @@ def test_every_entry_of_a_preset_builds_and_every_field_is_known(name: str) -> N
     """Every entry builds, and every field is one that a method has."""
     preset = presets.load(name).settings
     fields = set()
-    for method in config.names("methods"):
+    for method in named_configs.names("methods"):
         found = config.described(Method, method, preset=preset)
         config.build(Method, method, Context(features=MatrixWorld([0.0, 1.0]).features), preset=preset)
         fields |= {key for key, value in preset.fields.items() if key in found}
@@ -218,8 +218,8 @@ def other_package(place: Path, package: str, file: str, name: str) -> None:
 def test_another_package_brings_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other_package(tmp_path, "other_for_test", "my_new_ppo", "MyNewPPO")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert "my_new_ppo" in config.names("methods") and "ppo" in config.names("methods")
-    assert config.listed("methods")["methods"]["my_new_ppo"] == "A method of another package"
+    assert "my_new_ppo" in named_configs.names("methods") and "ppo" in named_configs.names("methods")
+    assert named_configs.listed("methods")["methods"]["my_new_ppo"] == "A method of another package"
     assert "other_for_test.methods" not in sys.modules  # a name is found without running it
     found = described("pocket", {"my_new_ppo": None})["methods"]["my_new_ppo"]
     assert found == {"class": "other_for_test.methods.my_new_ppo.MyNewPPO", "batch_size": 32}

@@ -318,7 +318,7 @@ def test_the_resolved_config_is_an_experiment_with_the_same_stages(here: Path) -
 def test_the_schema_of_editors_agrees_with_the_program(here: Path) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     from farm.experiments.schema import experiment_schema
-    from farm.roles.config import named
+    from farm.roles.named_configs import named
 
     schema = experiment_schema()
     checker = jsonschema.Draft202012Validator(schema)

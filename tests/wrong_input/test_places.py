@@ -18,7 +18,7 @@ from farm.base import files
 from farm.base.errors import Alarm, UserError, brief, shown
 from farm.experiments import experiment
 from farm.experiments.plan import Plan
-from farm.roles import config
+from farm.roles import named_configs
 from farm.tables import formats
 from farm.tables import table_files as tables
 
@@ -168,7 +168,7 @@ def test_what_is_no_configuration_is_one_sentence(farm: Farm, tmp_path: Path, te
 
 
 def test_a_date_is_a_text() -> None:
-    assert config.parse_yaml("{a: 2024-13-45, b: 2024-01-02}", "x") == {"a": "2024-13-45", "b": "2024-01-02"}
+    assert named_configs.parse_yaml("{a: 2024-13-45, b: 2024-01-02}", "x") == {"a": "2024-13-45", "b": "2024-01-02"}
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])

@@ -32,7 +32,7 @@ from farm.experiments.claims.effects import Sign
 from farm.experiments.experiment import Study, Variant
 from farm.experiments.setting import SFT
 from farm.experiments.sweeps import label
-from farm.roles import config
+from farm.roles import config, named_configs
 from farm.roles.named_classes import lacking
 from farm.roles.protocols import Measure
 from farm.storage.store import canonical
@@ -150,14 +150,14 @@ class Planned:
 
 def names() -> dict[str, Path]:
     """The papers that there are: name -> file."""
-    return config.named("papers")
+    return named_configs.named("papers")
 
 
 def is_paper(name: str) -> bool:
     """Whether what `farm run` is given names a paper: papers/NAME, or a file that has claims."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        return files.exists(path) and "claims" in config.load_mapping(path)
+        return files.exists(path) and "claims" in named_configs.load_mapping(path)
     return name.startswith(PREFIX)
 
 
@@ -167,8 +167,8 @@ def load(name: str, settings: Sequence[str] = (), seed: int | None = None) -> Pl
     Raises:
         UserError: naming the file and the key, for anything that would fail later.
     """
-    path = config.find("papers", name.removeprefix(PREFIX) if not name.endswith((".yaml", ".yml")) else name)
-    data = config.load_mapping(path)
+    path = named_configs.find("papers", name.removeprefix(PREFIX) if not name.endswith((".yaml", ".yml")) else name)
+    data = named_configs.load_mapping(path)
     runs = data.get("runs")
     if not isinstance(runs, dict):
         raise UserError(f"{path}: `runs` must be a mapping of names to experiments")
@@ -203,7 +203,7 @@ def variants(study: Study, cell: Cell) -> list[Variant]:
 
 def measure(name: str, cell: Cell, origin: str) -> Measure:
     """The measure of a claim with the settings of a cell."""
-    known = config.names("measures")
+    known = named_configs.names("measures")
     if name not in known and not name.endswith((".yaml", ".yml")):
         raise UserError(f"{origin}: there is no measure `{name}`; {nearest(name, known)}" + lacking("measures"))
     return config.build(Measure, {"use": name, **cell.args}, origin=origin)

@@ -19,7 +19,7 @@ from farm.experiments.claims import paper as papers
 from farm.experiments.claims.effects import Effect
 from farm.experiments.claims.paper import PREFIX, Planned
 from farm.experiments.run_tables import mapping
-from farm.roles import config
+from farm.roles import config, named_configs
 
 FILE = "claims.json"
 Verdict = Literal["shown", "not shown", "contradicted", "void", "stated", "held", "failed"]
@@ -76,7 +76,7 @@ def record(planned: Planned, result: Result) -> Path:
     Raises:
         UserError: where the paper is part of an installed package.
     """
-    if planned.path.is_relative_to(config.config_root()) and config.config_root().name == "_configs":
+    if planned.path.is_relative_to(named_configs.config_root()) and named_configs.config_root().name == "_configs":
         raise UserError(f"--record: {planned.path} is part of an installed package; run it in a checkout")
     if papers.load(str(planned.path)).digest != planned.digest:
         raise UserError("--record: only what the file itself says is recorded, without --set and --seed")
