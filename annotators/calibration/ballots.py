@@ -11,13 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Floats, Ints
 from farm.base.errors import UserError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _CHARACTERS_A_WORD = 6.0
 FIRST, TIE, SECOND = 0, 1, 2

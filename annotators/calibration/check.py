@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from annotators.calibration.ballots import Ballots
 from annotators.people.crowd import Crowd, Group
 from annotators.people.logit import judge
+from farm.base.arrays import Floats
 from farm.statistics.uncertainty import SHARE, Estimate, interval, mean
 from farm.tables.records import PairIds
 from farm.tables.turns import Prompt, last
 from farm.votes.agreement import leave_one_out
 from farm.votes.analysis import prefer_lists, prefer_longer, set_agreement, votes_matrix
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from scipy.special import expit, logsumexp, softmax
 
 from annotators.calibration.ballots import SECOND, TERMS, TIE, Ballots
 from annotators.people.crowd import Group
-
-Floats = NDArray[np.float64]
+from farm.base.arrays import Floats
 
 _NODES = np.linspace(-3.5, 3.5, 36)
 _LOG_WEIGHTS = -0.5 * _NODES**2 - logsumexp(-0.5 * _NODES**2)

@@ -15,15 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from annotators.calibration.ballots import Ballots
 from annotators.calibration.check import crowd_of, simulated, statistics
 from annotators.people.crowd import Group
+from farm.base.arrays import Floats
 from farm.statistics.uncertainty import Estimate
-
-Floats = NDArray[np.float64]
 
 _REACH = np.array([1.0, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0])
 _STEP = np.array([0.15, 0.15, 0.5, 0.1, 0.1, 0.1, 0.3])

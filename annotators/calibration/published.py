@@ -13,18 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import expit
 
 from annotators.calibration.ballots import Ballots, ballots
 from annotators.people.crowd import Group
+from farm.base.arrays import Floats
 from farm.base.errors import OptionError, UserError, nearest
 from farm.tables.formats import read_pairs, read_table
 from farm.tables.table_files import header
 from farm.votes.table import from_table
-
-Floats = NDArray[np.float64]
 
 _COLUMNS = {
     "Human agreement": "agreement", "Proba. prefer longer": "longer", "Proba. prefer lists": "lists",

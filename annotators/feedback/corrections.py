@@ -24,8 +24,6 @@ from farm.base.bounds import Bounded, Count, NotNegative, Share
 from farm.roles.protocols import Features
 from farm.tables import turns
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class PersonEditor(Bounded):

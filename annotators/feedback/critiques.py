@@ -17,17 +17,16 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from annotators.feedback.answers import said_by
 from annotators.feedback.sentences import sentences, without
 from annotators.feedback.utility import look
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Natural, Positive, Share, check
 from farm.roles.protocols import Features
 from farm.tables import turns
 
-Floats = NDArray[np.float64]
 Intent = Literal["constructive", "hypercritical", "malicious"]
 
 _FAULTS = {

@@ -15,17 +15,15 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from annotators.feedback.answers import implied, said_by
 from annotators.feedback.utility import look
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, NotNegative, Several
 from farm.feedback.designs import singles
 from farm.roles.protocols import Features
 from farm.tables.records import annotation_table, unannotated
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from annotators.people.logit import latent_quality
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
 from farm.tables import turns
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
-Floats = NDArray[np.float64]
+from farm.base.arrays import Floats
+
 Link = Literal["logistic", "probit"]
 TieModel = Literal["band", "rao-kupper", "davidson"]
 

@@ -9,13 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
 from farm.tables.given_answers import required
 from farm.tables.records import PairIds
 from farm.tables.turns import prompts_of
 
-Floats = NDArray[np.float64]
 Rows = NDArray[np.int64] | slice
 
 

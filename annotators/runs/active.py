@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.errors import UserError
 from farm.roles.protocols import Features
 from farm.tables import turns
 from farm.tables.records import PairIds
 
-Floats = NDArray[np.float64]
 Strategy = Literal["disagreement", "thompson", "random"]
 STRATEGIES: tuple[Strategy, ...] = ("disagreement", "thompson", "random")
 MEMBERS = 16

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.base.arrays import Floats
 from farm.base.errors import UserError, nearest
 from farm.tables.records import USAGE_COLUMNS, PairIds
 from farm.votes.competence import Votes, dawid_skene, glad
 
-Floats = NDArray[np.float64]
 Way = Literal["majority", "weighted", "dawid-skene", "glad"]
 WAYS: tuple[Way, ...] = ("majority", "weighted", "dawid-skene", "glad")
 _SHRINK = 10.0

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from annotators.face.options import AnnotateOptions, DriftOptions
 from annotators.llm.session import session
@@ -28,6 +27,7 @@ from annotators.runs.givers import built, context_for
 from farm.asking import ask as asking
 from farm.asking.givers import keeps_answers
 from farm.base import progress
+from farm.base.arrays import Floats
 from farm.base.errors import OptionError, UserError, shown
 from farm.feedback.pairs import KIND
 from farm.statistics import uncertainty
@@ -40,7 +40,6 @@ from farm.tables.records import PairIds, swapped, unannotated
 CONFIDENCE = 0.975
 POWER = 0.8
 """with which a change of the size that is told would have been seen"""
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

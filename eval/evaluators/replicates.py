@@ -34,13 +34,13 @@ from numpy.typing import NDArray
 from eval.ranks import ranking, true_ranks
 from eval.rates.multiple import all_differences, benjamini_hochberg, holm
 from eval.rates.winrate import scores
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Confidence, Count
 from farm.experiments import run_folder, run_tables
 from farm.roles.protocols import Comparison, Replication
 from farm.statistics.two_ways import Crossed, crossed, error_covariance, interval
 from farm.statistics.uncertainty import SHARE, difference_limits, limits, p_values
 
-Floats = NDArray[np.float64]
 FIRST = "judge in the first setting"
 _MEASURED = {"gold": "gold_utility", "proxy": "proxy"}
 

@@ -32,20 +32,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from eval.evaluators.replicates import Replicated, correlations
 from eval.ranks import ranking
 from eval.rates.multiple import all_differences, holm
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Confidence, Count
 from farm.base.errors import UserError
 from farm.experiments import run_tables
 from farm.experiments.run_folder import HUMAN_PRICE
 from farm.roles.protocols import Aggregator, Replication
 from farm.statistics.uncertainty import SHARE, limits, p_values
-
-Floats = NDArray[np.float64]
 
 PUBLISHED: dict[str, tuple[str, float, float, float | None, float | None]] = {
     "ppo": ("PPO", 46.8, 1.8, 55.1, 1.7),

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.base.arrays import Floats
 from farm.base.errors import UserError
 from farm.statistics.uncertainty import DIFFERENCE, SHARE, Estimate, codes, mean
 from farm.votes import agreement as agree
 from farm.votes.analysis import FEW
-
-Floats = NDArray[np.float64]
 
 _COMPARED = 6
 """humans up to which every two of them are compared"""

@@ -24,12 +24,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from eval.judges.edits import EDITS, ORDER
+from farm.base.arrays import Floats
 from farm.base.errors import OptionError, nearest
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import DIFFERENCE, Estimate, mean
 from farm.tables.records import swapped
 
-Floats = NDArray[np.float64]
 Judge = Callable[[pd.DataFrame, bool], pd.DataFrame]
 """pairs, and whether they are shown as they stand -> their verdicts, in their order"""
 

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.base.arrays import Floats
 from farm.base.errors import UserError
 from farm.base.errors import shown as cell
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import codes, limits
 from farm.tables.formats import require_labels
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,14 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from eval.judges.interventions import slope
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, NotNegative
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.gold import PocketFeatures
 from farm.worlds.pocket.world import DEMONSTRATIONS
-
-Floats = NDArray[np.float64]
 
 ADDED = {
     "praise": ("What a wonderful question! ", ""),

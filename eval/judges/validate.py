@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from eval.judges.beside_humans import (
     against_others,
@@ -28,13 +27,12 @@ from eval.ranks import ranking
 from eval.ranks.model_ranks import model_ranks
 from eval.rates.habits import PositionAudit, biases, position_audit
 from eval.rates.prediction_powered import gain
+from farm.base.arrays import Floats
 from farm.base.errors import OptionError, UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, Estimate, mean
 from farm.votes import agreement as agree
 from farm.votes.analysis import FEW, AnnotatorAnalysis, analyze_annotator
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

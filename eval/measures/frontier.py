@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from eval.measures.logged import series
-
-Floats = NDArray[np.float64]
+from farm.base.arrays import Floats
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from eval.rates.length_column import LARGE, LengthControl, fit_all, length_colum
 from eval.rates.multiple import apart
 from eval.rates.winrate import discrete
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.errors import OptionError, UserError, nearest
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import JointMeans, joint_means
 
-Floats = NDArray[np.float64]
 METRICS = ("win_rate", "length_controlled")
 
 

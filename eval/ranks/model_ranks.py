@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from eval.ranks import ranking
 from eval.ranks.true_ranks import correlation_intervals, scaled_influence
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.statistics.uncertainty import codes
-
-Floats = NDArray[np.float64]
 
 
 def model_ranks(

@@ -17,9 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.statistics.result import Result
-
-Floats = NDArray[np.float64]
 
 
 def ranks(values: Floats) -> Floats:

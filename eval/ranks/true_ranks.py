@@ -16,13 +16,11 @@ covers on average over methods like these (``tests/eval/test_coverage.py`` state
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.ranks import ranking
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.statistics.uncertainty import JointMeans
-
-Floats = NDArray[np.float64]
 
 CHAINS = 100
 WARM_UP = 20

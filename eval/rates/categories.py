@@ -18,15 +18,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from eval.rates.multiple import benjamini_hochberg
+from farm.base.arrays import Floats
 from farm.base.errors import UserError, nearest
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, mean, p_values
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

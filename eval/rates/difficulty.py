@@ -13,9 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.errors import UserError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

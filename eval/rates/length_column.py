@@ -24,9 +24,8 @@ from eval.rates.length_control import (
     too_few,
 )
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.errors import OptionError, UserError
-
-Floats = NDArray[np.float64]
 
 LARGE = 20_000
 """clusters above which ranks are drawn from the normal approximation (same covariance) instead of resampled"""

@@ -38,15 +38,15 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from eval.rates.logistic import cross_validated_lasso, lasso, newton
+from farm.base.arrays import Floats
 from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import limits
 
-Floats = NDArray[np.float64]
 Recipe = Literal["newton", "published"]
 Alignment = Literal["instruction", "position"]
 

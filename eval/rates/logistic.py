@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-Floats = NDArray[np.float64]
+from farm.base.arrays import Floats
 
 PUBLISHED_GRID = np.logspace(-4, 4, 10)
 

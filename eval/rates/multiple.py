@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.statistics.uncertainty import ROUNDING
-
-Floats = NDArray[np.float64]
 
 
 def holm(p_values: ArrayLike) -> Floats:

@@ -14,13 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from farm.base.errors import UserError
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, interval
-
-Floats = NDArray[np.float64]
 
 ROUNDING = 1e-9
 """the share of unexplained variance that a perfect correlation may leave by rounding"""

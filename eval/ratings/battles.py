@@ -16,11 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import files
+from farm.base.arrays import Floats
 from farm.base.errors import UserError, nearest, shown
 from farm.tables.formats import preferences, read_table
 from farm.tables.table_files import header
 
-Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 SIDES = (("model_a", "model_b"), ("left", "right"), ("generator_1", "generator_2"))

@@ -37,14 +37,13 @@ from eval.ratings.strength_errors import bootstrap as draw_again
 from eval.ratings.strength_errors import sandwich
 from eval.ratings.strengths import fit_davidson, fit_half
 from eval.ratings.win_matrix import count, refuse_unconnected
+from farm.base.arrays import Floats
 from farm.base.errors import OptionError, UserError
 from farm.statistics import terminal
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import Estimate, codes, critical, interval
 from farm.tables.formats import require_labels
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Ties = Literal["half", "drop", "davidson"]
 
 SCALE = 400 / np.log(10)

@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.statistics.result import Result
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

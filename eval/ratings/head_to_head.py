@@ -28,14 +28,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.asking.ask import ask
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Confidence
 from farm.base.errors import UserError
 from farm.feedback.pairs import KIND as PAIRS
 from farm.roles.protocols import Annotator, Comparison, Evaluator
 from farm.statistics.best_response import best_response, gap
 from farm.statistics.uncertainty import SHARE, mean
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

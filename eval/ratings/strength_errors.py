@@ -9,18 +9,15 @@ refits from the estimate with one factorised Hessian; full Newton where that doe
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import expit
 
 from eval.ratings.strengths import davidson_derivatives, fit_davidson, fit_half, half_derivatives
 from eval.ratings.win_matrix import Counts, components
 from farm.base import rng
+from farm.base.arrays import Floats, Ints
 from farm.base.errors import UserError
 from farm.statistics.uncertainty import codes
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 def _inverse(theta: Floats, nu: float, counts: Counts, prior: float, ties: str) -> tuple[Floats, Floats]:

@@ -9,10 +9,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
-Floats = NDArray[np.float64]
+from farm.base.arrays import Floats
 
 
 def half_derivatives(theta: Floats, wins: Floats, games: Floats, prior: float) -> tuple[Floats, Floats, Floats]:

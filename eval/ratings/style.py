@@ -19,16 +19,14 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import expit
 
+from farm.base.arrays import Floats, Ints
 from farm.base.errors import OptionError, nearest
 from farm.statistics.uncertainty import codes, critical
 from farm.tables.table_files import is_missing
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Style = Literal["length", "headers", "lists", "bold"]
 _MARKS = {
     "headers": re.compile(r"^#{1,6}\s", re.MULTILINE),

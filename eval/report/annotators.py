@@ -16,10 +16,9 @@ from eval.rates.winrate import discrete, scores
 from eval.report import wording
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Table, counted, share, sortable
+from farm.base.arrays import Floats
 from farm.statistics.uncertainty import SHARE, Estimate, mean
 from farm.tables.records import PairIds
-
-Floats = NDArray[np.float64]
 
 HABITS = {"first": "Prefers first shown, %", "longer": "Prefers longer, %", "lists": "Prefers lists, %"}
 LIST = r"(?m)^[ \t]*(?:[-*•]|\d{1,3}[.)])[ \t]+\S"

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from eval.report import charts, wording
 from eval.report.charts import Axis, Curve, Point
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
-
-Floats = NDArray[np.float64]
+from farm.base.arrays import Floats
 
 METRICS = {
     "reward": ("Proxy reward", "mean score of the reward model"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from farm.base.arrays import Floats
 
 
 def best_response(wins: Floats, own: NDArray[np.int64]) -> Floats:

@@ -19,9 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.base.arrays import Floats
 from farm.statistics.uncertainty import student
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from farm.base.arrays import Floats
 from farm.statistics.result import Result
 
-Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Bounds = tuple[float, float]
 

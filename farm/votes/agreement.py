@@ -11,13 +11,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
+from farm.base.arrays import Floats
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, Codes, Estimate, codes, mean
-
-Floats = NDArray[np.float64]
 
 
 def kappa(first: ArrayLike, second: ArrayLike, *, chance: Literal["margins", "half"] = "margins") -> float:

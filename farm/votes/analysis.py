@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from farm.base.arrays import Floats
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import SHARE, Estimate, mean
-
-Floats = NDArray[np.float64]
 
 FEW = 10
 """items below which an agreement of sets of labels is not reported: a mean of so few says nothing"""

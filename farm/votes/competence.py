@@ -16,16 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit, logsumexp, softmax
 
+from farm.base.arrays import Floats, Ints
 from farm.statistics.uncertainty import codes
 from farm.tables.records import PairIds, swapped
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

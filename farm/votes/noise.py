@@ -20,11 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 from scipy.special import expit
 
+from farm.base.arrays import Floats
 from farm.statistics.result import Result
 from farm.statistics.uncertainty import codes
 from farm.votes.agreement import decisive
-
-Floats = NDArray[np.float64]
 
 
 def agreement_from_flip(p: float, others: int = 1) -> float:

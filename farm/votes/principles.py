@@ -26,9 +26,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, Share
 
-Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Rule = Literal["first", "sum"]
 

@@ -38,11 +38,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.errors import OptionError, UserError, nearest, shown
 from farm.tables import annotated_pairs
 from farm.tables.formats import merge_input, preferences, read_table
-
-Floats = NDArray[np.float64]
 
 _SIDES = (
     ("output_1", "output_2"),

@@ -15,8 +15,8 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from farm.base.arrays import Floats
 from farm.base.bounds import Count, Discount, Positive, bounded
 from farm.base.errors import UserError, nearest
 from farm.hardware.device import Device
@@ -24,8 +24,6 @@ from farm.policies import cells
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
 from farm.tables.turns import Prompt, turns_of
-
-Floats = NDArray[np.float64]
 
 
 class Segments:

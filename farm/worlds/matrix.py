@@ -12,16 +12,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from farm.base.arrays import Floats
 from farm.base.bounds import Count, Share, bounded
 from farm.base.errors import UserError, brief, nearest
 from farm.hardware.device import Device
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
 from farm.tables.turns import Prompt
-
-Floats = NDArray[np.float64]
 
 
 class TableFeatures:

@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from farm.base import rng
+from farm.base.arrays import Ints
 from farm.base.bounds import Count, NotNegative, Share, bounded
 from farm.hardware.device import Device
 from farm.hardware.models import load_causal_lm, save_causal_lm
@@ -46,7 +46,6 @@ from farm.worlds.quiz_table import QuizTableWorld
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Ints = NDArray[np.int64]
 
 AGAIN = "Incorrect. Please think again."
 """what the user ``try_again`` says"""

@@ -25,14 +25,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Count, NotNegative, bounded
 from farm.base.errors import UserError, brief, nearest
 from farm.hardware.device import Device
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Features, Policy
 from farm.tables.turns import Prompt, prompts_of, turns_of
-
-Floats = NDArray[np.float64]
 
 
 class Beliefs:

@@ -31,12 +31,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from farm.base.arrays import Floats, Ints
 from farm.tables.turns import Prompt, last
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 GOLD_WEIGHTS = {
     "relevance": 8.0,

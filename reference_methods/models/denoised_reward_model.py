@@ -26,10 +26,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Count, NotNegative, Positive, Several, Share
 from farm.roles.protocols import Learning, Scorer
 from reference_methods.models.reward_model import RewardModel
@@ -38,7 +38,6 @@ from reference_methods.parts.label_weights import flipped, history_weights, pers
 from reference_methods.parts.preferences import Preferences
 from reference_methods.parts.trainer import Trainer
 
-Floats = NDArray[np.float64]
 Remedy = Literal["flip", "margin", "flip+margin", "soft+margin", "personal", "history"]
 
 

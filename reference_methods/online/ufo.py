@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from farm.base.arrays import Floats
 from farm.base.bounds import Count, Natural, NotNegative, PositiveShare, Share
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy, Samples
@@ -40,8 +41,6 @@ from reference_methods.parts.episodes import Turns, episodes_of, last_turns
 from reference_methods.parts.online import RATIO_IS_ONE, OnlineTrainer
 from reference_methods.parts.optimization import Metrics
 from reference_methods.parts.rollouts import Rollout
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.roles.protocols import Samples, Tokens
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,6 @@ from farm.roles.users import User, dialogues, episode_numbers
 from farm.tables.turns import Prompt, columns
 from reference_methods.parts.batches import sampled
 
-Floats = NDArray[np.float64]
-
 
 def episodes_of(
     policy: Policy,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-Floats = NDArray[np.float64]
+from farm.base.arrays import Floats
 
 
 def history_weights(loss: Floats, suspicion: Floats, tail: float) -> Floats:

@@ -17,13 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
 from farm.base import rng
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from farm.base.arrays import Floats, Ints
 
 MOST_ROUNDS = 50
 """of E and M from one start; assignments of users repeat long before"""

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.errors import UserError
 
-Floats = NDArray[np.float64]
 LEAST = 8
 """triplets that a fit needs, so that some can be held out"""
 PATIENCE = 10

@@ -17,9 +17,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from farm.base.arrays import Floats
 from farm.base.bounds import Count, Positive
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
@@ -27,8 +27,6 @@ from farm.tables.turns import Prompt, prompts_of
 from reference_methods.parts.batches import in_parts, prompt_stream, tokens_at_once
 from reference_methods.parts.checkpoints import log_once
 from reference_methods.selection.best_of_n import CANDIDATES_AT_ONCE, BestOfN
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

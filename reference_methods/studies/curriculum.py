@@ -21,15 +21,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, Several
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Learning
 from reference_methods.pairs.curry_dpo import CurryDPO
 
-Floats = NDArray[np.float64]
 ARMS: dict[str, dict[str, Any]] = {
     "curry": {},
     "hard_first": {"order": "hard_first"},

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import rankdata
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from farm.base.arrays import Bools, Floats
 
 
 def drawn_taste(length: float, dimensions: int, draws: np.random.Generator) -> Floats:

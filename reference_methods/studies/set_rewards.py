@@ -23,14 +23,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, xlogy
 
 from farm.base import rng
+from farm.base.arrays import Ints
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, Several
 from reference_methods.studies.parts import Bools, Floats
-
-Ints = NDArray[np.int64]
 
 SIZES = np.array([1, 3, 8])
 CLASS = np.repeat(np.arange(3), SIZES)

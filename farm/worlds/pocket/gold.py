@@ -16,15 +16,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from farm.base.arrays import Floats
 from farm.base.errors import UserError, nearest
 from farm.tables.turns import Prompt, turns_of
 from farm.worlds.pocket.grammar import LIST, STYLE_NAMES, Texts
 from farm.worlds.pocket.observations import BRIEF_WORDS, LONG_WORDS, Observations, observe, parse_requests
 from farm.worlds.pocket.vocabulary import vocabulary
-
-Floats = NDArray[np.float64]
 
 ENOUGH = 5
 """mentions of the topic beyond which a further one annoys"""

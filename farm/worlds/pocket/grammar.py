@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Ints
 from farm.worlds.pocket.vocabulary import ANSWER, BREAK, BULLET, END, pieces, surface, vocabulary
 from farm.worlds.pocket.words import CONSTRAINTS, FORMS, STYLES, TOPICS, WORD
-
-Ints = NDArray[np.int64]
 
 STYLE_NAMES = tuple(STYLES)
 CONSTRAINT_NAMES = tuple(CONSTRAINTS)

@@ -17,9 +17,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from farm.base.arrays import Floats
 
 
 def softmax(logits: Floats) -> Floats:
