@@ -20,7 +20,8 @@
 | rankings, reactions, critiques, corrections, checks, triplets | the same | see :mod:`farm.tables.given_answers` |
 
 A set is read as the table of its kind (farm/tables/records.py). Pairs say which reactions and outputs they hold,
-ratings which pairs, by comparison; nothing else follows from anything.
+ratings which pairs, by comparison; nothing else follows from anything. Further columns go with what follows: those of a
+prompt, those of an output (``heat_1`` of a pair is ``heat`` of its first output), and those of the row.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ import pandas as pd
 from farm.base import files
 from farm.base.errors import OptionError, UserError, nearest
 from farm.tables import annotated_pairs, dialogue_texts, formats, hub, turns
-from farm.tables.set_formats import FORMATS, NESTED, ONE_TURN, Format, from_winners
+from farm.tables.further import further, of_prompts, plain
+from farm.tables.set_formats import ASPECT, FORMATS, NESTED, ONE_TURN, Format, from_winners
 from farm.tables.table_files import READ, check_table, read_table, write_table
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w./-]+)?")
@@ -222,6 +224,12 @@ def _asked(table: pd.DataFrame) -> list[str]:
     return [*turns.kept(table), *table.columns.intersection([turns.SYSTEM])]
 
 
+def _beside(table: pd.DataFrame) -> list[str]:
+    """Further columns that any table can hold; aspects are what a rating says."""
+    found = plain(table[further(table)])
+    return [c for c in found if c != turns.SYSTEM and not c.startswith(ASPECT)]
+
+
 def _compared(ratings: pd.DataFrame) -> pd.DataFrame:
     """Every two outputs that one annotator rated for one prompt: the higher score is preferred, equal ones tie.
 
@@ -236,18 +244,26 @@ def _compared(ratings: pd.DataFrame) -> pd.DataFrame:
     differ = texts[first] != texts[second]
     first, second = first[differ], second[differ]
     one, two = known.iloc[first].reset_index(drop=True), known.iloc[second].reset_index(drop=True)
-    table = one[[*_asked(one), "annotator"]].copy()
+    shared = of_prompts(known[[*turns.kept(known), *_beside(known)]])
+    table = one[[*_asked(one), "annotator", *shared]].copy()
     for number, side in (("1", one), ("2", two)):
-        table[f"output_{number}"], table[f"generator_{number}"] = side["output"], side["generator"]
+        for column in ("output", "generator", *(c for c in _beside(known) if c not in shared)):
+            table[f"{column}_{number}"] = side[column]
     table["preference"] = 1.5 + 0.5 * np.sign(two["score"].to_numpy() - one["score"].to_numpy())
     return table.assign(status="ok")
 
 
 def _sides(pairs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    sides = []
-    for number in ("1", "2"):
-        names = {f"output_{number}": "output", f"generator_{number}": "generator"}
-        sides.append(pairs[[*_asked(pairs), "annotator", *names]].rename(columns=names))
+    """The first outputs and the second ones, each with its own columns and those of the pair."""
+    beside, sides = _beside(pairs), []
+    own = {c: re.sub(r"_1(?=_|$)", "", c) for c in beside if re.sub(r"_1(?=_|$)", "_2", c) in set(beside) - {c}}
+    second = {re.sub(r"_1(?=_|$)", "_2", c): name for c, name in own.items()}
+    shared = [c for c in beside if c not in own and c not in second]
+    for number, names in (("1", own), ("2", second)):
+        side = pairs[[*names]].rename(columns=names)
+        side = side.drop(columns=[c for c in side if c in shared or c not in further(side)])
+        texts = {name: pairs[f"{name}_{number}"] for name in ("output", "generator")}
+        sides.append(pairs[[*_asked(pairs), "annotator", *shared]].assign(**texts, **side))
     return sides[0], sides[1]
 
 
@@ -260,9 +276,13 @@ def _as_reactions(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _outputs(table: pd.DataFrame) -> pd.DataFrame:
+    """Each output once, with the further columns that say the same wherever it stands."""
     both = pd.concat(_sides(table)).sort_index(kind="stable") if "output_1" in table.columns else table
-    again = both[["output", "generator"]].assign(prompt=turns.row_ids(both)).duplicated()
-    return both.loc[~again, [*_asked(both), "output", "generator"]].reset_index(drop=True)
+    both = both.reset_index(drop=True)
+    ids = both[["output", "generator"]].assign(prompt=turns.row_ids(both))
+    once = both.groupby([ids[c] for c in ids], dropna=False)
+    beside = [c for c in _beside(both) if (once[c].nunique(dropna=False) <= 1).all()]
+    return both.loc[~ids.duplicated(), [*_asked(both), "output", "generator", *beside]].reset_index(drop=True)
 
 
 _FOLLOWS: dict[tuple[str, str], Callable[[pd.DataFrame], pd.DataFrame]] = {

@@ -18,6 +18,7 @@ from farm.experiments import experiment
 from farm.experiments.claims.measuring import RunTables
 from farm.experiments.running import Run, StudyRunner
 from farm.feedback.kind import kinds
+from farm.tables import feedback_sets
 from farm.tables.further import OF_STAGES, Further, of_prompts
 from farm.tables.turns import row_ids
 from farm.worlds.text import TextWorld
@@ -227,3 +228,46 @@ def test_further_columns_of_given_responses_go_with_them(here: Path) -> None:
     (here / "said.jsonl").write_text((here / "said.jsonl").read_text().replace("mine", "yours"))
     keys += [{node.key for node in StudyRunner(experiment.load("table.yaml", said), here / "run").graph().values()}]
     assert keys[0] != keys[1]
+
+
+def test_further_columns_of_given_pairs_and_ratings_go_with_what_follows_from_them() -> None:
+    """They were dropped from responses that were taken out of pairs, ratings and reactions, and from pairs by
+    comparison."""
+    pair = {"instruction": "a", "preference": 1, "scope": "mine", "meta": {"k": 1}, "gold_1": 1.0, "gold_2": 2.0}
+    rows = [
+        {**pair, "output_1": one, "output_2": two, "heat_1": ord(one), "heat_2": ord(two), "order": k}
+        for k, (one, two) in enumerate(("xy", "yz", "zz"))
+    ]
+    pairs = feedback_sets.of_table(pd.DataFrame(rows), "pairs.json")
+    outputs = feedback_sets.as_kind(pairs, "outputs")
+    assert list(outputs.columns) == ["instruction", "output", "generator", "scope", "heat"]  # y is in two pairs
+    assert outputs["output"].tolist() == ["x", "y", "z"] and outputs["heat"].tolist() == [ord(c) for c in "xyz"]
+    liked = feedback_sets.as_kind(pairs, "reactions")
+    assert liked["heat"].tolist() == [ord(c) for c in "xyyzzz"] and liked["order"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert feedback_sets.as_kind(feedback_sets.of_table(liked, "l.json"), "outputs")["heat"].tolist() == [
+        *map(ord, "xyz")
+    ]
+
+    said = [{"instruction": i, "output": o, "score": ord(o), "scope": i, "heat": ord(o)} for i in "ab" for o in "xy"]
+    rated = feedback_sets.of_table(pd.DataFrame(said).assign(aspect_wit=1), "rated.json")
+    compared = feedback_sets.as_kind(rated, "pairs")
+    assert compared["scope"].tolist() == ["a", "b"] and compared["heat_2"].tolist() == [ord("y")] * 2
+    assert not {"heat", "aspect_wit", "aspect_wit_1", "scope_1"} & set(compared.columns)
+    assert list(feedback_sets.as_kind(rated, "outputs").columns) == [*"instruction output generator scope heat".split()]
+
+
+def test_responses_out_of_given_pairs_keep_their_columns_for_those_who_are_asked(here: Path) -> None:
+    rows = [
+        {"instruction": f"question {i}", "output_1": "good", "output_2": "good good", "preference": 2,
+         "generator_1": "a", "generator_2": "b", "scope": "mine", "heat_1": 0.0, "heat_2": 0.5}
+        for i in range(4)
+    ]  # fmt: skip
+    (here / "prefs.json").write_text(json.dumps(rows))
+    (here / "given_for_test.py").write_text(GIVEN)
+    given = "ratings: {class: given_for_test.Rates}, reactions: {from: prefs.json}"
+    said = ["responses={from: prefs.json}", f"feedback={{{given}}}"]
+    assert not run("run", *said, "methods={learner: {class: given_for_test.Learns}}").failures
+    tables = RunTables(here / "run")
+    rated, pairs = tables["ratings"], tables["preferences"]
+    assert rated["saw_heat"].tolist() == [0.0, 0.5] * 4 and set(rated["saw_scope"]) == {"mine"}
+    assert set(pairs["looked"]) == {"mine"}
