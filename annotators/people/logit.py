@@ -35,8 +35,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annotators.people import channel
-from annotators.people.pair_features import Floats, PairFeatures, Rows
+from annotators.people.pair_features import PairFeatures, Rows
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import NotNegative, Positive, Share, check
 from farm.roles.protocols import Features
 from farm.tables.records import PairIds, annotation_table, unannotated

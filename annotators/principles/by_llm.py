@@ -15,10 +15,11 @@ from annotators.llm import verdicts
 from annotators.llm.feedback import Asker, said_by
 from annotators.llm.prompt import Item, Task
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Count
 from farm.tables.records import PairIds
 from farm.tables.turns import prompts_of
-from farm.votes.principles import Floats, unanimous
+from farm.votes.principles import unanimous
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from farm.asking.ask import ask
 from farm.asking.limits import Limits
 from farm.asking.purse import limited
 from farm.base import files, progress, rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Share
 from farm.base.errors import OptionError, UserError
 from farm.feedback.pairs import KIND as PAIRS
@@ -34,7 +35,7 @@ from farm.tables.turns import kept
 from farm.votes import predicates
 from farm.votes.agreement import leave_one_out
 from farm.votes.predicates import Predicate
-from farm.votes.principles import Floats, Mining, alike, chosen, counted
+from farm.votes.principles import Mining, alike, chosen, counted
 
 PROGRAM = "text features"
 """who judges where nobody is named: the features' own weights, without a draw"""

@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from farm.base.arrays import Floats
 from farm.base.errors import UserError
 from farm.statistics.result import Result
-from farm.statistics.uncertainty import SHARE, Estimate, Floats, mean
+from farm.statistics.uncertainty import SHARE, Estimate, mean
 
 
 @dataclass(frozen=True)

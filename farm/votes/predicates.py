@@ -14,10 +14,11 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
 from farm.tables.turns import prompts_of
-from farm.votes.principles import Floats, Mining, alike, chosen, counted
+from farm.votes.principles import Mining, alike, chosen, counted
 
 
 class Predicate(BaseModel):

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from farm.base import files, progress
+from farm.base.arrays import Floats
 from farm.base.errors import OptionError, brief, nearest
 from farm.roles import config, named_configs
 from farm.roles.protocols import Method
 from reference_methods.face.options import GameOptions
 from reference_methods.parts.games import problem as problems
 from reference_methods.parts.games.matrix_game import (
-    Floats,
     best_response,
     bradley_terry_scores,
     duality_gap,

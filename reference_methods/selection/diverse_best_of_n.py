@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, Positive, Several
 from farm.policies import read_descriptor, write_descriptor
 from farm.policies.tabular import occurrences
@@ -33,7 +34,7 @@ from reference_methods.parts.batches import in_parts, tokens_at_once
 from reference_methods.parts.choosing import Choosing, load_parts
 from reference_methods.parts.embedding import embedded
 from reference_methods.parts.scored import Scored
-from reference_methods.parts.similarity import Floats, Grid, Triplets, best_of_cells, fit_projection
+from reference_methods.parts.similarity import Grid, Triplets, best_of_cells, fit_projection
 from reference_methods.selection.best_of_n import CANDIDATES_AT_ONCE
 
 MEASURE = "measure.safetensors"

@@ -28,9 +28,9 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, Positive, Several
 from reference_methods.parts.similarity import Grid, Triplets, best_of_cells, fit_projection, plane_share
-from reference_methods.studies.parts import Floats
 
 UPDATES = (0.0, 0.1, 0.25, 0.5)
 """shares of the iterations after which a measure is fitted anew"""

@@ -27,8 +27,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, Natural, NotNegative, Positive, Several, Share
-from reference_methods.studies.parts import Floats, agrees, best, by_method, fit
+from reference_methods.studies.parts import agrees, best, by_method, fit
 
 ASPECTS = 4
 """k: instruction-following, truthfulness, honesty, helpfulness"""

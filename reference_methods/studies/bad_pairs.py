@@ -23,9 +23,10 @@ import pandas as pd
 from scipy.special import expit
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, ErrorRate, NotNegative, Positive
 from reference_methods.parts.label_weights import history_weights
-from reference_methods.studies.parts import Floats, agrees, auroc, drawn_labels, drawn_taste, losses
+from reference_methods.studies.parts import agrees, auroc, drawn_labels, drawn_taste, losses
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,14 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, ErrorRate, Share
 from farm.votes.predicates import Predicate, mined, votes
 from farm.votes.principles import Mining, Rule, decided
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.gold import PocketFeatures, default_gold_weights
 from farm.worlds.pocket.world import DEMONSTRATIONS
-from reference_methods.studies.parts import Floats, agrees, by_method
+from reference_methods.studies.parts import agrees, by_method
 
 Labels = Literal["gold", "adversary", "orthogonal", "coin"]
 

@@ -27,8 +27,9 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, Share
-from reference_methods.studies.parts import Floats, agrees, by_method
+from reference_methods.studies.parts import agrees, by_method
 
 CONTEXTS = 3
 TASTE = np.array([2.4, 0.9, -2.0])

@@ -22,13 +22,14 @@ import pandas as pd
 import torch
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Count, Positive, check
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Learning, PreferenceModel, Scorer
 from reference_methods.models.general_preference_model import GeneralPreferenceModel
 from reference_methods.models.reward_model import RewardModel
 from reference_methods.parts.games.feedback import RewardPreference
-from reference_methods.studies.parts import Floats, agrees
+from reference_methods.studies.parts import agrees
 
 
 @dataclass(frozen=True)

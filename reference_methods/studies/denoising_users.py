@@ -22,8 +22,9 @@ import pandas as pd
 from scipy.special import softmax
 
 from farm.base import rng
+from farm.base.arrays import Bools, Floats
 from farm.base.bounds import Bounded, Count, ErrorRate, Natural, NotNegative, Positive
-from reference_methods.studies.parts import Bools, Floats, auroc, drawn_labels, drawn_taste, fit, losses
+from reference_methods.studies.parts import auroc, drawn_labels, drawn_taste, fit, losses
 
 
 @dataclass(frozen=True)

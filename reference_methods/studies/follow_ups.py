@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, ErrorRate, Positive, Several
 from farm.base.errors import UserError
 from farm.policies.batches import prompt_lengths
@@ -29,7 +30,7 @@ from farm.roles.protocols import Samples, World
 from farm.tables.turns import Prompt, prompts_of, turns_of
 from reference_methods.models.follow_up import PHRASES, FollowUpScorer
 from reference_methods.parts.batches import in_parts
-from reference_methods.studies.parts import Floats, agrees, drawn_labels, fit
+from reference_methods.studies.parts import agrees, drawn_labels, fit
 
 AT_ONCE = 4096
 """tokens"""

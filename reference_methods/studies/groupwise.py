@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
+from farm.base.arrays import Bools, Floats
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, Share
-from reference_methods.studies.parts import Bools, Floats
 
 GROUPS = ("everyone", "persona 1", "persona 2", "topic 1", "topic 2")
 LARGEST = 30.0

@@ -23,10 +23,11 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
+from farm.base.arrays import Bools, Floats
 from farm.base.bounds import Bounded, Count, ErrorRate, Positive, Several, Share
 from farm.worlds.pocket import grammar
 from reference_methods.parts.label_weights import flipped, softened
-from reference_methods.studies.parts import Bools, Floats, agrees, auroc, drawn_labels, fit
+from reference_methods.studies.parts import agrees, auroc, drawn_labels, fit
 from reference_methods.studies.pocket_texts import PocketTexts, Scale
 
 

@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, Several, Share
-from reference_methods.studies.parts import Floats, agrees
+from reference_methods.studies.parts import agrees
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.base import rng
+from farm.base.arrays import Bools, Floats
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, PositiveShare
-from reference_methods.studies.parts import Bools, Floats
 
 POLICIES = np.array(list(product((0.0, 1.0), repeat=2)))
 """whether each of the four accepts each kind, [4, 2]"""

@@ -26,8 +26,9 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from farm.base import rng
+from farm.base.arrays import Bools, Floats
 from farm.base.bounds import Bounded, Count, NotNegative
-from reference_methods.studies.parts import Bools, Floats, best
+from reference_methods.studies.parts import best
 
 
 @dataclass(frozen=True)

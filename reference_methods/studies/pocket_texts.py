@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.gold import PocketFeatures, default_gold_weights
 from farm.worlds.pocket.world import DEMONSTRATIONS
-from reference_methods.studies.parts import Floats
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, Discount
 from farm.worlds.grid import GridWorld
 from reference_methods.parts.losses import bradley_terry, contrastive
-from reference_methods.studies.parts import Floats
 
 Label = Literal["regret", "return"]
 LABELS: tuple[Label, ...] = ("regret", "return")

@@ -26,9 +26,8 @@ import pandas as pd
 from scipy.special import expit, log_softmax, xlogy
 
 from farm.base import rng
-from farm.base.arrays import Ints
+from farm.base.arrays import Bools, Floats, Ints
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, Several
-from reference_methods.studies.parts import Bools, Floats
 
 SIZES = np.array([1, 3, 8])
 CLASS = np.repeat(np.arange(3), SIZES)

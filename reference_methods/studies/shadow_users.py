@@ -25,8 +25,9 @@ import numpy as np
 import pandas as pd
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, NotNegative, Positive
-from reference_methods.studies.parts import Floats, drawn_labels, drawn_taste, fit
+from reference_methods.studies.parts import drawn_labels, drawn_taste, fit
 
 
 @dataclass(frozen=True)

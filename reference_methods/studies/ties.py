@@ -25,9 +25,9 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count
 from reference_methods.parts.losses import bradley_terry, rao_kupper
-from reference_methods.studies.parts import Floats
 
 LABELS = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
 """first wins, tie, second wins"""

@@ -22,8 +22,9 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from farm.base import rng
+from farm.base.arrays import Bools, Floats
 from farm.base.bounds import Bounded, Count, ErrorRate, NotNegative, Positive, Share
-from reference_methods.studies.parts import Bools, Floats, auroc, drawn_labels, fit
+from reference_methods.studies.parts import auroc, drawn_labels, fit
 from reference_methods.studies.pocket_texts import PocketTexts, Scale
 
 

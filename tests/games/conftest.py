@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from farm.base.arrays import Floats
 from farm.experiments.asker import FeedbackAsker
 from farm.feedback.kind import kind
-from reference_methods.parts.games.matrix_game import Floats
 
 
 def asker(annotator: Any, seed: int = 1) -> FeedbackAsker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from farm.base.arrays import Floats
 from reference_methods.games.dno import DNO
 from reference_methods.games.egpo import EGPO
 from reference_methods.games.inpo import INPO
@@ -12,7 +13,7 @@ from reference_methods.games.nash_mp import NashMP
 from reference_methods.games.self_play import SelfPlay
 from reference_methods.games.spo import SPO
 from reference_methods.games.sppo import SPPO
-from reference_methods.parts.games.matrix_game import Floats, duality_gap, equilibrium, kl
+from reference_methods.parts.games.matrix_game import duality_gap, equilibrium, kl
 from reference_methods.parts.games.table import Table, play
 from reference_methods.parts.games.training import Game
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from farm.base.arrays import Floats
 from farm.policies.tabular import TabularPolicy
 from reference_methods.games.egpo import EGPO
 from reference_methods.games.gpo import GPO
@@ -22,7 +23,7 @@ from reference_methods.games.self_play import SelfPlay
 from reference_methods.games.sppo import SPPO
 from reference_methods.games.xpo import XPO
 from reference_methods.parts.games.losses import Play, pair_cross_entropy, product, regularised_win_rate
-from reference_methods.parts.games.matrix_game import Floats, softmax
+from reference_methods.parts.games.matrix_game import softmax
 from reference_methods.parts.games.opponents import Average, extragradient, geometric_mixture
 from reference_methods.parts.games.table import Table, exact_play, play
 from reference_methods.parts.games.training import Game

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from farm.base.arrays import Floats
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
 from reference_methods.games.egpo import EGPO
@@ -17,7 +18,6 @@ from reference_methods.games.nash_ema import NashEMA
 from reference_methods.games.nash_md import NashMD
 from reference_methods.games.online_dpo import OnlineDPO
 from reference_methods.models.preference_model import PairwisePreferenceModel
-from reference_methods.parts.games.matrix_game import Floats
 from reference_methods.parts.games.training import Game
 from tests.games.conftest import asker
 from tests.games.test_training import LikesAWord, table_learning

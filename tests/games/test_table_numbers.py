@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from farm.base.arrays import Floats
 from reference_methods.games.dno import DNO
 from reference_methods.games.egpo import EGPO
 from reference_methods.games.inpo import INPO
@@ -18,7 +19,6 @@ from reference_methods.games.self_play import SelfPlay
 from reference_methods.games.spo import SPO
 from reference_methods.games.sppo import SPPO
 from reference_methods.parts.games.matrix_game import (
-    Floats,
     best_response,
     bradley_terry_scores,
     duality_gap,

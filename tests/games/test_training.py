@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.base.errors import UserError
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Learning, Policy
@@ -33,7 +34,7 @@ from reference_methods.models.preference_model import PairwisePreferenceModel, P
 from reference_methods.parts.games.duels import Group
 from reference_methods.parts.games.feedback import AskedFeedback
 from reference_methods.parts.games.gap import GapProbe
-from reference_methods.parts.games.matrix_game import Floats, duality_gap, equilibrium
+from reference_methods.parts.games.matrix_game import duality_gap, equilibrium
 from reference_methods.parts.games.table import Table, play
 from reference_methods.parts.games.trainer import GameTrainer
 from reference_methods.parts.games.training import Game

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from farm.base.arrays import Floats
 from reference_methods.studies.missing_reactions import MissingReactions, in_order
-from reference_methods.studies.parts import Floats
 
 RARE = 1 / np.arange(1, 21)
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import farm
+from farm.base.arrays import Floats
 from farm.base.errors import UserError
 from farm.policies import load
 from reference_methods.parts.embedding import embedded
-from reference_methods.parts.similarity import Floats, Grid, Triplets, best_of_cells, fit_projection, plane_share
+from reference_methods.parts.similarity import Grid, Triplets, best_of_cells, fit_projection, plane_share
 from reference_methods.selection.best_of_n import BestOfN
 from reference_methods.selection.diverse_best_of_n import DiverseBestOfN, DiverseBestOfNPolicy
 from reference_methods.studies.arm import METHODS, Archive, Arm, features, fitness

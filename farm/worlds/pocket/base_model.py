@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from farm.base import progress, rng
+from farm.base.arrays import Ints
 from farm.hardware.models import load_causal_lm, save_causal_lm
 from farm.policies.language_model import LanguageModelPolicy
 from farm.storage import sealed
 from farm.storage.store import address, home
 from farm.worlds import from_scratch
 from farm.worlds.pocket import grammar
-from farm.worlds.pocket.grammar import Ints, Quality, Requests, Texts
+from farm.worlds.pocket.grammar import Quality, Requests, Texts
 from farm.worlds.pocket.observations import observe, verdicts
 from farm.worlds.pocket.vocabulary import ANSWER, ASPECTS, BEGIN, BULLET, END, SPECIALS, pieces, surface, vocabulary
 from farm.worlds.pocket.words import CONSTRAINTS, FORMS, STYLES, TOPICS

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from farm.base.arrays import Ints
 from farm.base.errors import UserError
 from farm.worlds.pocket.grammar import (
     CONSTRAINT_NAMES,
@@ -20,7 +21,6 @@ from farm.worlds.pocket.grammar import (
     LIST,
     STYLE_NAMES,
     TOPIC_NAMES,
-    Ints,
     Requests,
     Texts,
     legal_bigrams,

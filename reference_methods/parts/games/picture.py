@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from farm.base import files
+from farm.base.arrays import Floats
 from farm.base.errors import OptionError, need
-from reference_methods.parts.games.matrix_game import Floats
 
 SUFFIXES = (".svg", ".png", ".pdf")
 SIZE, MARGIN, POINTS = 260, 34, 160

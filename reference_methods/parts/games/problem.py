@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from farm.base import files
+from farm.base.arrays import Floats
 from farm.base.errors import UserError, nearest, shown
 from farm.tables.table_files import parse_json
 from farm.worlds.matrix import checked
-from reference_methods.parts.games.matrix_game import Floats
 
 _KEYS = ("preferences", "reference", "responses")
 

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from farm.base import rng
+from farm.base.arrays import Floats
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Policy
 from reference_methods.parts.games.losses import Play, product
-from reference_methods.parts.games.matrix_game import Floats
 from reference_methods.parts.games.opponents import Live, Opponent, extragradient
 from reference_methods.parts.games.settings import GameSettings
 from reference_methods.parts.optimization import Metrics
