@@ -123,6 +123,7 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
     from farm.hardware.models import load_causal_lm
     from farm.policies.language_model import LanguageModelPolicy
     from farm.roles.protocols import Learning
+    from farm.tables.records import USAGE_COLUMNS
     from reference_methods.games.online_dpo import OnlineDPO
     from reference_methods.imitation.sft import SFT
     from reference_methods.models.reward_model import RewardModel
@@ -139,7 +140,8 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
         def annotate(self, pairs: pd.DataFrame, **_: Any) -> pd.DataFrame:
             first, second = pairs["output_1"].map(liked), pairs["output_2"].map(liked)
             preference = np.where(first > second, 1.0, np.where(first < second, 2.0, 1.5))
-            return pairs.assign(annotator="count", preference=preference, p_first=None, status="ok", price=0.0)
+            answered = {"annotator": "count", "preference": preference, "p_first": None, "status": "ok"}
+            return pairs.assign(**answered, **dict.fromkeys(USAGE_COLUMNS, 0.0))
 
     model, tokenizer = load_causal_lm(a.model)
     if torch.cuda.is_available():
