@@ -142,7 +142,7 @@ def test_biases_come_on_top(folder: Path, features_of: Any) -> None:
 def test_smollm2_tells_answers_from_nonsense(shared_data: Any) -> None:
     """Off-topic answers and shuffled words lose nine times in ten or more."""
     try:
-        load_causal_lm("HuggingFaceTB/SmolLM2-135M-Instruct", "bfloat16")
+        load_causal_lm("HuggingFaceTB/SmolLM2-135M-Instruct")
     except UserError as absent:
         pytest.skip(str(absent))
     questions = pd.read_parquet(shared_data("alpaca_eval/instructions.parquet"))
@@ -153,5 +153,5 @@ def test_smollm2_tells_answers_from_nonsense(shared_data: Any) -> None:
     shuffled = [" ".join(generator.permutation(text.split())) for text in table["output"]]
     for others in (np.roll(table["output"].to_numpy(dtype=object), 7), shuffled):
         pairs = pd.DataFrame({"instruction": table["instruction"], "output_1": table["output"], "output_2": others})
-        judge = LikelihoodAnnotator(greedy=True, response_tokens=64, dtype="bfloat16")
+        judge = LikelihoodAnnotator(greedy=True, response_tokens=64)
         assert (judge.annotate(pairs, seed=0)["preference"] == 1).mean() >= 0.9
