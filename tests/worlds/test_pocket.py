@@ -12,7 +12,7 @@ from farm.base.errors import UserError
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.gold import PocketFeatures, default_gold_weights
 from farm.worlds.pocket.grammar import Quality, Requests, Texts
-from farm.worlds.pocket.observations import observe, parse_requests, verdicts
+from farm.worlds.pocket.observations import _repeated, observe, parse_requests, verdicts
 from farm.worlds.pocket.vocabulary import ASPECTS, END, SPECIALS, vocabulary
 from farm.worlds.pocket.world import DEMONSTRATIONS, PocketWorld
 
@@ -121,6 +121,16 @@ def test_a_good_answer_is_counted_right() -> None:
     expected |= {"constraint": 1, "repeated": 0, "illegal": 0, "finished": True, "words": len(GOOD.split())}
     assert {name: seen[name] for name in expected} == expected
     assert np.asarray(seen["styles"]).tolist() == [1] + [0] * 11
+
+
+def test_repeated_trigrams_are_those_seen_before_in_the_same_text() -> None:
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(0, 30, 40)
+    texts = [draw.integers(0, 4, length) for length in lengths]
+    seen = _repeated(Texts(np.concatenate(texts), lengths), np.repeat(np.arange(40), lengths))
+    trigrams = [[tuple(text[i : i + 3].tolist()) for i in range(len(text) - 2)] for text in texts]
+    assert seen.tolist() == [len(of_one) - len(set(of_one)) for of_one in trigrams]
+    assert _repeated(Texts(np.zeros(0, np.int64), np.zeros(2, np.int64)), np.zeros(0, np.int64)).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
