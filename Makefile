@@ -19,7 +19,7 @@ install: .venv/installed
 	@touch $@
 
 demo: install
-	$(BIN)/farm run configs/experiments/pocket.yaml
+	$(BIN)/farm run configs/experiments/pocket.yaml --engine local
 	@echo
 	@echo "next        . $(BIN)/activate, then \`farm list\`, and what stands in README.md under \"The four jobs\""
 

@@ -141,6 +141,7 @@ class Plan:
             facts={**self._alike(stage, size), "units": size.units, "description": description},
             method=stage.method,
             units=size.units,
+            texts=size.texts,
             trains=stage.trains,
             pays=size.asks is not None or size.asks_while_learning,
             cpus=resources.cpus,

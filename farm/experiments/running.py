@@ -34,8 +34,9 @@ from farm.experiments.stages.stage import Stage
 from farm.roles import config
 from farm.roles.protocols import Aggregator, Comparison, Replication, Reporter
 from farm.scheduling import account as accounts
-from farm.scheduling import in_step
+from farm.scheduling import in_step, order
 from farm.scheduling.engines import engine
+from farm.scheduling.estimate import Estimator
 from farm.scheduling.graph import Graph, Node, descendants, merge
 from farm.scheduling.scheduler import Failure, Results, check_budget, schedule
 from farm.storage.artifacts import Made
@@ -151,10 +152,12 @@ class StudyRunner:
         made_by = engine(engine_name, artifacts.root, workers, graph)
         account = accounts.opened(limits, graph, artifacts, again)
         status = StatusFile(self.folder, self.study.whole.name, graph, artifacts, made_by.slots)
+        ways = order.ways(graph, order.times(graph, Estimator(artifacts.timings()))) if made_by.slots > 1 else None
         ended = "interrupted"
         try:
             try:
-                results = schedule(graph, done, made_by, again, _Watch(status, graph, engine_name != "here"), account)
+                watch = _Watch(status, graph, engine_name != "here")
+                results = schedule(graph, done, made_by, again, watch, account, ways)
             finally:
                 made_by.close()
             ended = "failed"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farm.hardware.device import using
+from farm.roles.work import Texts
 from farm.storage.artifacts import Work
 
 
@@ -35,6 +36,8 @@ class Node:
     """the method it belongs to; None where several share it"""
     units: int = 1
     """how many responses, pairs or verdicts it makes or reads"""
+    texts: Texts | None = None
+    """that its models go through; None where that is not known"""
     trains: bool = False
     """whether several processes take part, where a launcher has started them"""
     pays: bool = False

@@ -63,7 +63,7 @@ class InStep:
         self.root = root
         self._outcomes: list[Outcome] = []
 
-    def start(self, node: Node, again: bool, limits: Limits) -> None:
+    def start(self, node: Node, again: bool, limits: Limits, alone: bool = False) -> None:  # noqa: ARG002 (it always is)
         self._outcomes.append(made_in_step(self.root, node, again, limits))
 
     def finished(self) -> list[Outcome]:

@@ -61,7 +61,7 @@ class OnRay:
         self._task, self._group = ray.remote(_made), ray.remote(_made_together)
         self._running: dict[Any, Node] = {}
 
-    def start(self, node: Node, again: bool, limits: Limits) -> None:
+    def start(self, node: Node, again: bool, limits: Limits, alone: bool = False) -> None:  # noqa: ARG002 (`cpus` says)
         gpus, several = node.gpus_of(self._gpus), node.processes > 1
         options = {
             "num_cpus": 0 if several else node.cpus,  # of several processes each asks for its own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,8 +20,9 @@ class StageEngine(Protocol):
     slots: int
     """how many may be under way at once"""
 
-    def start(self, node: Node, again: bool, limits: Limits) -> None:
-        """Begin a stage, which may ask within these limits; may return when it is done already."""
+    def start(self, node: Node, again: bool, limits: Limits, alone: bool = False) -> None:
+        """Begin a stage, which may ask within these limits; may return when it is done already. ``alone`` where no
+        other is under way, and none can begin before it ends: the machine is its own."""
 
     def finished(self) -> list[Outcome]:
         """Those that came to an end since; waits for one if there is none."""
@@ -73,20 +74,22 @@ def schedule(
     again: Collection[str] = (),
     watch: Watch = _silent,
     account: Account | None = None,
+    ways: Mapping[str, float] | None = None,
 ) -> Results:
     """Make every stage of a graph that is not done; the keys in ``again`` even if they are.
 
-    Of the stages that are ready, the one that stands first in the graph goes first. Each stage is looked at a number
-    of times that depends on its needs alone, so a graph of many thousands costs seconds.
+    Of the stages that are ready, the one with the longest of the ``ways`` goes first (:mod:`farm.scheduling.order`); of
+    equal ones, or where none are given, the one that stands first in the graph. Each stage is looked at a number of
+    times that depends on its needs alone, so a graph of many thousands costs seconds.
 
     Where limits on questions are shared, stages that may pay are made one at a time, each with what is left of the
     budget; once one has failed for want of it, no other is begun.
     """
     below = dependents(graph)
-    place = {key: number for number, key in enumerate(graph)}
+    rank = sorted(graph, key=lambda key: -ways[key]) if ways is not None else list(graph)
+    place = {key: number for number, key in enumerate(rank)}
     waiting = {key: len(node.needs) for key, node in graph.items()}
     ready: list[int] = []
-    keys = list(graph)
     results = Results()
     running: set[str] = set()
     account = account or Account()
@@ -111,12 +114,12 @@ def schedule(
             reason = f"{graph[cause].name} failed: {results.failures[cause].reason}"
             stack += [Failure(graph[k], reason, because=cause) for k in below[one.node.key]]
 
-    for key in keys:
+    for key in graph:
         if waiting[key] == 0:
             heapq.heappush(ready, place[key])
     while ready or running:
         while ready and len(running) < engine.slots:
-            node = graph[keys[heapq.heappop(ready)]]
+            node = graph[rank[heapq.heappop(ready)]]
             if node.key not in again and artifacts.done(node.name, node.key):
                 results.found.add(node.key)
                 watch("found", node, None)
@@ -128,9 +131,10 @@ def schedule(
             if node.pays and account.limits.taking_turns and any(graph[key].pays for key in running):
                 held.append(place[node.key])
                 continue
+            alone = not running and not ready and not held
             running.add(node.key)
             watch("started", node, None)
-            engine.start(node, node.key in again, account.left(node.key))
+            engine.start(node, node.key in again, account.left(node.key), alone)
         if not running:
             continue
         for outcome in engine.finished():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from multiprocessing.connection import Connection
@@ -10,6 +11,13 @@ from farm.base import progress
 from farm.base.errors import show_alarms_plainly
 from farm.scheduling.environment import end_with
 from farm.scheduling.together import made
+
+
+def use(threads: int) -> None:
+    """So many threads from now on: of torch, of what has yet to be imported, and of the processes of a group."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
 
 
 def main() -> None:
@@ -21,9 +29,10 @@ def main() -> None:
     with progress.quiet():
         while True:
             try:
-                root, node, again, limits = link.recv()
+                root, node, again, limits, threads = link.recv()
             except EOFError:
                 return
+            use(threads)
             link.send(made(root, node, again, limits, quietly=True))
 
 

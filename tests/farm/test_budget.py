@@ -244,7 +244,7 @@ class Waits:
         self.running: list[str] = []
         self.together: list[set[str]] = []
 
-    def start(self, node: Node, again: bool, limits: Limits) -> None:
+    def start(self, node: Node, again: bool, limits: Limits, alone: bool = False) -> None:
         self.running.append(node.key)
         self.together.append(set(self.running))
 

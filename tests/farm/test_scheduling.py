@@ -49,7 +49,7 @@ class Instant:
         self.order: list[str] = []
         self._done: list[Outcome] = []
 
-    def start(self, node: Node, again: bool, limits: Limits) -> None:
+    def start(self, node: Node, again: bool, limits: Limits, alone: bool = False) -> None:
         self.order.append(node.key)
         self._done.append(Outcome(node.key))
 

@@ -89,10 +89,10 @@ def test_each_worker_has_gpus_of_its_own_and_a_large_stage_waits_for_its_own(
             here.start(node, False, Limits())
 
     def busy() -> dict[str, str]:
-        return {w.node.name: w.process.gpus for w in here._workers if w.node is not None}  # type: ignore[attr-defined]
+        return {w.task.node.name: w.process.gpus for w in here._workers if w.task is not None}  # type: ignore[attr-defined]
 
     def end(name: str) -> None:
-        next(w for w in here._workers if w.node is not None and w.node.name == name).node = None
+        next(w for w in here._workers if w.task is not None and w.task.node.name == name).task = None
         here._begin_what_fits()
 
     begin(stage("a"), stage("b"))
