@@ -49,7 +49,8 @@ def failures(tables: list[pd.DataFrame]) -> str:
 def sentences(summary: dict[str, Any], longest: int = 20) -> str:
     """A plan or a summary for people: one fact a line, and at most so many annotators."""
     facts = {k.replace("_", " "): v for k, v in summary.items() if k != "annotators"}
-    lines = [f"{name:<17} {_shown(name, value)}" for name, value in facts.items()]
+    longest_name = max(map(len, facts))
+    lines = [f"{name:<{longest_name}} {_shown(name, value)}" for name, value in facts.items()]
     annotators: dict[str, Any] = summary.get("annotators", {})
     if annotators:
         lines.append("annotators: verdicts, share that prefers the first output")
@@ -69,6 +70,8 @@ def _shown(name: str, value: Any) -> str:
         return "none" if value["estimate"] is None else f"{value['estimate']:.3f}{interval}   n {value['n']:,}"
     if isinstance(value, dict):
         return ", ".join(f"{k.replace('_', ' ')} {_shown(k, v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if name.replace(" ", "_") in SHARES:
         return f"{100 * value:.4g} %"
     return f"{value:,}" if isinstance(value, (int, float)) else str(value)

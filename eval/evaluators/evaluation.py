@@ -54,7 +54,7 @@ class Evaluation(Result):
 
     def settings(self) -> dict[str, Any]:
         return {
-            "baseline": self.baseline,
+            **({"baseline": self.baseline} if self.baseline else {}),
             "ties": "half a win",
             "clusters": "instruction",
             "confidence": self.confidence,
@@ -69,11 +69,20 @@ class Evaluation(Result):
             groups = terminal.shown(self.groups[shown], FEW)
             parts.append(f"by {self.by}, weakest first (shrunken towards the method's mean):\n{groups}")
         if len(self.differences):
-            parts.append("differences, paired by instruction:\n" + terminal.shown(self.differences, FEW))
+            parts.append(self._compared())
         if len(self.biases):
             parts.append("biases, judge minus human:\n" + terminal.shown(self.biases, FEW))
         parts.append(self.said())
         return "\n\n".join(parts)
+
+    def _compared(self) -> str:
+        """The differences: all of a few methods, of many those of each and the next one in the ranking."""
+        if len(self.differences) <= MANY:
+            return "differences, paired by instruction:\n" + terminal.shown(self.differences, FEW)
+        neighbours = self.differences.drop_duplicates("first")
+        every = f"--json has all {len(self.differences):,}"
+        head = f"differences of neighbours in the ranking, paired by instruction ({every}):"
+        return f"{head}\n{terminal.shown(neighbours, FEW)}"
 
     @staticmethod
     def _wide(table: pd.DataFrame) -> str:
@@ -81,6 +90,8 @@ class Evaluation(Result):
         return terminal.shown(table, FEW) if len(table) > 6 else terminal.turned(table, "method", FEW)
 
 
+MANY = 28
+"""differences that are shown at most: those of eight methods"""
 FEW = "too few"
 """in the place of an interval of too few instructions"""
 

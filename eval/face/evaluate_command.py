@@ -14,7 +14,7 @@ from eval.judges import judging
 from eval.published import people
 from farm.asking.limits import Limits
 from farm.base.errors import OptionError
-from farm.tables import formats
+from farm.tables import formats, vote_layouts
 
 
 def evaluated(options: EvaluateOptions, judged: Callable[[judging.Judged], None] | None = None) -> Evaluation:
@@ -59,7 +59,7 @@ def files(rows: Any) -> list[Path] | None:
 def named(rows: Any, origin: str, name: str) -> tuple[str, str, pd.DataFrame]:
     """Where a table is from, for errors; the name of what wrote it, where it does not say; and the table."""
     if isinstance(rows, (str, Path)):
-        return str(rows), Path(rows).stem, formats.read_table(Path(rows))
+        return str(rows), Path(rows).stem, vote_layouts.as_annotations(formats.read_table(Path(rows)), str(rows))
     return origin, name, formats.rows(rows, origin)
 
 

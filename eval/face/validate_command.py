@@ -22,7 +22,10 @@ from farm.votes.table import from_table, read_votes, with_texts
 
 
 def validated(options: ValidateOptions) -> Result:
-    """The validation; the judge alone without humans; the table of runs when the judge's votes carry the labels."""
+    """The validation; the judge alone without humans; the table of runs when the judge's votes carry the labels.
+
+    The export has the votes of each annotator, of a pool, too.
+    """
     options = replace(options, judge=named_file(options.judge), human=named_file(options.human))
     origin = str(options.judge) if isinstance(options.judge, (str, Path)) else "the judge"
     if options.export is not None:
@@ -34,6 +37,9 @@ def validated(options: ValidateOptions) -> Result:
     else:
         votes = _votes(options.judge, "the judge", "judge", item)
     humans = None if options.human is None else _votes(options.human, "the humans", "human", item)
+    if options.pairs and humans is not None and "output_1" not in humans:
+        humans = with_texts(options.human, options.pairs, item=item)
+    each = votes
     names = [str(n) for n in votes["annotator"].unique()]
     if options.pool:
         if options.annotator is not None:
@@ -44,7 +50,7 @@ def validated(options: ValidateOptions) -> Result:
         if options.annotator not in names:
             raise UserError(f"{origin}: no verdict of `{options.annotator}`; {nearest(options.annotator, names)}")
         names = [options.annotator]
-        votes = votes[votes["annotator"] == options.annotator].reset_index(drop=True)
+        votes = each = votes[votes["annotator"] == options.annotator].reset_index(drop=True)
     if humans is None and "human_label" in votes:
         known = ("subset", "judge", "strategy", "annotator")
         columns = list(options.by) or [c for c in known if c in votes][:3]
@@ -63,7 +69,7 @@ def validated(options: ValidateOptions) -> Result:
     else:
         found = validate(votes, humans, rounds=options.rounds, seed=options.seed, confidence=options.confidence)
     if options.export is not None:
-        write_annotated_pairs([votes] if humans is None else [votes, humans], options.export, origin)
+        write_annotated_pairs([each] if humans is None else [each, humans], options.export, origin)
     return found
 
 

@@ -102,12 +102,12 @@ def turned(table: pd.DataFrame, label: str, few: str = "") -> str:
     return "\n\n".join(parts)
 
 
-def _parts(name: str) -> list[str]:
-    """A heading that may be broken behind its underscores."""
+def _parts(name: str, size: int = 10) -> list[str]:
+    """A heading, or a name in a cell, that may be broken behind its underscores."""
     pieces = name.replace("_", "_ ").split(" ")
     lines = [""]
     for piece in pieces:
-        if lines[-1] and len(lines[-1] + piece) > 10:
+        if lines[-1] and len(lines[-1] + piece) > size:
             lines.append("")
         lines[-1] += piece
     return lines
@@ -141,4 +141,6 @@ def _lines(
 def _broken(text: str, size: int) -> list[str]:
     if len(text) <= size:
         return [text]
-    return textwrap.wrap(text, max(size, 1), break_long_words=True, break_on_hyphens=True) or [""]
+    words = textwrap.wrap(text, max(size, 1), break_long_words=False)
+    parts = [part for word in words for part in (_parts(word, size) if len(word) > size else [word])]
+    return [line for part in parts for line in textwrap.wrap(part, max(size, 1))] or [""]

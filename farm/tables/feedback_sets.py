@@ -38,7 +38,7 @@ import pandas as pd
 
 from farm.base import files
 from farm.base.errors import OptionError, UserError, nearest
-from farm.tables import annotated_pairs, dialogue_texts, formats, hub, turns
+from farm.tables import annotated_pairs, dialogue_texts, formats, hub, turns, vote_layouts
 from farm.tables.further import further, of_prompts, plain
 from farm.tables.set_formats import ASPECT, FORMATS, NESTED, ONE_TURN, Format, from_winners
 from farm.tables.table_files import READ, check_table, read_table, write_table
@@ -84,6 +84,7 @@ def of_table(table: pd.DataFrame, origin: str, renamed: Renamed = (), kind: str 
             raise UserError(f"{origin}: there is no column `{old}` to take for `{new}`; {nearest(old, table.columns)}")
         if new != old:
             table = table.drop(columns=new, errors="ignore").rename(columns={old: new})
+    table = vote_layouts.as_battles(vote_layouts.as_annotations(table, origin))
     found = _recognised(table, origin, kind)
     if not len(table):
         raise UserError(f"{origin}: holds no row")

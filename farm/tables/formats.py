@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from farm.base.errors import UserError, nearest, shown
-from farm.tables import turns
+from farm.tables import turns, vote_layouts
 from farm.tables.table_files import SUFFIXES, check_table, is_missing, read_table, write_table
 from farm.tables.turns import Prompt
 
@@ -150,9 +150,10 @@ def read_annotations(path: str | Path) -> pd.DataFrame:
 def as_annotations(table: pd.DataFrame, origin: str | Path) -> pd.DataFrame:
     """Annotations: ``preference`` with ``instruction`` (or ``instruction_id`` where texts were left out).
 
+    Votes in the layouts of PandaLM and of AlpacaEval's people (:mod:`farm.tables.vote_layouts`) are annotations, too.
     ``status`` is added where there is none: "ok", or "unparseable" for a missing preference.
     """
-    table = merge_input(turns.checked(table, origin))
+    table = merge_input(turns.checked(vote_layouts.as_annotations(table, str(origin)), origin))
     if "preference" not in table.columns:
         raise UserError(f"{origin}: the field `preference` is missing; {nearest('preference', table.columns)}")
     if "instruction" not in table.columns and "instruction_id" not in table.columns:

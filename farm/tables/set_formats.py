@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from farm.base.errors import UserError, shown
-from farm.tables import arena_hard, dialogue_texts, formats, sheets, turns
+from farm.base.errors import UserError
+from farm.tables import arena_hard, dialogue_texts, formats, sheets, turns, vote_layouts
 from farm.tables.given_answers import ANSWERS, complete, numbers, truths
 from farm.tables.table_files import is_missing
 
@@ -26,8 +26,6 @@ NESTED = ("conversational", "messages", "ultrafeedback", "rankings", "critiques"
 """formats with lists in their cells"""
 ONE_TURN = ("battles", "annotated_pairs", "ultrafeedback", "helpsteer", "sheets")
 """formats in which a prompt is one text"""
-_WINNERS = {"model_a": 1.0, "a": 1.0, "model_b": 2.0, "b": 2.0}
-_NO_WINNER = ("", "none", "nan", "null", "error", "invalid")
 
 
 @dataclass(frozen=True)
@@ -95,15 +93,7 @@ def _read_battles(table: pd.DataFrame, origin: str) -> pd.DataFrame:
 
 def from_winners(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     """Pairs whose verdict is the word of a winner."""
-    values = np.full(len(table), np.nan)
-    for row, winner in enumerate(table["winner"]):
-        word = "" if is_missing(winner) else str(winner).strip().lower()
-        if word.startswith("tie"):
-            values[row] = 1.5
-        elif word in _WINNERS:
-            values[row] = _WINNERS[word]
-        elif word not in _NO_WINNER:
-            raise UserError(f"{origin}: row {row + 1}: `winner` is {shown(winner)}, not model_a, model_b or tie")
+    values = 2 - vote_layouts.shares(table["winner"], "winner", origin)
     table = table.drop(columns="winner").assign(preference=values)
     return _named(table.assign(status=np.where(np.isnan(values), "unparseable", "ok")), origin)
 

@@ -39,8 +39,8 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.arrays import Floats
-from farm.base.errors import OptionError, UserError, nearest, shown
-from farm.tables import annotated_pairs
+from farm.base.errors import OptionError, UserError, nearest
+from farm.tables import annotated_pairs, vote_layouts
 from farm.tables.formats import merge_input, preferences, read_table
 
 _SIDES = (
@@ -56,15 +56,9 @@ _ITEM = ("pair_id", "id", "idx", "comparison_id", "item", "question_id")
 _ANNOTATOR = ("annotator", "worker", "evaluator", "human_annotator_index", "annotator_index", "judge")
 _PROMPT = ("prompt", "instruction", "topic")
 _VERDICT = ("preference", "human_preference", "winner", "label")
-_WORDS = {"1": 1.0, "a1": 1.0, "a": 1.0, "left": 1.0, "model_a": 1.0, "first": 1.0, "model_x": 1.0}
-_WORDS |= {"2": 0.0, "a2": 0.0, "b": 0.0, "right": 0.0, "model_b": 0.0, "second": 0.0, "model_y": 0.0}
-_WORDS |= {"0": 0.5, "1.5": 0.5, "tie": 0.5, "equal": 0.5, "draw": 0.5, "same": 0.5}
-
 
 _LLMFAO = {"text": "instruction", "result_x": "output_1", "result_y": "output_2"}
 """what a pair's texts are called there"""
-_NOTHING = ("", "garbage", "none", "nan", "null", "error", "invalid", "n/a", "not_applicable")
-"""Words for "no verdict": counted as missing, never as a tie."""
 
 
 def contains_list(text: str) -> bool:
@@ -83,13 +77,15 @@ def read_votes(path: str | Path, *, item: Sequence[str] = ()) -> pd.DataFrame:
     path = Path(path)
     if annotated_pairs.looks_like(path):
         return from_table(annotated_pairs.rows(path), str(path), item=item)
-    table = read_table(path)
+    table = merge_input(read_table(path))
     if not len(table):
         raise UserError(f"{path}: holds no vote")
-    wide = [c for c in table.columns if re.fullmatch(r"annotator_?\d+", str(c))]
-    results = [c for c in table.columns if str(c).endswith("_result")]
+    wide = vote_layouts.annotator_columns(table)
+    results = [str(c) for c in table.columns if str(c).endswith("_result")]
     if wide or ("preference" not in table and results):
-        table = _long(table, wide or results[:1])
+        if not any(c in table for c in _ITEM):
+            table = table.assign(idx=np.arange(len(table)))
+        table = vote_layouts.a_row_a_vote(table, wide or results[:1])
     return from_table(table, str(path), annotator=path.name.split(".")[0], item=item)
 
 
@@ -184,19 +180,7 @@ def _verdicts(values: pd.Series, name: str, origin: str) -> Floats:
     """The share for the first output as the row has it."""
     if name == "preference" or (name == "human_preference"):
         return 2 - preferences(values, origin)
-    found, names = pd.factorize(values.astype(object))
-    scores = np.full(len(names) + 1, np.nan)
-    for k, word in enumerate(names):
-        key = str(word).strip().lower()
-        key = key[:-2] if key.endswith(".0") else key
-        key = "tie" if key.startswith("tie") else key
-        if key in _NOTHING:
-            continue
-        if key not in _WORDS:
-            row = int(np.flatnonzero(found == k)[0])
-            raise UserError(f"{origin}: row {row + 1}: `{name}` = {shown(word)} is no verdict")
-        scores[k] = _WORDS[key]
-    return scores[found]
+    return vote_layouts.shares(values, name, origin)
 
 
 def _items(
@@ -253,21 +237,3 @@ def _sided(out: pd.DataFrame, table: pd.DataFrame, flipped: NDArray[np.bool_]) -
         put("length", *([len(str(t)) for t in table[c]] for c in ("output_1", "output_2")))
     if texts:
         put("list", *([contains_list(str(t)) for t in table[c]] for c in ("output_1", "output_2")))
-
-
-def _long(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """One row a vote of a table with one column an annotator (PandaLM)."""
-    rest = [c for c in table.columns if c not in columns]
-    renamed = {"response1": "output_1", "response2": "output_2"}
-    base = table[rest].rename(columns=renamed)
-    if not any(c in base for c in _ITEM):
-        base = base.assign(idx=np.arange(len(base)))
-    if "cmp_key" in base and not any(a in base for a, _ in _MODELS):  # PandaLM names both models in one word
-        models = base["cmp_key"].astype(str).str.split("_", expand=True)
-        if models.shape[1] == 2 and models.notna().all().all():
-            base = base.assign(generator_1=models[0], generator_2=models[1])
-    parts = []
-    for column in columns:
-        name = str(column).removesuffix("_result")
-        parts.append(base.assign(annotator=name, winner=table[column].to_numpy()))
-    return pd.concat(parts, ignore_index=True)

@@ -101,7 +101,7 @@ def test_disjoint_keys_are_refused():
     table = pd.DataFrame({"pair_id": ["a"], "preference": [1.0], "annotator": ["x"]})
     with pytest.raises(UserError, match="no key in common"):
         validate(from_table(table, "t"), from_table(table.assign(pair_id="b"), "t"))
-    with pytest.raises(UserError, match="row 1: `winner` = 'perhaps'"):
+    with pytest.raises(UserError, match="row 1: `winner` is 'perhaps'"):
         from_table(pd.DataFrame({"id": [1], "winner": ["perhaps"]}), "t")
 
 
