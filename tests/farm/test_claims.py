@@ -320,6 +320,36 @@ def test_a_control_that_fails_voids_every_claim(here: Path) -> None:
     assert result.controls[0].verdict == "failed" and result.seeds == [1, 2]
 
 
+def test_a_control_that_says_of_which_runs_it_is_voids_the_claims_about_them_alone(here: Path) -> None:
+    runs = {**PAPER["runs"], "other": PAPER["runs"]["main"]}
+    claim, other = PAPER["claims"][0], {"run": "other"}
+    claims = [claim, {**claim, "of": {**MORE, **other}}, {**claim, "against": {**LESS, **other}}]
+    failing = {"text": "they are equal", "measure": "column", "of": MORE, "against": LESS, "within": 1e-6}
+
+    def planned(*voids: str) -> papers.Planned:
+        controls = [{**failing, "voids": list(voids)}]
+        return papers.load(written(runs=runs, claims=claims, controls=controls), ["seeds=[1, 2]"])
+
+    result = PaperRunner(planned("other"), Path("out")).go().result
+    assert [seen.verdict for seen in result.claims[:3]] == ["shown", "void", "void"]
+    assert result.controls[0].verdict == "failed"
+    both = planned("main").paper
+    assert all(both.controls[0].is_about(claim) for claim in both.claims)  # one cell of each is of `main`
+    with pytest.raises(
+        UserError, match=r"controls\[0\]: `voids`: no claim is about a run `ohter`; did you mean `other`"
+    ):
+        planned("ohter")
+
+
+def test_a_control_of_every_claim_leaves_the_digest_of_results_that_were_recorded(here: Path) -> None:
+    control = PAPER["controls"][0]
+    digests = [
+        papers.load(written(controls=[{**control, **more}])).digest
+        for more in ({}, {"voids": None}, {"voids": ["main"]})
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_number_that_is_known_is_taken_off() -> None:
     values = np.array([[0.2, 0.4], [0.3, 0.5]])
     for wide in (True, False):

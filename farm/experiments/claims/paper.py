@@ -10,6 +10,7 @@
     controls:                 # an equality (`within`) or a sign (`expect`)
     - {text: ..., measure: column, of: {...}, against: {...}, within: 0.1}
     - {text: ..., measure: success, of: {...}, against: 0.618, expect: below}   # a number that is known
+    - {text: ..., measure: win, of: {...}, against: {...}, expect: below, voids: [main]}   # claims about `main` alone
 
 A cell's ``variant`` picks among the variants of a sweep by what was swept; of several that fit, the mean is taken, so
 that a factor's effect is over all settings of the others. Its ``args`` are settings of the measure.
@@ -96,6 +97,11 @@ class Control(_Comparison):
     """the whole interval must lie within so much of 0"""
     expect: Sign | None = None
     """the sign that the difference must have"""
+    voids: list[str] | None = Field(default=None, min_length=1)
+    """the runs whose claims it voids where it fails; None is every claim"""
+
+    def is_about(self, claim: Claim) -> bool:
+        return self.voids is None or any(cell.run in self.voids for cell, _ in claim.cells)
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Self:
@@ -143,8 +149,9 @@ class Planned:
         said = self.paper.model_dump(mode="json", include={"runs", "claims", "controls"})
         for what in said["claims"] + said["controls"]:
             del what["text"]
-            if not what["exact"]:  # results were recorded before this could be said
-                del what["exact"]
+            for key in ("exact", "voids"):  # results were recorded before these could be said
+                if not what.get(key):
+                    what.pop(key, None)
         return rng.text_id(canonical(said))
 
 
@@ -186,6 +193,8 @@ def planned(name: str, path: Path, paper: Paper) -> Planned:
             data = {"name": f"{name}-{run}", **_over(shared, said)}
             studies[run] = experiment.from_mapping(data, str(path))
     found = Planned(name, path, paper, studies)
+    for k, control in enumerate(paper.controls):
+        _check_voids(found, f"{path}: controls[{k}]", control)
     for place, what in _compared(paper):
         seeds: dict[str, set[int]] = {}
         for cell, _ in what.cells:
@@ -228,6 +237,12 @@ def beside(measure: Measure, study: Study, variant: Variant, origin: str) -> Var
 def _compared(paper: Paper) -> Iterator[tuple[str, Claim | Control]]:
     yield from ((f"claims[{k}]", claim) for k, claim in enumerate(paper.claims))
     yield from ((f"controls[{k}]", control) for k, control in enumerate(paper.controls))
+
+
+def _check_voids(found: Planned, origin: str, control: Control) -> None:
+    asked = {cell.run for claim in found.paper.claims for cell, _ in claim.cells}
+    if control.voids is not None and (unknown := next((run for run in control.voids if run not in asked), None)):
+        raise UserError(f"{origin}: `voids`: no claim is about a run `{unknown}`; {nearest(unknown, asked)}")
 
 
 def _check(found: Planned, origin: str, name: str, cell: Cell) -> None:

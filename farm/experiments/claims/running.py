@@ -94,10 +94,11 @@ class PaperRunner:
             seen = self._effect(control, tables, failed)
             held = verdict(seen, control.expect) == "shown" if control.expect else inside(seen, control.within or 0.0)
             controls.append(Seen.of(control.text, "held" if held else "failed", seen))
-        void = any(control.verdict == "failed" for control in controls)
+        wrong = [control for control, seen in zip(paper.controls, controls, strict=True) if seen.verdict == "failed"]
         claims = []
         for claim in paper.claims:
             seen = self._effect(claim, tables, failed)
+            void = any(control.is_about(claim) for control in wrong)
             claims.append(Seen.of(claim.text, "void" if void else verdict(seen, claim.expect), seen))
         return Result(
             name=self.planned.name,
