@@ -148,6 +148,8 @@ class Local:
     def _begin(self, places: tuple[int, ...]) -> _Worker:
         ours, theirs = Pipe()
         environment = {
+            # On busy cores threads that spin for one another take the time of the one they wait for.
+            "OMP_WAIT_POLICY": "PASSIVE",
             **os.environ,
             "OMP_NUM_THREADS": str(self._threads(places)),
             "PYTHONPATH": search_path(),

@@ -109,20 +109,29 @@ def test_a_stage_alone_has_all_cores_unless_the_user_says_how_many_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, threads: dict[str, int]
 ) -> None:
     sent: list[Any] = []
+    environments: list[dict[str, str]] = []
+
+    def popen(*_: Any, env: dict[str, str], **__: Any) -> Any:
+        environments.append(env)
+        return process
+
     link = SimpleNamespace(send=sent.append, close=lambda: None, fileno=lambda: 0)
     process = SimpleNamespace(kill=lambda: None, wait=lambda: 0)
     monkeypatch.setattr(local, "Pipe", lambda: (link, link))
-    monkeypatch.setattr(local.subprocess, "Popen", lambda *_, **__: process)
+    monkeypatch.setattr(local.subprocess, "Popen", popen)
     monkeypatch.setattr(local.platforms, "cores", lambda: 4)
     monkeypatch.setattr(local, "gpus", list)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if said is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", said)
+        monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     engine = local.Local(tmp_path, workers=2)
     for name in threads:
         engine.start(Node(name, name, "stage", Nothing()), False, Limits(), name == "alone")
     engine.close()
     assert {node.name: given for _, node, _, _, given in sent} == threads
+    assert {env["OMP_WAIT_POLICY"] for env in environments} == {"PASSIVE" if said is None else "ACTIVE"}
 
 
 def test_a_worker_uses_as_many_threads_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
