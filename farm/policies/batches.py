@@ -55,7 +55,13 @@ def unflatten(flat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     # Not by masked_scatter: its backward pass selects by the mask, and an accelerator is waited for to say how many.
     place = (mask.flatten().cumsum(0) - 1).clamp_(min=0)
     spread = flat.index_select(0, place).view(mask.shape + flat.shape[1:])
-    return torch.where(mask if flat.dim() == 1 else mask[..., None], spread, 0.0)
+    return torch.where(mask if flat.dim() == 1 else mask[..., None], spread, 0)
+
+
+def of_sampled(distributions: torch.Tensor, samples: Samples, mask: torch.Tensor) -> torch.Tensor:
+    """The log-probabilities of the samples' own tokens among those of all tokens: [B, T, V], bool [B, T] -> [B, T]."""
+    tokens = unflatten(response_ids(samples, mask.device), mask)
+    return distributions.gather(-1, tokens[..., None])[..., 0]
 
 
 class Causal(Protocol):

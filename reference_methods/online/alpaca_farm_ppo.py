@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from farm.base.errors import UserError
+from farm.policies.batches import prompt_lengths
 from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from reference_methods.online.ppo import PPO, Targets
 from reference_methods.parts import kl
@@ -94,7 +95,7 @@ def with_pads(samples: Samples, width: int, model: Scorer) -> Samples:
         UserError: that is more than fits the model's context.
     """
     token, context = pad_token(model), getattr(getattr(model, "body", None), "context", None)
-    longest = max(len(prompt) for prompt in samples.prompt_tokens)
+    longest = int(prompt_lengths(samples).max())
     if context is not None and longest + width > context:
         raise UserError(
             f"AlpacaFarm's PPO pads every response to max_new_tokens ({width}), which with a prompt of {longest} "

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from farm.base import rng
 from farm.base.bounds import Count, NotNegative, Several
+from farm.policies.batches import of_sampled
 from farm.roles.protocols import Learning, Policy, Samples
 from farm.tables.turns import prefixed
 from reference_methods.parts import kl
@@ -34,7 +35,6 @@ from reference_methods.parts.batches import Batch, TrainingRows
 from reference_methods.parts.checkpoints import packed, unpacked
 from reference_methods.parts.conditioning import ConditionedPolicy, controllable, with_prompts
 from reference_methods.parts.online import Online, OnlineTrainer
-from reference_methods.parts.rollouts import padded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +93,7 @@ class Quark(Online):
         new, mask = policy.distributions(chosen, self.temperature)
         with torch.no_grad():
             old, _ = reference.distributions(plain.select(batch.rows), self.temperature)
-        tokens, _ = padded([t.astype(np.float32) for t in chosen.response_tokens], like=new[..., 0])
-        likelihood = new.gather(-1, tokens.long()[..., None])[..., 0]
-        nll, divergence = batch.mean(-likelihood, mask), batch.mean(kl.full(new, old), mask)
+        nll, divergence = batch.mean(-of_sampled(new, chosen, mask), mask), batch.mean(kl.full(new, old), mask)
         loss = nll + self.beta * divergence
         if self.entropy:
             loss = loss + self.entropy * batch.mean((new.exp() * new).sum(-1), mask)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from farm.base.bounds import Count, Natural, NotNegative
+from farm.policies.batches import of_sampled
 from farm.roles.protocols import Learning, Policy, Samples
 from farm.roles.work import Texts
 from reference_methods.parts import kl
@@ -73,8 +74,6 @@ class SuperHF(Online):
         ours, mask = policy.distributions(samples, self.temperature)
         with torch.no_grad():
             theirs, _ = reference.distributions(samples, self.temperature)
-        tokens = torch.zeros(mask.shape, dtype=torch.long, device=mask.device)
-        tokens[mask] = torch.from_numpy(np.concatenate(samples.response_tokens)).to(tokens)
-        likelihood = batch.mean(-ours.gather(-1, tokens[..., None])[..., 0], mask)
+        likelihood = batch.mean(-of_sampled(ours, samples, mask), mask)
         forward = batch.mean(kl.full(theirs, ours), mask)
         return likelihood + self.beta * forward, {"nll": likelihood, "token_kl": forward}

@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy
 from farm.base import rng
 from farm.base.bounds import Bounded, Count, NotNegative, PositiveShare
 from farm.base.errors import UserError
-from farm.policies.batches import onto, prompt_lengths
+from farm.policies.batches import onto
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Learning, Method, Policy, Samples
 from reference_methods.pairs.dpo import DPO
-from reference_methods.parts.batches import Batch
+from reference_methods.parts.batches import Batch, total_lengths
 from reference_methods.parts.degrees import Degrees
 from reference_methods.parts.pairs import PairMethod, PairsWithReference
 from reference_methods.parts.preferences import Preferences
@@ -123,7 +123,7 @@ class DegreeHead:
 
     def __call__(self, samples: Samples) -> Tensor:
         """Logits of the degrees, [B, D + 1]."""
-        last = prompt_lengths(samples) + samples.lengths() - 1
+        last = total_lengths(samples) - 1
         states = self.body.hidden(samples, last, np.ones_like(last))
         return torch.nn.functional.linear(states.float(), self.weight, self.bias)
 

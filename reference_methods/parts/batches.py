@@ -19,7 +19,7 @@ from torch import Tensor
 from farm.base import rng
 from farm.base.rng import Ids
 from farm.hardware import memory, processes
-from farm.policies.batches import onto
+from farm.policies.batches import onto, prompt_lengths
 from farm.policies.trees import same_prompts
 from farm.roles.protocols import Draws, Policy, Samples
 from farm.tables.turns import Prompt, prompt_ids
@@ -40,7 +40,7 @@ BUCKET = 8
 
 def total_lengths(samples: Samples) -> Lengths:
     """Prompt and response tokens of each sample, [B]."""
-    return samples.lengths() + np.array([len(t) for t in samples.prompt_tokens], dtype=np.int64)
+    return samples.lengths() + prompt_lengths(samples)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from farm.policies.batches import cheapest_batches
+from farm.policies.batches import cheapest_batches, unflatten
 
 
 def cost(parts: list[NDArray[np.int64]], one_more: int) -> int:
@@ -36,6 +37,12 @@ def test_rows_without_tokens_are_left_out_and_equal_rows_stay_together() -> None
     assert cheapest_batches(np.array([0, 0]), 100, 5) == []
     (only,) = cheapest_batches(np.array([7, 0, 7, 7]), 100, 5)
     assert only.tolist() == [0, 2, 3]
+
+
+def test_tokens_beyond_what_32_bits_of_a_fraction_hold_stay_themselves() -> None:
+    mask = torch.tensor([[True, True], [True, False], [False, False]])
+    found = unflatten(torch.tensor([2**24 + 1, 3, 2**40 + 1]), mask)
+    assert found.tolist() == [[2**24 + 1, 3], [2**40 + 1, 0], [0, 0]]
 
 
 def test_rows_of_many_lengths_are_hardly_padded() -> None:

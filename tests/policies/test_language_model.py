@@ -10,6 +10,7 @@ import torch
 
 from farm.base.errors import UserError
 from farm.policies import batches, likelihoods, load
+from farm.policies.batches import of_sampled
 from farm.policies.conversation import INSTRUCTION
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Policy, Samples
@@ -91,6 +92,7 @@ def test_log_probabilities_by_definition(policy: LanguageModelPolicy) -> None:
     assert mask.sum(1).tolist() == [4, 1, 2, 6, 3, 2] and not chosen[~mask].any()
     table, table_mask = policy.distributions(samples, temperature=0.8)
     assert table.shape == (6, 6, 46) and torch.equal(mask, table_mask)
+    torch.testing.assert_close(of_sampled(table, samples, mask), chosen)
     for row in range(6):
         whole = np.concatenate([samples.prompt_tokens[row], samples.response_tokens[row]]).astype(np.int64)
         with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 
 from farm.base.errors import UserError
 from farm.policies import load
+from farm.policies.batches import of_sampled
 from farm.policies.tabular import TabularPolicy, TabularScorer
 from farm.roles.protocols import Policy, Samples, Scorer
 
@@ -55,6 +56,7 @@ def test_sampled_log_probabilities_are_those_of_the_policy(policy: TabularPolicy
     table, _ = policy.distributions(samples, temperature=0.7)
     picked = table[torch.arange(15), 0, torch.tensor([t[0] for t in samples.response_tokens])]
     torch.testing.assert_close(picked, chosen[:, 0])
+    assert torch.equal(of_sampled(table, samples, mask)[:, 0], picked)
 
 
 def test_draws_depend_on_the_key_and_not_on_the_order(policy: TabularPolicy) -> None:

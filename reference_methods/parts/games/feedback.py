@@ -19,6 +19,7 @@ from torch import Tensor
 from farm.policies import load, read_descriptor, write_descriptor
 from farm.roles.protocols import Learning, PreferenceModel, Samples, Scorer
 from farm.tables import turns
+from reference_methods.parts.batches import total_lengths
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class ModelFeedback:
 
     def __call__(self, first: Samples, second: Samples) -> NDArray[np.float64]:
         self.queries += len(first)
-        size = max(1, self.micro_batch_tokens // max(1, 2 * int(max(_length(first), _length(second)))))
+        longest = max(int(total_lengths(side).max()) for side in (first, second))
+        size = max(1, self.micro_batch_tokens // max(1, 2 * longest))
         found = []
         with torch.no_grad():
             for start in range(0, len(first), size):
@@ -70,10 +72,6 @@ class ModelFeedback:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.queries = int(state["counts"])
-
-
-def _length(samples: Samples) -> int:
-    return int(max(len(p) + len(r) for p, r in zip(samples.prompt_tokens, samples.response_tokens, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from farm.engines.sampling import Decoder
+from farm.policies.batches import of_sampled
 from farm.policies.language_model import LanguageModelPolicy
 from farm.roles.protocols import Samples, Tokens
 
@@ -42,10 +43,7 @@ class MixturePolicy(LanguageModelPolicy):
 
     def log_probabilities(self, samples: Samples, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
         whole, mask = self.distributions(samples, temperature)
-        chosen = torch.zeros(mask.shape, dtype=torch.int64, device=mask.device)
-        for row, tokens in enumerate(samples.response_tokens):
-            chosen[row, : len(tokens)] = torch.from_numpy(np.asarray(tokens, np.int64)).to(mask.device)
-        return whole.gather(-1, chosen[..., None])[..., 0] * mask, mask
+        return of_sampled(whole, samples, mask), mask
 
 
 @dataclass

@@ -25,7 +25,7 @@ from farm.policies import read_descriptor, write_descriptor
 from farm.policies.body import Body
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Learning, Policy, Samples
-from reference_methods.parts.batches import Batch, micro_batches, tokens_at_once
+from reference_methods.parts.batches import Batch, micro_batches, tokens_at_once, total_lengths
 from reference_methods.parts.checkpoints import log_once
 from reference_methods.parts.losses import bradley_terry
 from reference_methods.parts.preferences import Preferences, agreement
@@ -176,9 +176,8 @@ class LanguageModelEmbedder:
         return cls(body.copy(), tokenizer, weight)
 
     def __call__(self, samples: Samples) -> Tensor:
-        lengths = samples.lengths()
-        prompts = np.array([len(tokens) for tokens in samples.prompt_tokens], dtype=np.int64)
-        states = self.body.hidden(samples, prompts + lengths - 1, np.ones_like(lengths))
+        last = total_lengths(samples) - 1
+        states = self.body.hidden(samples, last, np.ones_like(last))
         return torch.nn.functional.linear(states.float(), self.weight)
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
