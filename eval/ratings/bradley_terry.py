@@ -36,7 +36,7 @@ from eval.ratings.battles import Battles
 from eval.ratings.strength_errors import bootstrap as draw_again
 from eval.ratings.strength_errors import sandwich
 from eval.ratings.strengths import fit_davidson, fit_half
-from eval.ratings.win_matrix import count, refuse_unconnected
+from eval.ratings.win_matrix import Counts, count, refuse_unconnected
 from farm.base.arrays import Floats
 from farm.base.errors import OptionError, UserError
 from farm.statistics import terminal
@@ -203,18 +203,9 @@ def bradley_terry(
         UserError: when no finite ratings exist, or a column or the anchor is unknown.
     """
     m = len(battles.models)
-    if anchor and anchor not in battles.models:
-        raise UserError(f"the anchor `{anchor}` is not among the {m} models")
-    if len(clusters) > 2:
-        raise UserError("cluster in at most two ways")
-    for column in clusters:
-        if column not in battles.table:
-            raise UserError(f"the battles have no column `{column}`; there are: {', '.join(battles.table.columns)}")
-        require_labels(battles.table, column, "the battles")
+    _check(battles, clusters, anchor)
     kept = battles.score != 0.5 if ties == "drop" else slice(None)
-    first, second, score = battles.first, battles.second, battles.score
-    if ties == "drop":
-        first, second, score = first[kept], second[kept], score[kept]
+    first, second, score = (rows[kept] for rows in (battles.first, battles.second, battles.score))
     if ties == "davidson" and not np.isin(score, (0.0, 0.5, 1.0)).all():
         raise OptionError("Davidson's tie model needs wins and ties, not probabilities; use `ties` half")
     if not score.size:
@@ -222,33 +213,16 @@ def bradley_terry(
     if style and ties == "davidson":
         raise OptionError("`style` goes with ties as half a win or dropped, not with Davidson's model; change `ties`")
     counts = count(first, second, score, m)
-    wins = counts.win_matrix()
-    nu = float("nan")
     if not prior:
-        refuse_unconnected(wins, battles.models)
+        refuse_unconnected(counts.win_matrix(), battles.models)
     cluster_codes = [codes(battles.table[c].to_numpy()[kept]) for c in clusters]
-    worth = None
+    nu, worth = float("nan"), None
     if style:
-        x = styles_of.differences(battles.table[kept] if ties == "drop" else battles.table, style)
-        try:
-            theta, beta, inverse, p = styles_of.fit(first, second, score, x, m, prior)
-        except FloatingPointError as error:
-            raise OptionError(
-                "`style`: the styles cannot be told apart from who wrote or who won, so there are no finite ratings; "
-                "name fewer"
-            ) from error
-        whole, units = styles_of.sandwich(inverse, first, second, score - p, x, cluster_codes)
-        covariance = whole[:m, :m]
-        worth = styles_of.worth(style, beta, whole[m:, m:], units, confidence)
-    elif ties == "davidson":
-        tied = counts.ties + counts.ties.T
-        if not tied.any():
-            raise OptionError("there is no tie to fit Davidson's model to; use `ties` half")
-        decided = wins - tied / 2
-        theta, nu = fit_davidson(decided, tied, prior=prior)
+        theta, covariance, units, worth = styles_of.rated(
+            first, second, score, battles.table[kept], style, m, prior, cluster_codes, confidence
+        )
     else:
-        theta = fit_half(wins, prior=prior)
-    if not style:
+        theta, nu = _strengths(counts, ties, prior)
         covariance, units = sandwich(theta, nu, counts, first, second, score, cluster_codes, prior, ties)
     draws, degenerate = None, 0
     if bootstrap and not style:
@@ -281,3 +255,25 @@ def bradley_terry(
         seed=seed,
         style=worth,
     )
+
+
+def _check(battles: Battles, clusters: Sequence[str], anchor: str) -> None:
+    if anchor and anchor not in battles.models:
+        raise UserError(f"the anchor `{anchor}` is not among the {len(battles.models)} models")
+    if len(clusters) > 2:
+        raise UserError("cluster in at most two ways")
+    for column in clusters:
+        if column not in battles.table:
+            raise UserError(f"the battles have no column `{column}`; there are: {', '.join(battles.table.columns)}")
+        require_labels(battles.table, column, "the battles")
+
+
+def _strengths(counts: Counts, ties: Ties, prior: float) -> tuple[Floats, float]:
+    """theta [M], and Davidson's nu, missing where ties are not modelled."""
+    wins = counts.win_matrix()
+    if ties != "davidson":
+        return fit_half(wins, prior=prior), float("nan")
+    tied = counts.ties + counts.ties.T
+    if not tied.any():
+        raise OptionError("there is no tie to fit Davidson's model to; use `ties` half")
+    return fit_davidson(wins - tied / 2, tied, prior=prior)

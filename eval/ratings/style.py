@@ -40,6 +40,40 @@ _TEXTS = (("output_1", "output_2"), ("response_a", "response_b"), ("completion_a
 _LENGTHS = (("output_1_len", "output_2_len"), ("len_1", "len_2"), ("len_a", "len_b"))
 
 
+def rated(
+    first: Ints,
+    second: Ints,
+    score: Floats,
+    table: pd.DataFrame,
+    styles: Sequence[str],
+    models: int,
+    prior: float,
+    clusters: list[tuple[Ints, int]],
+    confidence: float,
+) -> tuple[Floats, Floats, int, pd.DataFrame]:
+    """theta [M] at equal style, its covariance [M, M], of how many units that is, and what each style is worth.
+
+    Args:
+        first, second, score: of the battles, [n].
+        table: their rows, in which the styles are counted.
+        clusters: the labels [n] and their number, of none to two ways.
+
+    Raises:
+        OptionError: as :func:`differences`, and where styles and ratings cannot be told apart.
+    """
+    x = differences(table, styles)
+    try:
+        theta, beta, inverse, p = fit(first, second, score, x, models, prior)
+    except FloatingPointError as error:
+        raise OptionError(
+            "`style`: the styles cannot be told apart from who wrote or who won, so there are no finite ratings; "
+            "name fewer"
+        ) from error
+    whole, units = sandwich(inverse, first, second, score - p, x, clusters)
+    worth_of_styles = worth(styles, beta, whole[models:, models:], units, confidence)
+    return theta, whole[:models, :models], units, worth_of_styles
+
+
 def count(text: str, style: str) -> int:
     """How much of a style a text has: characters, or marks of Markdown.
 
