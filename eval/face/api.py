@@ -77,7 +77,7 @@ def boards(options: BoardsOptions) -> pd.DataFrame:
 def validate(options: ValidateOptions) -> Result:
     """Judge the judge: agreement beside the human ceiling, biases, what its labels are worth.
 
-    Gives :class:`eval.judges.validate.Validation`, :class:`eval.rates.habits.JudgeAlone` without humans, or
+    Gives :class:`eval.judges.validation.Validation`, :class:`eval.rates.habits.JudgeAlone` without humans, or
     :class:`eval.judges.judge_runs.JudgeRuns` where the verdicts carry a ``human_label``.
     """
     from eval.face.validate_command import validated

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from eval.judges.validate import Validation, validate
+from eval.judges.validate import validate
+from eval.judges.validation import Validation
 from eval.report import wording
 from eval.report.folder import RunFolder
 from eval.report.tables import Cell, Column, Table, share, sortable
