@@ -17,7 +17,8 @@ from eval.published.board import METRICS, board
 from eval.published.comparison import PublishedComparison, compare, read_published
 from eval.rates.difficulty import Difficulty
 from eval.rates.length_column import LengthControl
-from eval.rates.length_control import Regulariser, read_weights
+from eval.rates.length_control import Regulariser
+from eval.rates.saved_weights import read_weights
 from eval.ratings import battles as battle_files
 from eval.ratings import bradley_terry
 from eval.ratings.elo import elo

@@ -18,11 +18,11 @@ from eval.rates.length_control import (
     LengthControlled,
     Recipe,
     Regulariser,
-    from_weights,
     identity,
     length_controlled,
     too_few,
 )
+from eval.rates.saved_weights import from_weights
 from farm.base import rng
 from farm.base.arrays import Floats
 from farm.base.errors import OptionError, UserError

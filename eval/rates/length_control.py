@@ -167,24 +167,8 @@ def length_controlled(
     if (difficulty is None or regulariser is None) and n_items < FEWEST_ROWS:
         few = f"too few instructions for length control ({n_items}; it takes {FEWEST_ROWS})"
         return too_few(method, n, few, recipe, alignment)
-    columns, labels = own[:, seen], y[seen]
-    weights = None
-    rows = 0
-    if regulariser is not None:
-        rows = regulariser.labels.size
-        columns = np.concatenate([np.vstack([regulariser.features, np.zeros(rows)]), columns], axis=1)
-        labels = np.concatenate([regulariser.labels, labels])
-        weights = np.concatenate([np.full(rows, REGULARISER_WEIGHT), np.ones(int(seen.sum()))])
-    chosen, hessian = float("inf"), None
-    if recipe == "newton":
-        start = _TYPICAL[[0, 2]] if difficulty is None else _TYPICAL
-        found = newton(columns, labels, weights, ridge=RIDGE, start=start)
-        w, hessian = found.coefficients, found.hessian
-    elif strength is not None:
-        w, chosen = lasso(columns, labels, strength, weights), strength
-    else:
-        fit = cross_validated_lasso(columns, labels, weights)
-        w, chosen = fit.coefficients, fit.strength
+    columns, labels, weights = _beside(regulariser, own[:, seen], y[seen])
+    w, chosen, hessian = _fit(columns, labels, weights, recipe, strength)
     free = w.copy()
     free[0] = 0
     predicted = expit(free @ own)
@@ -208,10 +192,34 @@ def length_controlled(
         n=n,
         recipe=recipe,
         alignment=alignment,
-        regulariser_rows=rows,
+        regulariser_rows=0 if regulariser is None else regulariser.labels.size,
         note=note,
         influence=influence,
     )
+
+
+def _beside(regulariser: Regulariser | None, columns: Floats, labels: Floats) -> tuple[Floats, Floats, Floats | None]:
+    """The features [K, R + n] and labels [R + n] that are fitted, the regulariser's R first, and their weights."""
+    if regulariser is None:
+        return columns, labels, None
+    rows = regulariser.labels.size
+    gamed = np.vstack([regulariser.features, np.zeros(rows)])  # theta is the method's own
+    weights = np.concatenate([np.full(rows, REGULARISER_WEIGHT), np.ones(labels.size)])
+    return np.concatenate([gamed, columns], axis=1), np.concatenate([regulariser.labels, labels]), weights
+
+
+def _fit(
+    columns: Floats, labels: Floats, weights: Floats | None, recipe: Recipe, strength: float | None
+) -> tuple[Floats, float, Floats | None]:
+    """The coefficients [K] of features [K, n], the L1 strength (infinite for Newton), and Newton's Hessian [K, K]."""
+    if recipe == "newton":
+        start = _TYPICAL if len(columns) == len(_TYPICAL) else _TYPICAL[[0, 2]]
+        found = newton(columns, labels, weights, ridge=RIDGE, start=start)
+        return found.coefficients, float("inf"), found.hessian
+    if strength is not None:
+        return lasso(columns, labels, strength, weights), strength, None
+    chosen = cross_validated_lasso(columns, labels, weights)
+    return chosen.coefficients, chosen.strength, None
 
 
 def _influence(
@@ -252,40 +260,3 @@ def identity(method: str, n: int, alignment: str, recipe: str) -> LengthControll
         method, 0.5, 0.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0, float("inf"), n, recipe, alignment, 0, "the baseline",
         np.zeros(n),
     )  # fmt: skip
-
-
-WEIGHT_COLUMNS = {
-    "np.tanh(std_delta_len)": "length",
-    "instruction_difficulty": "difficulty",
-    "not_gamed_baseline.astype(float)": "intercept",
-}
-"""The column names of published coefficient files, and ours."""
-
-
-def read_weights(table: pd.DataFrame, origin: str = "the weights") -> pd.DataFrame:
-    """Published coefficients by method (index): columns length, difficulty, intercept."""
-    named = table.rename(columns=WEIGHT_COLUMNS)
-    first = named.columns[0]
-    for column in WEIGHT_COLUMNS.values():
-        if column not in named:
-            raise UserError(f"{origin}: the column `{column}` is missing")
-    named = named.set_index(first) if first not in WEIGHT_COLUMNS.values() else named
-    repeated = named.index[named.index.duplicated()]
-    if len(repeated):
-        raise UserError(f"{origin}: `{repeated[0]}` has two rows of weights")
-    return named[list(WEIGHT_COLUMNS.values())].astype(np.float64)
-
-
-def from_weights(weights: pd.DataFrame, difficulty: ArrayLike, method: str, baseline: str | None = None) -> float:
-    """LC from saved coefficients: mean sigmoid(dtheta + dpsi * gamma) over all difficulties.
-
-    ``baseline`` may be any other method with weights (default: the one the weights were fitted against, whose own are
-    zero). LC(m, m) = 1/2 and LC(m, b) = 1 - LC(b, m) hold exactly.
-    """
-    for name in (method, baseline):
-        if name is not None and name not in weights.index:
-            raise UserError(f"there are no weights for `{name}`")
-    delta = weights.loc[method]
-    if baseline is not None:
-        delta = delta - weights.loc[baseline]
-    return float(expit(delta["intercept"] + delta["difficulty"] * np.asarray(difficulty, dtype=np.float64)).mean())

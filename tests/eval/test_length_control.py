@@ -15,7 +15,8 @@ from eval.published.sources import Rows, read
 from eval.rates import logistic
 from eval.rates.difficulty import Difficulty
 from eval.rates.length_column import LengthControl
-from eval.rates.length_control import Regulariser, from_weights, length_controlled, length_feature, read_weights
+from eval.rates.length_control import Regulariser, length_controlled, length_feature
+from eval.rates.saved_weights import from_weights, read_weights
 from farm.base.errors import UserError
 
 
