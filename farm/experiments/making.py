@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,12 @@ from farm.roles.protocols import Draws, Learning, Method, Policy, PreferenceMode
 from farm.storage.artifacts import Place
 from farm.tables import records
 from farm.tables.turns import Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH = 256
+"""responses that are read at once"""
 
 
 def learn(name: str, method: Method, learning: Learning, place: Place) -> Facts:
@@ -85,16 +92,19 @@ def ask(setting: Setting, kind: str, giver: Any, rows: pd.DataFrame, role: str) 
     return put_before(kinds()[kind], giver, rows, seed=seed)
 
 
-def scores(scorer: Scorer | PreferenceModel, samples: Samples, batch: int = 256) -> NDArray[np.float64]:
+def scores(scorer: Scorer | PreferenceModel, samples: Samples) -> NDArray[np.float64]:
     """The reward of each response, [n]; NaN of a model that compares two and scores none."""
+    return in_batches(scorer.scores, samples) if isinstance(scorer, Scorer) else np.full(len(samples), np.nan)
+
+
+def in_batches(what: Callable[..., torch.Tensor], *sides: Samples) -> NDArray[np.float64]:
+    """``what`` of responses, or of the n pairs of two sides, a number each, [n]; without gradient."""
     import torch
 
-    if not isinstance(scorer, Scorer):
-        return np.full(len(samples), np.nan)
+    n = len(sides[0])
     with torch.no_grad():
-        parts = [
-            scorer.scores(samples.select(range(i, min(i + batch, len(samples))))) for i in range(0, len(samples), batch)
-        ]
+        rows = [range(start, min(start + BATCH, n)) for start in range(0, n, BATCH)]
+        parts = [what(*(side.select(part) for side in sides)) for part in rows]
     return torch.cat(parts).double().cpu().numpy()
 
 

@@ -96,16 +96,11 @@ class AccuracyStage:
         return None
 
 
-def margins(model: Scorer | PreferenceModel, first: Samples, second: Samples, batch: int = 256) -> NDArray[np.float64]:
+def margins(model: Scorer | PreferenceModel, first: Samples, second: Samples) -> NDArray[np.float64]:
     """How far a model puts the first of two responses above the second, [n]: of scores, or as log-odds."""
-    import torch
-
     if isinstance(model, Scorer):
-        return making.scores(model, first, batch) - making.scores(model, second, batch)
-    with torch.no_grad():
-        rows = [range(i, min(i + batch, len(first))) for i in range(0, len(first), batch)]
-        parts = [model.logits(first.select(r), second.select(r)) for r in rows]
-    return torch.cat(parts).double().cpu().numpy()
+        return making.scores(model, first) - making.scores(model, second)
+    return making.in_batches(model.logits, first, second)
 
 
 def summary(accuracy: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from farm.experiments.stages.stage import Facts, Size, Stage, StageContext
 from farm.roles.protocols import Policy, Samples
 from farm.roles.work import Texts
 from farm.tables.turns import prompts_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -91,24 +94,18 @@ class Answers:
         return None
 
 
-def _kl(
-    policy: Policy, reference: Policy, samples: Samples, temperature: float, batch: int = 256
-) -> NDArray[np.float64]:
+def _kl(policy: Policy, reference: Policy, samples: Samples, temperature: float) -> NDArray[np.float64]:
     """log policy(y|x) - log reference(y|x) of the policy's own answers, [n]; its mean estimates KL(policy, reference).
 
     Both at the temperature of the answers, or it would estimate nothing; greedy answers have none (NaN). A policy that
     selects among samples (best-of-n) has no such density, but knows a bound: ``kl_bound``.
     """
-    import torch
-
     bound = getattr(policy, "kl_bound", None)
     if bound is not None or temperature == 0:
         return np.full(len(samples), np.nan if bound is None else float(bound))
-    out = []
-    with torch.no_grad():
-        for start in range(0, len(samples), batch):
-            part = samples.select(range(start, min(start + batch, len(samples))))
-            ours, _ = policy.log_probabilities(part, temperature)
-            theirs, _ = reference.log_probabilities(part, temperature)
-            out.append((ours - theirs).sum(1).double().cpu().numpy())
-    return np.concatenate(out)
+
+    def log_ratio(part: Samples) -> torch.Tensor:
+        ours, theirs = (writer.log_probabilities(part, temperature)[0] for writer in (policy, reference))
+        return (ours - theirs).sum(1)
+
+    return making.in_batches(log_ratio, samples)
