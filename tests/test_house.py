@@ -22,6 +22,28 @@ def test_every_file_opens_with_its_idea() -> None:
             assert re.match(r'\s*(#!.*\n)?"""', path.read_text()), f"{path} has no docstring at its top"
 
 
+def test_a_module_that_is_named_is_there() -> None:
+    """Failed for a module that had moved to another room and was still named by its old one."""
+    named = re.compile(r"(?<![\w/.])((?:farm|annotators|reference_methods|eval)(?:\.\w+){2,})")
+    seen = 0
+    for package in ("farm", "annotators", "reference_methods", "eval"):
+        for path in (ROOT / package).rglob("*.py"):
+            for name in set(named.findall(path.read_text())):
+                parts, seen = name.split("."), seen + 1
+                there = next(k for k in range(len(parts), 0, -1) if _source(parts[:k]) is not None)
+                source = _source(parts[:there])
+                assert source is not None
+                known = there == len(parts) or re.search(rf"\b{parts[there]}\b", source.read_text())
+                assert known and there > 1, f"{path}: there is no {name}"
+    assert seen > 1000
+
+
+def _source(parts: list[str]) -> Path | None:
+    """The file of a module or a package."""
+    place = ROOT.joinpath(*parts)
+    return next((p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()), None)
+
+
 def test_nothing_is_unpickled_and_yaml_is_loaded_safely() -> None:
     forbidden = re.compile(
         r"\bpickle\.loads?\b|torch\.load\(|yaml\.load\((?!.*SafeLoader|.*Loader=_Loader)|\beval\(|\bexec\(|trust_remote_code=True"

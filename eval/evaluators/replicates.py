@@ -7,7 +7,7 @@ swept keys are columns of every table):
     rank, method, win_rate, _low, _high, rank_low, rank_high, seeds, win_rate_sd (between the seeds' own win rates;
     missing with one seed), n_total; for the other roles win_rate_<role> with _low, _high; gold, proxy (with _low,
     _high), kl, avg_length where the outputs have them. Intervals are over seeds and instructions
-    (eval.ranks.two_ways); with one seed over instructions alone, and then they say nothing about other seeds.
+    (farm.statistics.two_ways); with one seed over instructions alone, and then they say nothing about other seeds.
 ``pairwise``: each two methods of a setting, by the judge, paired by seed and instruction
     first, second, difference, standard_error, low, high (percent points), degrees, p, p_holm (over the pairs of the
     setting), p_fdr (Benjamini-Hochberg, the same family)
