@@ -293,7 +293,7 @@ def build(
     for key, value in arguments.items():
         place = found.place(key)
         if key not in parameters:
-            raise UserError(f"{place}: unknown key `{key}` of {cls.__name__}; {nearest(key, parameters)}")
+            raise _unknown(place, key, cls, parameters)
         if key in supplied and _role_of(hints.get(key)) is None:
             raise UserError(f"{place}: `{key}` of {cls.__name__} is supplied by the program and cannot be set")
         values[key] = _value(hints.get(key, Any), value, context, place, key, folder, preset)
@@ -312,15 +312,30 @@ def build(
 
 
 def signature(cls: type) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
-    """The arguments of a constructor, which are the schema of its class in YAML, and their types."""
+    """The arguments of a constructor, which are the schema of its class in YAML, and their types.
+
+    Settings that a class inherits and does not read are none of it: they stand in its ``unused_settings``, a mapping of
+    their names to why (a clause), so that nobody sets what changes nothing.
+    """
     parameters = {
         n: p
         for n, p in inspect.signature(cls).parameters.items()
-        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and n not in _unused(cls)
     }
     if hasattr(cls, "__dataclass_fields__"):
         return parameters, bounds.hints(cls)
     return parameters, typing.get_type_hints(vars(cls).get("__init__", cls), include_extras=True)
+
+
+def _unused(cls: type) -> Mapping[str, str]:
+    found: Mapping[str, str] = getattr(cls, "unused_settings", {})
+    return found
+
+
+def _unknown(place: str, key: str, cls: type, known: Iterable[str]) -> UserError:
+    if why := _unused(cls).get(key):
+        return UserError(f"{place}: `{key}` would change nothing of {cls.__name__}: {why}; leave it out")
+    return UserError(f"{place}: unknown key `{key}` of {cls.__name__}; {nearest(key, known)}")
 
 
 def _role_of(hint: Any) -> type | None:
@@ -404,7 +419,7 @@ def described(
     unknown = set(arguments) - set(parameters)
     if unknown:
         key = sorted(unknown)[0]
-        raise UserError(f"{found.place(key)}: unknown key `{key}` of {cls.__name__}; {nearest(key, parameters)}")
+        raise _unknown(found.place(key), key, cls, parameters)
     return out
 
 

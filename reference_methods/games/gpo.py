@@ -24,6 +24,7 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class GPO(Game):
+    unused_settings: ClassVar[dict[str, str]] = {"beta": "its loss has no KL to the reference"}
     plays_regularised: ClassVar[bool] = False
     table_step: ClassVar[float] = 0.1
     table_update: ClassVar[Literal["natural gradient", "argmin"]] = "argmin"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +37,9 @@ from reference_methods.parts.rollouts import Rollout
 
 @dataclass(frozen=True, kw_only=True)
 class AlpacaFarmPPO(PPO):
-    """Has the settings of PPO, of which ``importance_cap`` is not looked at."""
+    """Has the settings of PPO but ``importance_cap``."""
+
+    unused_settings: ClassVar[dict[str, str]] = {"importance_cap": "its losses have no importance weights"}
 
     def train(self, learning: Learning) -> Policy:
         policy, critic = self.start(learning), self.start_critic(learning)

@@ -16,17 +16,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
 from farm.roles.protocols import Learning, Policy
 from reference_methods.online.quark import Quark, quantile_of
-from reference_methods.parts.online import OnlineTrainer
+from reference_methods.parts.online import NO_RATIO, OnlineTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlpacaFarmQuark(Quark):
-    """Has the settings of Quark, of which ``quantile_texts`` is not looked at."""
+    """Has the settings of Quark but ``quantile_texts``."""
+
+    unused_settings: ClassVar[dict[str, str]] = {**NO_RATIO, "quantile_texts": "no quantile is told to the policy"}
 
     def train(self, learning: Learning) -> Policy:
         policy = self.start(learning)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,12 +35,14 @@ from reference_methods.parts import kl
 from reference_methods.parts.batches import Batch, TrainingRows
 from reference_methods.parts.checkpoints import packed, unpacked
 from reference_methods.parts.conditioning import ConditionedPolicy, controllable, with_prompts
-from reference_methods.parts.online import Online, OnlineTrainer
+from reference_methods.parts.online import NO_RATIO, Online, OnlineTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quark(Online):
     """Trains the policy on its own samples, sorted by the reward model."""
+
+    unused_settings: ClassVar[dict[str, str]] = NO_RATIO
 
     quantiles: Several = 5
     quantile_texts: Sequence[str] | None = None

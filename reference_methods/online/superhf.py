@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from farm.roles.protocols import Learning, Policy, Samples
 from farm.roles.work import Texts
 from reference_methods.parts import kl
 from reference_methods.parts.batches import Batch
-from reference_methods.parts.online import Online, OnlineTrainer
+from reference_methods.parts.online import NO_RATIO, Online, OnlineTrainer
 from reference_methods.parts.optimization import Schedule
 from reference_methods.parts.rollouts import Rollout
 
@@ -37,6 +38,8 @@ from reference_methods.parts.rollouts import Rollout
 @dataclass(frozen=True, kw_only=True)
 class SuperHF(Online):
     """Trains the policy on the best of its own samples, by the reward model."""
+
+    unused_settings: ClassVar[dict[str, str]] = NO_RATIO
 
     steps: Natural = 80
     rollouts: Count = 32

@@ -14,7 +14,7 @@ Paper: "A Simple 'Try Again' Can Elicit Multi-Turn LLM Reasoning" (arXiv 2507.14
 decay 1/2, repetition 1/2, 5 turns, 8 prompts with 16 episodes each, the upper quarter of prompts, gamma = lambda = 1,
 clip .2 and .28, KL .001, 200 steps. Answers are compared in lower case and without spaces.
 Deviations: no entropy bonus (.001 there); the KL is in the reward, as in ``ppo``; an invalid answer costs nothing here
-(.1 there); a response that was cut is left to the user to judge (``missing_eos_reward`` is not read).
+(.1 there); a response that was cut is left to the user to judge.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class UFO(PPO):
     """Trains the policy on its dialogues with the user."""
 
     purpose: ClassVar[str] = "ufo"
+    unused_settings: ClassVar[dict[str, str]] = {"missing_eos_reward": "the user judges responses that were cut"}
 
     max_turn: Count = 5
     decay: Share = 0.5

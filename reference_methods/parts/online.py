@@ -50,6 +50,9 @@ from reference_methods.parts.training import OnPolicy
 RATIO_IS_ONE = {"update_kl": AtStart(0), "clip_fraction": AtStart(0)}
 """what the metrics of a loss with a clipped ratio of tokens are before the first update"""
 
+NO_RATIO = dict.fromkeys(("clip", "importance_cap"), "its loss has no probability ratio")
+"""settings that a method which imitates its own samples has no use for"""
+
 COMPARED = 1024
 """A policy that samples itself is compared with what it drew on so many tokens a step: a check, and almost free."""
 

@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from farm.base.errors import UserError
+from farm.experiments import presets
+from farm.roles import config
+from farm.roles.protocols import Method
 from reference_methods.games.online_dpo import OnlineDPO
 from reference_methods.imitation.reward_conditioning import RewardConditioning
 from reference_methods.imitation.sft import SFT
@@ -64,3 +68,34 @@ def test_a_setting_that_means_nothing_is_refused(method: Any, settings: dict[str
 def test_the_borders_are_allowed() -> None:
     DPO(learning_rate=0.0, beta=0.0, warm_up=1.0, label_smoothing=0.0, max_gradient_norm=float("inf"))
     ExpertIteration(prompts=None, checkpoint_minutes=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "why"),
+    [
+        ("sppo", "beta", 0.1, "its loss has no KL to the reference"),
+        ("dno", "beta", 0.1, "its loss has no KL to the reference"),
+        ("gpo", "beta", 0.1, "its loss has no KL to the reference"),
+        ("spo", "beta", 0.1, "its KL to the SFT policy is `kl`"),
+        ("quark", "clip", 0.2, "its loss has no probability ratio"),
+        ("superhf", "importance_cap", None, "its loss has no probability ratio"),
+        ("alpaca_farm_quark", "quantile_texts", ["a", "b"], "no quantile is told to the policy"),
+        ("alpaca_farm_ppo", "importance_cap", 2.0, "its losses have no importance weights"),
+        ("ufo", "missing_eos_reward", -1.0, "the user judges responses that were cut"),
+    ],
+)
+def test_a_setting_that_a_method_inherits_and_does_not_read_is_refused(
+    name: str, setting: str, value: Any, why: str
+) -> None:
+    """Failed before: it was taken, whatever was set, and the same was learned."""
+    for read in (config.build, config.described):
+        with pytest.raises(UserError, match=f"`{setting}` would change nothing of .*: {why}; leave it out"):
+            read(Method, {"use": name, setting: value})
+    assert setting not in config.described(Method, name)
+
+
+def test_what_a_preset_says_of_all_methods_is_for_those_that_read_it() -> None:
+    preset = presets.load("smollm2").settings
+    assert preset.fields["missing_eos_reward"] is None
+    assert "missing_eos_reward" not in config.described(Method, "ufo", preset=preset)
+    assert config.described(Method, "ppo", preset=preset)["missing_eos_reward"] is None
