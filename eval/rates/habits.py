@@ -109,13 +109,9 @@ def biases(judge: pd.DataFrame, humans: pd.DataFrame, *, beyond: int = 30, confi
         side = side[(side != 0) & side.notna()]
         one, two = (_preferring(v, side) for v in (judge, humans))
         rows.append(_bias_row(name, one, two, confidence))
-    for name, column in (("first shown", "shown"),):
-        pair = []
-        for votes in (judge, humans):
-            v = votes[["item", column]].dropna()
-            v = v[v[column] != 0.5]
-            pair.append(v.groupby("item")[column].mean())
-        rows.append(_bias_row(name, pair[0], pair[1], confidence))
+    decisive = (v[v["shown"].notna() & (v["shown"] != 0.5)] for v in (judge, humans))
+    first_shown = [v.groupby("item")["shown"].mean() for v in decisive]
+    rows.append(_bias_row("first shown", *first_shown, confidence))
     return pd.DataFrame(rows, columns=["bias", "judge", "human", "difference", "low", "high", "n"])
 
 

@@ -42,8 +42,6 @@ _HALF = re.compile("[\ud800-\udfff]")
 _HALF_ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_PLAIN = ("string", "integer", "floating", "mixed-integer-float", "empty")
-"""kinds of cells, as pandas calls them, in which nothing needs to be looked at"""
 
 
 def check_table(path: Path, table: pd.DataFrame | None = None, inputs: Iterable[Path | None] = ()) -> None:

@@ -18,7 +18,6 @@ the logistic loss, and list_mle and softmax are that loss itself.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -73,10 +72,6 @@ def lambda_weights(scores: Tensor, labels: Tensor) -> Tensor:
     ranks = order.argsort(dim=1).to(scores.dtype) + 1
     gain, discount = _differences(2**labels).abs(), _differences(1 / (1 + ranks).log()).abs()
     return gain * discount
-
-
-LAMBDA_OF_TWO = 1 / math.log(2) - 1 / math.log(3)
-"""the weight of a pair labelled 1 and 0"""
 
 
 def _differences(values: Tensor) -> Tensor:

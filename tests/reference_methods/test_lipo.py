@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reference_methods.lists.lipo import LiPO, labels, ordered_share
-from reference_methods.parts.listwise import LAMBDA_OF_TWO, ListLoss, lambda_weights, list_loss
+from reference_methods.parts.listwise import ListLoss, lambda_weights, list_loss
 from reference_methods.parts.losses import bradley_terry, hinge
 from tests.reference_methods.tables import learned, learning, policy_of, scorer_of
 
@@ -29,8 +29,9 @@ def test_a_list_of_two_is_a_pair(margin: float) -> None:
     """[num] lambda is .532 DPO, list_mle and one-hot softmax are DPO, the hinge is SLiC's."""
     scores, psi = torch.tensor([[margin, 0.0]], dtype=torch.float64), torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     dpo = bradley_terry(scores[:, 0] - scores[:, 1], psi[:, 0])
-    assert round(LAMBDA_OF_TWO, 3) == 0.532
-    for kind, factor in (("pair_logistic", 1.0), ("list_mle", 1.0), ("softmax", 1.0), ("lambda", LAMBDA_OF_TWO)):
+    exchanged = 1 / math.log(2) - 1 / math.log(3)
+    assert round(exchanged, 3) == 0.532
+    for kind, factor in (("pair_logistic", 1.0), ("list_mle", 1.0), ("softmax", 1.0), ("lambda", exchanged)):
         assert torch.allclose(list_loss(kind, scores, psi), factor * dpo)
     slic = hinge(scores[:, 0] - scores[:, 1], psi[:, 0], delta=1.0)
     assert torch.allclose(list_loss("pair_hinge", scores, psi), slic)
