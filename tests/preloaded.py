@@ -17,7 +17,7 @@ import socket
 import sys
 
 PACKAGES = ("farm", "annotators", "reference_methods", "eval")
-LIBRARIES = ("transformers.models.llama.modeling_llama", "scipy.stats", "pyarrow.parquet")
+LIBRARIES = ("transformers.models.llama.modeling_llama", "scipy.stats", "pyarrow.parquet", "typer.rich_utils")
 
 
 def _import_everything() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,8 +21,7 @@ from farm.roles.protocols import Annotator, Context
 from farm.votes.table import from_table, read_votes
 from farm.worlds.matrix import MatrixWorld
 from farm.worlds.text_features import TextFeatures
-
-FARM = Path(sys.executable).parent / "farm"
+from tests import started
 
 
 def blank(pairs: int, votes: int, people: int, seed: int = 0) -> Ballots:
@@ -172,15 +168,13 @@ def test_the_pool_is_accepted_and_learnable_where_the_truth_is_known(tmp_path):
     planted([Group(spread=1.5)], given)[["id", "worker", "left", "right", "len_1", "len_2"]].assign(
         winner=np.random.Generator(np.random.Philox(3)).choice(["left", "right", "tie"], 320)
     ).to_csv(tmp_path / "votes.csv", index=False)
-    told = subprocess.run(
-        [FARM, "calibrate", tmp_path / "votes.csv", "--out", tmp_path / "crowd.yaml", "--json"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    told = started.run("calibrate", tmp_path / "votes.csv", "--out", tmp_path / "crowd.yaml", "--json")
+    assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout)["votes"] == 320
     pairs = [{"instruction": f"Do {i}.", "output_1": "One.", "output_2": f"Two {i}."} for i in range(30)]
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
-    command = [FARM, "annotate", tmp_path / "pairs.json", "--annotators", tmp_path / "crowd.yaml", "--out"]
-    subprocess.run([*command, tmp_path / "out.json"], check=True, capture_output=True)
+    words = ["annotate", tmp_path / "pairs.json", "--annotators", tmp_path / "crowd.yaml"]
+    assert started.run(*words, "--out", tmp_path / "out.json").returncode == 0
     assert len(json.loads((tmp_path / "out.json").read_text())) == 30
     world = MatrixWorld(utilities=[0.0, 3.0], responses=["bad", "good"])
     known = config.build(Annotator, str(tmp_path / "crowd.yaml"), Context(world=world, features=world.features))

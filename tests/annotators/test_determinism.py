@@ -52,11 +52,15 @@ def pairs(pairs_of):
     return pairs_of(*generator.integers(0, 40, (2, 700)))
 
 
+@pytest.fixture(scope="module")
+def whole(judge, pairs):
+    return judge.annotate(pairs, seed=3, replicate=1)
+
+
 @pytest.mark.parametrize("judge", JUDGES, indirect=True)
 @settings(max_examples=15, deadline=None)
 @given(order=st.randoms(use_true_random=False), cuts=st.lists(st.integers(0, 700), max_size=5))
-def test_neither_order_nor_batches_change_a_verdict(judge, pairs, order, cuts):
-    whole = judge.annotate(pairs, seed=3, replicate=1)
+def test_neither_order_nor_batches_change_a_verdict(judge, pairs, whole, order, cuts):
     rows = list(range(len(pairs)))
     order.shuffle(rows)
     bounds = [0, *sorted(cuts), len(rows)]

@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from farm.cli import _application
 from tests import started
 
 ROOT = Path(__file__).parents[2]
@@ -48,26 +50,20 @@ def test_the_commands_of_a_document_run(document: str, tmp_path: Path, monkeypat
 
 def test_every_command_of_the_readme_is_known() -> None:
     """`farm` commands named anywhere in the documents exist, with the options that are shown."""
-    shown = set()
+    shown: dict[str, set[str]] = {}
     for document in ["README.md", SKILL, *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]:
         for language, _, content in blocks(document):
             if language in ("console", "bash", "sh"):
                 for line in content.replace("\\\n", " ").splitlines():
                     if match := re.match(r"^(?:\$ )?farm (\w+)(.*)", line):
-                        options = re.findall(r"(?<!\S)(--[a-z-]+)", match[2])
-                        shown.add((match[1], tuple(options)))
+                        shown.setdefault(match[1], set()).update(re.findall(r"(?<!\S)(--[a-z-]+)", match[2]))
     assert shown
-    for command, options in sorted(shown):
-        done = started.run(command, "--help", env=_plain_environment())
-        assert done.returncode == 0, f"farm {command}: {done.stderr}"
-        for option in options:
-            assert option in done.stdout, f"farm {command} has no {option}"
-
-
-def _plain_environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"}
+    runner = CliRunner(env={"COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb"})
+    for command, options in sorted(shown.items()):
+        done = runner.invoke(_application(), [command, "--help"])
+        assert done.exit_code == 0, f"farm {command}: {done.output}"
+        for option in sorted(options):
+            assert option in done.output, f"farm {command} has no {option}"
 
 
 PICTURES = sorted((ROOT / "docs" / "annotators").glob("*.svg"))

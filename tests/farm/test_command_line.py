@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-FARM = Path(sys.executable).parent / "farm"
+from tests import started
 
 
 def farm(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    return subprocess.run([FARM, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+    return started.run(*arguments, cwd=cwd, env=environment)
 
 
 def _commands() -> list[str]:
@@ -29,7 +29,7 @@ def test_help_is_quick_and_stays_clear_of_heavy_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
-    assert farm("--help").returncode == 0
+    assert subprocess.run([started.FARM, "--help"], capture_output=True).returncode == 0
 
 
 @pytest.mark.parametrize(("said", "expected"), [(None, "passive"), ("active", "active")])
