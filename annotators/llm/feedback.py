@@ -103,7 +103,7 @@ class Asker:
         }
 
 
-def said_by(answer: Answer) -> str:
+def text_of(answer: Answer) -> str:
     """The words of an answer; none where it is no answer."""
     return (
         answer.completion.text
@@ -131,9 +131,9 @@ class LLMRater(Asker):
         scores: list[dict[str, float] | None] = []
         for answer in answers:
             if aspects:
-                scores.append(verdicts.ratings(said_by(answer), aspects, LOW, HIGH))
+                scores.append(verdicts.ratings(text_of(answer), aspects, LOW, HIGH))
             else:
-                overall = verdicts.rating(said_by(answer), LOW, HIGH)
+                overall = verdicts.rating(text_of(answer), LOW, HIGH)
                 scores.append(None if overall is None else {"overall": overall})
         nothing = [s is not None for s in scores]
         columns: dict[str, Any] = {a: [s[a] if s else np.nan for s in scores] for a in aspects}
@@ -170,7 +170,7 @@ class LLMRanker(Asker):
         """
         items = [Item(i, tuple(o)) for i, o in zip(prompts_of(groups), groups["outputs"], strict=True)]
         answers = self._ask(items, seed, replicate)
-        orders = [verdicts.ranking(said_by(a), len(item.outputs)) for a, item in zip(answers, items, strict=True)]
+        orders = [verdicts.ranking(text_of(a), len(item.outputs)) for a, item in zip(answers, items, strict=True)]
         found = pd.Series([None if o is None else [k - 1 for k in o] for o in orders], index=groups.index, dtype=object)
         readable = [o is not None for o in orders]
         return groups.assign(ranking=found, **self._columns(answers, readable, seed, replicate))
@@ -187,9 +187,9 @@ class LLMCritic(Asker):
         """Critiques of an output table: ``text``, and ``polarity`` from -1 to 1 by the rating at its end, else 0."""
         items = [Item(i, (o,)) for i, o in zip(prompts_of(outputs), outputs["output"], strict=True)]
         answers = self._ask(items, seed, replicate)
-        rated = [verdicts.rating(said_by(a), LOW, HIGH) for a in answers]
+        rated = [verdicts.rating(text_of(a), LOW, HIGH) for a in answers]
         polarity = [0.0 if r is None else (2 * r - LOW - HIGH) / (HIGH - LOW) for r in rated]
-        text = [verdicts.without_rating(said_by(a)) for a in answers]
+        text = [verdicts.without_rating(text_of(a)) for a in answers]
         readable = [bool(t) for t in text]
         return outputs.assign(text=text, polarity=polarity, **self._columns(answers, readable, seed, replicate))
 
@@ -207,7 +207,7 @@ class LLMEditor(Asker):
         items = [Item(i, (o,)) for i, o in zip(prompts_of(outputs), outputs["output"], strict=True)]
         answers = self._ask(items, seed, replicate)
         whole = [a.completion is not None and a.completion.finish != "length" for a in answers]
-        texts = [(said_by(a).strip() or None) if ok else None for a, ok in zip(answers, whole, strict=True)]
+        texts = [(text_of(a).strip() or None) if ok else None for a, ok in zip(answers, whole, strict=True)]
         found = pd.Series(texts, index=outputs.index, dtype=object)
         readable = [text is not None for text in texts]
         return outputs.assign(correction=found, **self._columns(answers, readable, seed, replicate))
@@ -224,6 +224,6 @@ class LLMChecker(Asker):
         """Checks of an output table: ``right``, None where the answer has no verdict."""
         items = [Item(i, (o,)) for i, o in zip(prompts_of(outputs), outputs["output"], strict=True)]
         answers = self._ask(items, seed, replicate)
-        said = [verdicts.pairwise(said_by(a), "line", 1)[0] for a in answers]
+        said = [verdicts.pairwise(text_of(a), "line", 1)[0] for a in answers]
         right = pd.Series([{1.0: True, 2.0: False}.get(v or 0.0) for v in said], index=outputs.index, dtype=object)
         return outputs.assign(right=right, **self._columns(answers, right.notna().tolist(), seed, replicate))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from annotators.llm import verdicts
-from annotators.llm.feedback import Asker, said_by
+from annotators.llm.feedback import Asker, text_of
 from annotators.llm.prompt import Item, Task
 from farm.base import rng
 from farm.base.arrays import Floats
@@ -32,7 +32,7 @@ class LLMProposer(Asker):
     def propose(self, pairs: pd.DataFrame, *, each: int, seed: int) -> list[str]:
         """At most ``each`` sentences of every pair, in which ``output_1`` was preferred."""
         answers = self._ask(_items(pairs), seed, 0)
-        return [sentence for answer in answers for sentence in verdicts.sentences(said_by(answer))[:each]]
+        return [sentence for answer in answers for sentence in verdicts.sentences(text_of(answer))[:each]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class LLMVoter(Asker):
         for start in range(0, len(principles), self.at_once):
             asked = principles[start : start + self.at_once]
             for row, answer in enumerate(self._ask(_items(shown), seed, number, asked)):
-                out[row, start : start + len(asked)] = verdicts.selected(said_by(answer), len(asked))
+                out[row, start : start + len(asked)] = verdicts.selected(text_of(answer), len(asked))
         return np.where(turned[:, None], -out, out)
 
 

@@ -93,7 +93,7 @@ def tree(
 
     def said(place: str) -> str:
         for key in changed:
-            if place == key or place.startswith(key + ".") or key == place:
+            if place == key or place.startswith(key + "."):
                 return f"--set {key}"
         if place == "seed" and seed is not None:
             return "--seed"
