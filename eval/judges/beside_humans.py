@@ -20,6 +20,7 @@ _COMPARED = 6
 
 
 def pairwise_kappas(votes: pd.DataFrame) -> pd.DataFrame:
+    """first, second, kappa and n (items that both judged) of every two humans; empty where they are many."""
     names = sorted(votes["annotator"].unique())
     rows = []
     if 1 < len(names) <= _COMPARED:
@@ -136,6 +137,7 @@ def largest_majority(item: NDArray[Any], y: Floats) -> int:
 
 
 def votes_of_large_items(item: NDArray[Any], y: Floats, largest: int) -> NDArray[np.bool_]:
+    """Which votes [n] are of items with more than ``largest`` decisive ones."""
     row, items = codes(item)
     total = np.bincount(row[y != 0.5], minlength=items)
     return np.asarray(total[row] > largest)

@@ -17,6 +17,8 @@ from farm.base.errors import nearest
 
 @dataclass(frozen=True)
 class Column:
+    """The mean of a column."""
+
     column: str = "gold"
     table: str = "outputs"
     where: dict[str, Any] = field(default_factory=dict)

@@ -20,6 +20,8 @@ from farm.tables.turns import prompts_of
 
 @dataclass(frozen=True)
 class Feature:
+    """The share of answers with a feature."""
+
     feature: str
     features: Features
     """what sees the feature in a text: {class: farm.worlds.pocket.gold.PocketFeatures}"""

@@ -18,6 +18,8 @@ from farm.base.arrays import Floats
 
 @dataclass(frozen=True)
 class Frontier:
+    """``y`` where ``x`` first reaches ``at``."""
+
     at: float
     x: str = "kl"
     y: str = "gold"

@@ -19,6 +19,8 @@ from eval.measures.column import of_method
 
 @dataclass(frozen=True)
 class Logged:
+    """One number of the lines of a training."""
+
     name: str
     how: Literal["sum", "mean", "last", "max"] = "last"
     since: Annotated[float, Ge(0), Lt(1)] = 0.0

@@ -22,6 +22,8 @@ from eval.rates.winrate import scores
 
 @dataclass(frozen=True)
 class RankAgreement:
+    """Spearman's correlation of the methods' win rates in two variants."""
+
     beside: dict[str, Any] = field(default_factory=dict)
     """swept key -> its value in the other variant"""
     judge: str = "judge"

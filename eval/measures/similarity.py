@@ -27,6 +27,8 @@ from eval.measures.column import rows_of
 
 @dataclass(frozen=True)
 class Similarity:
+    """How alike answers to different instructions are."""
+
     where: dict[str, Any] = field(default_factory=dict)
     """column -> the value that a row must have, or several"""
     tables: ClassVar[Sequence[str]] = ("outputs",)

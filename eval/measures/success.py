@@ -21,6 +21,8 @@ from farm.statistics.uncertainty import SHARE, mean
 
 @dataclass(frozen=True)
 class Success(Bounded):
+    """The share of dialogues that succeed within so many turns."""
+
     turn: Count = 1
     """within how many turns"""
     where: dict[str, Any] = field(default_factory=dict)

@@ -15,6 +15,8 @@ from eval.rates.winrate import scores
 
 @dataclass(frozen=True)
 class Win:
+    """The share of answers that a judge prefers to the baseline's."""
+
     judge: str = "judge"
     """role of the judge"""
     where: dict[str, Any] = field(default_factory=dict)

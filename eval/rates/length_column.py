@@ -71,6 +71,15 @@ def fit_all(
     control: LengthControl,
     confidence: float,
 ) -> list[LengthControlled]:
+    """The fit of each method, in the order of ``names``.
+
+    Args:
+        group: which of the names each row is of, [n].
+        score: the share of the win that the method takes, NaN without a verdict, [n].
+
+    Raises:
+        UserError: naming file and row, for an instruction without a difficulty or a row without lengths.
+    """
     table = rows.table
     order = np.argsort(group, kind="stable")
     bounds = np.searchsorted(group[order], np.arange(len(names) + 1))

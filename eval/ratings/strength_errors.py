@@ -48,6 +48,12 @@ def sandwich(
     prior: float,
     ties: str,
 ) -> tuple[Floats, int]:
+    """The covariance [M, M] of theta in the gauge of mean zero, and of how many independent units it is.
+
+    Args:
+        first, second, score: of the battles, [n]; ``counts`` are these counted.
+        clusters: labels [n] and their number, of none to two ways.
+    """
     m = len(theta)
     inverse, p = _inverse(theta, nu, counts, prior, ties)
     if not clusters:

@@ -15,6 +15,7 @@ from farm.base.arrays import Floats
 
 
 def half_derivatives(theta: Floats, wins: Floats, games: Floats, prior: float) -> tuple[Floats, Floats, Floats]:
+    """Gradient [M], negative Hessian [M, M] and P(row beats column) [M, M] at theta, ties being half a win."""
     p = expit(theta[:, None] - theta[None, :])
     gradient = (wins - games * p).sum(axis=1) + prior * (0.5 - expit(theta))
     v = games * p * (1 - p)

@@ -91,6 +91,7 @@ def _reaches_all(edges: NDArray[np.bool_]) -> bool:
 
 
 def refuse_unconnected(wins: Floats, models: Sequence[str]) -> None:
+    """Raise OptionError, naming who never lost or won, where a win matrix [M, M] has no finite maximum."""
     if _reaches_all(wins > 0) and _reaches_all(wins.T > 0):
         return
     number, labels = components(wins)

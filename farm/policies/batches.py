@@ -35,6 +35,7 @@ def onto(array: NDArray[Any], device: torch.device) -> torch.Tensor:
 
 
 def prompt_lengths(samples: Samples) -> Lengths:
+    """Prompt tokens of each sample, [B]."""
     return np.array([len(tokens) for tokens in samples.prompt_tokens], dtype=np.int64)
 
 

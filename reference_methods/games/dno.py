@@ -27,6 +27,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class DNO(Game):
+    """Trains the policy to tell which of its own responses wins more often."""
+
     unused_settings: ClassVar[dict[str, str]] = {"beta": "its loss has no KL to the reference"}
     plays_regularised: ClassVar[bool] = False
     table_step: ClassVar[float] = 0.1

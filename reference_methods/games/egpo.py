@@ -26,6 +26,8 @@ from reference_methods.parts.games.trainer import GameTrainer
 
 @dataclass(frozen=True, kw_only=True)
 class EGPO(OnlineIPO):
+    """Trains the policy against where a first step of its own would lead."""
+
     is_extragradient: ClassVar[bool] = True
     table_step: ClassVar[float] = 4.0
 

@@ -24,6 +24,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class GPO(Game):
+    """Trains the policy on the scores of its own responses against each other."""
+
     unused_settings: ClassVar[dict[str, str]] = {"beta": "its loss has no KL to the reference"}
     plays_regularised: ClassVar[bool] = False
     table_step: ClassVar[float] = 0.1

@@ -25,6 +25,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class INPO(Game):
+    """Trains the policy on verdicts between its own responses, held to the SFT policy and to itself."""
+
     learns_from_pairs: ClassVar[bool] = True
     table_update: ClassVar[Literal["natural gradient", "argmin"]] = "argmin"
 

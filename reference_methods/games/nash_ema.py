@@ -27,6 +27,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class NashEMA(Game):
+    """Trains the policy against a moving average of itself."""
+
     decay: Annotated[float, Ge(0), Lt(1)] = 0.75
     """share of the old average that is kept in a step"""
     clip: NotNegative = 0.2

@@ -31,6 +31,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class NashMD(Game):
+    """Trains the policy against a mixture of itself and the SFT policy."""
+
     mixture: Share = 0.125
     """weight of the reference in the opponent, alpha in the paper"""
     clip: NotNegative = 0.2

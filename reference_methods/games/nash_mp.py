@@ -29,6 +29,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class NashMP(Game):
+    """Trains the policy in two proximal steps, the second against where the first one led."""
+
     table_update: ClassVar[Literal["natural gradient", "argmin"]] = "argmin"
     is_extragradient: ClassVar[bool] = True
 

@@ -24,6 +24,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineDPO(Game):
+    """Trains the policy by DPO on verdicts between its own responses."""
+
     learns_from_pairs: ClassVar[bool] = True
     table_step: ClassVar[float] = 1.0
 

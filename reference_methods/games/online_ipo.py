@@ -22,6 +22,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineIPO(Game):
+    """Trains the policy on how often its own responses win against it."""
+
     def loss(self, log_probabilities: Tensor, play: Play) -> Tensor:
         anchors = [(self.beta, play.reference)]
         return regularised_win_rate(log_probabilities, play.wins, play.weights, anchors)

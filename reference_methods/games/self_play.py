@@ -21,6 +21,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class SelfPlay(Game):
+    """Trains the policy by policy gradient against itself."""
+
     clip: NotNegative = 0.2
     """how far the probability ratio of a response counts beyond 1"""
 

@@ -24,6 +24,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class SPO(Game):
+    """Trains the policy with the share of its other samples that a response beats as its reward."""
+
     unused_settings: ClassVar[dict[str, str]] = {"beta": "its KL to the SFT policy is `kl`"}
     plays_regularised: ClassVar[bool] = False
     table_step: ClassVar[float] = 0.1

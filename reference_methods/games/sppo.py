@@ -26,6 +26,8 @@ from reference_methods.parts.games.training import Game
 
 @dataclass(frozen=True, kw_only=True)
 class SPPO(Game):
+    """Trains the log-ratio of each of its own responses towards its win rate."""
+
     unused_settings: ClassVar[dict[str, str]] = {"beta": "its loss has no KL to the reference"}
     plays_regularised: ClassVar[bool] = False
     table_step: ClassVar[float] = 0.1

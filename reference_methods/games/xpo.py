@@ -24,6 +24,8 @@ from reference_methods.parts.games.losses import Play, mean
 
 @dataclass(frozen=True, kw_only=True)
 class XPO(OnlineDPO):
+    """Trains the policy by DPO on its responses against those of the SFT policy, with optimism."""
+
     reference_samples: ClassVar[bool] = True
 
     optimism: NotNegative = 1e-5
