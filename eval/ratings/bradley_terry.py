@@ -205,7 +205,7 @@ def bradley_terry(
     m = len(battles.models)
     _check(battles, clusters, anchor)
     kept = battles.score != 0.5 if ties == "drop" else slice(None)
-    first, second, score = (rows[kept] for rows in (battles.first, battles.second, battles.score))
+    first, second, score = battles.first[kept], battles.second[kept], battles.score[kept]
     if ties == "davidson" and not np.isin(score, (0.0, 0.5, 1.0)).all():
         raise OptionError("Davidson's tie model needs wins and ties, not probabilities; use `ties` half")
     if not score.size:
