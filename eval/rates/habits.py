@@ -110,8 +110,8 @@ def biases(judge: pd.DataFrame, humans: pd.DataFrame, *, beyond: int = 30, confi
         one, two = (_preferring(v, side) for v in (judge, humans))
         rows.append(_bias_row(name, one, two, confidence))
     decisive = (v[v["shown"].notna() & (v["shown"] != 0.5)] for v in (judge, humans))
-    first_shown = [v.groupby("item")["shown"].mean() for v in decisive]
-    rows.append(_bias_row("first shown", *first_shown, confidence))
+    one, two = (v.groupby("item")["shown"].mean() for v in decisive)
+    rows.append(_bias_row("first shown", one, two, confidence))
     return pd.DataFrame(rows, columns=["bias", "judge", "human", "difference", "low", "high", "n"])
 
 
