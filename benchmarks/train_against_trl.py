@@ -16,7 +16,8 @@ The rows of a pass are the same and their order is not, so losses agree in the m
 there is ``--equal-curves``, apart from any timing: TRL is given the rows of each of our optimizer steps, in our order,
 and the reward models start with one head; printed is by how much the losses of the steps differ (sft, dpo, reward).
 
-A model that was never trained never ends an answer, so that all are cut at one length and no padding is needed.
+A model that was never trained ends an answer by chance alone, one token in as many as it has: the small Llama cuts most
+of them at one length. How many words the answers had on both sides ("words") says how alike the work was.
 ``--fine-tune 40`` begins with so many steps of supervised fine-tuning on the rows: its answers end, early and late, as
 those of any policy that is worth improving do.
 
@@ -170,6 +171,12 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
     if a.equal_curves:
         write_down(Path(a.scratch) / method)
     lines: list[dict[str, float]] = []
+    words: list[int] = []
+
+    def gold(samples: Any) -> np.ndarray:
+        words.extend(len(output.split()) for output in samples.outputs)
+        return np.array([liked(output) for output in samples.outputs])
+
     learning = Learning(
         seed=0,
         policy=policy,
@@ -178,14 +185,15 @@ def ours(method: str, a: argparse.Namespace) -> dict[str, Any]:
         feedback={"pairs": pairs.drop(columns=["chosen", "rejected"])},
         asked={"pairs": FeedbackAsker(kind("pairs"), Count(), 0)},
         models={"reward_model": Count()},  # type: ignore[arg-type] (scores are all that these methods ask for)
-        gold=lambda samples: np.array([liked(output) for output in samples.outputs]),
+        gold=gold,
         log=lines.append,
     )
     started, worked = time.perf_counter(), time.process_time()
     methods[method].train(learning)
     seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     name = "loss" if method in FIXED else "gold"
-    return {"seconds": seconds, "cpu": cpu, "curve": [line[name] for line in lines if name in line]}
+    curve = [line[name] for line in lines if name in line]
+    return {"seconds": seconds, "cpu": cpu, "curve": curve, "words": mean_of(words)}
 
 
 def write_down(folder: Path) -> None:
@@ -267,7 +275,10 @@ def theirs(method: str, a: argparse.Namespace) -> dict[str, Any]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             marks.append(time.perf_counter())
 
+    words: list[int] = []
+
     def reward(completions: list[str], **_: Any) -> list[float]:
+        words.extend(len(text.split()) for text in completions)
         return [liked(text) for text in completions]
 
     prompts = Dataset.from_list([{"prompt": row["prompt"]} for row in rows])
@@ -322,7 +333,8 @@ def theirs(method: str, a: argparse.Namespace) -> dict[str, Any]:
         for line in history
         if any(k in line for k in (name, "rewards/reward/mean", "objective/scores"))
     ]
-    return {"seconds": marks[-1] - started, "cpu": cpu, "curve": losses or [float(x) for x in curve]}
+    curve = losses or [float(x) for x in curve]
+    return {"seconds": marks[-1] - started, "cpu": cpu, "curve": curve, "words": mean_of(words)}
 
 
 def worker(side: str, method: str, a: argparse.Namespace) -> None:
@@ -347,6 +359,11 @@ def run(side: str, method: str, a: argparse.Namespace) -> dict[str, Any]:
         if line.startswith("RESULT "):
             return dict(json.loads(line[len("RESULT ") :]))
     return {"error": (done.stderr.strip().splitlines() or ["no result"])[-1][:200]}
+
+
+def mean_of(words: list[int]) -> float | None:
+    """of the answers that were scored; None where none is sampled"""
+    return round(float(np.mean(words)), 1) if words else None
 
 
 def ends(curve: list[float], part: int) -> str:
@@ -414,7 +431,7 @@ def main() -> None:
         if a.equal_curves:
             compare_curves(a)
             return
-        heads = f"{'ratio':>6} {'cpu':>6} {'goal':>5} {'memory MB':>15}   curves"
+        heads = f"{'ratio':>6} {'cpu s':>13} {'ratio':>6} {'goal':>5} {'memory MB':>15}   curves"
         print(f"{'method':11} {'TRL s/step':>11} {'ours':>7} {heads}")
         for method in a.methods.split(","):
             trl, own = run("trl", method, a), run("ours", method, a)
@@ -424,9 +441,11 @@ def main() -> None:
             part = 4 if method in FIXED else 3
             wall, cpu = (trl[unit] / own[unit] for unit in ("seconds", "cpu"))
             print(
-                f"{method:11} {trl['seconds'] / a.steps:11.3f} {own['seconds'] / a.steps:7.3f} {wall:6.2f} {cpu:6.2f} "
+                f"{method:11} {trl['seconds'] / a.steps:11.3f} {own['seconds'] / a.steps:7.3f} {wall:6.2f} "
+                f"{trl['cpu'] / a.steps:6.3f} {own['cpu'] / a.steps:6.3f} {cpu:6.2f} "
                 f"{GOALS[method]:5.1f} {trl['memory']:7.0f} {own['memory']:7.0f}   "
-                f"TRL {ends(trl['curve'], part)}, ours {ends(own['curve'], part)}",
+                f"TRL {ends(trl['curve'], part)}, ours {ends(own['curve'], part)}"
+                + (f"; words {trl['words']}, {own['words']}" if own["words"] else ""),
                 flush=True,
             )
 
