@@ -9,7 +9,8 @@ threads, then each piece of work. Counted is useful arithmetic alone: no padding
 that where gradients are taken, N of the layers and (where logits are needed) of the head, plus attention's 4 times
 width times the tokens before. A step of sampling reads all weights once, which is its share of memory. On an
 accelerator the script is the same, with one row for threads. With --profile the operations that take longest follow.
-The limit drifts with what else runs; on a machine with other work no number of this means anything.
+The limit drifts with what else runs; on a machine with other work no number of this means anything, and shares, which
+such work slows above and below the line, mean little. docs/training.md has what was measured, and what was not.
 """
 
 from __future__ import annotations
