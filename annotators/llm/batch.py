@@ -32,6 +32,7 @@ from annotators.llm.claims import Claims
 from annotators.llm.completion import Completion, Request
 from annotators.llm.prices import Price
 from annotators.llm.question import bounded, most_input
+from farm.asking.limits import NO_ROOM
 from farm.base.progress import note
 from farm.storage.store import Entry, Store, address
 
@@ -79,7 +80,7 @@ class Batches:
                 continue
             worst = self._worst(request)
             if room is not None and worst > room + 1e-12:
-                waiting[key] = "the budget is spent"
+                waiting[key] = NO_ROOM
                 continue
             room = None if room is None else room - worst
             to_submit[key] = request

@@ -37,7 +37,7 @@ from annotators.llm.question import Answer, Question, bounded, expected_tokens, 
 from annotators.llm.tally import Tally
 from annotators.llm.writer import Writer
 from farm.asking import purse as purses
-from farm.asking.limits import Limits, OverBudget
+from farm.asking.limits import NO_ROOM, Limits, OverBudget
 from farm.asking.purse import Purse, limited
 from farm.base import progress
 from farm.base.errors import UserError, cause
@@ -189,7 +189,7 @@ class Session:
             most = server.most(request) if server else request.max_tokens
             worst = line.price.at_most(most_input(request), most) if line.price else 0.0
             if not await self.ledger.reserve(worst):
-                return Answer(asked=False, failure="the budget is spent")
+                return Answer(asked=False, failure=NO_ROOM)
             spent = lost = 0.0
             try:
                 completion, charged = await line.ask(replace(question, request=replace(request, allowed=most)))

@@ -58,6 +58,10 @@ class Limits(AskingOptions):
         return any((self.budget is not None, self.concurrency, self.requests_per_minute, self.tokens_per_minute))
 
 
+NO_ROOM = "the budget has no room for the next question"
+"""whether all of it is spent, or only less than that question may cost is left"""
+
+
 class OverBudget(Fruitless):
     """The budget has no room for questions that are needed; the answers so far are in the store."""
 
@@ -65,4 +69,4 @@ class OverBudget(Fruitless):
         self.lacks = lacks
         """US dollars that the questions without an answer will cost, about"""
         kept = "the answers so far are kept, and the same command with a larger budget goes on"
-        super().__init__(f"the budget is spent, and about ${lacks:,.2f} more is needed; {kept}")
+        super().__init__(f"{NO_ROOM}, and about ${lacks:,.2f} more is needed; {kept}")

@@ -46,7 +46,7 @@ class DPO(PairMethod):
     def train(self, learning: Learning) -> Policy:
         pairs, policy = Preferences.read(learning), self.start(learning)
         networks, start = [(policy, self.learning_rate)], {}
-        if learning.reference is learning.policy:  # then all margins are 0
+        if learning.reference is learning.policy and type(self).pair_loss is DPO.pair_loss:  # then all margins are 0
             start["loss"] = AtStart(math.log(2), self.beta / 2, self.beta**2 / 4)
         with Trainer(self, learning, "dpo", networks, at_start=start) as trainer:
             data = PairsWithReference.of(pairs, trainer, learning.reference)

@@ -183,6 +183,22 @@ def test_the_hinge_of_dpo_is_a_scaled_anchored_slic():
     same(scaled.sum(), of_dpo.sum(), written)
 
 
+class HingedDPO(DPO):
+    """DPO with another loss, as a package of somebody's own would write it."""
+
+    def pair_loss(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        margin = self.beta * (pairs.log_ratio[0] - pairs.log_ratio[1])
+        return hinge(margin, pairs.label, 1.0), margin
+
+
+def test_a_loss_that_replaces_dpos_is_not_held_to_its_first_value():
+    """It was refused: before the first update loss must be 0.6931 and is 1.0000."""
+    settings = {**EXACT, "epochs": 3, "learning_rate": 0.01}
+    given = learning(policy_of([0.5, 0.5]), feedback={"pairs": all_pairs(ONE_PAIR)})
+    of_slic = SLiC(anchored=True, delta=1.0, regularisation=0, **settings).train(given)
+    assert distance(learned(HingedDPO(beta=1.0, **settings).train(given)), learned(of_slic)) < 1e-9
+
+
 def test_slic_stops_at_its_margin_in_the_table():
     given = learning(policy_of([0.5, 0.5]), feedback={"pairs": all_pairs(ONE_PAIR)})
     found = learned(SLiC(delta=1.5, regularisation=0, **{**EXACT, "learning_rate": 0.01}).train(given))

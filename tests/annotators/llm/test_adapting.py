@@ -18,7 +18,7 @@ from annotators.llm.backends.openai_server import OpenAIServer
 from annotators.llm.completion import Completion, Request
 from annotators.llm.question import FLOOR, bounded, most_input
 from annotators.llm.session import session
-from farm.asking.limits import Limits
+from farm.asking.limits import NO_ROOM, Limits
 from farm.base.errors import UserError
 from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
@@ -170,7 +170,7 @@ def test_one_that_cannot_be_told_gets_room_and_money_is_set_aside_for_it(
     ):  # enough for 300 tokens, not for more
         table = claude(server, store).annotate(make_pairs(4, start=50), seed=0)
         assert not server.answered
-    assert (table["failure"] == "the budget is spent").all()
+    assert (table["failure"] == NO_ROOM).all()
 
 
 def usage_of(server: FaultServer, **changed: Any) -> None:

@@ -16,7 +16,7 @@ from annotators.llm import session as sessions
 from annotators.llm.annotator import LLMAnnotator
 from annotators.llm.backends import connect
 from annotators.llm.session import session
-from farm.asking.limits import Limits
+from farm.asking.limits import NO_ROOM, Limits
 from farm.base.errors import UserError
 from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
@@ -265,7 +265,7 @@ def test_the_budget_bounds_what_is_submitted(provider: Any, store: Store) -> Non
         table = judge(provider, store).annotate(make_pairs(200), seed=0)
     handed = sum(map(len, provider.batches.values()))
     assert 0 < handed < 20
-    assert (table["failure"] == "the budget is spent").sum() == 200 - handed
+    assert (table["failure"] == NO_ROOM).sum() == 200 - handed
 
 
 def test_waiting_for_a_batch(provider: Any, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from annotators.llm.backends import mock
 from annotators.llm.completion import Completion, Request
 from annotators.llm.session import session
 from annotators.noise.flip import Flip
-from farm.asking.limits import Limits
+from farm.asking.limits import NO_ROOM, Limits
 from farm.base import progress
 from farm.base.errors import UserError
 from farm.storage.store import Store
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import sys
 from annotators.llm.annotator import LLMAnnotator
-from farm.asking.limits import Limits
+from farm.asking.limits import NO_ROOM, Limits
 from annotators.llm.session import session
 from farm.storage.store import Store
 from tests.annotators.llm.cases import longer, make_pairs
@@ -188,7 +188,7 @@ def test_the_budget_is_never_exceeded(budget: float, priced: None, pairs: pd.Dat
     assert float(store.totals()["price"].sum()) <= budget
     assert table["status"].isin(["ok", "unobserved"]).all()
     assert table["price"].sum() == pytest.approx(run.tally.cost) == pytest.approx(run.tally.asked * cost)
-    assert (table.loc[table["status"] == "unobserved", "failure"] == "the budget is spent").all()
+    assert (table.loc[table["status"] == "unobserved", "failure"] == NO_ROOM).all()
 
 
 def test_a_budget_is_used_and_a_larger_one_goes_on(priced: None, pairs: pd.DataFrame, store: Store) -> None:
