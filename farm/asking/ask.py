@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from farm.asking import purse
 from farm.asking.givers import require_gives
-from farm.asking.kept import kept
+from farm.asking.kept import InStage, kept
 from farm.asking.limits import OverBudget
 from farm.feedback.kind import FeedbackKind
 from farm.storage.store import Store
@@ -36,7 +36,7 @@ def ask(
     seed: int,
     replicate: int | NDArray[np.int64] = 0,
     order: Order = "random",
-    store: Store | None = None,
+    store: Store | InStage | None = None,
 ) -> pd.DataFrame:
     """Answers on all rows, in their order, within the limits in force (:mod:`farm.asking.purse`).
 
@@ -72,7 +72,7 @@ def parts(
     replicates: Sequence[int] = (0,),
     order: Order = "random",
     chunk: int | None = None,
-    store: Store | None = None,
+    store: Store | InStage | None = None,
 ) -> Iterator[pd.DataFrame]:
     """The same replicate by replicate and in chunks of so many rows; whole replicates where ``chunk`` is None."""
     require_gives(giver, kind)
@@ -96,7 +96,7 @@ def _parts(
     replicates: Sequence[int],
     order: Order,
     chunk: int | None,
-    store: Store | None,
+    store: Store | InStage | None,
 ) -> Iterator[pd.DataFrame]:
     rows = unannotated(rows, kind.columns)
     for replicate in replicates:

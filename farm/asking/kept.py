@@ -6,17 +6,20 @@ says it ``reads``, the seed and the replicate. A changed prompt, model or parame
 not answered (status "error" or "unobserved") are not kept, so that the next run asks again; unparseable and refused
 answers are, with all their columns.
 
-Language models and likelihoods keep their own answers, one question at a time.
+Language models and likelihoods keep their own answers, one question at a time. Of others who cost money, what a stage
+pays for is kept beside it until it is done (:class:`InStage`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from farm.asking.givers import description, keeps_answers, name_of, parts_of
+from farm.asking.givers import description, is_free, keeps_answers, name_of, parts_of
 from farm.asking.purse import current
 from farm.base import rng
 from farm.base.errors import UserError
@@ -27,11 +30,42 @@ from farm.tables.records import USAGE_COLUMNS, merged
 
 _OF_A_RUN = ("seed", "replicate", "cached")
 """what a row says of the run, and not of the answer"""
+_AT_ONCE = 100
+"""rows that are asked about before their answers are kept in a stage: what a kill can lose"""
 _NUMBERS = ("preference", "p_first", "score", "polarity", "nearer", "propensity", *USAGE_COLUMNS)
 
 
+class InStage:
+    """What a stage paid for, in a file that is there from the first price on; the stage determines who gives it.
+
+    Args:
+        file: what is in it was paid for by an earlier attempt, and counts at once.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._store = Store(file) if file.exists() else None
+        if self._store is not None and (purse := current()) is not None:
+            for key, price in self._store.prices().items():
+                purse.ledger.known(key, price)
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
+        return {} if self._store is None else self._store.get(keys)
+
+    def put(self, kind: str, entries: Sequence[Entry]) -> None:
+        if self._store is None and any(entry.price for entry in entries):
+            self._store = Store(self.file)
+        if self._store is not None:
+            self._store.put(kind, entries)
+
+
+def in_stage(giver: Any, folder: Path) -> InStage | None:
+    """Where the answers of one who costs money, or may, are kept in a stage; None of one who is free or keeps them."""
+    return None if is_free(giver) or keeps_answers(giver) else InStage(folder / "answers.sqlite")
+
+
 def kept(
-    kind: FeedbackKind, giver: Any, rows: pd.DataFrame, *, seed: int, replicate: int, store: Store | None
+    kind: FeedbackKind, giver: Any, rows: pd.DataFrame, *, seed: int, replicate: int, store: Store | InStage | None
 ) -> pd.DataFrame:
     """Answers on unanswered rows, as they are shown. With a store, those that it had have ``cached`` true.
 
@@ -39,7 +73,7 @@ def kept(
     """
     if store is None:
         return _ordered(kind, rows, _asked(kind, giver, rows, seed, replicate))
-    at = keys(kind, giver, rows, seed, replicate)
+    at = keys(kind, giver, rows, seed, replicate, described=not isinstance(store, InStage))
     known = store.get(at)
     there = np.fromiter((key in known for key in at), dtype=bool, count=len(at))
     found, missing = np.flatnonzero(there), np.flatnonzero(~there)
@@ -48,12 +82,18 @@ def kept(
         for i in found:  # a budget is for all that was paid for a run's answers, whenever it was
             purse.ledger.known(at[i], float(known[at[i]]["price"] or 0.0))
     parts = [(found, _table(rows.iloc[found], [known[at[i]] for i in found], seed, replicate))] if found.size else []
-    if missing.size or not parts:
-        asked = _asked(kind, giver, rows.iloc[missing], seed, replicate)
+    size = _AT_ONCE if isinstance(store, InStage) else max(len(missing), 1)
+    for start in range(0, len(missing), size) if missing.size or parts else (0,):
+        some = missing[start : start + size]
+        asked = _asked(kind, giver, rows.iloc[some], seed, replicate)
         if purse is None or not purse.limits.dry_run:
-            store.put("annotation", _entries([at[i] for i in missing], asked, set(rows.columns)))
-        parts.append((missing, asked.assign(cached=False)))
-    return _ordered(kind, rows, merged(rows, parts))
+            new = _entries([at[i] for i in some], asked, set(rows.columns))
+            store.put("annotation", new)
+            if purse is not None:
+                purse.ledger.counted.update({entry.key: entry.price for entry in new})
+        parts.append((some, asked.assign(cached=False)))
+    table = merged(rows, parts)
+    return _ordered(kind, rows, table.drop(columns="cached") if isinstance(store, InStage) else table)
 
 
 def _ordered(kind: FeedbackKind, rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -79,9 +119,12 @@ def _asked(kind: FeedbackKind, giver: Any, rows: pd.DataFrame, seed: int, replic
     return found if "user" in found.columns else found.assign(user=found["annotator"])
 
 
-def keys(kind: FeedbackKind, giver: Any, rows: pd.DataFrame, seed: int, replicate: int = 0) -> list[bytes]:
-    """The 16-byte address of each row's answer."""
-    who = int.from_bytes(address("annotation", kind.name, description(giver), seed, replicate), "little")
+def keys(
+    kind: FeedbackKind, giver: Any, rows: pd.DataFrame, seed: int, replicate: int = 0, described: bool = True
+) -> list[bytes]:
+    """The 16-byte address of each row's answer; without a description of the giver where only one is asked."""
+    whose = description(giver) if described else None
+    who = int.from_bytes(address("annotation", kind.name, whose, seed, replicate), "little")
     reads = (column for part in parts_of(giver) for column in getattr(part, "reads", ()))
     ids = beside(kind.address(rows), rows, tuple(c for c in dict.fromkeys(reads) if c not in (*SINGLE, *PAIRED)))
     words = [rng.combine(half, ids) for half in (who % 2**64, who >> 64)]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from farm.asking import purse
 from farm.asking.ask import ask
+from farm.asking.kept import InStage
 from farm.base.rng import Ids
 from farm.feedback.kind import FeedbackKind
 from farm.hardware import processes
@@ -41,10 +42,12 @@ class _Tally:
 
 class FeedbackAsker:
     """An :class:`~farm.roles.protocols.Asker`: a giver of feedback of one kind, asked with the draws of one seed, and
-    shown the further columns of the instructions."""
+    shown the further columns of the instructions; what it pays for is kept in ``store``."""
 
-    def __init__(self, kind: FeedbackKind, giver: Any, seed: int, further: Further | None = None) -> None:
-        self.kind, self.giver, self.seed, self.further = kind, giver, seed, further
+    def __init__(
+        self, kind: FeedbackKind, giver: Any, seed: int, further: Further | None = None, store: InStage | None = None
+    ) -> None:
+        self.kind, self.giver, self.seed, self.further, self.store = kind, giver, seed, further, store
         self._tallies: dict[str, _Tally] = defaultdict(_Tally)
 
     def ask(self, shown: pd.DataFrame, purpose: str) -> pd.DataFrame:
@@ -52,7 +55,8 @@ class FeedbackAsker:
         shown = shown if self.further is None else self.further.onto(shown)
         times = tally.replicates(self.kind.unit(shown))
 
-        table = processes.made_by_first(partial(ask, self.kind, self.giver, shown, seed=self.seed, replicate=times))
+        put = partial(ask, self.kind, self.giver, shown, seed=self.seed, replicate=times, store=self.store)
+        table = processes.made_by_first(put)
         tally.queries += len(table)
         tally.unanswered += int((table["status"] != "ok").sum())
         tally.price += float(table["price"].sum())
@@ -87,5 +91,6 @@ class FeedbackAsker:
             units = state[f"{purpose}/units"].numpy().view(np.uint64).tolist()
             times = dict(zip(units, state[f"{purpose}/times"].tolist(), strict=True))
             self._tallies[purpose] = _Tally(queries, unanswered, float(state[f"{purpose}/price"]), times)
-        if (current := purse.current()) is not None:  # none of it is asked again, so nothing else would count it
+        # None of it is asked again, so nothing else would count it; what is kept in the stage counts by itself.
+        if self.store is None and (current := purse.current()) is not None:
             current.ledger.settle(0.0, max(0.0, self.price - counted))

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from farm.asking.ask import ask as put_before
+from farm.asking.kept import in_stage
 from farm.base import progress, rng
 from farm.base.errors import Fruitless
 from farm.experiments import trackers
@@ -85,11 +86,12 @@ def sample(
         )
 
 
-def ask(setting: Setting, kind: str, giver: Any, rows: pd.DataFrame, role: str) -> pd.DataFrame:
-    """The feedback of one kind that who plays a role gives on rows, shown in a drawn order."""
+def ask(setting: Setting, kind: str, giver: Any, rows: pd.DataFrame, role: str, place: Place) -> pd.DataFrame:
+    """The feedback of one kind that who plays a role gives on rows, shown in a drawn order; what is paid for outlives a
+    kill of the stage."""
     # A seed of its own for each role: the same annotator as teacher and as judge draws independently.
     seed = rng.torch_seed(setting.seed, role) % 2**31
-    return put_before(kinds()[kind], giver, rows, seed=seed)
+    return put_before(kinds()[kind], giver, rows, seed=seed, store=in_stage(giver, place.checkpoints))
 
 
 def scores(scorer: Scorer | PreferenceModel, samples: Samples) -> NDArray[np.float64]:

@@ -239,6 +239,17 @@ class Store:
         if self._unwritten:
             progress.note(f"{self.path}: {len(self._unwritten)} answers could not be stored and are lost")
 
+    def prices(self) -> dict[bytes, float]:
+        """Key -> US dollars, of every row that is readable.
+
+        Raises:
+            UserError: when the file is damaged.
+        """
+        try:
+            return dict(self._connection().execute("SELECT key, price FROM rows").fetchall())
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{self.path}: cannot be read as a whole ({error})") from error
+
     def totals(self) -> pd.DataFrame:
         """Rows, tokens and cost (US dollars) by kind.
 

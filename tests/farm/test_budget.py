@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -148,6 +149,69 @@ def test_a_method_that_asks_while_it_learns_keeps_to_the_budget(tmp_path: Path, 
     assert 10 <= len(server.answered) <= 1.0 / VERDICT
     assert not go(10.0).failures
     assert len(set(server.answered)) == len(server.answered) == 30
+
+
+DYING = f'''{ASKING}
+from typing import ClassVar
+from annotators.people.gold import GoldAnnotator
+from farm.roles.protocols import World
+
+@dataclass(frozen=True)
+class Dying:
+    """Takes a quarter of a dollar for each verdict, and is killed once; its file could not be described."""
+    world: World
+    asked: ClassVar[list[int]] = []
+    dies_at: ClassVar[list[int]] = []
+
+    def annotate(self, pairs, *, seed, replicate=0):
+        table = GoldAnnotator(self.world).annotate(pairs, seed=seed, replicate=replicate)
+        if self.dies_at and sum(self.asked) >= self.dies_at[0]:
+            self.dies_at.clear()
+            raise KeyboardInterrupt
+        self.asked.append(len(pairs))
+        return table.assign(price=0.25)
+
+    def __post_init__(self):
+        object.__setattr__(self, "service", open(__file__))
+'''
+
+
+@pytest.mark.parametrize(("stage", "asks", "dies_at", "rows"), [("asks", 30, 20, 30), ("pairs", 0, 200, 250)])
+def test_what_an_annotator_without_a_store_was_paid_before_a_kill_is_not_paid_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, asks: int, dies_at: int, rows: int
+) -> None:
+    """Verdicts between a checkpoint and a kill were asked for, and paid, again."""
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"dying_{stage}_for_test"
+    (tmp_path / f"{name}.py").write_text(DYING)
+    learns = {"class": f"{name}.Asks", "pairs": asks} if asks else {"use": "dpo", "epochs": 1}
+    write(
+        tmp_path,
+        annotator={"class": f"{name}.Dying"},
+        judges={"judge": {"class": "annotators.people.gold.GoldAnnotator"}},
+        methods={stage if asks else "dpo": learns},
+        reward_model=None,
+        sizes={"pairs": rows, "prompts": 20, "evaluation": 10, "samples": 2},
+    )
+
+    def paid() -> float:
+        plan = StudyRunner(experiment.load("table.yaml"), Path("run")).plans[0]
+        return sum(plan.artifacts.paid(node.name, node.key) for node in plan.graph.values() if node.pays)
+
+    dying = importlib.import_module(name).Dying
+    dying.dies_at.append(dies_at)
+    with pytest.raises(KeyboardInterrupt):
+        go(100.0)
+    assert (sum(dying.asked), paid()) == (dies_at, 0.25 * dies_at)
+    assert not go(100.0).failures
+    assert (sum(dying.asked), paid()) == (rows, 0.25 * rows)
+    asked = list(dying.asked)
+    monkeypatch.setenv("FARM_HOME", str(tmp_path / "home-2"))
+    go(None, out="run-2")
+    assert sum(dying.asked) == 2 * sum(asked)
+    same(tmp_path / "run", tmp_path / "run-2")
 
 
 def test_a_budget_needs_a_price(tmp_path: Path, server: FaultServer) -> None:

@@ -84,7 +84,8 @@ class FeedbackStage:
         texts = responses.drop(columns=further.names, errors="ignore")  # of a prompt, and not of a side
         shown = further.onto(kind.build(self._scored(texts, at), design, self.setting.seed))
         with progress.task(f"asking for {self.of}"):
-            table = making.ask(self.setting, self.of, self.setting.giver(self.of), shown, role_of(self.of))
+            giver = self.setting.giver(self.of)
+            table = making.ask(self.setting, self.of, giver, shown, role_of(self.of), at.place)
         making.check_answered(table, "the annotator", kind=self.of)
         table.to_parquet(at.place.folder / self.file, index=False)
         return making.spent(table)

@@ -63,7 +63,8 @@ class Judgement:
         )
         pairs = self.setting.further(self.setting.experiment.split).onto(pairs)
         with progress.task(f"{self.role} judges {self.of}"):
-            judged = making.ask(self.setting, "pairs", self.setting.annotator(self.role), pairs, self.role)
+            judge = self.setting.annotator(self.role)
+            judged = making.ask(self.setting, "pairs", judge, pairs, self.role, at.place)
         making.check_answered(judged, f"{self.role} of {self.of}", self.setting.experiment.least_verdicts)
         judged.to_parquet(at.place.folder / "annotations.parquet", index=False)
         return making.spent(judged)

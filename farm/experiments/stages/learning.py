@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from farm.asking.kept import in_stage
 from farm.asking.replies import kept
 from farm.experiments.asker import FeedbackAsker
 from farm.experiments.setting import Setting
@@ -61,15 +62,18 @@ def learning(setting: Setting, method: Method, at: StageContext) -> Learning:
         prompts=train.iloc[rows].reset_index(drop=True),
         feedback={kind: answered(at.folder(stage), kind) for kind, stage in needed.feedback.items()},
         models=models,
-        asked={
-            kind: FeedbackAsker(kinds()[kind], setting.giver(kind), setting.seed, setting.further("train"))
-            for kind in sorted(asks(method))
-        },
+        asked={kind: _asker(setting, kind, at) for kind in sorted(asks(method))},
         demonstrations=setting.world.demonstrations(sizes.demonstrations) if "demonstrations" in needs else None,
         responses=needed.responses and pd.read_parquet(at.folder(needed.responses) / "responses.parquet"),
         user=kept(setting.user(), at.place.checkpoints / "replies") if "user" in needs else None,
         gold=setting.gold,
     )
+
+
+def _asker(setting: Setting, kind: str, at: StageContext) -> FeedbackAsker:
+    giver = setting.giver(kind)
+    store = in_stage(giver, at.place.checkpoints)
+    return FeedbackAsker(kinds()[kind], giver, setting.seed, setting.further("train"), store)
 
 
 def _hold_frozen_once(policy: Any, model: Any) -> None:
