@@ -5,11 +5,13 @@ other one costs is known when it is there: so one is asked for first, and from t
 for together, where the budget has room for all of them at the highest price that was seen.
 
 What was paid for is not asked again: a stage that was killed finds the replies in its folder (:class:`KeptUser`), and
-they count against the budget as they did.
+they count against the budget as they did. Beside the replies of a user who asks language models stands which questions
+were counted with them, so that one that comes again counts once.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -75,12 +77,16 @@ class KeptUser:
     def __init__(self, user: User, folder: Path) -> None:
         self.user, self.folder = user, folder
         whole = sorted(folder.glob("[!.]*.parquet"))  # what a kill left half written begins with a point
-        tables, current = [pd.read_parquet(file) for file in whole], purse.current()
-        if current is None or not tables:
+        if (current := purse.current()) is None:
             return
-        current.ledger.settle(0.0, float(sum(table["price"].sum() for table in tables)))
-        if (known := _highest(user)) is not None:
-            for table in tables:
+        known = _highest(user)
+        for file in whole:
+            table, counted = pd.read_parquet(file), file.with_suffix(".json")
+            for key, price in json.loads(counted.read_text()).items() if counted.exists() else ():
+                current.ledger.known(bytes.fromhex(key), price)
+            if not counted.exists():
+                current.ledger.settle(0.0, float(table["price"].sum()))
+            if known is not None:
                 known.seen(table)
 
     def reply(self, episodes: pd.DataFrame, *, seed: int) -> pd.DataFrame:
@@ -96,7 +102,12 @@ class KeptUser:
             if len(shown) > 1 and (unpriced or self._file(first, seed).exists()):  # one by itself tells the price
                 parts = [self.replies(part.reset_index(drop=True), seed) for part in (first, shown.iloc[1:])]
                 return pd.concat(parts, ignore_index=True)
+            current = purse.current() if keeps_answers(self.user) else None
+            before = set() if current is None else set(current.ledger.counted)
             table = replies(self.user, shown, seed=seed)
+            if current is not None:
+                counted = {key.hex(): price for key, price in current.ledger.counted.items() if key not in before}
+                files.write_text(file.with_suffix(".json"), json.dumps(counted))
             with files.replacing(file) as new:
                 table.to_parquet(new, index=False)
         return pd.read_parquet(file)

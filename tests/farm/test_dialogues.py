@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from annotators.users.try_again import TryAgain
 from eval.evaluators.leaderboard import Leaderboard
 from eval.measures.success import by_turn
 from farm.asking.limits import Limits, OverBudget
-from farm.asking.purse import limited
+from farm.asking.purse import current, limited
 from farm.asking.replies import kept
 from farm.base.errors import Fruitless, UserError
 from farm.experiments import experiment, running
@@ -197,6 +198,33 @@ def test_replies_that_a_kill_left_half_written_are_asked_for_again(tmp_path: Pat
             assert purse.spent == 0.5 * attempt
             assert user.reply(shown, seed=0)["price"].sum() == purse.spent == 0.5
         (tmp_path / "replies" / f".farm-1-{attempt}.parquet").write_bytes(b"PAR1")
+
+
+def test_a_question_that_comes_again_after_a_kill_counts_once(tmp_path: Path) -> None:
+    """Kept replies counted by their prices, and a question behind them that was in the store once more."""
+    shown = pd.DataFrame({"instruction": ["a", "b"], "output": "c", "episode": 0, "turn": 0})
+
+    @dataclass
+    class Asks:
+        """Asks one question for all rows, which is in its store from the first time on."""
+
+        store: str = "answers"
+
+        def reply(self, episodes: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+            purse = current()
+            assert purse is not None
+            purse.ledger.known(b"the question", 0.5)
+            said: dict[str, Any] = {"reply": "", "reward": 1.0, "done": True, "status": "ok"}
+            return episodes.assign(**said, **{**dict.fromkeys(USAGE_COLUMNS, 0.0), "price": 0.5})
+
+    for _ in range(2):
+        with limited(Limits(budget=5.0)) as purse:
+            user = kept(Asks(), tmp_path / "replies")
+            for turn in (0, 1):
+                user.reply(shown.assign(turn=turn), seed=0)
+            assert purse.spent == 0.5
+            user.reply(shown.assign(turn=2), seed=1)
+            assert purse.spent == 0.5
 
 
 def test_a_run_with_a_user_tells_success_by_turn(tmp_path: Path) -> None:
