@@ -7,7 +7,7 @@ how far it puts the first response above the second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from farm.base.bounds import Count
 from farm.policies.batches import onto
 from farm.roles.protocols import Learning, Policy
+from farm.roles.work import Texts
 from reference_methods.parts.batches import Batch, index, log_likelihoods
 from reference_methods.parts.precision import in_16_bits
 from reference_methods.parts.preferences import Preferences, agreement
@@ -107,6 +108,10 @@ class PairMethod(Offline):
     def uses_reference(self) -> bool:
         """Whether the loss looks at the reference."""
         return True
+
+    def work(self, prompts: int, pairs: int) -> Texts | None:
+        texts = super().work(prompts, pairs)
+        return texts if texts is None or self.uses_reference() else replace(texts, read=0.0)
 
     def pair_loss(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """The loss of each pair and the margin of its first response over its second, [b] each."""

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from farm.base import rng
 from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, Natural, NotNegative, Positive, Several, Share
-from reference_methods.studies.parts import agrees, best, by_method, fit
+from reference_methods.studies.parts import agrees, best, by_method, drawn_names, fit
 
 ASPECTS = 4
 """k: instruction-following, truthfulness, honesty, helpfulness"""
@@ -73,7 +73,7 @@ class AspectRatings(Bounded):
             v = fit(first - second, np.ones(len(first)))
             accuracy[method] = agrees(utility(fresh) - utility(other), (fresh - other) @ v)
             wins[method] = agrees(utility(best(candidates, v)) - utility(random), 1)
-        requests = [f"request {i}" for i in range(self.test)]
+        requests = drawn_names("request", self.test, seed)
         tables = {name: by_method(of, "right", requests) for name, of in (("accuracy", accuracy), ("wins", wins))}
         return {"labels": pd.concat(labels, ignore_index=True), **tables}
 

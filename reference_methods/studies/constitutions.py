@@ -30,7 +30,7 @@ from farm.votes.principles import Mining, Rule, decided
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.gold import PocketFeatures, default_gold_weights
 from farm.worlds.pocket.world import DEMONSTRATIONS
-from reference_methods.studies.parts import agrees, by_method
+from reference_methods.studies.parts import agrees, by_method, drawn_names
 
 Labels = Literal["gold", "adversary", "orthogonal", "coin"]
 
@@ -70,7 +70,7 @@ class Constitutions(Bounded):
         found = {name: agrees(said, truth[tested]) for name, said in says.items()}
         said = [(name, place, p.says) for name, principles in by.items() for place, p in enumerate(principles)]
         return {
-            "reconstruction": by_method(found, "agrees", [f"pair {k}" for k in range(len(tested))]),
+            "reconstruction": by_method(found, "agrees", drawn_names("pair", len(tested), seed)),
             "principles": pd.DataFrame(said, columns=["method", "place", "principle"]),
         }
 

@@ -29,7 +29,7 @@ from scipy.special import expit
 from farm.base import rng
 from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, NotNegative, Positive, Share
-from reference_methods.studies.parts import agrees, by_method
+from reference_methods.studies.parts import agrees, by_method, drawn_names
 
 CONTEXTS = 3
 TASTE = np.array([2.4, 0.9, -2.0])
@@ -70,7 +70,7 @@ class Contexts(Bounded):
         true = population(tastes / self.temperature, fresh)
         errors = {name: np.abs(population(model, fresh) - true) for name, model in said.items()}
         least = {name: population(model, CIRCLE).min() - 0.5 for name, model in said.items()}
-        pairs = [f"pair {n}" for n in range(self.held_out)]
+        pairs = drawn_names("pair", self.held_out, seed)
         return {
             "reversals": by_method(both, "right", [pairs[n] for n in turned]),
             "pairs": by_method(drawn, "right", pairs),

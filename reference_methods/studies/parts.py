@@ -72,6 +72,12 @@ def best(candidates: Floats, v: Floats) -> Floats:
     return candidates[np.arange(len(candidates)), (candidates @ v).argmax(1)]
 
 
+def drawn_names(what: str, n: int, seed: int) -> list[str]:
+    """Names of n things that were drawn for this seed, [n]: another seed's are others, and no name stands in both, so
+    that intervals do not take them as crossed with the seeds."""
+    return [f"{what} {k} of seed {seed}" for k in range(n)]
+
+
 def by_method(found: Mapping[str, Floats], column: str, instructions: Sequence[str]) -> pd.DataFrame:
     """``method``, ``instruction`` and a number of both, from those of each method in the order of the instructions."""
     parts = [pd.DataFrame({"method": m, "instruction": instructions, column: value}) for m, value in found.items()]

@@ -28,7 +28,7 @@ from scipy.special import expit
 from farm.base import rng
 from farm.base.arrays import Bools, Floats
 from farm.base.bounds import Bounded, Count, NotNegative
-from reference_methods.studies.parts import best
+from reference_methods.studies.parts import best, drawn_names
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,12 @@ class Peering(Bounded):
         fresh = draws.normal(size=(self.instructions, self.n, 2))
         answers = {name: best(fresh, v) for name, v in learned.items()}
         baseline = draws.normal(size=(self.instructions, 2))
-        wins, duels = [], []
+        wins, duels, names = list[pd.DataFrame](), list[pd.DataFrame](), drawn_names("request", len(fresh), seed)
         for judge in ("ranks", "rates"):
             for name, answer in answers.items():
-                wins.append(self.judged(judge, name, answer, baseline, draws))
-            duels.append(self.judged(judge, "rank_trained", answers["rank_trained"], answers["rate_trained"], draws))
+                wins.append(self.judged(judge, name, answer, baseline, draws).assign(instruction=names))
+            duel = self.judged(judge, "rank_trained", answers["rank_trained"], answers["rate_trained"], draws)
+            duels.append(duel.assign(instruction=names))
         return {
             "labels": pd.DataFrame({"method": "ratings", "disagrees": disagreement(ranked, *rated)}),
             "wins": pd.concat(wins, ignore_index=True),
@@ -82,9 +83,7 @@ class Peering(Bounded):
             ours, theirs = accuracy(answer), accuracy(other)
         else:
             ours, theirs = self.ratings(answer, draws), self.ratings(other, draws)
-        instruction = [f"request {i}" for i in range(len(answer))]
-        lead = np.sign(ours - theirs) / 2
-        return pd.DataFrame({"method": method, "instruction": instruction, "judge": judge, "lead": lead})
+        return pd.DataFrame({"method": method, "judge": judge, "lead": np.sign(ours - theirs) / 2})
 
 
 def accuracy(phi: Floats) -> Floats:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from farm.base import rng
 from farm.base.arrays import Floats
+from farm.base.errors import UserError, nearest
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.gold import PocketFeatures, default_gold_weights
 from farm.worlds.pocket.world import DEMONSTRATIONS
@@ -36,9 +37,15 @@ class PocketTexts:
         return cls(table[list(default_gold_weights())])
 
     def utility(self, more: dict[str, float] | None = None) -> Floats:
-        """The gold utility, and further weights of some terms besides, [n]."""
+        """The gold utility, and further weights of some terms besides, [n].
+
+        Raises:
+            UserError: with the nearest term, for one that there is not.
+        """
         weights = default_gold_weights()
         for name, weight in (more or {}).items():
+            if name not in weights:
+                raise UserError(f"`{name}` is no term of the pocket world's utility; {nearest(name, weights)}")
             weights[name] += weight
         return np.asarray(self.terms.to_numpy(np.float64) @ np.array(list(weights.values())))
 

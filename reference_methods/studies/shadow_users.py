@@ -27,7 +27,7 @@ import pandas as pd
 from farm.base import rng
 from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, NotNegative, Positive
-from reference_methods.studies.parts import drawn_labels, drawn_taste, fit
+from reference_methods.studies.parts import drawn_labels, drawn_names, drawn_taste, fit
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ShadowUsers(Bounded):
         signs, _ = drawn_labels(np.einsum("upd,ud->up", x, tastes), 0.0, draws)
         n = self.reactions
         everyone = fit(x[:, :n].reshape(-1, self.dimensions), signs[:, :n].ravel(), ridge=self.ridge)
-        rows = []
+        rows, names = [], drawn_names("user", self.users, seed)
         for user, wanted in enumerate(tastes):
             seen, said = x[user, :n], signs[user, :n]
             observed = fit(seen, said, ridge=self.ridge)
@@ -69,7 +69,7 @@ class ShadowUsers(Bounded):
                 "real": fit(x[user], signs[user], ridge=self.ridge),
             }
             rows += [
-                {"method": name, "instruction": f"user {user}", "right": in_order(wanted, model)}
+                {"method": name, "instruction": names[user], "right": in_order(wanted, model)}
                 for name, model in models.items()
             ]
         return {"accuracy": pd.DataFrame(rows)}

@@ -28,6 +28,7 @@ from farm.base import rng
 from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count
 from reference_methods.parts.losses import bradley_terry, rao_kupper
+from reference_methods.studies.parts import drawn_names
 
 LABELS = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
 """first wins, tie, second wins"""
@@ -48,8 +49,8 @@ class Ties(Bounded):
         draws = rng.generator(seed, "ties")
         shares = probabilities(self.distance, self.theta)
         rows = [
-            {"method": method, "instruction": f"comparison {number}", "fitted": fitted}
-            for number in range(self.comparisons)
+            {"method": method, "instruction": name, "fitted": fitted}
+            for name in drawn_names("comparison", self.comparisons, seed)
             for method, fitted in fits(draws.multinomial(self.outcomes, shares) / self.outcomes, self.theta).items()
         ]
         table = pd.DataFrame(rows)
