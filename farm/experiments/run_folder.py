@@ -26,6 +26,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ from farm.experiments.experiment import BASELINE
 from farm.roles.protocols import Comparison, Reporter
 from farm.storage import sealed
 from farm.storage.artifacts import Made
-from farm.tables import formats, hub
+from farm.tables import formats
 
 HUMAN_PRICE = 0.25
 """US dollars a pair, what AlpacaFarm paid its crowd workers (arXiv 2305.14387)"""
@@ -191,10 +192,13 @@ def write_config(run: Path, description: dict[str, Any], device: Sequence[str] =
 
 
 def _base_model(description: dict[str, Any]) -> dict[str, str]:
-    """The world's model where it is one of the hub: of a name that is a folder here, nobody could tell elsewhere."""
+    """The world's model where it is one of the hub: of a name that is a folder here, or was one in a folder that is,
+    nobody could tell elsewhere."""
     world = description.get("world")
     name = world.get("model") if isinstance(world, dict) else None
-    return {"base_model": name} if isinstance(name, str) and hub.of_hub(name) else {}
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or Path(name.split("/")[0]).exists():
+        return {}
+    return {"base_model": name}
 
 
 def write_tables(run: Path, tables: dict[str, pd.DataFrame]) -> None:

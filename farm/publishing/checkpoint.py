@@ -125,7 +125,10 @@ def _scorer(scorer: Any, conversation: Conversation, out: Path) -> Exported:
         raise UserError(f"transformers has no {opens} for {config.model_type}") from error
     base = getattr(model, model.base_model_prefix).eval()
     base.load_state_dict(body.base_model.state_dict())
-    head = next(part for part in model.children() if isinstance(part, torch.nn.Linear))
+    head = next((part for part in model.children() if isinstance(part, torch.nn.Linear)), None)
+    if head is None:
+        what = f"{opens} of {config.model_type} in transformers has no linear layer of its own for the score"
+        raise UserError(f"{what}: push a reward model of another architecture")
     with torch.no_grad():
         head.weight.copy_(scorer.weight.detach() / scorer.scale)
         shift = _carried(float((scorer.bias.detach() - scorer.mean) / scorer.scale), head, base)

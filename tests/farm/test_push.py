@@ -311,6 +311,38 @@ def test_a_model_that_was_a_folder_is_not_named_as_one_of_the_hub(
     assert "base_model" not in header(said["card"]) and "model: owner/base" in said["card"]
 
 
+@pytest.mark.parametrize("name", ["owner/base", "{here}/gone", "./gone", "a/b/gone"])
+def test_a_folder_that_moved_since_is_not_named_as_one_of_the_hub(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Any name was the hub's that was no folder at the end of the run."""
+    (tmp_path / "owner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["world"]["model"] = name.format(here=tmp_path)
+    run_folder.write_config(run, settings)
+    assert "base_model" not in json.loads((run / "environment.json").read_text())
+
+
+def test_a_classifier_whose_head_is_no_linear_layer_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was a StopIteration."""
+    from transformers import AutoModelForSequenceClassification
+
+    made = AutoModelForSequenceClassification.from_config
+
+    def elsewhere(config: Any, **how: Any) -> Any:
+        model = made(config, **how)
+        model.score = torch.nn.Sequential(model.score)
+        return model
+
+    make_policy(True).scorer(seed=1, head="last").save(tmp_path / "reward")
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_config", elsewhere)
+    with pytest.raises(UserError, match="SequenceClassification of llama in transformers has no linear layer"):
+        export(tmp_path / "reward", tmp_path / "out")
+
+
 def test_what_transformers_has_no_class_for_is_one_sentence(tmp_path: Path) -> None:
     TabularPolicy(["q"], ["a", "b"], np.zeros((1, 2))).save(tmp_path / "table")
     with pytest.raises(UserError, match="holds a TabularPolicy, which transformers has no class for"):
