@@ -52,7 +52,7 @@ AGAIN = "Incorrect. Please think again."
 TRIED = 4
 """the most earlier answers in a document"""
 CONTEXT = 64
-"""tokens: room for 27 turns"""
+"""tokens: room for 28 turns"""
 HIDDEN, LAYERS, HEADS, FEED_FORWARD = 64, 2, 4, 192
 BATCH, LEARNING_RATE = 64, 5e-3
 TEMPLATE = (  # what happened first, the question last

@@ -54,7 +54,7 @@ class Beliefs:
         topic = question.split(":")[0]
         if topic not in self.topic:
             hint = nearest(topic, self.topic)
-            raise UserError(f"quiz_table: the question {brief(question, 60)!r} is of no topic that it knows; {hint}")
+            raise UserError(f"the quiz: the question {brief(question, 60)!r} is of no topic that it knows; {hint}")
         return self.topic[topic]
 
     def right(self, prompt: Prompt, output: str) -> float:
