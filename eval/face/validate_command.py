@@ -31,6 +31,8 @@ def validated(options: ValidateOptions) -> Result:
     if options.export is not None:
         given = (options.judge, options.human, options.pairs)
         check_export(options.export, tuple(Path(rows) for rows in given if isinstance(rows, (str, Path))))
+    if _same(options.judge, options.human):
+        raise OptionError(f"`human` is {origin} itself: give people's votes on the same pairs")
     item = options.item
     if options.pairs:
         votes = with_texts(options.judge, options.pairs, item=item)
@@ -71,6 +73,13 @@ def validated(options: ValidateOptions) -> Result:
     if options.export is not None:
         write_annotated_pairs([each] if humans is None else [each, humans], options.export, origin)
     return found
+
+
+def _same(judge: Any, human: Any) -> bool:
+    """Whether the two are one file, or one table."""
+    if isinstance(judge, (str, Path)) and isinstance(human, (str, Path)):
+        return Path(judge).resolve() == Path(human).resolve()
+    return human is judge and human is not None
 
 
 def _votes(rows: Any, origin: str, annotator: str, item: Sequence[str]) -> pd.DataFrame:

@@ -92,6 +92,8 @@ def differences(table: pd.DataFrame, styles: Sequence[str]) -> Floats:
     for style in styles:
         if style not in STYLES:
             raise OptionError(f"`style` {style}: unknown; {nearest(style, STYLES)}")
+        if list(styles).count(style) > 1:
+            raise OptionError(f"`style` names {style} more than once; name each style once")
     texts = next((pair for pair in _TEXTS if set(pair) <= set(table.columns)), None)
     lengths = next((pair for pair in _LENGTHS if set(pair) <= set(table.columns)), None)
     columns = []

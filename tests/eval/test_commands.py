@@ -161,6 +161,15 @@ def test_votes_of_several_people_are_pooled_and_turned_to_the_baseline(farm, tmp
     assert status == (0 if command == "evaluate" else 2), err  # a board asks for it: an instruction has one verdict
 
 
+def test_a_judge_is_not_held_against_its_own_file(farm, tmp_path):
+    """It was told to agree with itself."""
+    people().assign(worker="judge").to_csv(tmp_path / "judge.csv", index=False)
+    (tmp_path / "again.csv").symlink_to(tmp_path / "judge.csv")
+    for human in ("judge.csv", "again.csv"):
+        status, _, err = farm("validate", tmp_path / "judge.csv", "--human", tmp_path / human)
+        assert status == 2 and "--human is" in err and "judge.csv itself: give people's votes" in err, err
+
+
 def test_validate_takes_the_columns_that_name_the_item(farm, tmp_path):
     humans = people()
     humans.assign(id="all").to_csv(tmp_path / "humans.csv", index=False)

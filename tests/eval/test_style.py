@@ -99,6 +99,7 @@ def test_which_answer_stands_first_changes_nothing():
     ("further", "said"),
     [
         (("--style", "lenght"), "did you mean `length`"),
+        (("--style", "length,length"), "names length more than once; name each style once"),
         (("--style", "headers"), "no two answers differ in it; leave it out"),
         (("--style", "length", "--metrics", "elo"), "ask for them with --metrics bradley_terry"),
         (("--cluster", "prompt", "--metrics", "elo"), "--cluster is part of Bradley-Terry ratings"),
