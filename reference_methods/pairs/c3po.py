@@ -160,6 +160,9 @@ class C3PO(DPO):
                 shares |= pair_metrics(pairs, margin, own)
                 continue
             samples = _preferred(data.pairs, rows) if k == 0 else others[k - 1].select(rows)
+            if k == 0:  # the tokens of a pair are those of both sides, and one is imitated
+                tokens = float(_preferred(data.pairs, part.rows).lengths().sum())
+                own = replace(own, totals=replace(own.totals, tokens=tokens))
             log_probabilities, mask = policy.log_probabilities(samples)
             nll = own.mean(-log_probabilities, mask)
             terms.append((1.0, self.hard, self.soft)[k] * nll)

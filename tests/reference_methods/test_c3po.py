@@ -139,6 +139,14 @@ def test_imitation_of_the_chosen_side_is_another_objective() -> None:
     assert turned[:2].min() > 0.6  # pairs that are turned round are imitated as they are then
 
 
+def test_imitation_is_a_mean_over_the_tokens_of_the_chosen_side() -> None:
+    """It was divided by the tokens of both sides, and so about half as large beside the two constraints."""
+    lines, log = recorder()
+    method(objective="sft", size=8, epochs=1).train(given(log=log))
+    four = pytest.approx(np.log(len(RESPONSES)))  # of one token each, all alike at the start
+    assert [lines[0][f"{part}_nll"] for part in ("in_scope", "near", "rest")] == [four] * 3
+
+
 def test_what_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="prompts have no column `tusk`; did you mean `task`"):
         method(scope={"tusk": "letter"}).train(given())
