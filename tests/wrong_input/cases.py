@@ -92,23 +92,27 @@ FORMATS = (".json", ".jsonl", ".csv", ".parquet")
 
 @dataclass(frozen=True)
 class Case:
-    """One command line with one wrong file."""
+    """One command line with one wrong file: a table, or a document in which one value is wrong."""
 
     command: str
+    """a key of :data:`COMMANDS`, or the line itself"""
     file: str
     """which of its files is wrong"""
     suffix: str
+    """of a table"""
     column: str
+    """or the keys on the way to a value of a document, with dots between them"""
     wrong: str
     """a key of CELLS, "whole " and one, or a name of :data:`SHAPES`"""
 
     def __str__(self) -> str:
-        return f"{self.command}: {self.file}{self.suffix} {self.column} {self.wrong}"
+        file = "" if self.file in DOCUMENTS else f"{self.file}{self.suffix} "
+        return f"{self.command}: {file}{self.column} {self.wrong}"
 
     def arguments(self, folder: Path) -> list[str]:
         """The command line; its files are written into ``folder``."""
         line = []
-        for word in COMMANDS[self.command].split():
+        for word in COMMANDS.get(self.command, self.command).split():
             if word.startswith("<"):
                 name = word[1:-1]
                 suffix = ".csv" if name == "row" else self.suffix if name == self.file else ".json"
@@ -121,6 +125,8 @@ class Case:
         return line
 
     def content(self) -> bytes:
+        if self.file in DOCUMENTS:
+            return spoilt_document(DOCUMENTS[self.file], self.column, self.wrong)
         return spoilt(TABLES[self.file], self.column, self.wrong, self.suffix)
 
 
@@ -268,26 +274,6 @@ DOCUMENT_COMMANDS = {
     "game <game.json> --method nash_md --iterations 2 --json": "game.json",
 }
 """command line -> its document, in which something is wrong"""
-
-
-@dataclass(frozen=True)
-class DocumentCase:
-    """One command line with a document in which one value is wrong."""
-
-    command: str
-    file: str
-    place: str
-    wrong: str
-
-    def __str__(self) -> str:
-        return f"{self.command}: {self.place} {self.wrong}"
-
-    def arguments(self, folder: Path) -> list[str]:
-        (folder / self.file).write_bytes(spoilt_document(DOCUMENTS[self.file], self.place, self.wrong))
-        (folder / "texts.json").write_bytes(written(TABLES["texts"], ".json"))
-        places = {f"<{self.file}>": folder / self.file, "<texts>": folder / "texts.json"}
-        places["out.csv"] = folder / "out" / "out.csv"
-        return [str(places.get(word, word)) for word in self.command.split()]
 
 
 def _parsed(path: Path) -> Any:
@@ -450,7 +436,7 @@ def _parquet(rows: list[dict[str, Any]], names: list[str]) -> bytes:
     return buffer.getvalue()
 
 
-AnyCase = Case | RunCase | DocumentCase | WordCase
+AnyCase = Case | RunCase | WordCase
 
 
 def cases(run: Path) -> Iterator[AnyCase]:
@@ -459,7 +445,7 @@ def cases(run: Path) -> Iterator[AnyCase]:
     for command, file in DOCUMENT_COMMANDS.items():
         for place, wrongs in _document_spots(DOCUMENTS[file]):
             for wrong in wrongs:
-                yield DocumentCase(command, file, place, wrong)
+                yield Case(command, file, "", place, wrong)
     for command, files in RUN_COMMANDS.items():
         for file in files:
             for place, wrongs in _spots(run / file):

@@ -53,7 +53,7 @@ def test_the_files_are_good_before_they_are_spoilt(
     lines = [enumerated.Case(name, "", ".json", "", "") for name in enumerated.COMMANDS if name != SLOW]
     one = enumerated.WORDS.index("1")
     lines += [enumerated.WordCase(name.replace("<run>", "<good>"), one, run) for name in enumerated.RUN_COMMANDS]
-    lines += [enumerated.DocumentCase(*named, "", "dropped") for named in enumerated.DOCUMENT_COMMANDS.items()]
+    lines += [enumerated.Case(*named, "", "", "dropped") for named in enumerated.DOCUMENT_COMMANDS.items()]
     for number, case in enumerate(lines):
         (tmp_path / str(number)).mkdir()
         status, _, error = farm(*case.arguments(tmp_path / str(number)))
