@@ -163,7 +163,7 @@ def test_votes_of_several_people_are_pooled_and_turned_to_the_baseline(farm, tmp
 
 def test_a_judge_is_not_held_against_its_own_file(farm, tmp_path):
     """It was told to agree with itself."""
-    people().assign(worker="judge").to_csv(tmp_path / "judge.csv", index=False)
+    people().assign(worker="judge", id=range(len(people()))).to_csv(tmp_path / "judge.csv", index=False)
     (tmp_path / "again.csv").symlink_to(tmp_path / "judge.csv")
     for human in ("judge.csv", "again.csv"):
         status, _, err = farm("validate", tmp_path / "judge.csv", "--human", tmp_path / human)

@@ -157,6 +157,12 @@ from annotators.people.gold import GoldAnnotator
 from farm.roles.protocols import World
 
 @dataclass(frozen=True)
+class Reads:
+    needs = frozenset({"pairs"})
+    def train(self, learning):
+        return learning.policy
+
+@dataclass(frozen=True)
 class Dying:
     """Takes a quarter of a dollar for each verdict, and is killed once; its file could not be described."""
     world: World
@@ -176,7 +182,7 @@ class Dying:
 '''
 
 
-@pytest.mark.parametrize(("stage", "asks", "dies_at", "rows"), [("asks", 30, 20, 30), ("pairs", 0, 200, 250)])
+@pytest.mark.parametrize(("stage", "asks", "dies_at", "rows"), [("asks", 12, 8, 12), ("pairs", 0, 100, 110)])
 def test_what_an_annotator_without_a_store_was_paid_before_a_kill_is_not_paid_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, asks: int, dies_at: int, rows: int
 ) -> None:
@@ -186,12 +192,12 @@ def test_what_an_annotator_without_a_store_was_paid_before_a_kill_is_not_paid_ag
     monkeypatch.syspath_prepend(tmp_path)
     name = f"dying_{stage}_for_test"
     (tmp_path / f"{name}.py").write_text(DYING)
-    learns = {"class": f"{name}.Asks", "pairs": asks} if asks else {"use": "dpo", "epochs": 1}
+    learns = {"class": f"{name}.Asks", "pairs": asks} if asks else {"class": f"{name}.Reads"}
     write(
         tmp_path,
         annotator={"class": f"{name}.Dying"},
         judges={"judge": {"class": "annotators.people.gold.GoldAnnotator"}},
-        methods={stage if asks else "dpo": learns},
+        methods={"learns": learns},
         reward_model=None,
         sizes={"pairs": rows, "prompts": 20, "evaluation": 10, "samples": 2},
     )
