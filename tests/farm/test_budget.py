@@ -158,7 +158,7 @@ from farm.roles.protocols import World
 
 @dataclass(frozen=True)
 class Reads:
-    needs = frozenset({"pairs"})
+    needs = frozenset({{"pairs"}})
     def train(self, learning):
         return learning.policy
 
