@@ -91,7 +91,12 @@ class MixtureRewardModel(RewardModel):
 
 
 class MixtureScorer(WeightedScorer):
-    """Reward models of groups of users, one a group in ``parts``, weighted by the shares of the groups."""
+    """Reward models of groups of users, weighted by the shares of the groups."""
+
+    @property
+    def scorers(self) -> list[Scorer]:
+        """One a group."""
+        return self.parts
 
     def calibrate(self, mean: float, scale: float) -> None:
         """From now on each group returns (score - mean) / scale, and so does their mean."""

@@ -46,7 +46,7 @@ class MaxMin(RLOO):
             )
         networks = [(policy, self.learning_rate)]
         with OnlineTrainer(self, learning, "rloo", networks, at_start=RATIO_IS_ONE) as trainer:
-            for rollout in trainer.rollouts(policy, partial(self.of_the_worst, trainer, model.parts)):
+            for rollout in trainer.rollouts(policy, partial(self.of_the_worst, trainer, model.scorers)):
                 advantages = self.advantages(rollout)
                 for batch in trainer.minibatches(rollout.samples):
                     trainer.update(batch, partial(self.loss, policy, rollout, advantages))

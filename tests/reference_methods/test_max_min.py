@@ -136,7 +136,7 @@ def test_each_group_has_a_reward_of_its_own_and_it_is_read_back(tmp_path: Path) 
     assert isinstance(model, MixtureScorer) and model.weights == pytest.approx([0.8, 0.2])
     policy = policy_of(THIRD)
     samples = policy.encode(["prompt 0"] * 3, policy.responses)
-    majority, minority = (scorer.scores(samples).detach().numpy() for scorer in model.parts)
+    majority, minority = (scorer.scores(samples).detach().numpy() for scorer in model.scorers)
     assert majority.argmax() == 0 and minority.argmax() == 1 and majority.argmin() == 1 and minority.argmin() == 0
     assert model.scores(samples).detach().numpy() == pytest.approx(0.8 * majority + 0.2 * minority)
     steps = [line["step"] for line in lines]
@@ -172,7 +172,7 @@ def test_with_one_group_it_is_the_reward_model_and_max_min_is_rloo_to_the_bit() 
     policy = policy_of(THIRD)
     samples = policy.encode(["prompt 0"] * 3, policy.responses)
     assert isinstance(one, MixtureScorer)
-    assert (one.parts[0].scores(samples) == plain.scores(samples)).all()
+    assert (one.scorers[0].scores(samples) == plain.scores(samples)).all()
     settings = {"rollouts": 32, "steps": 5, "learning_rate": 0.1, "missing_eos_reward": None}
     policies = [
         method.train(learning(policy_of(THIRD), models={"reward_model": model}))
