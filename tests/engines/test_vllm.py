@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from farm.base.errors import UserError
 from farm.engines import server
@@ -27,7 +28,9 @@ from tests.policies.conftest import PROMPTS
 from tests.reference_methods.tables import recorder
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
-TOLERANCE = 1e-3
+TOLERANCE = 0.05 if torch.cuda.is_available() else 1e-3
+"""of log-probabilities: on CUDA vLLM's attention in 32 bits is Triton's, whose products are of TF32. Old weights are
+off by far more."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,8 +45,8 @@ def _vllm() -> Iterator[None]:
 def with_vllm(**settings: Any) -> Any:
     from farm.engines.vllm import VLLM
 
-    # vLLM knows no rank of 4: it is given room for 8.
-    return make_policy(engine=VLLM(cache_gigabytes=0.25, lora_rank=4), **settings)
+    # vLLM knows no rank of 4: it is given room for 8. Compiling would take most of the time on an accelerator.
+    return make_policy(engine=VLLM(cache_gigabytes=0.25, lora_rank=4, eager=True), **settings)
 
 
 def rows(samples: Any) -> list[list[int]]:
@@ -103,13 +106,25 @@ def test_new_weights_are_handed_over() -> None:
     assert largest_gap(policy, policy.sample(PROMPTS, seed=0, purpose="t")) < TOLERANCE
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="vLLM's weight transfer is for CUDA")
+def test_its_own_transfer_brings_new_weights() -> None:
+    from farm.engines.vllm import VLLM
+
+    policy = make_policy(engine=VLLM(cache_gigabytes=0.25, hand_over="ipc", eager=True))
+    before = policy.sample(PROMPTS * 3, seed=0, purpose="t")
+    assert largest_gap(policy, before) < TOLERANCE
+    perturb(policy)
+    after = policy.sample(PROMPTS * 3, seed=0, purpose="t")
+    assert rows(after) != rows(before) and largest_gap(policy, after) < TOLERANCE
+
+
 def test_adapters_are_handed_over_alone_and_merged() -> None:
     from farm.engines.vllm import VLLM
 
     base = with_vllm()
     for rank in (4, 0):
         policy = base.with_settings(
-            lora={"rank": 4, "alpha": 8.0, "seed": 0}, engine=VLLM(cache_gigabytes=0.25, lora_rank=rank)
+            lora={"rank": 4, "alpha": 8.0, "seed": 0}, engine=VLLM(cache_gigabytes=0.25, lora_rank=rank, eager=True)
         )
         before = policy.sample(PROMPTS * 3, seed=0, purpose="t")
         assert largest_gap(policy, before) < TOLERANCE
@@ -147,7 +162,7 @@ def test_online_steps_sampled_by_vllm(name: str, tune: Any) -> None:
     settings = {"steps": 3, "rollouts": 24, "learning_rate": 1e-2, "missing_eos_reward": None, "lora_rank": 4}
     learned = method(tune=tune, **settings).train(given)
     assert len(lines) == 3 and all(np.isfinite(list(line.values())).all() for line in lines)
-    assert all(line["sampler_gap"] < TOLERANCE and line["sampler_error"] < 1.01 for line in lines)
+    assert all(line["sampler_gap"] < TOLERANCE and line["sampler_error"] < 1 + 10 * TOLERANCE for line in lines)
     assert largest_gap(learned, learned.sample(PROMPTS, seed=5, purpose="after")) < TOLERANCE
     assert abs(lines[0]["kl"]) < 1e-3 and any(abs(line["kl"]) > 1e-3 for line in lines[1:])
 
@@ -218,7 +233,7 @@ def test_adapters_reach_a_real_server(tmp_path: Path) -> None:
         given = Learning(seed=3, policy=policy, prompts=prompts, models={"reward_model": scorer}, log=log)
         settings = {"steps": 3, "rollouts": 24, "learning_rate": 1e-2, "missing_eos_reward": None}
         learned = RLOO(tune="lora", lora_rank=4, **settings).train(given)
-        assert all(line["sampler_gap"] < TOLERANCE and line["sampler_error"] < 1.01 for line in lines)
+        assert all(line["sampler_gap"] < TOLERANCE and line["sampler_error"] < 1 + 10 * TOLERANCE for line in lines)
         assert abs(lines[0]["kl"]) < 1e-3 and any(abs(line["kl"]) > 1e-3 for line in lines[1:])
         after = learned.sample(PROMPTS * 4, seed=0, purpose="t")
         assert rows(after) != rows(plain) and largest_gap(learned, after) < TOLERANCE
