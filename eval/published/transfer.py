@@ -1,6 +1,10 @@
 """Files from servers: a transfer that breaks goes on where it stopped, and a server that asks to wait is waited for.
 
 GITHUB_TOKEN, where it is set, goes to GitHub's own addresses alone.
+
+Not by pooch: it begins anew where a transfer broke off, waits as long as it likes and not as the server asks, and takes
+hashes of files, where GitHub's listing has git's blob ids. Nor by the hub's client for the few files that lie there: it
+is an extra, and boards need none.
 """
 
 from __future__ import annotations
