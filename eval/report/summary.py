@@ -130,7 +130,7 @@ def figures(run: RunFolder) -> list[dict[str, str]]:
         row = run.correlation("judge", other)
         if row is not None:
             bounds = wording.interval(row.get("spearman_low"), row.get("spearman_high"))
-            note = f"Spearman {bounds}, {wording.plural(int(row['n_methods']), 'method')}"
+            note = f"{f'Spearman {bounds}'.strip()}, {wording.plural(int(row['n_methods']), 'method')}"
             value = wording.number(row["spearman"], 2)
             shown.append({"name": f"Judge and {wording.role(other)}", "value": value, "note": note})
             break
