@@ -19,6 +19,7 @@ from farm.base.errors import UserError
 from farm.engines.weights import tensors_of
 
 BUFFER_BYTES = 2**29
+"""of the weights that travel together, unless one tensor alone has more"""
 
 
 class Transfer:
@@ -96,12 +97,18 @@ def check() -> None:
         raise UserError("vLLM's weight transfer is for CUDA: leave `hand_over` at files (of a server: reload)")
 
 
+def buffer_bytes(model: Any, dtype: torch.dtype) -> int:
+    """Of the buffer that weights travel in, a tensor whole: vLLM refuses one that does not fit (Llama 3's embedding has
+    a gigabyte at 8B)."""
+    return max(BUFFER_BYTES, dtype.itemsize * max(parameter.numel() for parameter in model.parameters()))
+
+
 def in_process(llm: Any, model: Callable[[], Any], dtype: torch.dtype) -> Transfer:
     """Into a vLLM of this program, on the same device."""
     from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
     def init(rank: int) -> Any:
-        return IPCTrainerInitInfo(rank=rank, packed=True, packed_buffer_size_bytes=BUFFER_BYTES)
+        return IPCTrainerInitInfo(rank=rank, packed=True, packed_buffer_size_bytes=buffer_bytes(model(), dtype))
 
     return Transfer(InProcess(llm), init, model, dtype)
 
@@ -121,7 +128,7 @@ def to_server(root: str, workers: int, model: Callable[[], Any], dtype: torch.dt
             world_size=workers + 1,
             rank=rank,
             packed=True,
-            packed_buffer_size_bytes=BUFFER_BYTES,
+            packed_buffer_size_bytes=buffer_bytes(model(), dtype),
         )
 
     return Transfer(HTTPVLLMWeightSyncClient(root), init, model, dtype)

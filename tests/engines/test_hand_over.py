@@ -20,7 +20,7 @@ from farm.engines import transfer, vllm
 from farm.engines.server import Server
 from farm.engines.vllm import VLLM
 from farm.roles.protocols import Request
-from tests.engines.conftest import Loopback, make_policy, perturb
+from tests.engines.conftest import Loopback, largest_gap, make_policy, perturb
 from tests.policies.conftest import PROMPTS
 
 
@@ -108,18 +108,20 @@ class WeightTransferConfig:
 class Engine:
     """vLLM's end of a transfer that the trainer drives."""
 
-    def __init__(self, client: Any, source: Any) -> None:
-        self.client, self.source = client, source
+    def __init__(self, client: Any, source: Any, room: int) -> None:
+        self.client, self.source, self.room = client, source, room
 
     @classmethod
     def trainer_init(cls, info: Any, *, client: Any, source: Any) -> Engine:
         client.init_weight_transfer_engine({"packed": info.packed})
-        return cls(client, source)
+        return cls(client, source, info.packed_buffer_size_bytes)
 
     def send_weights(self) -> None:
         self.client.start_weight_update()
         declared = [(meta.name, meta.dtype, meta.shape) for meta in self.source.metadata()]
         sent = dict(self.source)
+        if (largest := max(tensor.nbytes for tensor in sent.values())) > self.room:
+            raise ValueError(f"a tensor has {largest} bytes, and the buffer {self.room}")
         assert declared == [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in sent.items()]
         self.client.update_weights(sent)
         self.client.finish_weight_update(weight_version="1")
@@ -210,6 +212,18 @@ def test_its_transfer_brings_new_weights_without_files(pretend: type[PretendLLM]
     assert llm.calls == ["write"]  # it has them
 
 
+def test_a_tensor_larger_than_the_buffer_travels_whole(
+    pretend: type[PretendLLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM refuses one; the embedding of Llama 3 at 8B is twice as large as the buffer was."""
+    monkeypatch.setattr(transfer, "BUFFER_BYTES", 64)
+    policy = make_policy(engine=VLLM(hand_over="ipc", sleep=False))
+    policy.sample(PROMPTS, seed=0, purpose="t")
+    perturb(policy)
+    policy.sample(PROMPTS, seed=0, purpose="t")
+    assert {"start", "finish"} <= {call for call in pretend.made[0].calls if isinstance(call, str)}
+
+
 def test_adapters_are_merged_on_their_way(pretend: type[PretendLLM]) -> None:
     policy = make_policy(engine=VLLM(hand_over="ipc", sleep=False)).with_settings(
         lora={"rank": 2, "alpha": 4.0, "seed": 0}
@@ -258,3 +272,43 @@ def test_a_server_is_given_files_of_the_type_that_is_computed_in(
 def test_this_machines_address_is_one_that_the_server_can_reach() -> None:
     host, port = transfer.own_address("http://127.0.0.1:8000")
     assert host == "127.0.0.1" and port > 1000
+
+
+def test_a_server_is_sent_weights_over_nccl_by_vllms_own_client(
+    loopback: Loopback, pretend: type[PretendLLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workers connect to this machine, each of them and this process one of the group."""
+    told, calls = list[dict[str, Any]](), list[str]()
+
+    class Client:
+        def __init__(self, root: str) -> None:
+            assert root == loopback.url.removesuffix("/v1")
+
+        def init_weight_transfer_engine(self, info: dict[str, Any]) -> None:
+            calls.append("init")
+
+        def start_weight_update(self) -> None:
+            calls.append("start")
+
+        def update_weights(self, sent: dict[str, torch.Tensor]) -> None:
+            loopback.policy.model.load_state_dict(sent)
+
+        def finish_weight_update(self, weight_version: str | None = None) -> None:
+            calls.append("finish")
+
+    def info(**given: Any) -> SimpleNamespace:
+        told.append(given)
+        return SimpleNamespace(**given)
+
+    way = "vllm.distributed.weight_transfer"
+    monkeypatch.setattr(sys.modules[way], "HTTPVLLMWeightSyncClient", Client, raising=False)
+    monkeypatch.setitem(sys.modules, f"{way}.nccl_engine", SimpleNamespace(NCCLTrainerInitInfo=info))
+    loopback.odd["/get_world_size"] = {"world_size": 2}
+    policy = make_policy(engine=Server(loopback.url, hand_over="nccl"))
+    for seed in (1, 2):
+        perturb(policy, seed)
+        samples = policy.sample(PROMPTS * 3, seed=0, purpose="t")
+        assert largest_gap(policy, samples) < 1e-3
+    assert calls == ["init", "start", "finish", "start", "finish"]
+    (given,) = told
+    assert (given["world_size"], given["rank"], given["master_address"]) == (3, 0, "127.0.0.1")
