@@ -73,7 +73,7 @@ def like(humans: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
     texts = ["instruction", "output_1", "output_2"]
     if not all(set(texts) <= set(t.columns) for t in (humans, annotations)):
         return humans
-    ours, theirs = PairIds(annotations[texts].astype(str)), PairIds(humans[texts].astype(str))
+    ours, theirs = (PairIds(t[texts].fillna("").astype(str)) for t in (annotations, humans))
     order = pd.Series(ours.swapped, ours.pair).groupby(level=0).first()
     wanted = order.reindex(theirs.pair)
     turn = wanted.notna().to_numpy() & (wanted.to_numpy(object) != theirs.swapped)

@@ -111,6 +111,8 @@ def read_pairs(path: str | Path) -> pd.DataFrame:
     """Pairs to annotate: ``instruction, output_1, output_2``; missing generators become empty."""
     table = merge_input(turns.checked(read_table(path), path))
     require(table, ["instruction", "output_1", "output_2"], path)
+    if table.empty:
+        raise UserError(f"{path}: holds no row")
     for column in ("generator_1", "generator_2"):
         if column not in table.columns:
             table[column] = ""

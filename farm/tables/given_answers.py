@@ -37,8 +37,10 @@ def complete(table: pd.DataFrame, answer: str, origin: str, **missing: Any) -> p
 
 def numbers(values: pd.Series, name: str, origin: str, among: tuple[float, ...] = ()) -> pd.Series:
     """float64, missing ones NaN. Raises UserError naming the row of what is no number, or not ``among`` these."""
-    found = pd.to_numeric(values, errors="coerce").astype(np.float64)
-    wrong = np.flatnonzero(found.isna().to_numpy() & ~np.array([is_missing(v) or v == "N/A" for v in values], bool))
+    huge = [isinstance(v, int) and v.bit_length() > 1023 for v in values]  # beyond float64
+    found = pd.to_numeric(values.mask(huge), errors="coerce").astype(np.float64)
+    told = np.array([not (is_missing(v) or (isinstance(v, str) and v == "N/A")) for v in values], bool)
+    wrong = np.flatnonzero(found.isna().to_numpy() & told)
     if wrong.size:
         raise UserError(f"{origin}: row {wrong[0] + 1}: `{name}` is not a number: {shown(values.iloc[int(wrong[0])])}")
     odd = np.flatnonzero((found.notna() & ~found.isin(among or found.unique())).to_numpy())

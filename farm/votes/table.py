@@ -41,7 +41,7 @@ from farm.base import rng
 from farm.base.arrays import Floats
 from farm.base.errors import OptionError, UserError, nearest
 from farm.tables import annotated_pairs, vote_layouts
-from farm.tables.formats import merge_input, preferences, read_table
+from farm.tables.formats import merge_input, preferences, read_table, require
 
 _SIDES = (
     ("output_1", "output_2"),
@@ -102,6 +102,7 @@ def with_texts(judge: Any, pairs: Path, *, item: Sequence[str] = ()) -> pd.DataF
     if set(_LLMFAO) <= set(texts):
         texts = texts.rename(columns=_LLMFAO)
     texts = merge_input(texts)
+    require(texts, [c for c in ("instruction", "output_1", "output_2") if c in texts], pairs)
     by = next((c for c in ("pair_id", "id") if c in rows and c in texts), "pair_id")
     for table, origin in ((rows, path), (texts, pairs)):
         if by not in table:

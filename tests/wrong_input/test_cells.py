@@ -85,6 +85,21 @@ def test_a_status_that_was_edited_is_one_sentence(
     assert said[0] == 2 and one_sentence(said) == "" and "status.json" in said[2]
 
 
+FOUND = [
+    "convert helpsteer: helpsteer.parquet complexity whole deep list",
+    "evaluate human: annotations.jsonl output_1 null",
+    "annotate: texts.csv output_2 no rows",
+    "convert conversational: conversational.jsonl rejected.0.content whole surrogate",
+    "convert ultrafeedback: ultrafeedback.json completions.0.annotations.honesty.Rating whole huge",
+    "validate pairs: texts.parquet instruction whole surrogate",
+]
+
+
+def test_what_the_thousands_found(enumerated: ModuleType, run: Path, farm: Farm, tmp_path: Path) -> None:
+    cases = {str(case): case for case in enumerated.cases(run)}
+    assert found([cases[name] for name in FOUND], farm, tmp_path) == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("part", range(10))
