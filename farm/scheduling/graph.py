@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from farm.hardware.device import using
@@ -79,6 +80,19 @@ def dependents(graph: Graph) -> dict[str, list[str]]:
         for need in node.needs:
             out[need].append(key)
     return out
+
+
+def bottlenecks(graph: Graph) -> set[str]:
+    """The stages beside which no other can be made: each of the others is needed for them, or made from them."""
+    place = {key: number for number, key in enumerate(graph)}
+    below = dependents(graph)
+    # Of those before a stage each must be read by one up to it, and each behind it must read one from it on.
+    read_by = [min((place[other] for other in below[key]), default=len(graph)) for key in graph]
+    reads = [max((place[need] for need in node.needs), default=-1) for node in graph.values()]
+    first_read = [*accumulate(reversed(reads[1:]), min, initial=len(graph))][::-1]
+    last_reader = accumulate(read_by[:-1], max, initial=-1)
+    walk = zip(graph, range(len(graph)), last_reader, first_read, strict=False)
+    return {key for key, n, last, first in walk if last <= n <= first}
 
 
 def descendants(graph: Graph, keys: Iterable[str]) -> set[str]:

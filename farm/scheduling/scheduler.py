@@ -10,7 +10,7 @@ from typing import Protocol
 from farm.asking.limits import Limits
 from farm.base.errors import Fruitless
 from farm.scheduling.account import Account
-from farm.scheduling.graph import Graph, Node, dependents
+from farm.scheduling.graph import Graph, Node, bottlenecks, dependents
 from farm.scheduling.perform import Outcome
 
 
@@ -22,7 +22,7 @@ class StageEngine(Protocol):
 
     def start(self, node: Node, again: bool, limits: Limits, alone: bool = False) -> None:
         """Begin a stage, which may ask within these limits; may return when it is done already. ``alone`` where no
-        other is under way, and none can begin before it ends: the machine is its own."""
+        other of the graph can ever be made beside it, whatever is done already: the machine is its own."""
 
     def finished(self) -> list[Outcome]:
         """Those that came to an end since; waits for one if there is none."""
@@ -85,7 +85,7 @@ def schedule(
     Where limits on questions are shared, stages that may pay are made one at a time, each with what is left of the
     budget; once one has failed for want of it, no other is begun.
     """
-    below = dependents(graph)
+    below, alone = dependents(graph), bottlenecks(graph)
     rank = sorted(graph, key=lambda key: -ways[key]) if ways is not None else list(graph)
     place = {key: number for number, key in enumerate(rank)}
     waiting = {key: len(node.needs) for key, node in graph.items()}
@@ -131,10 +131,9 @@ def schedule(
             if node.pays and account.limits.taking_turns and any(graph[key].pays for key in running):
                 held.append(place[node.key])
                 continue
-            alone = not running and not ready and not held
             running.add(node.key)
             watch("started", node, None)
-            engine.start(node, node.key in again, account.left(node.key), alone)
+            engine.start(node, node.key in again, account.left(node.key), node.key in alone)
         if not running:
             continue
         for outcome in engine.finished():
