@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from farm.base import rng
 from farm.base.errors import UserError, nearest
+from farm.tables.given_answers import numbers
 from farm.tables.turns import row_ids
 
 BY_SCORE = ("best-worst", "swiss", "ranked", "uncertainty")
@@ -76,7 +77,7 @@ def chosen(
         return _adjacent(outputs)
     table = _distinct(outputs)
     if design in BY_SCORE:
-        _require_scores(table, score, design)
+        table = table.assign(**{score: _scores(table, score, design)})
     if design in ("all", "random", "uncertainty"):
         first, second = _all_pairs(table)
     else:
@@ -197,12 +198,13 @@ def _adjacent(outputs: pd.DataFrame) -> pd.DataFrame:
     return _sides(outputs, order[upper], order[upper + 1])
 
 
-def _require_scores(table: pd.DataFrame, score: str, design: str) -> None:
+def _scores(table: pd.DataFrame, score: str, design: str) -> pd.Series:
     if score not in table.columns:
         raise UserError(f"the design {design} needs a score of each output: there is no column `{score}`")
     missing = table[score].isna()
     if missing.any():
         raise UserError(f"row {int(np.flatnonzero(missing)[0]) + 1}: `{score}` is missing, which {design} needs")
+    return numbers(table[score], score, f"design {design}")
 
 
 def _all_pairs(table: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -102,8 +102,8 @@ def as_outputs(table: pd.DataFrame, origin: str | Path, generator: str) -> pd.Da
     """A table of model outputs with ``generator``, this one where it does not say."""
     table = turns.checked(table, origin)
     require(table, ["instruction", "output"], origin)
-    if "generator" not in table.columns:
-        table["generator"] = generator
+    known = table["generator"] if "generator" in table.columns else pd.Series(None, table.index, dtype=object)
+    table["generator"] = known.where(known.notna(), generator)
     return merge_input(table)
 
 

@@ -52,7 +52,7 @@ def test_published_verdicts_teach_smollm2(
     assert len(dpo) == 4 and dpo[0] == pytest.approx(0.6931, abs=0.01)  # log 2, where the policy is the reference
     costs = json.loads((tmp_path / "run" / "costs.json").read_text())
     assert "responses" not in {stage["stage"] for stage in costs["stages"]}
-    assert next(c for c in costs["annotations"] if c["role"] == "annotator")["annotations"] == 16
+    assert next(c for c in costs["annotations"] if c["role"] == "annotator")["annotations"] == 15  # one is a tie
 
 
 def test_dialogues_of_two_turns_teach_smollm2(

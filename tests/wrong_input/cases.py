@@ -142,8 +142,8 @@ def spoilt(table: list[dict[str, Any]], column: str, wrong: str, suffix: str) ->
 
 
 def _put(found: Any, place: str, value: Any) -> None:
-    """Set what stands at a place, the keys on the way to it with dots between them."""
-    *way, last = place.split(".")
+    """Set what stands at a place, the keys on the way to it with dots between them; a name may have dots itself."""
+    *way, last = [place] if place in found else place.split(".")
     for key in way:
         found = found[int(key) if isinstance(found, list) else key]
     found[last] = value

@@ -92,6 +92,10 @@ FOUND = [
     "convert conversational: conversational.jsonl rejected.0.content whole surrogate",
     "convert ultrafeedback: ultrafeedback.json completions.0.annotations.honesty.Rating whole huge",
     "validate pairs: texts.parquet instruction whole surrogate",
+    "principles: texts.jsonl instruction float",
+    "annotate outputs: several.jsonl score deep list",
+    "evaluate judge: outputs.csv generator whole empty",
+    "calibrate row: row.csv Proba. prefer 1 true",
 ]
 
 
