@@ -36,7 +36,7 @@ def section(run: RunFolder, palette: Palette) -> dict[str, Any]:
         Column("Judging"),
         Column("Total"),
     ]
-    table = Table("Wall time of the stages", [*columns, Column("", numeric=False)], sortable=False)
+    table = Table("Time of the stages", [*columns, Column("", numeric=False)], sortable=False)
     for stage in shared:
         name, seconds = str(stage.get("stage", "")), float(stage["seconds"])
         table.rows.append(

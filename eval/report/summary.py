@@ -143,7 +143,7 @@ def figures(run: RunFolder) -> list[dict[str, str]]:
         note = (
             f"at most {wording.number(memory, 1)}{wording.THIN}GiB of memory" if wording.known(memory) else "all stages"
         )
-        shown.append({"name": "Wall time", "value": wording.duration(spent["seconds"]), "note": note})
+        shown.append({"name": "Time of all stages", "value": wording.duration(spent["seconds"]), "note": note})
     return shown
 
 
