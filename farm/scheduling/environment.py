@@ -4,6 +4,8 @@ which process it belongs to. And which GPUs there are to share."""
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +16,8 @@ from farm.base.addresses import checked
 from farm.base.errors import OptionError
 
 ADDRESSES = ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "HF_ENDPOINT")
+CARDS = Path("/proc/driver/nvidia/gpus")
+"""where the kernel's driver names each GPU"""
 PLACES = ("FARM_PRICES", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
 
 
@@ -31,8 +35,19 @@ def gpus() -> list[str]:
     """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; asked without importing torch."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [d for d in takewhile(lambda d: d != "-1", visible.split(",")) if d]  # CUDA looks no further than -1
-    cards = Path("/proc/driver/nvidia/gpus")
-    return [str(i) for i in range(len(list(cards.iterdir())))] if cards.is_dir() else []
+    return [str(i) for i in range(len(list(CARDS.iterdir())) if CARDS.is_dir() else _listed())]
+
+
+def _listed() -> int:
+    """How many GPUs NVIDIA's own command lists, where the kernel names none (Windows' subsystem for Linux)."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return 0
+    try:
+        listed = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
 def end_with(parent: int) -> None:

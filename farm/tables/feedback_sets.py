@@ -73,6 +73,8 @@ def read(source: str | Path, renamed: Renamed = (), kind: str | None = None) -> 
     if not path.exists() and path.suffix not in (*READ, ".gz") and _HUB.fullmatch(str(source)):
         return of_table(hub.read_data_set(str(source)), str(source), renamed, kind)
     if annotated_pairs.looks_like(path):
+        if renamed:
+            raise UserError(f"{path}: annotated pairs name no columns of their own; leave out the map")
         return FeedbackSet("annotated_pairs", "pairs", from_winners(annotated_pairs.rows(path), str(path)), str(path))
     return of_table(read_table(path), str(path), renamed, kind)
 

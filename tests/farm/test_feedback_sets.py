@@ -262,6 +262,13 @@ def test_what_cannot_be_converted(tmp_path: Path, name: str, out: str, to: str, 
     assert set(NESTED) < set(FORMATS)
 
 
+def test_a_map_for_annotated_pairs_is_refused(tmp_path: Path) -> None:
+    """It was left aside, a misspelt column too."""
+    (tmp_path / "i.json").write_text("{}")  # one object, as annotated pairs are
+    with pytest.raises(UserError, match="leave out the map"):
+        feedback_sets.read(tmp_path / "i.json", ["prompt=questoin"])
+
+
 def test_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("huggingface_hub")
     with Hub() as hub:

@@ -49,7 +49,24 @@ def test_where_the_system_does_not_say_which_cores_are_ours_all_are(monkeypatch:
 
 def test_without_proc_there_are_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(environment, "Path", lambda path: tmp_path / "none" / path.lstrip("/"))
+    monkeypatch.setattr(environment, "CARDS", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.gpus() == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the command is a shell script")
+def test_where_proc_names_no_gpu_nvidias_command_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Windows' subsystem for Linux, where --engine local started a worker a core on one GPU."""
+    command = tmp_path / "nvidia-smi"
+    command.write_text(
+        "#!/bin/sh\necho 'GPU 0: NVIDIA RTX A (UUID: GPU-1)'\necho 'GPU 1: NVIDIA RTX A (UUID: GPU-2)'\n"
+    )
+    command.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(environment, "CARDS", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.gpus() == ["0", "1"]
+    command.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n")
     assert environment.gpus() == []
 
 
