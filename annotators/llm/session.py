@@ -83,6 +83,9 @@ class Session:
                 self._loop.close()
 
     async def _close(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:  # cancelled by Ctrl-C; the loop must not end before them
+            await asyncio.wait(others, timeout=5)
         for line in self._lines.values():
             await line.backend.close()
 
