@@ -44,6 +44,9 @@ class Difficulty:
                 raise UserError(f"{origin}: needs `instruction` or `instruction_id` to say whose difficulty a row is")
             ids = numbers.astype(np.uint64)
         else:
+            missing = np.flatnonzero(table["instruction"].isna().to_numpy())
+            if missing.size:
+                raise UserError(f"{origin}: row {int(missing[0]) + 1}: `instruction` is missing")
             ids = rng.text_ids(table["instruction"].astype(str))
         # A file of the gamed baseline repeats the 805 difficulties once a prompt.
         order = np.argsort(ids, kind="stable")

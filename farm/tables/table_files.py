@@ -37,6 +37,8 @@ NAMES = frozenset(
 """columns whose cells are texts or numbers that tell rows apart"""
 TRUTHS = frozenset({"label"})
 """those of them that may be true or false (TRL's labels of responses)"""
+TEXTS = frozenset({"instruction", "output", "output_1", "output_2", "prompt", "chosen", "rejected", "completion"})
+"""columns whose cells are texts, or the turns of a conversation"""
 
 _HALF = re.compile("[\ud800-\udfff]")
 _HALF_ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -264,11 +266,14 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _refuse_cells(column: pd.Series, name: str, path: Path) -> None:
-    """Refuse whole numbers that no floating-point number is near to, and what is no name where names are due."""
+    """Refuse whole numbers that no floating-point number is near to, what is no name where names are due, and bytes
+    where texts are."""
     named = name in NAMES
     for row, value in enumerate(column, start=1):
         if isinstance(value, int) and value.bit_length() > 1023:
             raise UserError(f"{path}: row {row}: `{name}` is {shown(value)}, too large to count with")
+        if name in TEXTS and isinstance(value, bytes):
+            raise UserError(f"{path}: row {row}: `{name}` holds bytes, not a text")
         truth = isinstance(value, bool) and name not in TRUTHS
         if named and (truth or not (isinstance(value, (str, int, float)) or is_missing(value))):
             raise UserError(f"{path}: row {row}: `{name}` is not a name or number: {shown(value)}")

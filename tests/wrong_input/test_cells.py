@@ -96,6 +96,8 @@ FOUND = [
     "annotate outputs: several.jsonl score deep list",
     "evaluate judge: outputs.csv generator whole empty",
     "calibrate row: row.csv Proba. prefer 1 true",
+    "leaderboard difficulty: difficulty.csv instruction empty",
+    "validate: judge.parquet output_1 whole surrogate",
 ]
 
 
