@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from farm.base.errors import UserError
 from farm.roles import named_configs
 from farm.tables import formats
+from farm.tables.table_files import holds_half
 
 _TEXTS = set(
     "method instruction output output_1 output_2 generator generator_1 generator_2 annotator status baseline first "
@@ -203,4 +204,6 @@ def mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as JSON") from error
     if not isinstance(found, dict):
         raise UserError(f"{path}: expected an object, found {type(found).__name__}")
+    if holds_half(found):
+        raise UserError(f"{path}: a text holds half of a surrogate pair, which is no text")
     return found

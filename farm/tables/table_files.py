@@ -213,15 +213,16 @@ def _json_lines(lines: Iterable[bytes], path: Path) -> Iterator[dict[str, Any]]:
 def _refuse_halves(row: dict[str, Any], where: str) -> None:
     """Half a surrogate pair is no character: neither a column of texts, nor Parquet, nor a server takes it."""
     for key, value in row.items():
-        if _HALF.search(key) or _holds_half(value):
+        if _HALF.search(key) or holds_half(value):
             raise UserError(f"{where}: {shown(key)} holds half of a surrogate pair, which is no text; remove it")
 
 
-def _holds_half(value: Any) -> bool:
+def holds_half(value: Any) -> bool:
+    """Whether a text within a value read from JSON holds half of a surrogate pair."""
     if isinstance(value, dict):
-        return any(_HALF.search(key) or _holds_half(inner) for key, inner in value.items())
+        return any(_HALF.search(key) or holds_half(inner) for key, inner in value.items())
     if isinstance(value, list):
-        return any(map(_holds_half, value))
+        return any(map(holds_half, value))
     return isinstance(value, str) and _HALF.search(value) is not None
 
 

@@ -98,6 +98,7 @@ FOUND = [
     "calibrate row: row.csv Proba. prefer 1 true",
     "leaderboard difficulty: difficulty.csv instruction empty",
     "validate: judge.parquet output_1 whole surrogate",
+    "push <run> me/set --json: costs.json annotations.0.role surrogate",
 ]
 
 
