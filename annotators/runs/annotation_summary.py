@@ -49,7 +49,7 @@ def failures(tables: list[pd.DataFrame]) -> str:
 def sentences(summary: dict[str, Any], longest: int = 20) -> str:
     """A plan or a summary for people: one fact a line, and at most so many annotators."""
     facts = {k.replace("_", " "): v for k, v in summary.items() if k != "annotators" and v != []}
-    longest_name = max(map(len, facts))
+    longest_name = max(map(len, facts), default=0)
     lines = [f"{name:<{longest_name}} {_shown(name, value)}" for name, value in facts.items()]
     annotators: dict[str, Any] = summary.get("annotators", {})
     if annotators:

@@ -81,7 +81,7 @@ class Evaluation(Result):
             return "differences, paired by instruction:\n" + terminal.shown(self.differences, FEW)
         neighbours = self.differences.drop_duplicates("first")
         every = f"--json has all {len(self.differences):,}"
-        head = f"differences of neighbours in the ranking, paired by instruction ({every}):"
+        head = f"differences of neighbours, paired by instruction ({every}):"
         return f"{head}\n{terminal.shown(neighbours, FEW)}"
 
     @staticmethod

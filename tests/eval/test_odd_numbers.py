@@ -65,6 +65,6 @@ def test_a_preference_just_outside_is_shown_with_all_its_digits():
 
 
 def test_shares_are_shown_as_shares_and_a_rejection_with_its_level():
-    assert "from store        100 %" in sentences({"from_store": 1.0})
+    assert "from store 100 %" in sentences({"from_store": 1.0})
     fit = SplitFit("flip", 0.0, 0.2, 9.7, 4, 0.031, 100, 5, (), ())
     assert _split(fit).endswith("p 0.031: not rejected at 1 %")

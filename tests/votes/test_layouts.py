@@ -103,7 +103,7 @@ def test_many_methods_are_compared_with_their_neighbours_on_the_terminal() -> No
     )
     found = evaluate_table(rows)
     said = str(found)
-    assert len(found.differences) == 66 and "neighbours in the ranking" in said and "all 66" in said
+    assert len(found.differences) == 66 and "differences of neighbours" in said and "all 66" in said
     block = said.split("):\n")[1].split("\n\n")[0]
     assert sum(line.startswith("m") for line in block.splitlines()) == 11
 
