@@ -37,7 +37,7 @@ def complete(table: pd.DataFrame, answer: str, origin: str, **missing: Any) -> p
 
 def numbers(values: pd.Series, name: str, origin: str, among: tuple[float, ...] = ()) -> pd.Series:
     """float64, missing ones NaN. Raises UserError naming the row of what is no number, or not ``among`` these."""
-    huge = [isinstance(v, int) and v.bit_length() > 1023 for v in values]  # beyond float64
+    huge = np.array([isinstance(v, int) and v.bit_length() > 1023 for v in values], bool)  # beyond float64
     found = pd.to_numeric(values.mask(huge), errors="coerce").astype(np.float64)
     told = np.array([not (is_missing(v) or (isinstance(v, str) and v == "N/A")) for v in values], bool)
     wrong = np.flatnonzero(found.isna().to_numpy() & told)

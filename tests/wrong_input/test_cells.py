@@ -94,6 +94,7 @@ FOUND = [
     "validate pairs: texts.parquet instruction whole surrogate",
     "principles: texts.jsonl instruction float",
     "annotate outputs: several.jsonl score deep list",
+    "annotate outputs: several.parquet score no rows",
     "evaluate judge: outputs.csv generator whole empty",
     "calibrate row: row.csv Proba. prefer 1 true",
     "leaderboard difficulty: difficulty.csv instruction empty",
