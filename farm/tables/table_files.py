@@ -274,7 +274,7 @@ def _refuse_cells(column: pd.Series, name: str, path: Path) -> None:
         if isinstance(value, int) and value.bit_length() > 1023:
             raise UserError(f"{path}: row {row}: `{name}` is {shown(value)}, too large to count with")
         if name in TEXTS and isinstance(value, bytes):
-            raise UserError(f"{path}: row {row}: `{name}` holds bytes, not a text")
+            raise UserError(f"{path}: row {row}: `{name}` is not a text but bytes")
         truth = isinstance(value, bool) and name not in TRUTHS
         if named and (truth or not (isinstance(value, (str, int, float)) or is_missing(value))):
             raise UserError(f"{path}: row {row}: `{name}` is not a name or number: {shown(value)}")
