@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from farm.base.arrays import Floats
 from farm.base.errors import UserError, nearest
 from farm.tables.records import USAGE_COLUMNS, PairIds
-from farm.votes.competence import Votes, dawid_skene, glad
 
 Way = Literal["majority", "weighted", "dawid-skene", "glad"]
 WAYS: tuple[Way, ...] = ("majority", "weighted", "dawid-skene", "glad")
@@ -78,6 +77,8 @@ def _first_shares(item: NDArray[np.int64], annotator: NDArray[np.int64], first: 
     if way == "weighted":
         weight = _weights(item, annotator, first, items, annotators)[annotator]
         return np.asarray(1 / (1 + np.exp(-np.bincount(item, weight * (2 * first - 1), items))))
+    from farm.votes.competence import Votes, dawid_skene, glad  # scipy's optimizers, for these two alone
+
     decisive = first != 0.5
     label = (first < 0.5).astype(np.int64)[decisive]
     if not decisive.any():

@@ -10,11 +10,14 @@ sorted order, so that the order of rows changes nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import ndtri
 
 from farm.base import rng
 from farm.base.arrays import Floats
@@ -23,7 +26,12 @@ from farm.statistics.result import Result
 
 def ranks(values: Floats) -> Floats:
     """Ranks along the last axis, 1 = smallest, ties get the mean rank."""
-    return np.asarray(stats.rankdata(values, axis=-1), dtype=np.float64)
+    return _ranked(values, "average")
+
+
+def _ranked(values: Floats, ties: Literal["average", "min"]) -> Floats:
+    rows = pd.DataFrame(values.reshape(math.prod(values.shape[:-1]), values.shape[-1]))
+    return np.asarray(rows.rank(axis=1, method=ties), dtype=np.float64).reshape(values.shape)
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> Floats:
@@ -107,7 +115,7 @@ def _fisher(value: float, n: int, statistic: str, confidence: float) -> tuple[fl
     top = 1 - max(step / 2, 1e-12)
     inside = min(max(value, -top), top)
     spread = {"spearman": 1 + inside**2 / 2, "kendall": 0.437, "pearson": 1.0}[statistic]
-    half = float(stats.norm.ppf((1 + confidence) / 2)) * np.sqrt(spread / (n - lost))
+    half = float(ndtri((1 + confidence) / 2)) * np.sqrt(spread / (n - lost))
     centre = np.arctanh(inside)
     low = -1.0 if value <= -top else float(np.tanh(centre - half))
     return low, 1.0 if value >= top else float(np.tanh(centre + half))
@@ -177,7 +185,7 @@ def cluster_weights(clusters: int, rounds: int, seed: int, purpose: str = "instr
 def positions(values: Floats) -> Floats:
     """Ranks along the last axis as a leaderboard gives them: 1 = largest; tied methods share the better rank."""
     filled = np.where(np.isnan(values), -np.inf, values)
-    return np.asarray(stats.rankdata(-filled, method="min", axis=-1), dtype=np.float64)
+    return _ranked(-filled, "min")
 
 
 def rank_intervals(drawn: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy.special import ndtri
 
 from eval.rates.multiple import benjamini_hochberg
 from farm.base.arrays import Floats
@@ -148,7 +148,7 @@ def by_category(
         return table
     for _, group in table.groupby("depth"):
         found = shrink(group["win_rate"] / 100, _pooled_errors(group))
-        half = stats.norm.ppf((1 + confidence) / 2) * found.standard_error
+        half = ndtri((1 + confidence) / 2) * found.standard_error
         table.loc[group.index, "shrunken"] = 100 * found.shrunken
         table.loc[group.index, "shrunken_low"] = 100 * np.maximum(found.shrunken - half, 0)
         table.loc[group.index, "shrunken_high"] = 100 * np.minimum(found.shrunken + half, 1)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from farm.base.errors import OptionError, UserError
 from farm.statistics.result import Result
@@ -138,7 +138,7 @@ def needed(
             f"a difference of {100 * difference:g} percent points: give its size; a loss needs as many as a win"
         )
     d = difference
-    z = stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power)
+    z = special.ndtri(1 - significance / 2) + special.ndtri(power)
     v = _variance(d, flip_rate, variance, paired)
     seen = (1 - 2 * flip_rate) * d
     n = design_effect * z**2 * v / seen**2 if seen**2 > 0 else float("inf")
@@ -163,7 +163,7 @@ def detectable(
         raise OptionError(f"`annotations`: give a number from 2 to {MOST:g}")
     if annotations < 2:
         raise UserError(f"{annotations} annotations cannot show a difference")
-    z = stats.norm.ppf(1 - significance / 2) + stats.norm.ppf(power)
+    z = special.ndtri(1 - significance / 2) + special.ndtri(power)
     largest = 1.0 if paired else 0.5
 
     def excess(d: float) -> float:

@@ -7,7 +7,8 @@ With residuals r_i = s_i - w of a mean over n rows and C clusters,
     SE^2 = SE_a^2 + SE_b^2 - SE_ab^2                                         (two ways: Cameron, Gelbach, Miller 2011)
 
 and intervals use Student's t with C - 1 degrees of freedom (the smaller C for two ways). Without clusters every row is
-its own cluster, which gives the textbook sd / sqrt(n).
+its own cluster, which gives the textbook sd / sqrt(n). Student's t is scipy.special's: the numbers of scipy.stats
+without its second and more of import, which every command would wait for.
 
 Quantities that lie between bounds, such as shares, have intervals that hold at the bounds too (:func:`limits`): ten
 wins of ten are not certainty.
@@ -25,7 +26,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from farm.base.arrays import Floats
 from farm.statistics.result import Result
@@ -213,12 +214,12 @@ def p_values(difference: ArrayLike, standard_error: ArrayLike, degrees: ArrayLik
     """
     value, error = (np.asarray(v, dtype=np.float64) for v in (difference, standard_error))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(error > ROUNDING, 2 * stats.t.sf(np.abs(value) / error, degrees), np.nan)
+        return np.where(error > ROUNDING, 2 * special.stdtr(degrees, -np.abs(value) / error), np.nan)
 
 
 def student(degrees: ArrayLike, confidence: float = 0.95) -> Floats:
     """Two-sided critical values [M] of Student's t; below one degree of freedom that of one."""
-    return np.asarray(stats.t.ppf((1 + confidence) / 2, np.maximum(np.asarray(degrees, dtype=np.float64), 1)))
+    return np.asarray(special.stdtrit(np.maximum(np.asarray(degrees, dtype=np.float64), 1), (1 + confidence) / 2))
 
 
 @cache
@@ -226,11 +227,8 @@ def critical(confidence: float, degrees: float = np.inf) -> float:
     """The two-sided critical value of Student's t (the normal for infinite degrees of freedom)."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} must lie between 0 and 1")
-    return (
-        float(stats.t.ppf((1 + confidence) / 2, degrees))
-        if np.isfinite(degrees)
-        else float(stats.norm.ppf((1 + confidence) / 2))
-    )
+    level = (1 + confidence) / 2
+    return float(special.stdtrit(degrees, level) if np.isfinite(degrees) else special.ndtri(level))
 
 
 @dataclass(frozen=True)

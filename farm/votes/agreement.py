@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from farm.base.arrays import Floats
 from farm.statistics.result import Result
@@ -168,6 +167,8 @@ def majority_curve(item: ArrayLike, first: ArrayLike, largest: int) -> Floats:
     Over items with at least ``largest`` + 1 decisive votes (the same items for every k), each vote left out in turn and
     k of the others drawn without replacement; a split majority is one half.
     """
+    from scipy.stats import hypergeom  # a second of import, for this alone
+
     _, _, ones, total = decisive(item, first)
     enough = total > largest
     pairs, number = np.unique(np.stack([ones[enough], total[enough]]), axis=1, return_counts=True)
@@ -180,7 +181,7 @@ def majority_curve(item: ArrayLike, first: ArrayLike, largest: int) -> Floats:
         for left_out, share in ((1, a / n), (0, 1 - a / n)):
             others_for = np.maximum(a - left_out if left_out else n - a - 1, 0)
             x = np.arange(k + 1)[:, None]
-            chance = stats.hypergeom.pmf(x, (n - 1)[None], others_for[None], k)
+            chance = hypergeom.pmf(x, (n - 1)[None], others_for[None], k)
             credit = np.where(2 * x > k, 1.0, np.where(2 * x == k, 0.5, 0.0))
             score += share * (chance * credit).sum(axis=0)
         out[k - 1] = float(score @ number / number.sum())

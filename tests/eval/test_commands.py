@@ -17,6 +17,15 @@ def test_commands_import_lightly():
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_evaluating_and_planning_wait_for_no_slow_library():
+    """Of scipy.stats, a second and more, these need two quantiles and ranks, which are to be had without."""
+    evaluators = ("evaluation", "leaderboard", "validation_study", "replicates")
+    code = f"import sys, eval.report.html, {', '.join(f'eval.evaluators.{name}' for name in evaluators)}"
+    slow = "; print([m for m in ('scipy.stats', 'scipy.optimize', 'torch', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code + slow], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
 def test_leaderboard_against_the_published(farm, shared_data, tmp_path):
     base = shared_data("alpaca_eval")
     out = tmp_path / "board.csv"

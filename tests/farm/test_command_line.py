@@ -102,7 +102,7 @@ def test_unknown_commands_and_options_exit_with_two() -> None:
     assert farm("run", "pocket", "--sede", "3").returncode == 2
 
 
-def test_annotating_by_programmatic_people_imports_no_torch(tmp_path: Path) -> None:
+def test_annotating_by_programmatic_people_imports_nothing_slow(tmp_path: Path) -> None:
     pair = {"instruction": "a", "output_1": "b", "output_2": "c d", "generator_1": "x", "generator_2": "y"}
     (tmp_path / "pairs.json").write_text(json.dumps([pair]))
     code = (
@@ -110,7 +110,7 @@ def test_annotating_by_programmatic_people_imports_no_torch(tmp_path: Path) -> N
         "sys.argv = ['farm', 'annotate', 'pairs.json', '--annotators', 'evaluation', '--out', 'out.json']\n"
         "try: main()\n"
         "except SystemExit as ended: assert not ended.code\n"
-        "print('torch' in sys.modules)"
+        "print([m for m in ('torch', 'scipy.stats', 'scipy.optimize', 'openai') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == "False"
+    assert done.stdout.splitlines()[-1] == "[]"
