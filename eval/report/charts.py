@@ -14,7 +14,8 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from eval.report import svg
-from eval.report.svg import Box, Scale, element, text
+from eval.report.svg import Box, Scale, text
+from farm.base.markup import NOTHING, element, join
 
 NAN = float("nan")
 SHAPES = 4
@@ -97,9 +98,9 @@ def plot(
         line = element("line", x1=across(low), y1=up(low), x2=across(high), y2=up(high), class_="diagonal")
         frame += svg.titled(line, "equal")
     inside = Box(left, top, right, bottom)
-    lines = svg.join(_curve(c, across, up, inside) for c in sorted(curves, key=lambda c: not c.faint))
+    lines = join(_curve(c, across, up, inside) for c in sorted(curves, key=lambda c: not c.faint))
     shown = [p for p in points if math.isfinite(p.x) and math.isfinite(p.y)]
-    marks = svg.join(_mark(p, across, up) for p in shown)
+    marks = join(_mark(p, across, up) for p in shown)
     body = frame + lines + marks + _labels(shown, curves, across, up, inside)
     return svg.drawing(width, height, title, description, body)
 
@@ -150,7 +151,7 @@ def _axes(
     middle = (top + bottom) / 2
     turned = f"rotate(-90 11 {middle:.1f})"
     parts.append(text(11, middle, y.label, "name", "middle", transform=turned))
-    return svg.join(parts)
+    return join(parts)
 
 
 def _curve(curve: Curve, across: Scale, up: Scale, inside: Box) -> Markup:
@@ -163,7 +164,7 @@ def _curve(curve: Curve, across: Scale, up: Scale, inside: Box) -> Markup:
             runs.append([])
     path = "".join("M" + "L".join(run) for run in runs if len(run) > 1)
     if not path:
-        return svg.NOTHING
+        return NOTHING
     kind = "raw" if curve.faint else "curve dashed" if curve.dashed else "curve"
     line = element("path", d=path, class_=f"{kind} {curve.colour}")
     return svg.titled(line, curve.note) if curve.note else line
@@ -205,7 +206,7 @@ def _labels(points: Sequence[Point], curves: Sequence[Curve], across: Scale, up:
             edge = place.box.bottom if place.box.bottom < y else max(place.box.top, min(y, place.box.bottom))
             parts.append(element("line", x1=x, y1=y, x2=near, y2=edge, class_=f"leader {colour}"))
         parts.append(text(place.x, place.y, words, f"label {colour}"))
-    return svg.join(parts)
+    return join(parts)
 
 
 def _bars(p: Point, across: Scale, up: Scale) -> list[Box]:
@@ -219,7 +220,7 @@ def _bars(p: Point, across: Scale, up: Scale) -> list[Box]:
 
 
 def _mark(p: Point, across: Scale, up: Scale) -> Markup:
-    bars = svg.join(
+    bars = join(
         element("rect", x=b.left, y=b.top, width=b.right - b.left, height=b.bottom - b.top, class_=f"error {p.colour}")
         for b in _bars(p, across, up)
     )
@@ -265,14 +266,12 @@ def row_scale(values: Sequence[float], include: Sequence[float] = ()) -> Scale:
 
 def interval_row(intervals: Sequence[Interval], scale: Scale, colour: str, mark: float, title: str) -> Markup:
     """The intervals of one method, one below the other, on grid lines that continue from row to row."""
-    body = svg.join(
-        element("line", x1=scale(t), x2=scale(t), y1=0, y2=ROW_HEIGHT, class_="grid") for t in scale.ticks(5)
-    )
+    body = join(element("line", x1=scale(t), x2=scale(t), y1=0, y2=ROW_HEIGHT, class_="grid") for t in scale.ticks(5))
     body += element("line", x1=scale(mark), x2=scale(mark), y1=0, y2=ROW_HEIGHT, class_="mark")
     shown = [i for i in intervals if math.isfinite(i.value)]
     for place, one in enumerate(shown):
         y = ROW_HEIGHT * (place + 1) / (len(shown) + 1) if len(shown) > 1 else ROW_HEIGHT / 2
-        drawn = svg.NOTHING
+        drawn = NOTHING
         if math.isfinite(one.low) and math.isfinite(one.high):
             kind = "bar thin" if one.hollow else "bar"
             drawn = element("line", x1=scale(one.low), x2=scale(one.high), y1=y, y2=y, class_=f"{kind} {colour}")
@@ -285,7 +284,7 @@ def interval_axis(scale: Scale) -> Markup:
     """The tick labels above the rows; decoration for the eye, since every row says its numbers."""
     values = scale.ticks(5)
     words = zip(values, svg.tick_labels(values), strict=True)
-    body = svg.join(text(scale(v), 11, w, "tick", "middle") for v, w in words)
+    body = join(text(scale(v), 11, w, "tick", "middle") for v, w in words)
     return element("svg", body, class_="chart row", viewBox=f"0 0 {ROW_WIDTH} 14", aria_hidden="true")
 
 

@@ -12,6 +12,7 @@ from eval.report import wording
 from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
 from farm.base import rng
+from farm.base.markup import visible
 from farm.tables.turns import transcript
 
 LONGEST = 3000
@@ -135,7 +136,7 @@ def _baseline(
 
 
 def _cut(text: object) -> str:
-    words = wording.visible(text)
+    words = visible(text)
     return (
         words
         if len(words) <= LONGEST

@@ -37,6 +37,7 @@ from eval.report.folder import BASELINE, RunFolder
 from eval.report.tables import Palette
 from farm.base import files
 from farm.base.bounds import Bounded, Natural
+from farm.base.markup import visible
 
 HERE = Path(__file__).parent
 
@@ -128,7 +129,7 @@ def page_environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else wording.visible(value),
+        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
     )
     return environment
 

@@ -1,4 +1,4 @@
-"""Drawing with text: elements, scales with round ticks, and labels that keep out of each other's way.
+"""Drawing with text: labels, scales with round ticks, and labels that keep out of each other's way.
 
 Colours are never written into a drawing. Marks carry classes (``m0`` .. ``m6`` and ``base`` for methods), and the style
 sheet gives them colours for light, dark and paper.
@@ -7,54 +7,35 @@ sheet gives them colours for light, dark and paper.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from markupsafe import Markup
 
 from eval.report import wording
+from farm.base.markup import element, visible
 
-NOTHING = Markup()
 FONT = 12
 """size of labels, in units of the drawing"""
 BOLD = 1.12
-
-
-def element(tag: str, content: str = NOTHING, **attributes: object) -> Markup:
-    """One SVG element. Attribute values are escaped, and so is content that is not markup (``class_`` is ``class``)."""
-    written = NOTHING.join(
-        Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), _value(value))
-        for name, value in attributes.items()
-        if value is not None
-    )
-    return (Markup("<{0}{1}>{2}</{0}>") if content else Markup("<{}{}/>")).format(tag, written, content)
-
-
-def _value(value: object) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else wording.visible(value)
-
-
-def join(parts: Iterable[str]) -> Markup:
-    """Markup side by side; a part that is not markup is escaped."""
-    return NOTHING.join(parts)
 
 
 def text(x: float, y: float, words: str, class_: str = "", anchor: str = "start", **attributes: object) -> Markup:
     """A line of text; ``words`` is data and is escaped."""
     end = None if anchor == "start" else anchor
     place = {"x": float(x), "y": float(y), "class_": class_ or None, "text_anchor": end}
-    return element("text", wording.visible(words), **place, **attributes)
+    return element("text", visible(words), **place, **attributes)
 
 
 def titled(mark: Markup, note: str, class_: str = "") -> Markup:
     """A mark that shows ``note`` under the pointer."""
-    return element("g", element("title", wording.visible(note)) + mark, class_=class_ or None)
+    return element("g", element("title", visible(note)) + mark, class_=class_ or None)
 
 
 def drawing(width: float, height: float, title: str, description: str, body: Markup, class_: str = "chart") -> Markup:
     """A whole drawing that a screen reader announces by title and description."""
-    named = element("title", wording.visible(title)) + element("desc", wording.visible(description))
+    named = element("title", visible(title)) + element("desc", visible(description))
     return element("svg", named + body, class_=class_, viewBox=f"0 0 {width:g} {height:g}", role="img")
 
 

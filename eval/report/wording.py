@@ -1,11 +1,10 @@
 """Numbers and names as a reader expects them: percent, intervals, durations, money, and text that is data.
 
-A missing number is an en dash. Texts that models or users wrote pass through :func:`visible` before they are escaped.
+A missing number is an en dash. Texts that are data pass through :func:`farm.base.markup.visible`.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -24,15 +23,6 @@ ROLES = {
     "gold_utility": "gold utility",
     "proxy": "proxy reward",
 }
-
-# Characters that reorder or hide the text around them: C0 and C1 controls, directional embeddings, overrides and
-# isolates, and halves of surrogate pairs (which no file can hold).
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(text: object) -> str:
-    """The text with invisible control characters spelt out, so that they cannot rearrange the page."""
-    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", str(text).replace("\r\n", "\n"))
 
 
 def known(value: object) -> bool:

@@ -2,22 +2,25 @@
 
 Two panels. Left: with three responses the triangle of all policies, a corner for each, with the path from the reference
 to the last policy and the equilibrium; with more, the last policy beside the equilibrium as bars. Right: duality gap
-of the last and of the average policy by iteration, both axes logarithmic. Written as SVG by this file; as PNG or PDF by
-matplotlib, where it is installed.
+of the last and of the average policy by iteration, both axes logarithmic. Written as SVG by this program; as PNG or PDF
+by matplotlib, where it is installed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from farm.base import files
 from farm.base.arrays import Floats
 from farm.base.errors import OptionError, need
+from farm.base.markup import NOTHING, element, join, visible
 
 SUFFIXES = (".svg", ".png", ".pdf")
 SIZE, MARGIN, POINTS = 260, 34, 160
@@ -67,37 +70,36 @@ def path_points(policies: Floats) -> Floats:
 # --- SVG --------------------------------------------------------------------------------------------------------------
 
 
+LINES = Markup("\n")
+
+
 def svg(course: Course) -> str:
     """The picture as an SVG document."""
     width, height = 2 * SIZE + 3 * MARGIN, SIZE + 2 * MARGIN + 18
     left = _triangle(course) if course.policies.shape[1] == 3 else _bars(course)
+    title = element("text", _cut(course.title), x=MARGIN, y=20, font_size=14, font_weight="bold")
     key = [
-        f'<text x="{MARGIN + i * 118}" y="{height - 6}" fill="{colour}">{_MARKS[name]} {name}</text>'
+        element("text", f"{_MARKS[name]} {name}", x=MARGIN + i * 118, y=height - 6, fill=colour)
         for i, (name, colour) in enumerate(COLOURS.items())
     ]
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-            'font-size="11">',
-            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-            f'<text x="{MARGIN}" y="20" font-size="14" font-weight="bold">{_escape(course.title)}</text>',
-            f'<g transform="translate({MARGIN},{MARGIN})">',
-            *left,
-            "</g>",
-            f'<g transform="translate({2 * MARGIN + SIZE},{MARGIN})">',
-            *_curves(course),
-            "</g>",
-            *key,
-            "</svg>",
-            "",
-        ]
-    )
+    panels = (_panel(left, MARGIN), _panel(_curves(course), 2 * MARGIN + SIZE))
+    body = (element("rect", width=width, height=height, fill="#ffffff"), title, *panels, *key)
+    how: dict[str, object] = {"viewBox": f"0 0 {width} {height}", "font_family": "sans-serif", "font_size": 11}
+    return element("svg", _lines(body), xmlns="http://www.w3.org/2000/svg", **how) + "\n"
 
 
 _MARKS = {"last": "—", "average": "—", "equilibrium": "+", "reference": "o"}
 
 
-def _triangle(course: Course) -> list[str]:
+def _panel(drawn: list[Markup], left: int) -> Markup:
+    return element("g", _lines(drawn), transform=f"translate({left},{MARGIN})")
+
+
+def _lines(parts: Iterable[Markup]) -> Markup:
+    return join((NOTHING, *parts, NOTHING), LINES)
+
+
+def _triangle(course: Course) -> list[Markup]:
     def at(points: Floats) -> Floats:
         return np.asarray(points * SIZE * [1, -1] + [0, 0.93 * SIZE])
 
@@ -106,21 +108,23 @@ def _triangle(course: Course) -> list[str]:
     places = thinned(len(mean))
     star, start = at(path_points(course.equilibrium)), at(path_points(course.policies[0]))
     anchors = [("start", 0, 13), ("end", 0, 13), ("middle", 0, -6)]
+    cross = f"M{star[0] - 6:.1f} {star[1]:.1f}h12M{star[0]:.1f} {star[1] - 6:.1f}v12"
     return [
-        f'<polygon points="{_points(corners)}" fill="#f6f6f6" stroke="#bbbbbb"/>',
+        element("polygon", points=_points(corners), fill="#f6f6f6", stroke="#bbbbbb"),
         *(
-            f'<text x="{x + dx:.0f}" y="{y + dy:.0f}" text-anchor="{anchor}">{_escape(name)}</text>'
+            element("text", _cut(name), x=f"{x + dx:.0f}", y=f"{y + dy:.0f}", text_anchor=anchor)
             for (x, y), (anchor, dx, dy), name in zip(corners, anchors, course.responses, strict=True)
         ),
         _line(at(path_points(mean[places])), COLOURS["average"]),
         _line(at(path_points(course.policies[places])), COLOURS["last"]),
-        f'<circle cx="{start[0]:.1f}" cy="{start[1]:.1f}" r="4" fill="none" stroke="{COLOURS["reference"]}"/>',
-        f'<path d="M{star[0] - 6:.1f} {star[1]:.1f}h12M{star[0]:.1f} {star[1] - 6:.1f}v12" '
-        f'stroke="{COLOURS["equilibrium"]}" stroke-width="2.5"/>',
-    ]
+        element(
+            "circle", cx=f"{start[0]:.1f}", cy=f"{start[1]:.1f}", r=4, fill="none", stroke=COLOURS["reference"]
+        ),
+        element("path", d=cross, stroke=COLOURS["equilibrium"], stroke_width=2.5),
+    ]  # fmt: skip
 
 
-def _bars(course: Course) -> list[str]:
+def _bars(course: Course) -> list[Markup]:
     size = course.policies.shape[1]
     top = max(course.policies[-1].max(), course.equilibrium.max(), course.policies[0].max())
     width = SIZE / size
@@ -131,13 +135,15 @@ def _bars(course: Course) -> list[str]:
         for k, value in enumerate(values):
             height = SIZE * value / top
             out.append(
-                f'<rect x="{k * width + column * width * 0.3:.1f}" y="{SIZE - height:.1f}" width="{width * 0.28:.1f}" '
-                f'height="{height:.1f}" fill="{COLOURS[name]}"/>'
-            )
-    return [*out, f'<text x="{SIZE / 2}" y="{SIZE + 13}" text-anchor="middle">responses</text>']
+                element(
+                    "rect", x=f"{k * width + column * width * 0.3:.1f}", y=f"{SIZE - height:.1f}",
+                    width=f"{width * 0.28:.1f}", height=f"{height:.1f}", fill=COLOURS[name],
+                )
+            )  # fmt: skip
+    return [*out, _below("responses")]
 
 
-def _curves(course: Course) -> list[str]:
+def _curves(course: Course) -> list[Markup]:
     low = 1e-12
     iterations = np.arange(1, len(course.gaps) + 1)
     span = max(np.log10(len(iterations)), 1e-9)
@@ -149,32 +155,33 @@ def _curves(course: Course) -> list[str]:
         return np.column_stack([x, y])
 
     ticks = [
-        f'<path d="M0 {SIZE * d / 12:.0f}H{SIZE}" stroke="#eeeeee"/>'
-        f'<text x="-3" y="{SIZE * d / 12 + 4:.0f}" text-anchor="end" font-size="9">{f"1e-{d}" if d else "1"}</text>'
+        element("path", d=f"M0 {SIZE * d / 12:.0f}H{SIZE}", stroke="#eeeeee")
+        + element("text", f"1e-{d}" if d else "1", x=-3, y=f"{SIZE * d / 12 + 4:.0f}", text_anchor="end", font_size=9)
         for d in range(0, 13, 3)
     ]
     return [
-        f'<rect width="{SIZE}" height="{SIZE}" fill="none" stroke="#bbbbbb"/>',
+        element("rect", width=SIZE, height=SIZE, fill="none", stroke="#bbbbbb"),
         *ticks,
         _line(at(course.average_gaps), COLOURS["average"]),
         _line(at(course.gaps), COLOURS["last"]),
-        f'<text x="{SIZE / 2}" y="{SIZE + 13}" text-anchor="middle">'
-        f"duality gap by iteration, 0 to {len(iterations) - 1}</text>",
+        _below(f"duality gap by iteration, 0 to {len(iterations) - 1}"),
     ]
 
 
-def _line(points: Floats, colour: str) -> str:
-    return f'<polyline points="{_points(points)}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+def _below(words: str) -> Markup:
+    return element("text", words, x=str(SIZE / 2), y=SIZE + 13, text_anchor="middle")
+
+
+def _line(points: Floats, colour: str) -> Markup:
+    return element("polyline", points=_points(points), fill="none", stroke=colour, stroke_width=1.5)
 
 
 def _points(points: Floats) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def _escape(text: str) -> str:
-    from html import escape
-
-    return escape(text if len(text) <= 24 else text[:23] + "…")
+def _cut(text: str) -> str:
+    return visible(text if len(text) <= 24 else text[:23] + "…")
 
 
 # --- matplotlib -------------------------------------------------------------------------------------------------------

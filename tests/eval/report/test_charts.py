@@ -13,6 +13,7 @@ from eval.report import charts, svg, wording
 from eval.report.charts import Axis, Curve, Point
 from eval.report.learning import smoothed, thinned
 from eval.report.svg import Box, Scale
+from farm.base.markup import element, visible
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -79,7 +80,7 @@ def test_a_drawing_escapes_what_it_is_told() -> None:
     attack = '"><script>1</script>&'
     drawn = charts.plot(attack, attack, Axis(attack), Axis(attack), points=[Point(1, 1, "m0", attack, attack)])
     assert "<script" not in drawn and drawn.count("&lt;script&gt;") >= 5
-    assert 'class="a&#34;b"' in svg.element("g", class_='a"b')
+    assert 'class="a&#34;b"' in element("g", class_='a"b')
 
 
 def test_more_methods_than_hues_differ_by_shape() -> None:
@@ -116,4 +117,4 @@ def test_numbers() -> None:
     assert wording.estimate(0.5, math.nan, math.nan) == "0.50"
     assert wording.money(0.0004) == "$0.0004" and wording.money(1800.0) == f"$1{wording.THIN}800"
     assert wording.listing(["a", "b", "c"]) == "a, b and c" and wording.listing([]) == ""
-    assert wording.visible("a\u202eb\r\nc\td\ud800") == "a⟨U+202E⟩b\nc\td⟨U+D800⟩"
+    assert visible("a\u202eb\r\nc\td\ud800") == "a⟨U+202E⟩b\nc\td⟨U+D800⟩"
