@@ -11,6 +11,9 @@ from annotators.llm.backends.http_failures import about, code, decoded, message
 from annotators.llm.completion import UNKNOWN, Completion, Finish, TryAgain, Unreadable, printable, redacted, tokens
 from annotators.llm.labels import of_listed
 
+_OPENS = re.compile(r"<think(?:ing)?>(?!.*</think)", re.DOTALL)
+"""a thought that has no end"""
+
 
 def filtered(refusal: object) -> bool:
     """Whether a filter before the model (Azure's) refused the question, which is no error of ours."""
@@ -91,13 +94,15 @@ def lacking(data: dict[str, Any], logprobs: bool) -> str:
     """What an answer lacks though it was asked for (``logprobs``) or had no room for, as a predicate; else empty."""
     choice = data["choices"][0]
     said = choice.get("message") or {}
+    text = str(said.get("content") or "").strip()
     thought = said.get("reasoning") or said.get("reasoning_content")
-    if thought and not said.get("content") and choice.get("finish_reason") == "length":
+    # A server that was not told how this model thinks has its thoughts in the text.
+    if ((thought and not text) or _OPENS.match(text)) and choice.get("finish_reason") == "length":
         return (
             "thinks, and the answer has no room left: switch it off (`effort: none`, or in `extra` what the server "
             "knows), or give it room by `thinking` with `probabilities: false`"
         )
-    if logprobs and said.get("content") and len(listed_tokens(choice.get("logprobs"))) < 2:
+    if logprobs and text and len(listed_tokens(choice.get("logprobs"))) < 2:
         return "gives no log-probabilities though they are asked for: verdicts are read from the text"
     return ""
 

@@ -1,4 +1,5 @@
-"""What each kind of server answers to a question for one token, in the form that its documents or its users recorded.
+"""What each kind of server answers to a question for one token: as recorded from llama.cpp and vLLM, for which
+`test_real_servers.py` asks the programs themselves, and as the documents and users of the others have it.
 
 The texts are made up; the fields, and what is missing, are theirs. ``answer(name, body)`` is for a plan of FaultServer.
 """
@@ -59,9 +60,13 @@ def _ollama(body: dict[str, Any]) -> Fault:
 
 
 def _llama_cpp(body: dict[str, Any]) -> Fault:
-    timings = {"prompt_n": 152, "prompt_ms": 61.2, "predicted_n": 1, "predicted_ms": 0.02}
-    choice = {"finish_reason": "length", "logprobs": _tokens(id=17)}
-    return _said(body, {"content": "2"}, choice=choice, system_fingerprint="b6900-abcdef", timings=timings)
+    """Of its version b11549; a thought that was not switched off begins in the text."""
+    thinks = body.get("chat_template_kwargs") != {"enable_thinking": False}
+    choice = {"finish_reason": "length", "logprobs": _THOUGHTS if thinks else _tokens(id=17)}
+    timings = {"cache_n": 20, "prompt_n": 132, "prompt_ms": 61.2, "predicted_n": 1, "predicted_ms": 0.02}
+    told = {"system_fingerprint": "b11549-abcdef", "timings": timings}
+    usage = {"prompt_tokens_details": {"cached_tokens": 20}}
+    return _said(body, {"content": "<think>" if thinks else "2"}, choice=choice, usage=usage, **told)
 
 
 def _lm_studio(body: dict[str, Any]) -> Fault:

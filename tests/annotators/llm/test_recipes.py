@@ -81,7 +81,7 @@ def test_errors_that_are_a_list_are_understood_on_both_ways(
     assert table["failure"][0] == "status 400: too long: 9000 tokens"
 
 
-@pytest.mark.parametrize("name", ["vllm", "ollama"])
+@pytest.mark.parametrize("name", ["vllm", "ollama", "llama_cpp"])
 def test_a_judge_that_thinks_without_room_is_said_once_and_guesses_nothing(
     name: str, store: Store, quick: Limits, capsys: pytest.CaptureFixture[str]
 ) -> None:
