@@ -2,9 +2,11 @@
 
 GITHUB_TOKEN, where it is set, goes to GitHub's own addresses alone.
 
-Not by pooch: it begins anew where a transfer broke off, waits as long as it likes and not as the server asks, and takes
-hashes of files, where GitHub's listing has git's blob ids. Nor by the hub's client for the few files that lie there: it
-is an extra, and boards need none.
+Not by pooch, which begins anew where a transfer broke off, waits as long as it likes and not as the server asks, and
+takes hashes of files, where GitHub's listing has git's blob ids. Measured with pooch 1.9 on loopback: of a file whose
+transfer breaks in the middle twice it is sent two where this is sent one, and told to wait two seconds it is back after
+one; headers, waits and checks would stay here, so that it would save some forty of these lines. Nor by the hub's client
+for the few files that lie there: it is an extra, and boards need none.
 """
 
 from __future__ import annotations
