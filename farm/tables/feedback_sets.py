@@ -38,7 +38,7 @@ import pandas as pd
 
 from farm.base import files
 from farm.base.errors import OptionError, UserError, nearest
-from farm.tables import annotated_pairs, dialogue_texts, formats, hub, turns, vote_layouts
+from farm.tables import annotated_pairs, dialogue_texts, formats, hub, sheets, turns, vote_layouts
 from farm.tables.further import further, of_prompts, plain
 from farm.tables.set_formats import ASPECT, FORMATS, NESTED, ONE_TURN, Format, from_winners
 from farm.tables.table_files import READ, check_table, read_table, write_table
@@ -85,7 +85,14 @@ def of_table(table: pd.DataFrame, origin: str, renamed: Renamed = (), kind: str 
         if old not in table.columns:
             raise UserError(f"{origin}: there is no column `{old}` to take for `{new}`; {nearest(old, table.columns)}")
         if new != old:
+            said = pd.to_numeric(table[old], errors="coerce").dropna().unique() if new == "preference" else ()
+            if sorted(said) == [0, 1]:
+                raise UserError(
+                    f"{origin}: `{old}` is 0 or 1, and a `preference` of 1 prefers output_1: map it to `preferred` "
+                    "where 1 prefers the second"
+                )
             table = table.drop(columns=new, errors="ignore").rename(columns={old: new})
+    table = sheets.of_two(table)
     table = vote_layouts.as_battles(vote_layouts.as_annotations(table, origin))
     found = _recognised(table, origin, kind)
     if not len(table):
@@ -116,7 +123,7 @@ def as_kind(found: FeedbackSet, kind: str) -> pd.DataFrame:
     turn = _FOLLOWS.get((found.kind, kind))
     if turn is None:
         known = [found.kind, *(to for of, to in _FOLLOWS if of == found.kind)]
-        raise UserError(f"{found.origin}: holds {found.kind}, from which no {kind} follow; {nearest(kind, known)}")
+        raise UserError(f"{found.origin}: holds {found.kind}, from which no {kind} follow, but {', '.join(known)}")
     if found.kind == "pairs":
         _require_texts(found.table, found.origin, kind)
     table = turn(found.table)

@@ -26,6 +26,13 @@ _WORD = re.compile(r"(?:model-|response-|completion-)?([ab])(?:-is)?(?:-(slightl
 _TIES = ("tie", "same", "equal", "both", "neither")
 
 
+def of_two(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of shares that names no models: it compares two, which are called a and b."""
+    if "preferred" not in table.columns or {"model_a", "model_b"} & set(table.columns):
+        return table
+    return table.assign(model_a="a", model_b="b")
+
+
 def looks_like(table: pd.DataFrame) -> bool:
     """Whether a table with ``model_a, model_b`` says by words or shares which one is preferred."""
     return any(name in table.columns for name in PREFERRED)

@@ -442,6 +442,18 @@ def test_sheets_of_human_evaluation(tmp_path: Path, suffix: str) -> None:
     ]
 
 
+def test_a_sheet_of_your_own_that_compares_two(tmp_path: Path) -> None:
+    """Without the models' names; a 1 for the second was read as a preference for the first, and a 0 as a tie."""
+    mine = pd.DataFrame({"question": ["q", "r"], "ours": ["x", "y"], "theirs": ["z", "w"], "b_wins": [1, 0]})
+    texts = {"instruction": "question", "output_1": "ours", "output_2": "theirs"}
+    for names in (texts, {"prompt": "question", "completion_a": "ours", "completion_b": "theirs"}):
+        table = feedback_sets.of_table(mine, "mine.csv", {**names, "preferred": "b_wins"}).table
+        assert table[["instruction", "output_1", "generator_2"]].iloc[1].tolist() == ["r", "y", "b"]
+        assert table["preference"].tolist() == [2, 1]
+    with pytest.raises(UserError, match=r"mine\.csv: `b_wins` is 0 or 1, and a `preference` of 1 .* map it to `pref"):
+        feedback_sets.of_table(mine, "mine.csv", {**texts, "preference": "b_wins"})
+
+
 def test_a_sheet_without_openpyxl_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sheet.xlsx").write_bytes(b"PK")
     monkeypatch.setitem(sys.modules, "openpyxl", None)
