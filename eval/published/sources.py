@@ -148,7 +148,7 @@ def _check(rows: Rows, pool: bool) -> None:
         first, other = table["baseline"].iloc[0], table["baseline"].iloc[int(mixed[0])]
         raise OptionError(
             f"{rows.where(int(mixed[0]))}: the baseline is `{other}` but the first row has `{first}`; "
-            "choose one with `baseline`"
+            "choose one with `baseline`, or write battles by `farm convert` and rank those"
         )
     method, judge = (table[c].cat for c in ("method", "annotator"))
     if not pool:

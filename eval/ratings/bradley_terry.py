@@ -79,6 +79,8 @@ class BradleyTerry(Result):
     seed: int = 0
     style: pd.DataFrame | None = None
     """style, log_odds, low, high: what a usual difference in it is worth, where styles are controlled for"""
+    together: str = ""
+    """which battles err together though no cluster says so"""
 
     def __str__(self) -> str:
         body = super().__str__()
@@ -175,6 +177,8 @@ class BradleyTerry(Result):
             said["bootstrap"] = f"{len(self.draws)} rounds, {self.degenerate} degenerate, seed {self.seed}"
         if self.clustered_by and self.clusters < 30:
             said["caution"] = f"only {self.clusters} clusters: the error itself is uncertain"
+        if self.together:
+            said["caution"] = self.together
         return said
 
 
@@ -254,7 +258,21 @@ def bradley_terry(
         degenerate=degenerate,
         seed=seed,
         style=worth,
+        together="" if clusters else _together(battles.table),
     )
+
+
+ASKED = ("prompt", "instruction", "question", "instruction_id", "question_id")
+"""columns that name what was answered in a battle"""
+
+
+def _together(table: pd.DataFrame) -> str:
+    """A caution where several battles are about one prompt, which as rows of their own make errors too small."""
+    name = next((c for c in ASKED if c in table.columns), None)
+    different = len(table) if name is None else table[name].astype(str).nunique()
+    if different == len(table):
+        return ""
+    return f"{len(table):,} battles about {different:,} prompts, taken as independent: cluster by {name}"
 
 
 def _check(battles: Battles, clusters: Sequence[str], anchor: str) -> None:

@@ -93,6 +93,17 @@ def test_sandwich_of_rows_from_counts_is_the_sum_over_rows():
         np.testing.assert_allclose(rows.covariance, each.covariance, atol=1e-12)
 
 
+def test_votes_on_one_prompt_are_said_to_err_together():
+    """Failed: three votes a prompt were so many independent rows, with errors half as large, and nothing said so."""
+    rows = [("a", "b", w, p) for p in range(4) for w in ("a", "a", "b" if p % 2 else "tie")]
+    table = pd.DataFrame(rows, columns=["model_a", "model_b", "winner", "prompt"])
+    said = bt.bradley_terry(from_table(table, "t")).settings()
+    assert said["caution"] == "12 battles about 4 prompts, taken as independent: cluster by prompt"
+    assert "only 4 clusters" in bt.bradley_terry(from_table(table, "t"), clusters=["prompt"]).settings()["caution"]
+    for alone in (table.drop_duplicates("prompt"), table.drop(columns="prompt")):
+        assert "caution" not in bt.bradley_terry(from_table(alone, "t"), prior=1).settings()
+
+
 def test_bootstrap_agrees_with_the_sandwich():
     table, _ = simulated(4000, 8, per_cluster=10)
     battles = from_table(table, "t")
