@@ -37,13 +37,15 @@ def data_set(
         notes: sentences on how far annotators agree.
         run: what it is from, where that is known.
     """
-    header: dict[str, Any] = {"pretty_name": title, "tags": ["feedback-farm", "preference-data", "synthetic"]}
+    # Of a file nobody knows whether people or programs gave it.
+    tags = ["feedback-farm", "preference-data", *(["synthetic"] if run else [])]
+    header: dict[str, Any] = {"pretty_name": title, "tags": tags}
     header["configs"] = [
         {"config_name": name, "data_files": file, **({"default": True} if name == default else {})}
         for name, file in files.items()
     ]
-    made = "Simulated feedback" if run else "A set of feedback"
-    parts = [f"# {line(title)}", f"{made}, written by {MADE_WITH}{_when(run)}."]
+    made = "Simulated feedback, written" if run else "A set of feedback, pushed"
+    parts = [f"# {line(title)}", f"{made} by {MADE_WITH}{_when(run)}."]
     rows = [(f"`{name}`", *tables[name]) for name in files]
     parts += ["## What is in it", _table(("config", "what", "rows"), rows)]
     if run:

@@ -141,8 +141,10 @@ def _file(source: Path, place: Path, license_name: str | None) -> Package:
         shutil.copyfile(source, place / name)
     else:
         write_table(found.table, place / name)
-    who = sorted({str(a) for a in found.table["annotator"]}) if "annotator" in found.table.columns else []
-    notes = [f"Given by {len(who):,} annotators: {', '.join(map(cards.line, who[:10]))}{', ...' * (len(who) > 10)}."]
+    named = set(map(str, found.table["annotator"])) if "annotator" in found.table.columns else set()
+    who = sorted(named - {source.stem})  # which stands where the file names nobody
+    number = f"{len(who):,} annotator{'s' * (len(who) > 1)}"
+    notes = [f"Given by {number}: {', '.join(map(cards.line, who[:10]))}{', ...' * (len(who) > 10)}."]
     notes = (notes if who else []) + (facts.agreements(found.table) if found.kind == "pairs" else [])
     if "price" in found.table.columns and pd.api.types.is_numeric_dtype(found.table["price"]):
         notes.append(f"It cost ${float(found.table['price'].sum()):.2f}.")
