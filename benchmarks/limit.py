@@ -7,7 +7,8 @@
 In one run: the rate of a large matrix product and of reading memory are measured first, for each type and number of
 threads, then each piece of work. Counted is useful arithmetic alone: no padding, 2 N a token forward and three times
 that where gradients are taken, N of the layers and (where logits are needed) of the head, plus attention's 4 times
-width times the tokens before. A step of sampling reads all weights once, which is its share of memory. On an
+width times the tokens before. A step of sampling reads all weights and the keys and values of the tokens before, which
+is its share of memory; the two shares together are what the machine must spend, as it does one after the other. On an
 accelerator the script is the same, with one row for threads. With --profile the operations that take longest follow.
 The limit drifts with what else runs; on a machine with other work no number of this means anything, and shares, which
 such work slows above and below the line, mean little. docs/training.md has what was measured, and what was not.
@@ -101,8 +102,13 @@ class Model:
         return float((2 * self.layers * length + 2 * self.attention * length**2 + head * 2 * self.head * own).sum())
 
     def read(self, samples: Samples, dtype: torch.dtype) -> float:
-        """Bytes of the weights that sampling reads: all of them in each step."""
-        return float(samples.lengths().max()) * (self.layers + self.head) * dtype.itemsize
+        """Bytes that sampling reads: in each step all weights, and the keys and values before each row's token."""
+        config = self.policy.model.config
+        width = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
+        before, own = (np.array(list(map(len, t)), float) for t in (samples.prompt_tokens, samples.response_tokens))
+        columns = float((before * own + own * (own + 1) / 2).sum())
+        weights = float(own.max()) * (self.layers + self.head)
+        return (weights + columns * 2 * config.num_hidden_layers * width) * dtype.itemsize
 
 
 def models(a: argparse.Namespace, dtype: str, device: torch.device) -> Iterator[Model]:
