@@ -19,8 +19,8 @@ Order = Literal["random", "given", "both"]
 @dataclass(frozen=True, kw_only=True)
 class AnnotateOptions(AskingOptions):
     kind: str | None = None
-    """Feedback: pairs, rankings, ratings, reactions, critiques, corrections, checks or triplets; by default what the
-    annotators give, pairs where they give several."""
+    """Feedback: pairs, rankings, ratings, reactions, critiques, corrections, checks, triplets or sets; by default
+    what the annotators give, pairs where they give several."""
     design: str | None = None
     """Pair outputs: random, all, best-worst, swiss, ranked, uncertainty or adjacent."""
     per_instruction: Count = 1
@@ -87,7 +87,7 @@ class AnnotateOptions(AskingOptions):
         Raises:
             OptionError: naming the option.
         """
-        ordered = self.order == "both" or (self.order == "given" and kind not in ("rankings", "triplets"))
+        ordered = self.order == "both" or (self.order == "given" and kind not in ("rankings", "triplets", "sets"))
         of_pairs = {"order": ordered, "against": self.against is not None, "design": self.design}
         of_pairs |= {"aggregate": self.aggregate, "active": self.active}
         if kind != "pairs" and (said := [option for option, value in of_pairs.items() if value]):

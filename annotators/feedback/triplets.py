@@ -20,7 +20,6 @@ from annotators.feedback.utility import look
 from annotators.people import channel
 from farm.base import rng
 from farm.base.bounds import Bounded, NotNegative
-from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
 from farm.tables import turns
 from farm.tables.records import PairIds
@@ -62,10 +61,6 @@ class PersonMatcher(Bounded):
     def _features(self, triplets: pd.DataFrame, column: str) -> np.ndarray:
         """√w φ of the texts in a column, [n, features]."""
         texts = triplets[turns.kept(triplets)].assign(output=triplets[column])
-        table = look(self.features, texts).table
         weights = dict.fromkeys(self.features.gold_weights, 1.0) if self.weights is None else self.weights
-        for name in weights:
-            if name not in table.columns:
-                raise UserError(f"there is no feature `{name}`; {nearest(name, table.columns)}")
         scale = np.sqrt(np.array(list(weights.values()), dtype=np.float64))
-        return np.asarray(table[list(weights)].to_numpy(dtype=np.float64) * scale)
+        return np.asarray(look(self.features, texts).features(list(weights)) * scale)

@@ -26,10 +26,15 @@ class Seen:
         """Σ w φ, and ``latent`` times the latent quality (annotators/people/logit.py), [n]."""
         total = np.zeros(len(self.ids))
         for name, weight in weights.items():
+            total += weight * self.features([name])[:, 0]
+        return total + latent * latent_quality(self.ids) if latent else total
+
+    def features(self, names: list[str]) -> Floats:
+        """These features, [n, k]. Raises UserError for one that there is not."""
+        for name in names:
             if name not in self.table.columns:
                 raise UserError(f"there is no feature `{name}`; {nearest(name, self.table.columns)}")
-            total += weight * self.table[name].to_numpy(dtype=np.float64)
-        return total + latent * latent_quality(self.ids) if latent else total
+        return self.table[names].to_numpy(dtype=np.float64)
 
 
 def look(features: Features, outputs: pd.DataFrame) -> Seen:

@@ -123,7 +123,7 @@ def groups(table: pd.DataFrame) -> pd.DataFrame:
     grouped = rows.groupby(ids, sort=False).agg(**{c: (c, "first") for c in shared}, **listed)
     kept = grouped[grouped["outputs"].map(len) > 1].reset_index(drop=True)
     if kept.empty:
-        raise UserError("no instruction has two outputs, so there is nothing to rank")
+        raise UserError("no instruction has two outputs, so there is nothing to put together")
     return kept
 
 

@@ -34,7 +34,8 @@ def _orient(lists: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, Undo]:
 
     def undo(answers: pd.DataFrame) -> pd.DataFrame:
         given: dict[str, Any] = {c: lists[c] for c in columns}
-        given["ranking"] = _each(answers["ranking"], orders, lambda of, order: [int(order[k]) for k in of])
+        if "ranking" in answers.columns:
+            given["ranking"] = _each(answers["ranking"], orders, lambda of, order: [int(order[k]) for k in of])
         if "scores" in answers.columns and "scores" not in lists.columns:
             given["scores"] = _each(
                 answers["scores"], orders, lambda of, order: [of[int(k)] for k in np.argsort(order)]

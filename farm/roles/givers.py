@@ -82,9 +82,17 @@ class Matcher(Protocol):
         and ``p_first``, the giver's own probability of saying 1, where it is known."""
 
 
+@runtime_checkable
+class Appraiser(Protocol):
+    """Says what the outputs to one instruction are worth together."""
+
+    def appraise(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        """Of a table with ``instruction`` and ``outputs`` (lists): adds ``value``, NaN where there is none."""
+
+
 class Giver(Protocol):
     """Who gives feedback of any kind: what a wrapper of several kinds wraps."""
 
 
-GIVERS: tuple[type, ...] = (Giver, Annotator, Ranker, Rater, Reactor, Critic, Corrector, Checker, Matcher)
+GIVERS: tuple[type, ...] = (Giver, Annotator, Ranker, Rater, Reactor, Critic, Corrector, Checker, Matcher, Appraiser)
 """All of them; their YAML is among the annotators."""

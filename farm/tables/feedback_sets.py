@@ -17,7 +17,7 @@
 | ratings | ratings | instruction, output, score, and aspect_... |
 | completions | outputs | prompt, completion (TRL) |
 | messages | outputs | messages: a conversation whose last turn is the answer (TRL, most of the hub) |
-| rankings, reactions, critiques, corrections, checks, triplets | the same | see :mod:`farm.tables.given_answers` |
+| rankings, reactions, critiques, corrections, checks, triplets, sets | the same | :mod:`farm.tables.given_answers` |
 
 A set is read as the table of its kind (farm/tables/records.py). Pairs say which reactions and outputs they hold,
 ratings which pairs, by comparison; nothing else follows from anything. Further columns go with what follows: those of a

@@ -8,6 +8,7 @@
 | corrections | instruction, output, correction |
 | checks | instruction, output, right |
 | triplets | instruction, anchor, output_1, output_2, nearer |
+| sets | instruction, outputs (a list), value |
 
 A row without an answer has nothing in its first column of answers, and its ``status`` says why.
 """
@@ -143,15 +144,23 @@ def read_triplets(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     return complete(table, "nearer", origin, generator_1="", generator_2="", generator_anchor="")
 
 
-def read_rankings(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+def _lists(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """With ``outputs`` as lists of two or more texts. Raises UserError naming the row."""
     table = turns.checked(table, origin)
     formats.require(table, ["instruction"], origin)
-    outputs, rankings = [], []
-    for row, (given, ranking) in enumerate(zip(table["outputs"], table["ranking"], strict=True), start=1):
+    outputs = []
+    for row, given in enumerate(table["outputs"], start=1):
         texts = list(given) if isinstance(given, (list, tuple, np.ndarray)) else []
         if len(texts) < 2 or not all(isinstance(text, str) for text in texts):
             raise UserError(f"{origin}: row {row}: `outputs` is {shown(given)}, not a list of two or more texts")
         outputs.append(texts)
+    return table.assign(outputs=pd.Series(outputs, index=table.index, dtype=object))
+
+
+def read_rankings(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    table = _lists(table, origin)
+    rankings = []
+    for row, (texts, ranking) in enumerate(zip(table["outputs"], table["ranking"], strict=True), start=1):
         listed = isinstance(ranking, (list, tuple, np.ndarray))
         if not listed and not is_missing(ranking):
             raise UserError(f"{origin}: row {row}: `ranking` is {shown(ranking)}, not a list of positions in `outputs`")
@@ -164,9 +173,12 @@ def read_rankings(table: pd.DataFrame, origin: str) -> pd.DataFrame:
                 )
             places = [int(p) for p in places]
         rankings.append(places)
-    lists = {"outputs": outputs, "ranking": rankings}
-    kept = {name: pd.Series(value, index=table.index, dtype=object) for name, value in lists.items()}
-    return complete(table.assign(**kept), "ranking", origin)
+    return complete(table.assign(ranking=pd.Series(rankings, index=table.index, dtype=object)), "ranking", origin)
+
+
+def read_sets(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    table = _lists(table, origin)
+    return complete(table.assign(value=numbers(table["value"], "value", origin)), "value", origin)
 
 
 ANSWERS: dict[str, tuple[tuple[str, ...], Reader]] = {
@@ -176,5 +188,6 @@ ANSWERS: dict[str, tuple[tuple[str, ...], Reader]] = {
     "corrections": (("instruction", "output", "correction"), read_corrections),
     "checks": (("instruction", "output", "right"), read_checks),
     "triplets": (("instruction", "anchor", "output_1", "output_2", "nearer"), read_triplets),
+    "sets": (("instruction", "outputs", "value"), read_sets),
 }
 """kind -> the columns by which its table is known, and how it is read"""

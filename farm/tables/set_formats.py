@@ -22,7 +22,7 @@ from farm.tables.table_files import is_missing
 ASPECT = "aspect_"
 """begins the columns of a rating's aspects"""
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-NESTED = ("conversational", "messages", "ultrafeedback", "rankings", "critiques")
+NESTED = ("conversational", "messages", "ultrafeedback", "rankings", "critiques", "sets")
 """formats with lists in their cells"""
 ONE_TURN = ("battles", "annotated_pairs", "ultrafeedback", "helpsteer", "sheets")
 """formats in which a prompt is one text"""

@@ -36,9 +36,9 @@ from farm.worlds.text_features import TextFeatures
 
 GIVERS = {
     "pairs": "training", "rankings": "ranker", "ratings": "rater", "reactions": "reactor", "critiques": "critic",
-    "corrections": "editor", "checks": "checker", "triplets": "matcher",
+    "corrections": "editor", "checks": "checker", "triplets": "matcher", "sets": "appraiser",
 }  # fmt: skip
-ROWS = {"pairs": 6, "rankings": 6, "triplets": 6}
+ROWS = {"pairs": 6, "rankings": 6, "triplets": 6, "sets": 6}
 N = 20_000
 
 

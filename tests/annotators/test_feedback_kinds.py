@@ -16,6 +16,7 @@ from annotators.feedback.critiques import PersonCritic
 from annotators.feedback.rankings import PersonRanker
 from annotators.feedback.ratings import PersonRater, inconsistency
 from annotators.feedback.reactions import PersonReactor
+from annotators.feedback.sets import SetAppraiser
 from annotators.llm.feedback import LLMCritic, LLMRanker, LLMRater
 from annotators.people.logit import LogitAnnotator
 from farm.asking.givers import gives, is_free
@@ -223,3 +224,27 @@ def test_a_judge_by_ratings_is_the_rater_as_an_annotator_of_pairs(features_of):
     assert one["preference"].tolist() == other["preference"].tolist()
     assert other[["score_1", "score_2"]].equals(one[["score_1", "score_2"]])
     assert is_free(ByKind(rater)) and gives(ByKind(rater)) == ["pairs"]
+
+
+def test_a_set_is_worth_its_mean_and_how_unlike_its_outputs_are(features_of):
+    """[num] of n alike 0, of n unlike ln n, of classes their entropy, of two at a distance that of (1 ± K) / 2."""
+    features = features_of(u=[0.0, 1.0, 1.0, 3.0], style=[0.0, 0.0, 1.0, 2.0], gold={"u": 1.0})
+    sets = [["0", "1"], ["0", "2", "3"], ["0", "0", "1", "2"], ["1", "2"]]
+    groups = pd.DataFrame({"instruction": [f"x {i}" for i in range(4)], "outputs": sets})
+
+    def value(**settings) -> np.ndarray:
+        return SetAppraiser(features, **settings).appraise(groups, seed=1)["value"].to_numpy()
+
+    classes = value(weights={}, by=["style"], width=0.0)
+    three_of_four = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    np.testing.assert_allclose(classes, [0.0, np.log(3), three_of_four, np.log(2)], atol=1e-12)
+    near = np.exp(-1 / (2 * 0.5**2))
+    expected = -sum(p * np.log(p) for p in ((1 + near) / 2, (1 - near) / 2))
+    assert value(weights={}, by=["style"], width=0.5)[3] == pytest.approx(expected)
+    np.testing.assert_allclose(value(diversity=0.0), [0.5, 4 / 3, 0.5, 1.0])
+    np.testing.assert_allclose(value(by=["style"], width=0.0, diversity=2.0), [0.5, 4 / 3, 0.5, 1.0] + 2 * classes)
+    turned = groups.assign(outputs=[listed[::-1] for listed in sets])
+    noisy = [SetAppraiser(features, noise=1.0).appraise(table, seed=1)["value"] for table in (groups, turned)]
+    np.testing.assert_allclose(*noisy)  # the noise is of the set, whatever its order
+    with pytest.raises(UserError, match="no feature `stile`; did you mean `style`"):
+        value(by=["stile"])

@@ -20,7 +20,7 @@ RESPONSES = pd.DataFrame(
         "score": [1.0, 4.0, 2.0, 3.0, 0.0, 2.0, 1.0, 9.0],
     }
 )
-KINDS = ("checks", "corrections", "critiques", "pairs", "rankings", "ratings", "reactions", "triplets")
+KINDS = ("checks", "corrections", "critiques", "pairs", "rankings", "ratings", "reactions", "sets", "triplets")
 
 
 def test_a_kind_is_found_by_its_name_and_a_wrong_name_by_the_nearest() -> None:

@@ -64,6 +64,9 @@ SETS["corrections"] = answered(TEXTS, "instruction", "output", "correction")
 SETS["checks"] = answered(st.booleans(), "instruction", "output", "right")
 NEARER = st.sampled_from([1.0, 1.5, 2.0])
 SETS["triplets"] = answered(NEARER, "instruction", "anchor", "output_1", "output_2", "nearer")
+SETS["sets"] = st.lists(st.tuples(TEXTS, st.permutations(["a", "b", "c"]), SCORES), min_size=1, max_size=4).map(
+    lambda rows: pd.DataFrame(rows, columns=["instruction", "outputs", "value"])
+)
 WITHOUT_TIES = ("preferences", "conversational", "hh")
 LOST = {
     **{name: {"generator_1", "generator_2", "annotator"} for name in WITHOUT_TIES},
@@ -184,6 +187,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "corrections": {"instruction": "q", "output": "a", "correction": "b"},
     "checks": {"instruction": "q", "output": "a", "right": True},
     "triplets": {"instruction": "q", "anchor": "a", "output_1": "b", "output_2": "c", "nearer": 1},
+    "sets": {"instruction": "q", "outputs": ["a", "b"], "value": 0.5},
     "reactions": {"instruction": "q", "output": "a", "liked": True, "observed": True},
     "messages": {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
 }  # fmt: skip
@@ -219,6 +223,8 @@ GOOD: dict[str, dict[str, Any]] = {
         ("corrections", "correction", 3, "row 2: `correction` is not a text: 3"),
         ("checks", "right", "yes", "row 2: `right` is 'yes', not true or false"),
         ("triplets", "nearer", 3, "row 2: `nearer` is 3, not one of"),
+        ("sets", "value", "much", "row 2: `value` is not a number: 'much'"),
+        ("sets", "outputs", ["a"], r"row 2: `outputs` is \['a'\], not a list of two or more texts"),
         ("reactions", "liked", "yes", "row 2: `liked` is 'yes', not true or false"),
         ("messages", "messages", [{"role": "user", "content": "q"}], "row 2: `messages` has an answer and no question"),
     ],

@@ -114,6 +114,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "corrections": {"output": "bad", "correction": "good"},
     "checks": {"output": "good", "right": True},
     "triplets": {"anchor": "good", "output_1": "bad", "output_2": "good good", "nearer": 2},
+    "sets": {"outputs": ["bad", "good", ""], "value": 0.5},
 }
 
 

@@ -145,6 +145,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
         {"instruction": f"i{k}", "anchor": "a", "output_1": "b", "output_2": "c", "nearer": 1, **_SAYS}
         for k in range(3)
     ],
+    "sets": [{"instruction": f"i{k}", "outputs": ["a", "b", "c"], "value": k / 2, **_SAYS} for k in range(3)],
 }  # fmt: skip
 """by the name of their format (`farm convert`)"""
 TABLES |= SETS
