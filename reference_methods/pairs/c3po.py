@@ -19,7 +19,7 @@ the distillation that the paper compares with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -39,6 +39,7 @@ from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.batches import Batch, Rows, TrainingRows, minibatches, prompt_stream, sampled
 from reference_methods.parts.pairs import PairsWithReference, pair_metrics
 from reference_methods.parts.preferences import Preferences
+from reference_methods.parts.scopes import within
 from reference_methods.parts.trainer import Trainer
 
 SETS = ("in scope", "near", "rest")
@@ -191,17 +192,3 @@ def _split(rows: Rows, parts: Sequence[Batch]) -> Iterator[tuple[Batch, Rows, in
         own = rows[(rows >= start) & (rows < start + len(part.source.ids))] - start
         if len(own):
             yield part, own, k
-
-
-def within(table: pd.DataFrame, said: Mapping[str, Any], empty: bool) -> NDArray[np.bool_]:
-    """Which rows have one of the values of each column; ``empty``: what holds where nothing is said.
-
-    Raises:
-        UserError: for a column that there is not.
-    """
-    found = np.full(len(table), bool(said) or empty)
-    for column, values in said.items():
-        if column not in table:
-            raise UserError(f"c3po: prompts have no column `{column}`; {nearest(column, table.columns)}")
-        found &= table[column].isin(values if isinstance(values, list) else [values]).to_numpy()
-    return found

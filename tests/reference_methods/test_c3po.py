@@ -13,11 +13,12 @@ from farm.experiments import experiment, running
 from farm.policies.tabular import TabularPolicy
 from farm.roles.protocols import Learning
 from farm.worlds.matrix import MatrixWorld
-from reference_methods.pairs.c3po import C3PO, _rows, within
+from reference_methods.pairs.c3po import C3PO, _rows
 from reference_methods.pairs.dpo import DPO
 from reference_methods.parts.batches import TrainingRows
 from reference_methods.parts.pairs import PairsWithReference
 from reference_methods.parts.preferences import Preferences
+from reference_methods.parts.scopes import within
 from tests.reference_methods.tables import recorder
 
 RESPONSES = ["plain", "plain too", "emoji", "emoji emoji"]
