@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import yaml
 from scipy import stats
+from typer.testing import CliRunner
 
+from farm import cli
 from farm.asking.limits import Limits
 from farm.base.errors import UserError
 from farm.experiments import experiment, run_status
@@ -398,6 +400,21 @@ def test_the_listing_fits_a_terminal_and_has_every_claim() -> None:
     heads = [line for line in lines if line.startswith("  ") and not line.startswith("    ") and line[2:3].islower()]
     numbered = [line for line in heads if line.split()[0] in ("shown", "not", "contradicted", "void", "stated")]
     assert len(numbered) >= len(recorded.table())
+
+
+def test_farm_papers_as_json_has_one_row_a_claim_with_what_was_seen_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: path for name, path in papers.names().items() if name in ("ties", "one_sided", "dragon")}
+    monkeypatch.setattr(papers, "names", lambda: few)  # all take seconds
+    done = CliRunner().invoke(cli._application(), ["papers", "--json"], catch_exceptions=False)
+    rows = json.loads(done.stdout)
+    for name in few:
+        paper, found = papers.load(papers.PREFIX + name).paper, [row["claim"] for row in rows if row["name"] == name]
+        tested = len(paper.claims)  # what is stated alone follows, once the others have been run
+        assert tested <= len(found) == len(set(found)) <= tested + len(paper.stated)
+    for row in rows:
+        assert {"title", "verdict", "effect", "low", "high", "n", "seeds", "minutes"} <= set(row)
+        if row["verdict"] in ("shown", "not shown", "contradicted"):
+            assert row["low"] <= row["effect"] <= row["high"] and row["n"] >= row["seeds"] >= 3 and row["minutes"] > 0
 
 
 def test_a_result_of_another_version_of_a_file_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

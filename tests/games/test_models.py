@@ -14,13 +14,15 @@ import torch
 
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy, TabularScorer
-from farm.roles.protocols import Learning, PreferenceModel, Samples
+from farm.roles import config
+from farm.roles.protocols import Annotator, Context, Learning, PreferenceModel, Samples
 from reference_methods.models.general_preference_model import GeneralPreferenceModel, Planes
 from reference_methods.models.generative_preference_model import GenerativePreferenceModel, Judge
 from reference_methods.models.preference_model import PairwisePreferenceModel
 from reference_methods.models.reward_model import RewardModel
 from reference_methods.parts.games.feedback import ModelFeedback, RewardPreference
 from reference_methods.parts.games.models import PreferenceFit, TabularEmbedder
+from tests.annotators.conftest import features_of, pairs_of
 from tests.policies.conftest import make_policy
 
 FIT: dict[str, Any] = {"epochs": 60, "batch_size": 64, "learning_rate": 0.05, "schedule": "cosine", "held_out_share": 0}
@@ -91,6 +93,29 @@ def test_a_strict_ranking_of_three_in_a_circle_gets_two_of_three() -> None:
     ranks = np.array([2.0, 1.0, 0.0])
     right = (ranks[:, None] > ranks[None]) == (known > 0.5)
     assert right[~np.eye(3, dtype=bool)].mean() == pytest.approx(2 / 3)
+
+
+def test_the_contrary_person_goes_in_a_circle_that_one_plane_has_and_a_reward_has_not() -> None:
+    """[num] plain, polite and two examples: log-odds 3, 2 and 2 round the circle; rewards (-.096, .096, 0), loss .6909
+    where the entropy is .3072, and one pair of three right."""
+    seen = {"polite": [0.0, 1.0, 0.0], "polite_squared": [0.0, 1.0, 0.0], "example": [0.0, 0.0, 2.0]}
+    weights = config.described(Annotator, "pocket_contrary")["weights"]
+    features = features_of(**{name: seen.get(name, [0.0] * 3) for name in weights})
+    person = config.build(Annotator, "pocket_contrary", Context(features=features))
+    p_first = person.annotate(pairs_of([1, 0, 2], [0, 2, 1]), seed=1)["p_first"].to_numpy()
+    np.testing.assert_allclose(np.log(p_first / (1 - p_first)), [3, 2, 2])
+    known = np.full((3, 3), 0.5)
+    known[[1, 0, 2], [0, 2, 1]], known[[0, 2, 1], [1, 0, 2]] = p_first, 1 - p_first
+    off, log_odds = ~np.eye(3, dtype=bool), np.log(known / (1 - known))
+    whole = {**FIT, "batch_size": 10_000, "epochs": 300}
+    rewards = matrix_of(RewardPreference(RewardModel(calibration_samples=0, **whole).train(learning(known, 1))), 3)
+    np.testing.assert_allclose(rewards.mean(1), [-0.096, 0.096, 0.0], atol=1e-3)
+    losses = known * np.logaddexp(0, -rewards) + (1 - known) * np.logaddexp(0, rewards)
+    entropy = known * np.logaddexp(0, -log_odds) + (1 - known) * np.logaddexp(0, log_odds)
+    assert (losses[off].mean(), entropy[off].mean()) == pytest.approx((0.6909, 0.3072), abs=1e-4)
+    assert ((rewards > 0) == (log_odds > 0))[off].sum() == 2  # one pair, in both orders
+    plane = matrix_of(GeneralPreferenceModel(planes=1, **whole).train(learning(known, 1)), 3)
+    np.testing.assert_allclose(plane, log_odds, atol=0.02)
 
 
 def random_log_odds(size: int, rank: int, seed: int) -> np.ndarray:

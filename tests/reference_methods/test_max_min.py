@@ -12,7 +12,7 @@ from scipy.optimize import linprog
 from farm.base.errors import UserError
 from farm.policies import load
 from farm.policies.tabular import TabularPolicy
-from farm.roles.protocols import Learning, Policy, Samples
+from farm.roles.protocols import Learning, Policy, Samples, Scorer
 from farm.tables.turns import Prompt
 from reference_methods.models.mixture_reward_model import MixtureRewardModel, MixtureScorer
 from reference_methods.models.reward_model import RewardModel
@@ -74,15 +74,17 @@ def test_rewards_that_are_not_standardised_move_the_answer() -> None:
 # --- the mixture ------------------------------------------------------------------------------------------------------
 
 
-def labels(users: int = 20, each: int = 12, share: float = 0.8, seed: int = 0) -> tuple[Array, Array, Array, Array]:
-    """Differences of one-hot responses, labels at temperature .5, whose they are, and the group of each user."""
+def labels(
+    users: int = 20, each: int = 12, share: float = 0.8, seed: int = 0, temperature: float = 0.1
+) -> tuple[Array, Array, Array, Array]:
+    """Differences of one-hot responses, labels at a temperature, whose they are, and the group of each user."""
     draws = np.random.default_rng(seed)
     user = np.repeat(np.arange(users), each)
     group = (np.arange(users) >= share * users).astype(int)
     pair = np.array([draws.choice(3, 2, replace=False) for _ in user])
     x = np.eye(3)[pair[:, 0]] - np.eye(3)[pair[:, 1]]
     reward = np.where(group[user] == 0, x @ FIRST, x @ SECOND)
-    return x, (draws.random(len(x)) < 1 / (1 + np.exp(-reward / 0.1))).astype(float), user, group
+    return x, (draws.random(len(x)) < 1 / (1 + np.exp(-reward / temperature))).astype(float), user, group
 
 
 def test_em_finds_the_groups_of_the_users_and_their_rewards() -> None:
@@ -91,6 +93,13 @@ def test_em_finds_the_groups_of_the_users_and_their_rewards() -> None:
     assert (found.group == group).all()  # an adjusted Rand index of 1; the larger group is the first
     assert found.weights[0].argmax() == 0 and found.weights[1].argmax() == 1
     assert found.log_likelihood == pytest.approx(mixture.likelihoods(x, p_first, user, found.weights).max(1).sum())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_em_finds_every_user_at_a_temperature_of_a_half(seed: int) -> None:
+    """[num] an adjusted Rand index above .95; here 1, of 40 users with 20 labels each."""
+    x, p_first, user, group = labels(users=40, each=20, seed=seed, temperature=0.5)
+    assert (mixture.fit(x, p_first, user, 2, restarts=8, seed=1).group == group).all()
 
 
 def test_more_starts_are_never_less_likely_and_the_order_of_rows_changes_no_group() -> None:
@@ -145,6 +154,23 @@ def test_each_group_has_a_reward_of_its_own_and_it_is_read_back(tmp_path: Path) 
     again = load(tmp_path / "model")
     assert isinstance(again, MixtureScorer)
     assert (again.scores(samples) == model.scores(samples)).all() and again.weights == model.weights
+
+
+def test_one_reward_is_wrong_of_the_minority_and_those_of_the_mixture_of_nobody() -> None:
+    """[trend] accuracy of rewards by group: at .9 one had .924 and .522, a mixture .940 and .843."""
+    policy = policy_of(THIRD)
+    samples = policy.encode(["prompt 0"] * 3, policy.responses)
+    mixed = MixtureRewardModel(**SETTINGS).train(given())  # type: ignore[arg-type]
+    one = RewardModel(**SETTINGS).train(given())  # type: ignore[arg-type]
+    assert isinstance(mixed, MixtureScorer)
+
+    def right(scorer: Scorer, reward: Array) -> float:
+        score, off = scorer.scores(samples).detach().numpy(), ~np.eye(3, dtype=bool)
+        return float(((score[:, None] > score) == (reward[:, None] > reward))[off].mean())
+
+    of_one = [right(one, reward) for reward in (FIRST, SECOND)]
+    of_mixture = [right(scorer, reward) for scorer, reward in zip(mixed.scorers, (FIRST, SECOND), strict=True)]
+    assert of_one[1] < 0.5 and of_mixture == [1.0, 1.0] and of_one[0] <= of_mixture[0]
 
 
 def test_groups_are_found_where_the_rewards_are_fitted_in_the_context_of_a_pair(
