@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 
 from annotators.feedback.answers import said_by
-from annotators.feedback.utility import look
+from annotators.feedback.utility import look_within
 from farm.base import rng
 from farm.base.bounds import Bounded, NotNegative
 from farm.roles.protocols import Features
-from farm.tables import turns
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,7 @@ class PersonRanker(Bounded):
     """utility of one unit of latent quality, where no feature tells"""
 
     def rank(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        size = groups["outputs"].map(len).to_numpy(dtype=np.int64)
-        each = groups[turns.kept(groups)].iloc[np.repeat(np.arange(len(groups)), size)]
-        single = each.assign(output=[text for listed in groups["outputs"] for text in listed])
-        seen = look(self.features, single)
+        seen, size = look_within(self.features, groups)
         weights = self.features.gold_weights if self.weights is None else self.weights
         value = seen.utility(weights, self.latent)
         if self.temperature:

@@ -18,13 +18,12 @@ import pandas as pd
 from scipy.special import xlogy
 
 from annotators.feedback.answers import said_by
-from annotators.feedback.utility import look
+from annotators.feedback.utility import look_within
 from farm.base import rng
 from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, NotNegative
 from farm.feedback.sets import KIND
 from farm.roles.protocols import Features
-from farm.tables import turns
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,7 @@ class SetAppraiser(Bounded):
     noise: NotNegative = 0.0
 
     def appraise(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
-        size = groups["outputs"].map(len).to_numpy(dtype=np.int64)
-        each = groups[turns.kept(groups)].iloc[np.repeat(np.arange(len(groups)), size)]
-        seen = look(self.features, each.assign(output=[text for listed in groups["outputs"] for text in listed]))
+        seen, size = look_within(self.features, groups)
         worth = seen.utility(self.features.gold_weights if self.weights is None else self.weights)
         looks = seen.features(list(self.features.gold_weights) if self.by is None else self.by)
         ends = np.cumsum(size)[:-1]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from annotators.people.logit import latent_quality
 from farm.base import rng
-from farm.base.arrays import Floats
+from farm.base.arrays import Floats, Ints
 from farm.base.errors import UserError, nearest
 from farm.roles.protocols import Features
 from farm.tables import turns
@@ -35,6 +35,13 @@ class Seen:
             if name not in self.table.columns:
                 raise UserError(f"there is no feature `{name}`; {nearest(name, self.table.columns)}")
         return self.table[names].to_numpy(dtype=np.float64)
+
+
+def look_within(features: Features, groups: pd.DataFrame) -> tuple[Seen, Ints]:
+    """All ``outputs`` of lists, one list after the other, and how many each has, [n]."""
+    size = groups["outputs"].map(len).to_numpy(dtype=np.int64)
+    each = groups[turns.kept(groups)].iloc[np.repeat(np.arange(len(groups)), size)]
+    return look(features, each.assign(output=[text for listed in groups["outputs"] for text in listed])), size
 
 
 def look(features: Features, outputs: pd.DataFrame) -> Seen:
