@@ -41,7 +41,7 @@ def test_of_a_person_in_a_circle_four_planes_tell_conflicts_and_without_it_bradl
     context, right = Context(features=PocketFeatures()), dict[float, pd.DataFrame]()
     for cycle in (3.5, 0.0):
         person = config.build(Annotator, {"use": "pocket_contrary", "cycle": cycle}, context)
-        table = Contrary(person, pairs=1500, held_out=1500).tables(1)["accuracy"]
+        table = Contrary(person, pairs=1200, held_out=800).tables(1)["accuracy"]
         of_conflicts = table[table["conflict"]].groupby("method")["right"].mean()
         right[cycle] = pd.DataFrame({"all": table.groupby("method")["right"].mean(), "conflicts": of_conflicts})
     circle, straight = right[3.5], right[0.0]

@@ -12,10 +12,12 @@ def regret(method: str, **settings: object) -> float:
 
 
 def test_a_greedy_learner_with_a_wrong_prior_never_learns_and_one_with_a_right_prior_has_no_regret() -> None:
-    """[trend] 99 of 1,000 cases: half of them are of the kind that it rejects, at .2 each."""
+    """[trend] 99 of 1,000 cases, 398 of 4,000: half of them are of the kind that it rejects, at .2 each."""
     assert regret("greedy") == pytest.approx(100, abs=6)
     assert regret("greedy", prior=(0.7, 0.6), weight=100.0) == 0
-    assert 20 < regret("exp2") < 50
+    assert regret("greedy", cases=4000) == pytest.approx(400, abs=12)  # it grows with the cases
+    few, many = regret("exp2"), regret("exp2", cases=4000)
+    assert 20 < few < 50 and many < 2 * few  # that of exploring alone would be four times as much
 
 
 def test_exploration_alone_bounds_the_chance_to_accept_from_below() -> None:
