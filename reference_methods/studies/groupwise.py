@@ -8,9 +8,6 @@
                log w_g -= eta (loss_g - loss of the mean), of those experts only; losses squared, / 30, at most 1
     regret     squared loss in the rounds of a group less that of the best line of the group in hindsight, a round
 
-A tie of all groups to one regression leaves a linear regret where groups differ. With nothing between the groups the
-other experts learn from fewer rounds, and their forecasts are a loss.
-
 Paper: Oracle-efficient algorithms for groupwise regret (Acharya et al., arXiv 2310.04652), on the wrapper of Blum and
 Lykouris (sleeping experts). Users' answers to arms in place of the paper's insurance and census data.
 """

@@ -7,8 +7,7 @@
 
 On a chain of six cells with 3 moves a segment, all 48 segments, every pair and exact probabilities, total variation to
 the optimal policy, averaged over cells: from regrets .000 for CPL and the reward learner, from returns .340 and .000.
-The optimal policy is worth .724, CPL's from returns .271. So a reward learner does not fail on regrets in the limit: it
-learns A* as a reward, whose soft optimum is the same policy.
+So a reward learner does not fail on regrets in the limit: it learns A* as a reward, whose soft optimum is that policy.
 
 Paper: Hejna et al. (arXiv 2310.13639). Tables of advantages, rewards and log-probabilities have one weak prior, a
 normal one with deviation 3; the exact fits have none.

@@ -9,12 +9,9 @@
     curves          quality, entropy of the classes and KL(p || p_0) after each step, exact from the table
 
 Of a mean of qualities, weight 0, leave-one-out credit is RLOO's advantage, step by step. The best policy at a given KL
-is known in closed form: shares q of the classes ~ (p_0^m e^quality)^(1 / (m + weight)), with m set by the KL. At KL .3
-quality is .617, .586 and .524 and entropy .799, .926 and 1.012 for weights 0, 1/2 and 1.
+is known in closed form: shares q of the classes ~ (p_0^m e^quality)^(1 / (m + weight)), with m set by the KL.
 
-Paper: DRAGON (arXiv 2504.15217): rewards of whole distributions; on-policy samples are put into a positive and a
-negative set, which are contrasted in the manner of DPO. Here for answers in a table in place of music; how the sets are
-put together is said above, and leave-one-out credit is ours.
+Paper: DRAGON (arXiv 2504.15217), in a table in place of music; the method is reference_methods/online/dragon.py.
 """
 
 from __future__ import annotations
