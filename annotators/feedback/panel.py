@@ -38,11 +38,11 @@ class Panel:
 
     def check(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         said = [one.check(outputs, seed=seed, replicate=replicate) for one in self.annotators]
-        for_it = sum((table["right"] == True).to_numpy(np.int64) for table in said)  # noqa: E712 (None is neither)
+        for_it = np.sum([table["right"].eq(True).to_numpy() for table in said], axis=0)
         needed = {"any": 1, "majority": len(said) // 2 + 1, "all": len(said)}[self.rule]
         status = np.full(len(outputs), "ok", dtype=object)
         for table in said:
             status = np.where(status == "ok", table["status"].to_numpy(dtype=object), status)
         right = np.where(status == "ok", for_it >= needed, None)
-        usage = {c: sum(table[c].to_numpy(np.float64) for table in said) for c in USAGE_COLUMNS}
+        usage = {c: np.sum([table[c].to_numpy(np.float64) for table in said], axis=0) for c in USAGE_COLUMNS}
         return said_by(self.name, outputs, seed, replicate, right=right, status=status).assign(**usage)

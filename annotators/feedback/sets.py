@@ -45,9 +45,10 @@ class SetAppraiser(Bounded):
         seen, size = look_within(self.features, groups)
         worth = seen.utility(self.features.gold_weights if self.weights is None else self.weights)
         looks = seen.features(list(self.features.gold_weights) if self.by is None else self.by)
-        ends = np.cumsum(size)[:-1]
-        parts = zip(np.split(worth, ends), np.split(looks, ends), strict=True) if len(groups) else ()
-        value = np.array([of.mean() + self.diversity * spread(look, self.width) for of, look in parts], np.float64)
+        value = np.zeros(len(groups))
+        for i, end in enumerate(np.cumsum(size)):
+            of = slice(end - size[i], end)
+            value[i] = worth[of].mean() + self.diversity * spread(looks[of], self.width)
         if self.noise:
             value += self.noise * rng.normal(seed, f"set: {self.name}", KIND.unit(groups), replicate)
         return said_by(self.name, groups, seed, replicate, value=value)

@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from farm.base import rng
 from farm.base.bounds import Bounded, Count
@@ -31,6 +30,8 @@ from farm.roles.protocols import Annotator
 from farm.worlds.pocket import grammar
 from farm.worlds.pocket.gold import PocketFeatures
 from farm.worlds.pocket.world import DEMONSTRATIONS
+from reference_methods.parts.losses import bradley_terry
+from reference_methods.studies.minimising import argmin
 from reference_methods.studies.parts import agrees, drawn_names
 
 FEATURES = (
@@ -91,17 +92,10 @@ def scores(phi: Tensor, weights: Tensor) -> Tensor:
 
 def fitted(phi: Tensor, label: Tensor, planes: int, seed: int) -> Tensor:
     """The weights that labels [n] of 1 or 0 make likely."""
+
+    def loss(weights: Tensor) -> Tensor:
+        return bradley_terry(scores(phi, weights), label).mean() + RIDGE * weights.square().sum()
+
     shape = (planes, 2, phi.shape[2]) if planes else (phi.shape[2],)
-    start = 0.1 * rng.generator(seed, "contrary/start", planes).normal(size=shape)  # all zeros would stay
-    weights = torch.from_numpy(start).requires_grad_()
-    solver = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        s = scores(phi, weights)
-        value = (softplus(s) - label * s).mean() + RIDGE * weights.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    solver.step(loss)  # type: ignore[no-untyped-call]
-    return weights.detach()
+    start = 0.1 * rng.generator(seed, "contrary/start", planes).normal(size=shape)  # planes of zeros would stay
+    return torch.from_numpy(argmin(loss, start, rounds=200))

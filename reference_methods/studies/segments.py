@@ -23,13 +23,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from torch import Tensor
 
 from farm.base import rng
 from farm.base.arrays import Floats
 from farm.base.bounds import Bounded, Count, Discount
 from farm.worlds.grid import GridWorld
 from reference_methods.parts.losses import bradley_terry, contrastive
+from reference_methods.studies.minimising import argmin
 
 Label = Literal["regret", "return"]
 LABELS: tuple[Label, ...] = ("regret", "return")
@@ -135,17 +136,10 @@ class Chain:
         sides = [torch.from_numpy(self.counts[side]).flatten(1) for side in (first, second)]
         label, alpha = torch.from_numpy(p_first), self.world.alpha
 
-        def loss(values: Floats) -> tuple[float, Floats]:
-            leaf = torch.from_numpy(values).view(self.world.reward.shape).requires_grad_()
-            steps = leaf if bias is None else alpha * torch.log_softmax(leaf / alpha, dim=1)
+        def loss(table: Tensor) -> Tensor:
+            steps = table if bias is None else alpha * torch.log_softmax(table / alpha, dim=1)
             one, other = (side @ steps.flatten() for side in sides)
             losses = bradley_terry(one - other, label) if bias is None else contrastive(one, other, label, bias)
-            total = losses.mean() + prior * leaf.square().sum()
-            total.backward()  # type: ignore[no-untyped-call]
-            assert leaf.grad is not None
-            return float(total.detach()), leaf.grad.flatten().numpy().copy()
+            return losses.mean() + prior * table.square().sum()
 
-        options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-9}
-        start = np.zeros(self.world.reward.size)
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
-        return np.asarray(found.x).reshape(self.world.reward.shape)
+        return argmin(loss, np.zeros(self.world.reward.shape))
