@@ -118,7 +118,7 @@ def in_a_table(flips: float, responses: int = 300, pairs: int = 1500) -> Array:
     reference = log_normalised(-1.1 * np.log(np.arange(1, responses + 1)))
     strengths = np.geomspace(30, 0.02, 40)
     curves = []
-    for seed in range(80):
+    for seed in range(30):
         generator = rng.generator(seed, "table world")
         utility = generator.normal(size=responses)
         shown = generator.choice(responses, (2, pairs), p=np.exp(reference))
