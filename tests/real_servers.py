@@ -61,7 +61,7 @@ def _served(command: Sequence[str], port: int, log: Path, environment: dict[str,
         process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, stdout=said, stderr=said)
     try:
         url = f"http://127.0.0.1:{port}"
-        for _ in range(600):
+        for _ in range(1600):
             if process.poll() == -signal.SIGILL:
                 pytest.skip("the server was built for another processor")
             assert process.poll() is None, log.read_text()[-3000:]
@@ -70,7 +70,12 @@ def _served(command: Sequence[str], port: int, log: Path, environment: dict[str,
                 break
             except OSError:
                 time.sleep(0.5)
+        else:
+            raise TimeoutError(log.read_text()[-3000:])
         yield f"{url}/v1"
     finally:
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()

@@ -39,7 +39,7 @@ def of_vllm(folder: Path, context: int = 8192) -> AbstractContextManager[str]:
     ("recipe", "served"),
     [
         ("llama_cpp", of_llama_cpp),
-        pytest.param("vllm", of_vllm, marks=[pytest.mark.vllm, pytest.mark.timeout(900)]),
+        pytest.param("vllm", of_vllm, marks=[pytest.mark.vllm, pytest.mark.timeout(1500)]),
     ],
 )
 def test_a_recipe_against_the_program(recipe: str, served: Served, tmp_path: Path) -> None:
