@@ -106,6 +106,10 @@ def _note_interrupts() -> list[int]:
 
 def _ended(error: BaseException) -> int:
     """Say what ended a command, as one sentence; the exit status."""
+    if isinstance(error, ModuleNotFoundError):
+        from farm.hardware import machine
+
+        error = machine.lacking(error.name or "") or error
     if isinstance(error, UserError):
         _complain(str(error))
         return error.status

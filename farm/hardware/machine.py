@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import farm
+from farm.base.errors import UserError, need
 from farm.storage.store import home
 
 EXTRAS = {
@@ -22,6 +23,13 @@ EXTRAS = {
     "plots": (("matplotlib",), "pictures of preference games"),
     "hub": (("huggingface_hub",), "models and data sets from the Hugging Face hub"),
 }
+
+
+def lacking(module: str) -> UserError | None:
+    """The error for a module that is not there, where it is of an extra; else None."""
+    package = module.partition(".")[0]
+    extra = next((e for e, (packages, _) in EXTRAS.items() if package in packages), None)
+    return None if extra is None else need(extra, package, "this command")
 
 
 def facts() -> dict[str, Any]:

@@ -17,6 +17,8 @@ from farm.statistics.folding import folded, width
 LEAST_TEXT = 20
 """columns of the terminal that a broken text keeps"""
 GAP = 2
+UNNAMED = "(unnamed)"
+"""in the place of a name that is empty, as of the methods in pairs that name none"""
 
 
 def merged(table: pd.DataFrame, few: str = "") -> pd.DataFrame:
@@ -86,7 +88,9 @@ def turned(table: pd.DataFrame, label: str, few: str = "") -> str:
     texts = merged(table, few).set_index(label).T
     names = max((len(str(n)) for n in texts.index), default=0)
     blocks: list[list[int]] = [[]]
-    sizes = [max(len(str(texts.columns[k])), *(len(v) for v in texts.iloc[:, k])) for k in range(texts.shape[1])]
+    sizes = [
+        max(len(str(texts.columns[k]) or UNNAMED), *(len(v) for v in texts.iloc[:, k])) for k in range(texts.shape[1])
+    ]
     sizes = [min(size, width() - names - GAP) for size in sizes]
     for k, size in enumerate(sizes):
         if blocks[-1] and names + sum(sizes[j] + GAP for j in blocks[-1]) + size + GAP > width():
@@ -94,11 +98,10 @@ def turned(table: pd.DataFrame, label: str, few: str = "") -> str:
         blocks[-1].append(k)
     parts = []
     for block in blocks:
-        part = texts.iloc[:, block].reset_index(names="")
-        part.columns = pd.Index(["", *(f"{texts.columns[k]}" for k in block)])
-        keyed = part.set_axis(range(part.shape[1]), axis=1)
+        heads = ["", *(str(texts.columns[k]) or UNNAMED for k in block)]
+        keyed = texts.iloc[:, block].set_axis(range(1, len(heads)), axis=1).reset_index(names=0)
         widths = {0: names} | {place + 1: sizes[k] for place, k in enumerate(block)}
-        parts.append("\n".join(_lines(keyed, widths, [0], heads=list(part.columns))))
+        parts.append("\n".join(_lines(keyed, widths, [0], heads=heads)))
     return "\n\n".join(parts)
 
 

@@ -65,6 +65,16 @@ def test_evaluations_plans_validations_and_comparisons_fit(methods):
     assert fits(power(3)) and fits(power(annotations=805, paired=True))
 
 
+def test_pairs_that_name_no_methods_are_shown() -> None:
+    """As `farm annotate` leaves the pairs of its manual, whose evaluation ended as unexpected."""
+    rows = [(f"q{k}", "a", "b c", "", "", "judge", 1.0 + k % 2) for k in range(4)]
+    names = "instruction output_1 output_2 generator_1 generator_2 annotator preference"
+    said = str(evaluate_table(pd.DataFrame(rows, columns=names.split())))
+    assert "(unnamed)" in said and "50" in said
+    two = terminal.turned(pd.DataFrame({"method": ["", "m"], "wins": [0.5, 1.0]}), "method")
+    assert two.split() == ["(unnamed)", "m", "wins", "0.5", "1"]
+
+
 def test_a_validation_fits():
     g = np.random.default_rng(1)
     people = pd.DataFrame({"id": np.repeat(np.arange(40), 3), "model_a": "a", "model_b": "b"})

@@ -91,6 +91,17 @@ def test_mistakes_are_one_sentence_and_status_two(arguments: list[str], complain
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_extra_that_is_not_installed_is_named() -> None:
+    """Failed, as an unexpected error, for whoever installed farm without language models and typed `farm run`."""
+    code = "import sys; sys.modules['torch'] = None; sys.argv[0] = 'farm'; from farm.cli import main; main()"
+    words = [sys.executable, "-c", code, "run", "pocket", "--dry-run"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    wanted = (
+        "needs the package torch, which is not installed: in the folder of feedback-farm, pip install -e '.[models]'"
+    )
+    assert (done.returncode, done.stderr) == (2, f"farm: this command {wanted}\n")
+
+
 def test_debug_shows_the_traceback() -> None:
     done = farm("run", "nowhere.yaml", "--debug")
     assert "Traceback" in done.stderr
