@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from farm.base.errors import UserError
-from farm.engines.weights import tensors_of
+from farm.hardware import adapters
 
 BUFFER_BYTES = 2**29
 """of the weights that travel together, unless one tensor alone has more"""
@@ -38,11 +38,12 @@ class Transfer:
 
         class Source(WeightSource):  # its protocol: what will come, and then that
             def metadata(self) -> list[Any]:
-                return [ParamMeta(name, dtype, tuple(tensor.shape)) for name, tensor in tensors_of(model()).items()]
+                plain = adapters.without(model())  # merged weights have the shapes of those that are merged into
+                return [ParamMeta(name, dtype, tuple(tensor.shape)) for name, tensor in plain.items()]
 
             def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-                for name, tensor in tensors_of(model()).items():
-                    yield name, tensor.detach().to(dtype).contiguous()
+                for name, tensor in adapters.merging(model()):
+                    yield name, tensor.to(dtype).contiguous()
 
         self._engine = WeightTransferTrainerFactory.trainer_init(init(rank=0), client=client, source=Source())
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,13 +179,6 @@ def base_parameters(model: Any) -> list[torch.nn.Parameter]:
     return [p for name, p in model.named_parameters() if ".lora_" not in name]
 
 
-def tensors_of(model: Any, merge: bool = True) -> dict[str, torch.Tensor]:
-    """The model's tensors under their names in a saved model, with adapters merged or left out."""
-    if merge or not adapters.inside(model):
-        return adapters.merged(model)
-    return {n.replace(".base_layer.", "."): t for n, t in adapters.tensors(model).items() if ".lora_" not in n}
-
-
 def type_of(writer: Writer) -> torch.dtype:
     """In which an engine computes for a policy, and is given its weights: half the bytes where that is 16 bits."""
     held: torch.dtype = next(writer.model.parameters()).dtype
@@ -198,22 +191,23 @@ def write_model(model: Any, folder: Path, merge: bool, dtype: torch.dtype | None
 
     folder.mkdir(parents=True, exist_ok=True)
     dtype = dtype or next(model.parameters()).dtype
-    tensors = tensors_of(model, merge)
     # vLLM's reload_weights does not follow a tie between input and output embedding: so none is declared.
     config = model.config.to_dict() | {"architectures": [type(model).__name__], "tie_word_embeddings": False}
     config |= {"dtype": str(dtype).removeprefix("torch.")}
     type(model.config)(**config).to_json_file(folder / "config.json", use_diff=False)
     # Old names of the same tensors must not survive beside the new file: it is written whole, then renamed.
-    file = {n: (t.to(dtype) if t.is_floating_point() else t).cpu().contiguous() for n, t in _unshared(tensors).items()}
-    save_file(file, folder / "model.safetensors.new")
+    tensors = adapters.merging(model) if merge else adapters.without(model).items()
+    save_file(_as_filed(tensors, dtype), folder / "model.safetensors.new")
     os.replace(folder / "model.safetensors.new", folder / "model.safetensors")
 
 
-def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same, where two names share memory the second with a copy of its own: a file holds every name by itself."""
+def _as_filed(tensors: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Each in the processor's memory before the next one is asked for, in ``dtype``. Where two names share memory the
+    second has a copy of its own: a file holds every name by itself."""
     seen: set[int] = set()
     out = {}
-    for name, tensor in tensors.items():
-        out[name] = tensor.detach().clone() if tensor.data_ptr() in seen else tensor.detach()
-        seen.add(tensor.data_ptr())
+    for name, tensor in tensors:
+        own = (tensor.to(dtype) if tensor.is_floating_point() else tensor).cpu().contiguous()
+        out[name] = own.clone() if own.data_ptr() in seen else own
+        seen.add(own.data_ptr())
     return out

@@ -9,6 +9,7 @@ What is saved as a model has them merged, and opens without peft. The adapters a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +78,21 @@ def tensors(model: Any) -> dict[str, Tensor]:
     return out
 
 
-def merged(model: Any) -> dict[str, Tensor]:
-    """The model's tensors under the names they have without adapters, which are merged into the weights."""
+def merging(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The model's tensors under the names they have without adapters, one after the other. Adapters are merged into a
+    weight when it is asked for, so whoever drops it before the next one holds one merged weight at a time."""
     layers = inside(model)
-    out = {}
     for name, tensor in tensors(model).items():
         if ".lora_" in name:
             continue
         owner = name.rpartition(".base_layer.")[0]
         plain = name.replace(".base_layer.", ".")
-        out[plain] = weight(layers[owner]) if owner in layers and plain.endswith(".weight") else tensor.detach()
-    return out
+        yield plain, weight(layers[owner]) if owner in layers and plain.endswith(".weight") else tensor.detach()
+
+
+def without(model: Any) -> dict[str, Tensor]:
+    """The same tensors, in the same order, with the adapters left out."""
+    return {n.replace(".base_layer.", "."): t.detach() for n, t in tensors(model).items() if ".lora_" not in n}
 
 
 def plain(model: Any) -> Any:
@@ -97,7 +102,7 @@ def plain(model: Any) -> Any:
         return model
     with torch.device("meta"):  # a model that holds nothing, and draws nothing
         fresh = type(model)(model.config)
-    fresh.load_state_dict(merged(model), assign=True)
+    fresh.load_state_dict(dict(merging(model)), assign=True)
     own = dict(fresh.named_modules())
     for name, buffer in model.named_buffers():  # those that are not saved, such as rotary tables, among them
         place, _, last = name.replace(".base_layer", "").rpartition(".")

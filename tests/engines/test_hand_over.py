@@ -21,6 +21,7 @@ from farm.engines.server import Server
 from farm.engines.vllm import VLLM
 from farm.roles.protocols import Request
 from tests.engines.conftest import Loopback, largest_gap, make_policy, perturb
+from tests.merging import counted
 from tests.policies.conftest import PROMPTS
 
 
@@ -235,6 +236,21 @@ def test_adapters_are_merged_on_their_way(pretend: type[PretendLLM]) -> None:
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor)
+
+
+@pytest.mark.parametrize("way", ["ipc", "files"])
+def test_adapters_are_merged_one_weight_at_a_time(
+    pretend: type[PretendLLM], monkeypatch: pytest.MonkeyPatch, way: Any
+) -> None:
+    """All merged weights together were a second model on the device: 14 GB at 7B in 16 bits."""
+    alive = counted(monkeypatch)
+    policy = make_policy(engine=VLLM(hand_over=way, sleep=False), compute_dtype="bfloat16").with_settings(
+        lora={"rank": 2, "alpha": 4.0, "seed": 0}
+    )
+    for seed in (1, 2):
+        perturb(policy, seed, size=0.1)
+        policy.sample(PROMPTS, seed=0, purpose="t")
+    assert len(alive) == 2 * 14 and max(alive) <= 2  # that of the name before may still be packed
 
 
 def test_where_there_is_no_transfer_it_says_so(pretend: type[PretendLLM], monkeypatch: pytest.MonkeyPatch) -> None:
