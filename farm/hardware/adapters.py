@@ -95,18 +95,20 @@ def without(model: Any) -> dict[str, Tensor]:
     return {n.replace(".base_layer.", "."): t.detach() for n, t in tensors(model).items() if ".lora_" not in n}
 
 
-def plain(model: Any) -> Any:
+def plain(model: Any, device: torch.device | None = None) -> Any:
     """The model without adapters: itself where it has none, else another one with them merged, which shares whatever
-    they do not change."""
+    they do not change; on another ``device`` it has a copy of everything."""
     if not inside(model):
         return model
     with torch.device("meta"):  # a model that holds nothing, and draws nothing
         fresh = type(model)(model.config)
-    fresh.load_state_dict(dict(merging(model)), assign=True)
+    where = device or next(model.parameters()).device
+    fresh.load_state_dict({name: tensor.to(where) for name, tensor in merging(model)}, assign=True)
     own = dict(fresh.named_modules())
     for name, buffer in model.named_buffers():  # those that are not saved, such as rotary tables, among them
         place, _, last = name.replace(".base_layer", "").rpartition(".")
-        own[place].register_buffer(last, buffer, persistent=last not in own[place]._non_persistent_buffers_set)
+        persistent = last not in own[place]._non_persistent_buffers_set
+        own[place].register_buffer(last, buffer.to(where), persistent=persistent)
     fresh.tie_weights()
     if getattr(model, "generation_config", None) is not None:
         fresh.generation_config = model.generation_config

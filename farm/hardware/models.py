@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from farm.base.errors import UserError, need
-from farm.hardware import memory
+from farm.hardware import adapters, memory
 from farm.hardware.device import Device
 from farm.hardware.device import device as device_of
 from farm.storage import sealed
@@ -156,9 +156,10 @@ def model_revision(name: str) -> str:
 
 
 def save_causal_lm(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a folder that :func:`load_causal_lm` opens: config, safetensors and tokenizer."""
+    """Write a folder that :func:`load_causal_lm` opens: config, safetensors and tokenizer. Adapters are merged, in the
+    processor's memory."""
     with quiet():
-        model.save_pretrained(folder)
+        adapters.plain(model, torch.device("cpu")).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -283,7 +283,8 @@ class Body:
         """The model of :meth:`copy`, before adapters that it does not have yet are put in."""
         model = self.model if self._spread is None else self._spread.plain()
         if self.lora is not None and lora != self.lora:  # other adapters, or none: these become part of the weights
-            return copy.deepcopy(adapters.plain(model))
+            plain, shared = adapters.plain(model), {p.data_ptr() for p in model.parameters()}
+            return copy.deepcopy(plain, {id(p): p for p in plain.parameters() if p.data_ptr() not in shared})
         if lora is None and train_layers is None:
             return copy.deepcopy(model)
         trained = {id(p) for p in chosen(model, train_layers, lora is not None)}

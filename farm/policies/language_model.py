@@ -249,7 +249,7 @@ class LanguageModelPolicy:
         self.body.check_whole()
         settings = {**self.settings, "lora": None}
         write_descriptor(folder, LanguageModelPolicy, settings)
-        save_causal_lm(adapters.plain(self.model), self.tokenizer, folder)
+        save_causal_lm(self.model, self.tokenizer, folder)
         if self.settings["lora"] is not None:
             adapters.save(self.model, folder / "adapter")
 

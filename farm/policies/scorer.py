@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from farm.base import rng
-from farm.hardware import adapters
 from farm.hardware.models import load_causal_lm, save_causal_lm
 from farm.policies import read_descriptor, write_descriptor
 from farm.policies.batches import onto, prompt_lengths, response_mask, unflatten
@@ -141,7 +140,7 @@ class LanguageModelScorer:
             "compute_dtype": self.body.compute_dtype,
         }
         write_descriptor(folder, LanguageModelScorer, settings)
-        save_causal_lm(adapters.plain(self.body.model), self.tokenizer, folder)
+        save_causal_lm(self.body.model, self.tokenizer, folder)
         save_file({"weight": self.weight.detach().cpu(), "bias": self.bias.detach().cpu()}, folder / HEAD)
 
     @classmethod

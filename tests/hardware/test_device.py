@@ -28,6 +28,7 @@ from reference_methods.models.general_preference_model import Planes
 from reference_methods.models.generative_preference_model import Judge
 from reference_methods.models.preference_model import Pairwise
 from reference_methods.parts.games.models import embedder
+from tests.merging import counted
 from tests.policies.conftest import PROMPTS, small_model, word_tokenizer
 from tests.pretend_accelerator import Accelerator
 
@@ -143,6 +144,26 @@ def test_tied_embeddings_stay_one(folder: Path, accelerator: Accelerator) -> Non
     model, _ = load_causal_lm(str(folder))
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert model.lm_head.weight.device == accelerator.device
+
+
+def test_adapters_are_saved_without_a_second_model_on_the_accelerator(
+    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A 7B that fitted a GPU of 24 GB with its adapters did not fit it any more when it was saved."""
+    pytest.importorskip("peft")
+    lora = {"rank": 2, "alpha": 4.0, "seed": 0}
+    policy = LanguageModelPolicy(small_model().to(accelerator.device), word_tokenizer(), template="{prompt}", lora=lora)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1)
+    alive = counted(monkeypatch)
+    policy.save(tmp_path)
+    assert len(alive) == 2 * 7 and max(alive) <= 2
+    samples = policy.encode(PROMPTS, PROMPTS)
+    torch.testing.assert_close(
+        load(tmp_path, device="cpu").log_probabilities(samples)[0].detach(),  # type: ignore[attr-defined]
+        policy.log_probabilities(samples)[0].detach().cpu(),
+    )
 
 
 def test_tiny_worlds_say_that_they_stay_on_the_processor(tmp_path: Path, accelerator: Accelerator) -> None:

@@ -81,7 +81,7 @@ def test_processes_whose_devices_have_unequal_memory_share_the_same_parts(monkey
     assert torch.equal(shares[0] + shares[1], torch.ones(12))
 
 
-def test_a_model_with_adapters_is_merged_without_a_second_one() -> None:
+def test_a_model_with_adapters_is_merged_without_a_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_policy().with_settings(lora={"rank": 2, "alpha": 4.0, "seed": 0})
     plain = adapters.plain(policy.model)
     assert not any(t.is_meta for t in [*plain.parameters(), *plain.buffers()])
@@ -91,8 +91,12 @@ def test_a_model_with_adapters_is_merged_without_a_second_one() -> None:
     ids = torch.tensor([[7, 8, 9]])
     with torch.no_grad():
         torch.testing.assert_close(plain(ids).logits, policy.model(ids).logits, atol=1e-5, rtol=1e-5)
-    own = policy.with_settings(lora=None)  # a policy that trains has a copy of its own
-    assert own.model.get_input_embeddings().weight.data_ptr() != embedding.data_ptr()
+    merged: list[Any] = []
+    monkeypatch.setattr(adapters, "plain", lambda model: merged.append(plain) or plain)
+    own = policy.with_settings(lora=None)  # a policy that trains has a copy of its own, of what was merged no second
+    assert merged and own.model.get_input_embeddings().weight.data_ptr() != embedding.data_ptr()
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert own.model.get_parameter(name).data_ptr() == plain.get_parameter(name).data_ptr()
 
 
 def test_gradients_travel_in_messages_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:

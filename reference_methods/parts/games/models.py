@@ -19,7 +19,6 @@ from torch import Tensor
 from farm.base import rng
 from farm.base.bounds import Count, ErrorRate, NotNegative, Share
 from farm.base.errors import UserError
-from farm.hardware import adapters
 from farm.hardware.models import load_causal_lm, save_causal_lm
 from farm.policies import read_descriptor, write_descriptor
 from farm.policies.body import Body
@@ -189,7 +188,7 @@ class LanguageModelEmbedder:
 
         settings = {"train_layers": self.body.train_layers, "compute_dtype": self.body.compute_dtype}
         write_descriptor(folder, LanguageModelEmbedder, settings)
-        save_causal_lm(adapters.plain(self.body.model), self.tokenizer, folder)
+        save_causal_lm(self.body.model, self.tokenizer, folder)
         save_file({"weight": self.weight.detach().cpu()}, folder / EMBEDDINGS)
 
     @classmethod
