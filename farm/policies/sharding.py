@@ -13,8 +13,11 @@ each of which keeps its part. This is torch's ``fully_shard``; what is added her
   makes empty ones (:func:`farm.policies.batches.states_at`, ``accumulate`` of the methods).
 * *Frozen parameters stay whole*, because they are shared with the policy that this one was made from.
 
-* *In 16 bits* the layers are gathered in the type that they are computed in, half the bytes. What each process holds
-  and steps stays float32, and so does the sum of the gradients.
+* *In 16 bits* the layers, and an output embedding of its own, are gathered in the type that they are computed in, half
+  the bytes. What each process holds and steps stays float32, and so does the sum of the gradients. The other embeddings
+  and the last norm are gathered in float32: the sums along the layers begin with an embedding, and would go on in its
+  16 bits through all layers; and the gradient of a frequent token is a sum over all its places, of which 16 bits lose
+  most.
 """
 
 from __future__ import annotations
@@ -44,6 +47,18 @@ class _Root(torch.nn.Module):
 
     def forward(self, compute: Callable[[], Found]) -> Found:
         return compute()
+
+
+class _RootWithHead(torch.nn.Module):
+    """One around it, which holds the output embedding as long, in another type."""
+
+    def __init__(self, root: _Root, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.root, self.head = root, head
+
+    def forward(self, compute: Callable[[], Found]) -> Found:
+        found: Found = self.root(compute)
+        return found
 
 
 class Spread:
@@ -82,9 +97,14 @@ class Spread:
         for layer in layers:
             if any(p.requires_grad for p in layer.parameters()):
                 fully_shard(layer, mesh=mesh, ignored_params=frozen, mp_policy=precision)
-        root = _Root(model)
-        self._root: Any = fully_shard(root, mesh=mesh, ignored_params=frozen)
-        self._modules: list[Any] = [m for m in root.modules() if isinstance(m, FSDPModule)]
+        head: set[torch.nn.Parameter] = set() if compute is None else _of_head(model) - frozen
+        self._root: Any = fully_shard(_Root(model), mesh=mesh, ignored_params=frozen | head)
+        self._held: set[Any] = {self._root}
+        if head:
+            both = _RootWithHead(self._root, model.get_output_embeddings())
+            self._root = fully_shard(both, mesh=mesh, ignored_params=frozen, mp_policy=precision)
+            self._held.add(self._root)
+        self._modules: list[Any] = [m for m in self._root.modules() if isinstance(m, FSDPModule)]
         for module in self._modules:
             module.set_gradient_divide_factor(1.0)  # a loss's shares add up to the loss
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
@@ -114,7 +134,7 @@ class Spread:
         if not self._whole:
             return
         for module in self._modules:
-            module.set_reshard_after_forward(module is not self._root, recurse=False)
+            module.set_reshard_after_forward(module not in self._held, recurse=False)
         # Passes on the whole model are each process's own: what torch would foresee from them must be forgotten.
         self._root.reset_iter_state()
         self._whole = False
@@ -157,3 +177,8 @@ class Spread:
         """What this process holds of ``tensor``, which every process has, spread as ``parameter``; all must ask."""
         assert isinstance(parameter, DTensor)
         return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements).to_local()
+
+
+def _of_head(model: Any) -> set[torch.nn.Parameter]:
+    """The parameters of an output embedding that is not the input embedding."""
+    return set(model.get_output_embeddings().parameters()) - set(model.base_model.parameters())

@@ -59,8 +59,16 @@ def new_policy(tied: bool = True, dtype: torch.dtype = torch.float64) -> Languag
     return LanguageModelPolicy(model, word_tokenizer(), template="{prompt}", max_new_tokens=12)
 
 
-def in_16_bits() -> LanguageModelPolicy:
-    return new_policy(dtype=torch.float32).with_settings(compute_dtype="bfloat16")
+def in_16_bits(tied: bool = True) -> LanguageModelPolicy:
+    return new_policy(tied, dtype=torch.float32).with_settings(compute_dtype="bfloat16")
+
+
+def gathered() -> dict[str, str]:
+    """The types in which the parameters of a policy in 16 bits are there for a whole pass: all but the layers'."""
+    policy = in_16_bits(tied=False)
+    policy.shard()
+    model: Any = policy.model
+    return policy.body.run(lambda: {n: str(p.dtype) for n, p in model.named_parameters() if ".layers." not in n})
 
 
 def main(folder: Path) -> None:
@@ -71,11 +79,14 @@ def main(folder: Path) -> None:
     own.mkdir(parents=True)
     for name, method in KINDS.items():
         save_file({"parameters": numbers(method.train(given))}, own / f"{name}.safetensors")
-    save_file({"parameters": numbers(IN_16_BITS.train(everything(in_16_bits())))}, own / "in 16 bits.safetensors")
+    for tied in (True, False):
+        learned = IN_16_BITS.train(everything(in_16_bits(tied)))
+        save_file({"parameters": numbers(learned)}, own / f"in 16 bits, tied {tied}.safetensors")
     facts = {
         "float32": anatomy(new_policy(dtype=torch.float32)),
         "tied": anatomy(new_policy()),
         "untied": anatomy(new_policy(tied=False)),
+        "gathered": gathered(),
     }
     (own / "facts.json").write_text(json.dumps(facts))
     stop_and_resume(given, folder, own)
