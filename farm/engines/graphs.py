@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,11 +49,18 @@ class Recorder(Protocol):
         """
 
 
+@cache
+def _stream(device: torch.device) -> Any:
+    """The one stream of all recordings: torch keeps working memory of cuBLAS for every stream that was computed on, and
+    gives what a stream's tensors leave to tensors of the same stream alone."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 class CudaRecorder:
-    """Records a CUDA graph on a stream of its own, as torch asks for it."""
+    """Records a CUDA graph on another stream than the program's, as torch asks for it."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.device, self.stream = device, _stream(device)
 
     def warm(self, step: Callable[[], None]) -> None:
         self.stream.wait_stream(torch.cuda.current_stream(self.device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,20 @@ def test_a_processor_and_a_few_tokens_take_no_recording(accelerator: Accelerator
         warnings.simplefilter("error")
         policy_on(accelerator).sample(PROMPTS, seed=1, purpose="t", max_new_tokens=3)
     assert not MADE[0].recorded
+
+
+def test_all_recordings_share_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sampling took another of the 32 that torch has, with cuBLAS's working memory for every one."""
+    made: list[Any] = []
+
+    def stream(device: torch.device) -> object:
+        made.append(device)
+        return object()
+
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(graphs, "_stream", cache(graphs._stream.__wrapped__))
+    first, second, other = (graphs.CudaRecorder(torch.device("cuda", number)) for number in (0, 0, 1))
+    assert first.stream is second.stream is not other.stream and len(made) == 2
 
 
 # --- the recorder itself ----------------------------------------------------------------------------------------------
