@@ -7,6 +7,8 @@
     activations   of one micro-batch, kept for the backward pass
     logits        of the tokens that are worked on at once
     cache         keys and values of the responses that are sampled together
+    copy          of a Llama's weights, from which the policy's own loop samples: what it has more than a pass keeps,
+                  which is not there then
 
 The activations are counted from a Llama's layer (what its operations keep, in units of the two widths); other families
 differ by some tens of per cent, and a processor's or a GPU's allocator adds its own. A forecast, not a promise.
@@ -28,6 +30,10 @@ LOGITS = 2**26
 """logits that are kept at once (farm.policies.likelihoods)"""
 TOGETHER = 64
 """responses that are sampled at once, at least, for sampling to be worth a device"""
+
+OF_A_PASS = {"activations", "logits"}
+OF_OWN_LOOP = {"cache", "copy to sample from"}
+"""parts of what is needed that are there for a time"""
 
 Tune = Literal["full", "lora", "last_layers"]
 
@@ -77,6 +83,9 @@ def needed(shape: Shape, work: Work) -> dict[str, float]:
     }
     if whole and work.computes_in_16_bits and each == 4 and not work.gradient_checkpointing:
         found["activations"] += 2 * shape.parameters / work.devices  # copies of the weights for the matrix products
+    turned = in_16 and each == 4 and shape.joined  # then what is not joined is copied, too
+    copied = (shape.parameters if turned else shape.joined) * (2 if in_16 else 4)
+    found["copy to sample from"] = max(0.0, copied - found["activations"] - found["logits"])
     return found
 
 
@@ -149,11 +158,11 @@ def gib(size: float) -> str:
 
 
 def beside(parts: Mapping[str, float], engine: float, sleeps: bool) -> dict[str, float]:
-    """The same where an ``engine`` that takes so many bytes samples: the cache is in them, and where it ``sleeps`` in
-    training, what a pass keeps can be, too."""
+    """The same where an ``engine`` that takes so many bytes samples in place of the policy's own loop: where it
+    ``sleeps`` in training, what a pass keeps can be in them."""
     if not engine:
         return dict(parts)
-    kept = {name: size for name, size in parts.items() if name not in ("cache", "activations", "logits")}
+    kept = {name: size for name, size in parts.items() if name not in OF_OWN_LOOP | OF_A_PASS}
     passing = parts["activations"] + parts["logits"]
     if sleeps:
         return {**kept, "activations or vLLM": max(passing, engine)}

@@ -27,6 +27,8 @@ class Shape:
     keys: int
     """of a layer's keys and values together"""
     vocabulary: int
+    joined: int = 0
+    """parameters of which the policy's own loop holds a second copy, joined (farm.engines.llama)"""
 
 
 @lru_cache(maxsize=16)
@@ -72,4 +74,12 @@ def of_model(model: Any) -> Shape:
         inner=getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * text.hidden_size,
         keys=2 * (getattr(text, "num_key_value_heads", None) or heads) * width,
         vocabulary=text.vocab_size,
+        joined=_joined(model),
     )
+
+
+def _joined(model: Any) -> int:
+    if type(model).__name__ != "LlamaForCausalLM":
+        return 0
+    parts = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight", "lm_head.weight")
+    return sum(p.numel() for name, p in model.named_parameters(remove_duplicate=False) if name.endswith(parts))

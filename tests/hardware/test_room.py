@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from farm.engines.llama import LlamaDecoder
 from farm.hardware import machine, room
 from farm.hardware.machine import There
 from farm.hardware.models import save_causal_lm, tiny_llama
@@ -117,6 +118,26 @@ def test_an_engine_that_sleeps_shares_its_place_with_what_a_pass_keeps() -> None
     kept, passing = alone["weights"] + alone["gradients and moments"], alone["activations"] + alone["logits"]
     assert verdict(SEVEN, work, memory, engine=0.4).total == pytest.approx(kept + max(passing, 0.4 * memory))
     assert verdict(SEVEN, work, memory, engine=0.4, sleeps=False).total == pytest.approx(kept + passing + 0.4 * memory)
+
+
+def test_the_copy_that_a_llama_is_sampled_from_counts_where_it_is_more_than_a_pass_keeps() -> None:
+    """Llama 3's 8B was said to train in 24 GB with adapters, and out of memory came with the first answers."""
+    shape = Shape(8_030_261_248, 218_112_000, 2_621_440, 32, 4096, 14336, 2048, 128_256, joined=5_088_739_328)
+    work = Work(tune="lora", dtype="bfloat16", gradient_checkpointing=True)
+    assert verdict(replace(shape, joined=0), work, 24 * GIB).fits
+    found = verdict(shape, work, 24 * GIB)
+    assert not found.fits and "copy to sample from 7" in str(found)
+    long = needed(shape, replace(work, gradient_checkpointing=False))
+    assert long["copy to sample from"] == 0 < long["activations"] - 2 * shape.joined  # one is there before the other
+    with_vllm = verdict(shape, work, 80 * GIB, engine=0.4)
+    assert with_vllm.total == verdict(replace(shape, joined=0), work, 80 * GIB, engine=0.4).total
+
+
+def test_what_the_lean_loop_joins_is_counted() -> None:
+    model = tiny_llama(46, 16, 3, 4, 32, 64, 0, key_value_heads=2)
+    decoder = LlamaDecoder(model, torch.zeros(0, dtype=torch.int64))
+    layers = [weight for layer in decoder.layers for weight in (layer.query_key_value, layer.gate_up)]
+    assert of_model(model).joined == sum(w.numel() for w in [*layers, decoder.head])
 
 
 def test_every_remedy_takes_less_and_a_fitting_work_has_none() -> None:
