@@ -32,21 +32,23 @@ def sharp_model(seed: int = 0) -> Any:
     return model
 
 
-def make_policy(**settings: Any) -> LanguageModelPolicy:
+def make_policy(device: str = "cpu", **settings: Any) -> LanguageModelPolicy:
     given = {"template": TEMPLATE, "max_new_tokens": 12, "extra_eos": ["w3"], **settings}
-    return LanguageModelPolicy(sharp_model(), word_tokenizer(), **given)
+    return LanguageModelPolicy(sharp_model().to(device), word_tokenizer(), **given)
 
 
 def perturb(policy: LanguageModelPolicy, seed: int = 1, size: float = 0.5) -> None:
     with torch.no_grad():
         for p in policy.parameters():
-            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(seed)) * size)
+            noise = torch.randn(p.shape, generator=torch.Generator().manual_seed(seed))
+            p.add_(noise.to(p.device) * size)
 
 
 def largest_gap(policy: LanguageModelPolicy, samples: Any, temperature: float = 1.0) -> float:
     """The largest difference between the engine's log-probabilities and the trainer's."""
     chosen, mask = policy.log_probabilities(samples, temperature)
-    return float((chosen[mask].detach() - torch.from_numpy(np.concatenate(samples.log_probabilities))).abs().max())
+    drawn = torch.from_numpy(np.concatenate(samples.log_probabilities))
+    return float((chosen[mask].detach().cpu() - drawn).abs().max())
 
 
 class Loopback:

@@ -106,7 +106,8 @@ def test_new_weights_are_handed_over() -> None:
 def test_its_own_transfer_brings_new_weights() -> None:
     from farm.engines.vllm import VLLM
 
-    policy = make_policy(engine=VLLM(cache_gigabytes=0.25, hand_over="ipc", eager=True))
+    engine = VLLM(cache_gigabytes=0.25, hand_over="ipc", eager=True)
+    policy = make_policy("cuda", engine=engine, compute_dtype="float32")
     before = policy.sample(PROMPTS * 3, seed=0, purpose="t")
     assert largest_gap(policy, before) < TOLERANCE
     perturb(policy)

@@ -52,15 +52,15 @@ def tokenizer(special: dict[str, str], more: list[str], chat: str | None) -> Any
     return found
 
 
-def llama() -> tuple[Any, Any]:
+def llama(width: int) -> tuple[Any, Any]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     ends = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
     own = tokenizer(ends, ["<|start_header_id|>", "<|end_header_id|>", "<|end_of_text|>"], HEADERS)
     config = LlamaConfig(
         vocab_size=len(own),
-        hidden_size=16,
-        intermediate_size=32,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -78,45 +78,55 @@ def llama() -> tuple[Any, Any]:
     return LlamaForCausalLM(config), own
 
 
-def qwen() -> tuple[Any, Any]:
+def qwen(width: int) -> tuple[Any, Any]:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     own = tokenizer({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, ["<|im_start|>"], CHATML)
     config = Qwen3Config(
         vocab_size=len(own) + 5,  # as the real ones, whose tables are padded beyond the tokenizer's tokens
-        hidden_size=16,
-        intermediate_size=32,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=8,
+        head_dim=width // 2,
         max_position_embeddings=128,
         tie_word_embeddings=True,
     )
     return Qwen3ForCausalLM(config), own
 
 
-def gpt2() -> tuple[Any, Any]:
+def gpt2(width: int) -> tuple[Any, Any]:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     one = "<|endoftext|>"
     own = tokenizer({"bos_token": one, "eos_token": one, "unk_token": one}, [], None)
-    config = GPT2Config(vocab_size=len(own), n_embd=16, n_layer=2, n_head=2, n_positions=128)
+    config = GPT2Config(vocab_size=len(own), n_embd=width, n_layer=2, n_head=2, n_positions=128)
     return GPT2LMHeadModel(config), own
 
 
 FAMILIES = {"llama": llama, "qwen": qwen, "gpt2": gpt2}
 
 
-def world_of(family: str, place: Path) -> TextWorld:
-    """The front door: a folder with a model, and a file of instructions."""
+def world_of(family: str, place: Path, width: int = 16, sharpness: float = 1.0, **settings: Any) -> TextWorld:
+    """The front door: a folder with a model, and a file of instructions.
+
+    Args:
+        width: of the model, a multiple of 4.
+        sharpness: a factor of its matrices, by which the next token is further from uniform.
+        settings: more of the world's.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model, own = FAMILIES[family]()
+        model, own = FAMILIES[family](width)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(sharpness)
     model.generation_config.eos_token_id = own.eos_token_id
     save_causal_lm(model.eval(), own, place / "model")
     (place / "i.json").write_text(json.dumps([{"instruction": text} for text in INSTRUCTIONS]))
-    return TextWorld(model=str(place / "model"), instructions=str(place / "i.json"), max_new_tokens=8)
+    return TextWorld(model=str(place / "model"), instructions=str(place / "i.json"), max_new_tokens=8, **settings)
 
 
 def learning_of(world: TextWorld) -> Learning:
