@@ -4,7 +4,8 @@
 # The tests of tests/gpu, sampling as CUDA graphs against plain sampling, the throughput of 1.1 and 6.7 billion random
 # parameters, and where vLLM is installed its tests and the hand-over of the large model. PYTHON names the interpreter
 # (.venv/bin/python). The folder (gpu_check) gets one log a part, figures.jsonl, and summary.txt: each part's status
-# (124: it took too long) and seconds. The seconds that the parts may take come to less than ten minutes.
+# (124: it took too long) and seconds. The seconds that the parts may take come to less than ten minutes, so vLLM starts
+# without compiling and recording, which takes a minute of a large model.
 set -u
 cd "$(dirname "$0")/.."
 out=${1:-gpu_check}
@@ -30,8 +31,8 @@ part graphs 50 "$python" -m pytest -m gpu tests/gpu/test_cuda.py -q -k recorded 
 part train_1b 90 "$python" benchmarks/train_gpu.py --rows 128 --out "$out/figures.jsonl"
 part train_7b 90 "$python" benchmarks/train_gpu.py --large --rows 64 --length 256 --steps 2 --out "$out/figures.jsonl"
 if "$python" -c 'import vllm' 2>/dev/null; then
-  part vllm_7b 140 "$python" benchmarks/train_gpu.py --large --engine vllm --rows 64 --length 256 --steps 2 \
-    --out "$out/figures.jsonl"
+  part vllm_7b 140 "$python" benchmarks/train_gpu.py --large --engine vllm --eager --rows 64 --length 256 \
+    --steps 2 --out "$out/figures.jsonl"
   part vllm_tests 100 "$python" -m pytest -m vllm tests/engines -q -p no:cacheprovider \
     -k "would or handed or transfer"
 else

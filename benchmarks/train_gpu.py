@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ class ByWords:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", default="transformers", help="a name of configs/engines")
+    parser.add_argument("--eager", action="store_true", help="vLLM starts at once, and samples more slowly")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--rows", type=int, default=256, help="responses sampled, and rows of a training step")
@@ -110,7 +112,11 @@ def main() -> None:
         a.micro_batch_tokens = int(a.micro_batch_tokens)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name, tune = "small" if a.small else "7b" if a.large else "1b", "lora" if a.large else "full"
+    engine: Any = config.build(SamplingEngine, a.engine)
+    if a.eager:
+        engine = replace(engine, eager=True)
     figures: dict[str, Any] = {"model": name, "tune": tune, "engine": a.engine, "torch": torch.__version__}
+    figures["eager"] = a.eager
     model = random_model(name, device, torch.bfloat16 if a.large else torch.float32)
     n = sum(p.numel() for p in model.model.layers.parameters()) + model.lm_head.weight.numel()
     rate = matrix_rate(device, 512 if a.small else 8192, torch.bfloat16)
@@ -130,7 +136,7 @@ def main() -> None:
         gradient_checkpointing=a.checkpointing,
         compute_dtype="auto" if a.small else "bfloat16",
         rows_at_once=a.rows,
-        engine=config.build(SamplingEngine, a.engine),
+        engine=engine,
     )
     prompts = [words(a.prompt) for _ in range(a.rows)]
     policy.sample(prompts[: max(1, a.rows // 8)], seed=0, purpose="warm up", max_new_tokens=8)

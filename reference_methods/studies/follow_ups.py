@@ -69,7 +69,8 @@ class FollowUpJudges(Bounded):
         order, found = np.sign(in_pairs(gold(world, samples))), dict[str, Floats]()
         for bounded in (True, False):
             scorer = FollowUpScorer(policy, self.follow_ups or PHRASES, bounded)
-            found["bounded" if bounded else "unbounded"] = in_parts(scorer.scores, samples, AT_ONCE).double().numpy()
+            scores = in_parts(scorer.scores, samples, AT_ONCE)
+            found["bounded" if bounded else "unbounded"] = scores.double().cpu().numpy()
         found["elsewhere"] = np.roll(found["bounded"].reshape(-1, 2 * self.pairs), 2, axis=1).ravel()
         found["coin"] = np.zeros(len(samples))
         if self.labels:
@@ -112,7 +113,7 @@ def states_of(policy: LanguageModelPolicy, samples: Samples) -> Floats:
         last = prompt_lengths(part) + part.lengths() - 1
         return policy.body.hidden(part, last, np.ones_like(last))
 
-    return np.asarray(in_parts(compute, samples, AT_ONCE).double().numpy())
+    return np.asarray(in_parts(compute, samples, AT_ONCE).double().cpu().numpy())
 
 
 def in_pairs(values: Floats) -> Floats:
