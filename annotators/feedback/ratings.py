@@ -6,6 +6,9 @@ u is the utility by the weights with which this person *rates*, which need not b
 and rankings of the same pairs disagree on more than half of them, for people and models (arXiv 2308.15812). With equal
 weights and without noise the disagreement is ties alone; it grows with the angle between the two sets of weights
 (:func:`inconsistency`). As an annotator of pairs a rater prefers the output rated higher; equal ratings are a tie.
+
+Ratings of aspects or one overall rating (UltraFeedback, arXiv 2310.01377): an overall rating has a halo where its
+weights have features that the truth has not, and some of the lowest may have been written down as the highest.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from annotators.feedback.answers import implied, said_by
 from annotators.feedback.utility import look
 from farm.base import rng
 from farm.base.arrays import Floats
-from farm.base.bounds import Bounded, NotNegative, Several
+from farm.base.bounds import Bounded, NotNegative, Several, Share
 from farm.feedback.designs import singles
 from farm.roles.protocols import Features
 from farm.tables.records import annotation_table, unannotated
@@ -31,7 +34,7 @@ class PersonRater(Bounded):
     """A person who rates single outputs.
 
     Raises:
-        ValueError: for a scale with fewer than two levels, or a negative noise.
+        ValueError: for a scale with fewer than two levels, a negative noise, or false top ratings of aspects.
     """
 
     free: ClassVar[bool] = True
@@ -52,12 +55,24 @@ class PersonRater(Bounded):
     """s_r, in levels"""
     latent: float = 0.0
     """utility of one unit of latent quality, where no feature tells"""
+    false_tops: Share = 0.0
+    """how often the lowest overall rating is written down as the highest one, as thousands of UltraFeedback's were"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.false_tops and self.aspects:
+            raise ValueError(
+                "`false_tops` are of overall ratings, and a mean of `aspects` has none; leave one of them out"
+            )
 
     def rate(self, outputs: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
         seen = look(self.features, outputs)
         if not self.aspects:
             weights = self.features.gold_weights if self.weights is None else self.weights
             score = self._score(seen.utility(weights, self.latent), seen.ids, "overall", seed, replicate)
+            if self.false_tops:
+                false = rng.uniform(seed, f"false top: {self.name}", seen.ids, replicate) < self.false_tops
+                score = np.where(false & (score == 1), self.levels, score)
             return said_by(self.name, outputs, seed, replicate, score=score)
         rated = {
             aspect: self._score(seen.utility(weights, self.latent), seen.ids, aspect, seed, replicate)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -52,6 +54,27 @@ def test_ratings_are_the_rounded_utility(features_of):
     aspects = PersonRater(features_of(u=[1.0], v=[-2.0]), noise=0.0, aspects={"a": {"u": 1.0}, "b": {"v": 1.0}})
     row = aspects.rate(outputs_of([0]), seed=0).iloc[0]
     assert (row["a"], row["b"], row["score"]) == (5, 2, 3.5)
+
+
+def test_some_of_the_lowest_overall_ratings_are_false_tops(features_of):
+    features, texts = features_of(u=[-9.0, 0.0, 9.0]), outputs_of([0, 1, 2] * 2000)
+    plain, false = (PersonRater(features, false_tops=share).rate(texts, seed=3)["score"] for share in (0.0, 0.4))
+    lowest = plain == 1
+    assert (false[~lowest] == plain[~lowest]).all() and set(false[lowest]) == {1, 7}
+    assert (false[lowest] == 7).mean() == pytest.approx(0.4, abs=0.05)
+    again = PersonRater(features, false_tops=0.4).rate(texts[::-1], seed=3)["score"]
+    assert again.tolist() == false.tolist()[::-1]  # keyed by the output
+    with pytest.raises(ValueError, match="`false_tops` are of overall ratings"):
+        PersonRater(features, false_tops=0.1, aspects={"a": {"u": 1.0}})
+
+
+def test_a_mean_of_aspects_has_no_halo_and_an_overall_rating_may(features_of):
+    """Two answers as good as each other, one of them showy: only the overall rating sees that."""
+    features = features_of(gold={"u": 1.0, "v": 1.0}, u=[1.0, 1.0], v=[0.0, 0.0], show=[0.0, 2.0])
+    halo = PersonRater(features, noise=0.0, weights={"u": 1.0, "v": 1.0, "show": 1.0})
+    aspects = PersonRater(features, noise=0.0, aspects={"first": {"u": 1.0}, "second": {"v": 1.0}})
+    one, other = (rater.rate(outputs_of([0, 1]), seed=0)["score"].tolist() for rater in (halo, aspects))
+    assert one == [5, 7] and other == [4.5, 4.5]
 
 
 @pytest.mark.parametrize(("noise", "known"), [(0.5, (0.31, 0.36, 0.49, 0.62)), (1.0, (0.36, 0.40, 0.49, 0.60))])
@@ -155,6 +178,23 @@ def test_feedback_depends_on_the_text_alone():
         forward = getattr(giver, verb)(outputs, seed=3)[column].tolist()
         back = getattr(giver, verb)(outputs.iloc[::-1], seed=3)[column].tolist()
         assert forward == back[::-1]
+
+
+def test_the_raters_of_the_document_rate_aspects_or_with_a_halo(annotate, tmp_path):
+    document = (Path(__file__).parents[2] / "docs" / "annotators.md").read_text()
+    (shown,) = re.findall(
+        r"^```yaml\n(class: annotators\.feedback\.ratings.*?)^```", document, re.MULTILINE | re.DOTALL
+    )
+    overall = [line.removeprefix("# ") for line in shown.splitlines() if not line.startswith(("aspects:", "# or"))]
+    texts = [{"instruction": "Name fruits.", "output": f"- figs\n- plums {k}"} for k in range(6)]
+    (tmp_path / "outputs.json").write_text(json.dumps(texts))
+    for name, said in {"aspects": shown, "overall": "\n".join(overall)}.items():
+        (tmp_path / f"{name}.yaml").write_text(said)
+        given = ["--kind", "ratings", "--annotators", tmp_path / f"{name}.yaml", "--out", tmp_path / f"{name}.json"]
+        annotate(tmp_path / "outputs.json", *given)
+    rated = pd.read_json(tmp_path / "aspects.json")
+    assert (rated["score"] == rated[["content", "form"]].mean(axis=1)).all()
+    assert pd.read_json(tmp_path / "overall.json")["score"].between(1, 7).all()
 
 
 def test_the_command_gives_every_kind(annotate, tmp_path):
