@@ -1,4 +1,4 @@
-"""Feedback other than pairs from a language model, of any kind but reactions and triplets: the same store and limits.
+"""Feedback other than pairs from a language model, of any kind but reactions: the same store and limits.
 
 Ratings go from 1 to 7, overall or for each aspect of the template (UltraFeedback's four, arXiv 2310.01377; the score
 is then their mean). As an annotator of pairs a rater implies the preference for the output it rates higher; equal
@@ -23,7 +23,7 @@ from annotators.llm.session import current
 from farm.base.bounds import Count, NotNegative, check
 from farm.feedback.designs import singles
 from farm.storage.store import Store
-from farm.tables.records import annotation_table, unannotated
+from farm.tables.records import PairIds, annotation_table, unannotated
 from farm.tables.turns import prompts_of
 
 LOW, HIGH = 1, 7
@@ -227,3 +227,21 @@ class LLMChecker(Asker):
         said = [verdicts.pairwise(text_of(a), "line", 1)[0] for a in answers]
         right = pd.Series([{1.0: True, 2.0: False}.get(v or 0.0) for v in said], index=outputs.index, dtype=object)
         return outputs.assign(right=right, **self._columns(answers, right.notna().tolist(), seed, replicate))
+
+
+@dataclass(frozen=True)
+class LLMMatcher(Asker):
+    """Says which of two outputs is more like a third."""
+
+    prompt: str = "match"
+    task: Task = field(default="match", init=False, repr=False)
+
+    def match(self, triplets: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        """Of a table with ``anchor, output_1, output_2``: ``nearer``, the side that the verdict leans to, 1.5 for a tie
+        (always of equal outputs), NaN without a verdict; ``p_first`` is not known."""
+        texts = zip(prompts_of(triplets), triplets["output_1"], triplets["output_2"], triplets["anchor"], strict=True)
+        answers = self._ask([Item(asked, (one, two), anchor) for asked, one, two, anchor in texts], seed, replicate)
+        said = np.array([verdicts.pairwise(text_of(a), "line", 1)[0] for a in answers], dtype=np.float64)
+        nearer = np.where(PairIds(triplets).identical & ~np.isnan(said), 1.5, 1.5 + 0.5 * np.sign(said - 1.5))
+        readable = (~np.isnan(said)).tolist()
+        return triplets.assign(nearer=nearer, p_first=np.nan, **self._columns(answers, readable, seed, replicate))

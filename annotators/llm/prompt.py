@@ -1,6 +1,6 @@
 """Prompt templates: one YAML file each, in annotators/llm/prompts or the user's own, with a version of its content.
 
-    task       pairwise, rating, ranking, critique, correction, check, propose or vote
+    task       pairwise, rating, ranking, critique, correction, check, match, propose or vote
     verdict    how the answer ends: label (nothing but 1 or 2), line (``Verdict: 1``), json, or text (corrections)
     system     who the model is; {persona} is replaced by the annotator's persona
     user       the question; {items} is replaced by what is judged, {examples} by the examples, {principles} by the
@@ -30,16 +30,24 @@ from farm.roles import config, named_configs
 from farm.tables.turns import Prompt as Turns
 from farm.tables.turns import messages
 
-Task = Literal["pairwise", "rating", "ranking", "critique", "correction", "check", "propose", "vote"]
+Task = Literal["pairwise", "rating", "ranking", "critique", "correction", "check", "match", "propose", "vote"]
 Form = Literal["label", "line", "json", "text"]
 FOLDER = Path(__file__).parent / "prompts"
 
 
 class Item(NamedTuple):
-    """What is judged: an instruction, or a conversation, with one output, two (a pair) or more."""
+    """What is judged: an instruction, or a conversation, with one output, two (a pair) or more, and perhaps a text that
+    they are compared with."""
 
     instruction: Turns
     outputs: tuple[str, ...]
+    anchor: str | None = None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What delimits its texts besides the tags of every prompt."""
+        spoken = () if isinstance(self.instruction, str) else ("turn",)
+        return spoken if self.anchor is None else (*spoken, "anchor")
 
 
 class Shown(NamedTuple):
@@ -106,9 +114,9 @@ def _fill(template: str, parts: dict[str, str]) -> str:
     return re.sub(r"\{(items|examples|persona|count|principles)\}", lambda m: parts[m.group(1)], template)
 
 
-def clean(text: str, instruction: Turns = "") -> str:
-    """A judged text as it stands in a prompt; of a conversation, ``instruction``, no text can pose as a turn."""
-    return neutral(text, () if isinstance(instruction, str) else ("turn",)).strip()
+def clean(text: str, tags: tuple[str, ...] = ()) -> str:
+    """A judged text as it stands in a prompt, where it cannot pose as one of these tags, either."""
+    return neutral(text, tags).strip()
 
 
 def _on_one_line(text: str) -> str:
@@ -116,19 +124,21 @@ def _on_one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
-def in_tags(instruction: Turns) -> str:
-    """An instruction as it stands in a prompt; of a conversation each turn between tags that say whose it is."""
-    if isinstance(instruction, str):
-        return clean(instruction)
-    turns = [(m["role"], clean(m["content"], instruction)) for m in messages(instruction)]
+def in_tags(item: Item) -> str:
+    """The instruction as it stands in a prompt; of a conversation each turn between tags that say whose it is."""
+    if isinstance(item.instruction, str):
+        return clean(item.instruction, item.tags)
+    turns = [(m["role"], clean(m["content"], item.tags)) for m in messages(item.instruction)]
     return "\n".join(f'<turn of="{role}">\n{text}\n</turn>' for role, text in turns)
 
 
 def _item(item: Item, attributes: str) -> str:
-    lines = [f"<instruction{attributes}>\n{in_tags(item.instruction)}\n</instruction{attributes}>"]
+    lines = [f"<instruction{attributes}>\n{in_tags(item)}\n</instruction{attributes}>"]
     for number, output in enumerate(item.outputs, start=1):
         tag = f"output_{number}{attributes}" if len(item.outputs) > 1 else f"output{attributes}"
-        lines.append(f"<{tag}>\n{clean(output, item.instruction)}\n</{tag}>")
+        lines.append(f"<{tag}>\n{clean(output, item.tags)}\n</{tag}>")
+    if item.anchor is not None:
+        lines.append(f"<anchor{attributes}>\n{clean(item.anchor, item.tags)}\n</anchor{attributes}>")
     return "\n".join(lines)
 
 

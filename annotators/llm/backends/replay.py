@@ -11,7 +11,7 @@ from collections import defaultdict
 import numpy as np
 
 from annotators.llm.completion import Completion, Failed, Request
-from annotators.llm.prompt import clean, in_tags, shown
+from annotators.llm.prompt import Item, clean, in_tags, shown
 from annotators.llm.verdicts import spoken
 from farm.tables.formats import read_annotations
 from farm.tables.records import PairIds, swapped
@@ -26,9 +26,10 @@ class Replay:
     def __init__(self, name: str, _: str | None = None) -> None:
         table = read_annotations(name)
         table = table[table["preference"].notna()]
-        asked = prompts_of(table)
-        texts = {c: [clean(t, p) for t, p in zip(table[c], asked, strict=True)] for c in ("output_1", "output_2")}
-        table = table.assign(instruction=list(map(in_tags, asked)), **texts).drop(columns="turns", errors="ignore")
+        both_of = zip(table["output_1"], table["output_2"], strict=True)
+        items = [Item(asked, outputs) for asked, outputs in zip(prompts_of(table), both_of, strict=True)]
+        texts = {f"output_{k + 1}": [clean(item.outputs[k], item.tags) for item in items] for k in range(2)}
+        table = table.assign(instruction=list(map(in_tags, items)), **texts).drop(columns="turns", errors="ignore")
         both = [table, swapped(table, np.ones(len(table), dtype=bool))]
         self._recorded: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         for one in both:
