@@ -74,6 +74,18 @@ def test_what_compares_the_responses_to_a_prompt_learns_the_same_from_all_three(
         np.testing.assert_allclose(policy(reward), without, atol=1e-6)
 
 
+def test_a_probability_over_the_anchor_saturates_so_that_the_anchor_does_not_cancel() -> None:
+    """What RLOO compares, a score less the mean of the prompt: the anchor is no part of log-odds, and is of P."""
+
+    def compared(reward: Scorer) -> torch.Tensor:
+        scores = reward.scores(every()).view(8, 3)
+        return scores - scores.mean(1, keepdim=True)
+
+    assert torch.allclose(compared(anchored(plain())), compared(plain()), atol=1e-12)
+    with_probability = compared(anchored(plain(), probability=True))
+    assert with_probability.std(0).max() > 0.01 and (with_probability.diff(dim=1) < 0).all()  # the order stays
+
+
 def test_what_has_a_value_network_learns_less_from_a_reward_with_constants_of_prompts() -> None:
     gained = {}
     for deviation in (0.0, 5.0):
@@ -116,12 +128,18 @@ def test_an_experiment_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "sft": None,
         "reporter": None,
         "reward_model": "verified_reward",
-        "models": {"shifted": "shifted_reward", "anchored": {"use": "anchored_reward", "model": "shifted"}},
+        "preference_model": {"use": "general_preference_model", "epochs": 1},
+        "models": {
+            "shifted": "shifted_reward",
+            "anchored": {"use": "anchored_reward", "model": "shifted"},
+            "compared": {"use": "anchored_reward", "model": "preference_model"},
+        },
         "methods": {
             "ppo": {**small, "reward_model": "shifted"},
             "rloo": {**small, "reward_model": "anchored"},
+            "rloo_compared": {"use": "rloo", **small, "reward_model": "compared"},
         },
-        "sizes": {"prompts": 20, "evaluation": 4, "samples": 2},
+        "sizes": {"pairs": 20, "prompts": 20, "evaluation": 4, "samples": 2},
     }
     run = running.StudyRunner(experiment.from_mapping(said, "anchors.yaml"), tmp_path / "run").go()
-    assert not run.failures and set(run.table("leaderboard")["method"]) == {"sft", "ppo", "rloo"}
+    assert not run.failures and set(run.table("leaderboard")["method"]) == {"sft", "ppo", "rloo", "rloo_compared"}
