@@ -34,7 +34,8 @@ from reference_methods.studies.pocket_texts import PocketTexts, Scale
 @dataclass(frozen=True)
 class LabelStrength(Bounded):
     """Tables ``accuracy`` (``right``: share of fresh pairs in the order of the gold utility) and ``detection``
-    (``auroc`` of flipped labels, and ``precision``: the share of them among the lowest strengths)."""
+    (``auroc`` of flipped labels, ``precision``: the share of them among the lowest strengths, and ``strongest``: that
+    among as many of the highest)."""
 
     flips: ErrorRate = 0.25
     pairs: Count = 1000
@@ -70,7 +71,7 @@ class LabelStrength(Bounded):
         ]
         strengths = {"ensemble": mu, "member": signs * (seen @ members[0])}
         found = self.detected(strengths, wrong) if self.flips else []
-        table = pd.DataFrame(found, columns=["method", "auroc", "precision"])
+        table = pd.DataFrame(found, columns=["method", "auroc", "precision", "strongest"])
         return {"accuracy": pd.DataFrame(accuracy), "detection": table}
 
     def compared(self, n: int, seed: int) -> tuple[Floats, Floats]:
@@ -90,8 +91,9 @@ class LabelStrength(Bounded):
     def detected(self, strengths: Mapping[str, Floats], wrong: Bools) -> list[dict[str, float | str]]:
         """A row for each way to tell the strength of a label, and for chance."""
         number = round(self.share * len(wrong))
-        rows: list[dict[str, float | str]] = [
-            {"method": name, "auroc": auroc(-s, wrong), "precision": float(wrong[np.argsort(s)[:number]].mean())}
-            for name, s in strengths.items()
-        ]
-        return [*rows, {"method": "chance", "auroc": 0.5, "precision": float(wrong.mean())}]
+        rows = list[dict[str, float | str]]()
+        for name, s in strengths.items():
+            weak, strong = (float(wrong[np.argsort(sign * s)[:number]].mean()) for sign in (1, -1))
+            rows.append({"method": name, "auroc": auroc(-s, wrong), "precision": weak, "strongest": strong})
+        share = float(wrong.mean())
+        return [*rows, {"method": "chance", "auroc": 0.5, "precision": share, "strongest": share}]

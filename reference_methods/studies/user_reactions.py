@@ -30,9 +30,10 @@ from reference_methods.studies.pocket_texts import PocketTexts, Scale
 
 @dataclass(frozen=True)
 class UserReactions(Bounded):
-    """Tables ``policies`` (``method`` "w 0.5": ``love``, the mean chance of a like, ``gold``, and ``hacks``, sentences
-    of the styles of the bias) and ``models`` (``ips`` and ``naive``: ``auroc`` of likes of other texts, and ``error``,
-    how far the mean chance of a like is misjudged)."""
+    """Tables ``policies`` (``method`` "w 0.5": ``love``, the mean chance of a like, ``promised``, what the model by
+    inverse propensities takes it for, ``gold``, and ``hacks``, sentences of the styles of the bias) and ``models``
+    (``ips``, ``naive`` and the ``truth``: ``auroc`` of likes of other texts, ``error``, how far the mean chance of a
+    like is misjudged, and ``unreliable``, the mean of that over tenths of the texts by the model's own chance)."""
 
     bias: dict[str, float] | None = None
     """term -> weight in the likes beyond its worth; a question and courtesies where omitted"""
@@ -69,11 +70,12 @@ class UserReactions(Bounded):
             weights = self.loved(scale(seen)[observed], liked[observed], each[observed])
             love[method] = with_constant(x) @ weights
         models = [
-            {"method": method, "auroc": auroc(found, likes), "error": abs(float(expit(found).mean() - chance.mean()))}
-            for method, found in love.items()
+            {"method": method, "auroc": auroc(found, likes), **misjudged(expit(found), chance)}
+            for method, found in {**love, "truth": fresh.utility(bias) - threshold}.items()
         ]
-        of_text = {"love": chance, "gold": fresh.utility(), "hacks": fresh.terms[list(bias)].sum(axis=1).to_numpy()}
         loved, helpful, policies = love["ips"], self.helpful(scale, x, seed), []
+        of_text = {"love": chance, "promised": expit(loved), "gold": fresh.utility()}
+        of_text["hacks"] = fresh.terms[list(bias)].sum(axis=1).to_numpy()
         for w in self.weights:
             share = tilted(w * loved / loved.std() + (1 - w) * helpful, self.kl)
             policies.append({"method": f"w {w:g}", **{name: float(share @ value) for name, value in of_text.items()}})
@@ -90,6 +92,13 @@ class UserReactions(Bounded):
         signs, _ = drawn_labels(lead / self.temperature, self.flips, draws)
         found = x @ fit(scale(first) - scale(second), signs, ridge=self.ridge)
         return np.asarray(found / found.std())
+
+
+def misjudged(said: Floats, chance: Floats) -> dict[str, float]:
+    """How far chances that a model gives n texts are off: their mean, and that of each tenth of the texts by them."""
+    order = np.argsort(said, kind="stable")
+    tenths = [abs(said[rows].mean() - chance[rows].mean()) for rows in np.array_split(order, 10)]
+    return {"error": abs(float(said.mean() - chance.mean())), "unreliable": float(np.mean(tenths))}
 
 
 def with_constant(x: Floats) -> Floats:

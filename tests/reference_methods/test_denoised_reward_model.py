@@ -135,10 +135,17 @@ def test_what_an_ensemble_makes_of_wrong_labels(remedy: Any) -> None:
 
 
 def test_strengths_tell_flipped_labels_and_turning_them_round_costs_where_none_is_flipped() -> None:
-    """[trend]"""
-    wrong, clean = (LabelStrength(flips=flips, pairs=400, held_out=1000, members=3) for flips in (0.25, 0.0))
-    found = pd.concat([wrong.tables(seed)["detection"] for seed in (1, 2)]).groupby("method").mean()
+    """[trend] the strongest labels are right and the weakest wrong, fewer of them where fewer are flipped."""
+    many, few, clean = (LabelStrength(flips=flips, pairs=400, held_out=1000, members=3) for flips in (0.25, 0.1, 0.0))
+    found, rarer = (
+        pd.concat([study.tables(seed)["detection"] for seed in (1, 2)]).groupby("method").mean()
+        for study in (many, few)
+    )
     assert found.loc["ensemble", "auroc"] > 0.75 and found.loc["ensemble", "precision"] > 0.6
+    assert (
+        found.loc["ensemble", "precision"] > rarer.loc["ensemble", "precision"] > 3 * rarer.loc["chance", "precision"]
+    )
+    assert found.loc["ensemble", "strongest"] < 0.5 * found.loc["chance", "strongest"]
     right = clean.tables(1)["accuracy"].set_index("method")["right"]
     assert right["flip"] < right["raw"] and abs(right["margin"] - right["raw"]) < 0.01
     assert len(clean.tables(1)["detection"]) == 0
