@@ -18,7 +18,7 @@ def drawn_taste(length: float, dimensions: int, draws: np.random.Generator) -> F
     return np.asarray(length * direction / np.linalg.norm(direction))
 
 
-def drawn_labels(logit: Floats, flips: float, draws: np.random.Generator) -> tuple[Floats, Bools]:
+def drawn_labels(logit: Floats, flips: Floats | float, draws: np.random.Generator) -> tuple[Floats, Bools]:
     """Labels that are 1 with probability sigma(logit) and else -1, a share of them turned round, and which were."""
     honest, flipped = draws.random(logit.shape) < expit(logit), draws.random(logit.shape) < flips
     return np.where(honest != flipped, 1.0, -1.0), flipped
