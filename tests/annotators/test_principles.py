@@ -170,24 +170,45 @@ def test_a_principle_cannot_pose_as_a_verdict_or_a_tag() -> None:
 # --- real votes -------------------------------------------------------------------------------------------------------
 
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "annotators.md"
+
+
 @pytest.mark.parametrize(
-    ("file", "options", "pairs"),
+    ("row", "file", "options", "pairs"),
     [
-        ("human/pandalm/testset-v1.json", {}, 900),
-        ("human/llmfao/crowd-comparisons.csv", {"pairs": "human/llmfao/pairs-crowd.jsonl"}, 1500),
+        ("PandaLM, people", "human/pandalm/testset-v1.json", {}, 900),
+        ("LLMFAO, people", "human/llmfao/crowd-comparisons.csv", {"pairs": "human/llmfao/pairs-crowd.jsonl"}, 1500),
         (
+            "AlpacaEval's pairs, `gpt4_b1`",
             "alpaca_eval/human/gpt4_crossannotations_648x4.parquet",
             {"pairs": "alpaca_eval/human/crossannotation_pairs_648.parquet", "annotator": "gpt4_b1"},
             600,
         ),
+        (
+            "AlpacaEval's pairs, 100 votes of people",
+            "alpaca_eval/human/human_crossannotations_sample100.parquet",
+            {},
+            100,
+        ),
     ],
-)  # fmt: skip
-def test_on_real_votes_it_beats_a_coin(shared_data: Any, file: str, options: dict[str, Any], pairs: int) -> None:
+)
+def test_on_real_votes_it_beats_a_coin_and_is_as_the_document_says(
+    shared_data: Any, row: str, file: str, options: dict[str, Any], pairs: int
+) -> None:
     given = {k: shared_data(v) if k == "pairs" else v for k, v in options.items()}
     found = principles(shared_data(file), **given)
     assert found.read_off + found.held_out > 0.75 * pairs
     assert 1 <= len(found.principles) <= 5 and (found.principles["votes_for"] > found.principles["against"]).all()
-    assert found.constitution.low > 0.5
+    assert found.constitution.low > 0.5 or pairs == 100  # of which nothing can be said
+    (line,) = (line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"| {row} |"))
+    first, constitution, judge, difference, votes = (cell.strip() for cell in line.split("|")[2:7])
+    top = found.principles.iloc[0]
+    said = top["principle"].removeprefix("Select the response that ").rstrip(".")
+    assert first.startswith(f"{said.removeprefix('is ')} ({top['votes_for']} to {top['against']})")
+    for cell, estimate in ((constitution, found.constitution), (judge, found.default), (difference, found.difference)):
+        numbers = [float(number) for number in re.findall(r"-?\.\d+", cell)]
+        assert numbers == pytest.approx([estimate.value, estimate.low, estimate.high], abs=1.01e-3)
+    assert votes == f"{found.constitution.n:,} ({found.held_out})"
 
 
 def test_a_constitution_of_the_pocket_worlds_features_is_built_by_name() -> None:

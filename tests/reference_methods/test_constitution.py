@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import farm
+from farm.base import rng
 from farm.base.errors import UserError
 from farm.policies import DESCRIPTOR, load
 from farm.roles.protocols import Learning, PreferenceModel, Samples
@@ -19,7 +20,7 @@ from farm.worlds.pocket import grammar
 from farm.worlds.pocket.gold import PocketFeatures
 from farm.worlds.pocket.world import DEMONSTRATIONS
 from reference_methods.models.constitution import ByPrinciples, Constitution
-from reference_methods.studies.constitutions import Constitutions
+from reference_methods.studies.constitutions import Constitutions, texts
 from tests.farm.table_world import write
 from tests.reference_methods.tables import policy_of
 
@@ -129,6 +130,21 @@ def test_it_explains_labels_that_the_judge_does_not_and_costs_where_they_agree()
     assert aligned["default"] == 1.0 and 0.6 < aligned["constitution"] < 1.0
     assert orthogonal["turned"] < 0.4
     assert means(labels="coin")["constitution"] == pytest.approx(0.5, abs=0.12)
+
+
+def test_a_principle_that_seldom_applies_is_in_its_place_from_a_thousand_pairs_on() -> None:
+    """[trend] quotes and figures, with a quarter of flips: the first two of 1,000 pairs, not in each draw of 200."""
+    study, first = Constitutions(labels="orthogonal", flips=0.25), dict[int, list[bool]]()
+    for seed in (1, 2, 3):
+        found, gold, ids = texts(1800, seed)
+        truth = study.labelled(found, gold, ids, seed)
+        labels = np.where(rng.uniform(seed, "flipped label", ids) < study.flips, -truth, truth)
+        for n in (200, 1000):
+            rows = np.flatnonzero(truth != 0)[:n]
+            principles = study.read_off(found.iloc[rows], labels[rows], ids[rows], seed)
+            two = [(p.feature, p.more) for p in principles[:2]]
+            first.setdefault(n, []).append(two == [("quote", True), ("figure", False)])
+    assert all(first[1000]) and not all(first[200])
 
 
 def test_a_study_draws_by_its_seed_and_says_what_it_found() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 import farm
 from farm.base.errors import UserError
@@ -35,6 +36,21 @@ def test_accuracy_is_linear_in_how_often_the_context_is_inferred_right(inference
     assert right(inference) == pytest.approx(inference * right(1) + (1 - inference) * right(0))
     table = Contexts(pairs=600).tables(2)["reversals"]
     assert right(1) == pytest.approx(table[table["method"] == "given"]["right"].mean())
+
+
+def test_the_error_is_at_most_that_of_inferring_a_context_and_that_of_predicting_within_it() -> None:
+    """|sum_c q(c) P'(c) - P(c*)| <= (1 - q(c*)) + |P'(c*) - P(c*)|, of a fitted model; with q(c*) = 1 equal."""
+    study, draws = Contexts(), np.random.default_rng(4)
+    tastes = study.tastes() / study.temperature
+    x, context = draws.normal(size=(3000, 4)), draws.integers(3, size=3000)
+    label = np.where(draws.uniform(size=3000) < expit((x * tastes[context]).sum(1)), 1.0, -1.0)
+    found, true = expit(x @ in_contexts(x, context, label).T), expit(x @ tastes.T)
+    within = np.abs(found - true)
+    for sure in (0.0, 0.7, 1.0):
+        guess = np.full((3, 3), (1 - sure) / 2) + np.eye(3) * (sure - (1 - sure) / 2)
+        error = np.abs(found @ guess - true)
+        assert (error <= (1 - sure) + within + 1e-12).all() and (sure < 1 or np.allclose(error, within))
+    assert within.mean() < 0.05
 
 
 def test_two_thirds_prefer_each_style_to_the_next_and_one_reward_cannot_say_so() -> None:
