@@ -14,7 +14,8 @@ from reference_methods.models.reward_model import RewardModel
 from reference_methods.parts.label_weights import flipped, personal_weights, softened
 from reference_methods.parts.preferences import Preferences
 from reference_methods.studies.label_strength import LabelStrength
-from reference_methods.studies.parts import fit
+from reference_methods.studies.parts import auroc as area_under
+from reference_methods.studies.parts import drawn_labels, fit
 from tests.reference_methods.tables import REFERENCE, all_pairs, bradley_terry, learning, policy_of, recorder
 
 UTILITIES = np.array([0.0, 0.7, -0.4])
@@ -41,6 +42,11 @@ def test_how_well_the_true_strength_tells_flipped_labels() -> None:
     auroc, precision = detection(0.2, 0.5)
     assert round(auroc, 3) == 0.912 and round(precision, 3) == 0.686
     assert detection(0.2, 1e9) == pytest.approx((0.5, 0.2), abs=1e-3)  # labels of a coin tell nothing
+    draws = np.random.default_rng(4)
+    lead = draws.normal(size=200_000) - draws.normal(size=200_000)
+    signs, wrong = drawn_labels(lead / 0.5, 0.2, draws)
+    assert area_under(-signs * lead, wrong) == pytest.approx(auroc, abs=0.005)
+    assert wrong[np.argsort(signs * lead)[: len(lead) // 5]].mean() == pytest.approx(precision, abs=0.006)
     assert detection(0.2, 1e-3) == pytest.approx((1.0, 1.0), abs=2e-3)
 
 

@@ -1,6 +1,7 @@
 """Inverse propensities: expectation, error and order in closed form."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from farm.base.arrays import Floats
@@ -44,12 +45,13 @@ def test_the_share_of_pairs_that_are_right_in_expectation(clip: float, share: fl
     assert in_order(found, likings) == pytest.approx(share, abs=0.005)
 
 
-def test_drawn_reactions_have_the_error_that_is_computed() -> None:
-    squares = [
-        MissingReactions(chances=100).tables(seed)["errors"].query("method == 'naive'")["square"] for seed in range(60)
-    ]
-    of_both = np.mean([mean_square(RARE[k::2], liking, 1.0, 100) for k, liking in ((0, 0.3), (1, 0.7))])
-    assert np.mean(squares) == pytest.approx(of_both, rel=0.05)
+@pytest.mark.parametrize("clip", [0.05, 0.1, 0.2])
+def test_drawn_reactions_have_the_error_that_is_computed(clip: float) -> None:
+    tables = [MissingReactions(chances=100, clip=clip).tables(seed)["errors"] for seed in range(60)]
+    squares = pd.concat(tables).groupby("method")["square"].mean()
+    for method, known in (("ips", clip), ("naive", 1.0)):
+        of_both = np.mean([mean_square(RARE[k::2], liking, known, 100) for k, liking in ((0, 0.3), (1, 0.7))])
+        assert squares[method] == pytest.approx(of_both, rel=0.08)
 
 
 def test_a_clip_beyond_one_is_refused() -> None:
