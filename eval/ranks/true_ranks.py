@@ -107,7 +107,7 @@ def true_scores(first: Floats, second: Floats, covariance: Floats, rounds: int, 
         half = np.linalg.cholesky(spread)
         imagined = mean[:, :, None] + half @ generator.standard_normal((chains, 2, m))
         blurred = imagined.reshape(chains, -1) + generator.standard_normal((chains, 2 * m)) @ root.T
-        solved = np.linalg.solve(prior + noise, (data.reshape(-1) - blurred)[..., None])
+        solved = _solved(prior + noise, (data.reshape(-1) - blurred)[..., None])
         z = imagined + (prior @ solved)[..., 0].reshape(chains, 2, m)
         mean = z.mean(axis=2) + (half @ generator.standard_normal((chains, 2, 1)))[..., 0] / np.sqrt(m)
         residual = z - mean[:, :, None]
@@ -119,6 +119,16 @@ def true_scores(first: Floats, second: Floats, covariance: Floats, rounds: int, 
         if step >= 0:
             out[step] = z
     return (out * scale[:, None] + centre[:, None]).reshape(-1, 2, m)
+
+
+def _solved(matrices: Floats, vectors: Floats) -> Floats:
+    """The products [C, n, 1] of the inverses of symmetric matrices [C, n, n] with vectors. Methods that do the same on
+    each instruction have the same errors, and where their true scores are drawn close together nothing but rounding is
+    left of their differences: these are not solved for then."""
+    try:
+        return np.asarray(np.linalg.solve(matrices, vectors))
+    except np.linalg.LinAlgError:
+        return np.asarray(np.linalg.pinv(matrices, hermitian=True) @ vectors)
 
 
 def _inverse_wishart(scale: Floats, degrees: float, generator: np.random.Generator) -> Floats:
