@@ -1,4 +1,4 @@
-"""Feedback other than pairs from a language model, of any kind but reactions: the same store and limits.
+"""Feedback other than pairs from a language model, of any kind but reactions and sets: the same store and limits.
 
 Ratings go from 1 to 7, overall or for each aspect of the template (UltraFeedback's four, arXiv 2310.01377; the score
 is then their mean). As an annotator of pairs a rater implies the preference for the output it rates higher; equal
