@@ -19,7 +19,9 @@ from farm.feedback.kind import kind
 from farm.roles.protocols import Learning
 from reference_methods.online.dragon import Dragon
 from reference_methods.online.rloo import RLOO
+from reference_methods.parts.batches import log_likelihoods
 from reference_methods.studies.set_rewards import CLASS, QUALITY, entropy_of
+from tests.policies.conftest import PROMPTS, make_policy
 from tests.reference_methods.tables import Array, learned, learning, policy_of, rollout_of, scorer_of
 
 WORTH = np.array([0.3, -1.0, 0.8, 0.1])
@@ -101,6 +103,34 @@ def test_the_entropy_of_classes_in_the_value_keeps_the_policy_more_diverse(learn
     plain, diverse = (entropy_of(np.bincount(CLASS, p, 3)) for p in found)
     assert found[0] @ QUALITY > 0.4 and found[1] @ QUALITY > 0.25  # from .25
     assert diverse > plain + 0.05
+
+
+@dataclass(frozen=True)
+class OfWords:
+    """Values a set by how many words its outputs have between them."""
+
+    name: str = "of words"
+    free = True
+
+    def appraise(self, groups: pd.DataFrame, *, seed: int, replicate: int = 0) -> pd.DataFrame:
+        value = [float(len({word for text in listed for word in text.split()})) for listed in groups["outputs"]]
+        return said_by(self.name, groups, seed, replicate, value=value)
+
+
+@pytest.mark.parametrize("learner", ["contrast", "leave_one_out"])
+def test_a_language_model_learns_and_repeats_whatever_the_micro_batches(learner: Any) -> None:
+    start = make_policy()
+    models, texts = {"reward_model": start.scorer(3)}, start.encode(PROMPTS, ["w3 w4 w5"] * len(PROMPTS))
+    found, lines = [], list[dict[str, float]]()
+    for tokens in (100_000, 100_000, 60):
+        asked = {"sets": FeedbackAsker(kind("sets"), OfWords(), 1)}
+        prompts = pd.DataFrame({"instruction": PROMPTS})
+        here = Learning(seed=1, policy=start, prompts=prompts, models=models, asked=asked, log=lines.append)
+        train = method(learner=learner, steps=2, rollouts=16, learning_rate=1e-3, micro_batch_tokens=tokens).train
+        found.append(log_likelihoods(train(here), texts).detach())
+    assert torch.equal(found[0], found[1]) and torch.allclose(found[0], found[2], atol=0.05)
+    assert not torch.allclose(found[0], log_likelihoods(start, texts), atol=1e-4)
+    assert lines[0]["kl"] == pytest.approx(0, abs=1e-4) and np.isfinite(lines[1]["loss"])
 
 
 def test_a_set_without_a_value_and_odd_groups_are_refused() -> None:
