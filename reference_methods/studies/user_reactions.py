@@ -31,9 +31,10 @@ from reference_methods.studies.pocket_texts import PocketTexts, Scale
 @dataclass(frozen=True)
 class UserReactions(Bounded):
     """Tables ``policies`` (``method`` "w 0.5": ``love``, the mean chance of a like, ``promised``, what the model by
-    inverse propensities takes it for, ``gold``, and ``hacks``, sentences of the styles of the bias) and ``models``
-    (``ips``, ``naive`` and the ``truth``: ``auroc`` of likes of other texts, ``error``, how far the mean chance of a
-    like is misjudged, and ``unreliable``, the mean of that over tenths of the texts by the model's own chance)."""
+    inverse propensities takes it for, ``auroc``, how well that tells likes of the policy's own texts, ``gold``, and
+    ``hacks``, sentences of the styles of the bias) and ``models`` (``ips``, ``naive`` and the ``truth``: ``auroc`` of
+    likes of other texts, ``error``, how far the mean chance of a like is misjudged, and ``unreliable``, the mean of
+    that over tenths of the texts by the model's own chance)."""
 
     bias: dict[str, float] | None = None
     """term -> weight in the likes beyond its worth; a question and courtesies where omitted"""
@@ -78,7 +79,9 @@ class UserReactions(Bounded):
         of_text["hacks"] = fresh.terms[list(bias)].sum(axis=1).to_numpy()
         for w in self.weights:
             share = tilted(w * loved / loved.std() + (1 - w) * helpful, self.kl)
-            policies.append({"method": f"w {w:g}", **{name: float(share @ value) for name, value in of_text.items()}})
+            own = draws.choice(self.texts, self.texts, p=share)
+            means = {name: float(share @ value) for name, value in of_text.items()}
+            policies.append({"method": f"w {w:g}", **means, "auroc": auroc(loved[own], likes[own])})
         return {"policies": pd.DataFrame(policies), "models": pd.DataFrame(models)}
 
     def loved(self, x: Floats, liked: Bools, weights: Floats) -> Floats:

@@ -144,6 +144,7 @@ def test_a_policy_that_seeks_likes_is_promised_more_of_them_than_it_gets(
         policies = found["policies"]
         too_much = (policies["promised"] - policies["love"])[["w 0", "w 0.5", "w 1"]].to_numpy()
         assert (np.diff(too_much) > 0).all() and too_much[-1] > 0.02
+        assert policies["auroc"].between(0.55, found["models"].loc["ips", "auroc"] - 0.05).all()  # nor told as well
 
 
 def least_right(ratio: float) -> float:
