@@ -98,10 +98,11 @@ class Spread:
             if any(p.requires_grad for p in layer.parameters()):
                 fully_shard(layer, mesh=mesh, ignored_params=frozen, mp_policy=precision)
         head: set[torch.nn.Parameter] = set() if compute is None else _of_head(model) - frozen
-        self._root: Any = fully_shard(_Root(model), mesh=mesh, ignored_params=frozen | head)
+        root = _Root(model)
+        self._root: Any = fully_shard(root, mesh=mesh, ignored_params=frozen | head)  # the same, in place
         self._held: set[Any] = {self._root}
         if head:
-            both = _RootWithHead(self._root, model.get_output_embeddings())
+            both = _RootWithHead(root, model.get_output_embeddings())
             self._root = fully_shard(both, mesh=mesh, ignored_params=frozen, mp_policy=precision)
             self._held.add(self._root)
         self._modules: list[Any] = [m for m in self._root.modules() if isinstance(m, FSDPModule)]
