@@ -1,4 +1,4 @@
-"""A judge of thirty thousand parameters, in the files of transformers and vLLM, and in those of llama.cpp (GGUF).
+"""A judge of seventy thousand parameters, in the files of transformers and vLLM, and in those of llama.cpp (GGUF).
 
 What it says depends on the last token of the prompt. After a closed thought it is 1 or 2, more or less likely by what
 stands in the prompt; after the line that opens its turn it begins to think. So it answers with a label only where the
@@ -23,7 +23,7 @@ CHAT = (
     "{% endif %}"
 )
 SPECIAL, THOUGHT = ["<|im_start|>", "<|im_end|>"], ["<think>", "</think>"]
-HIDDEN, LAYERS, HEADS, FEED_FORWARD, CONTEXT = 32, 2, 2, 64, 8192
+HIDDEN, LAYERS, HEADS, FEED_FORWARD, CONTEXT = 64, 2, 2, 64, 8192  # vLLM knows no heads below 32
 
 
 def tokenizer() -> Any:
@@ -51,7 +51,7 @@ def model() -> Any:
     with torch.no_grad():
         for weights in made.parameters():
             if weights.dim() == 2:
-                weights.mul_(5)
+                weights.mul_(7)
         words = made.get_input_embeddings().weight
         words[:, :2] = 0.0  # the first place says that a verdict is due, the second that a thought is
         for token, place, size in (("ĊĊ", 0, 3), ("1", 0, 6), ("2", 0, 6), ("Ċ", 1, 3), ("<think>", 1, 6)):

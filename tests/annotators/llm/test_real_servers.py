@@ -64,7 +64,7 @@ def test_a_recipe_against_the_program(recipe: str, served: Served, tmp_path: Pat
         expected = [first_is_preferred(row) for row in judged.to_dict("records")]
         assert np.ptp(expected) > 0.1  # another answer for another pair
         np.testing.assert_allclose(judged["p_first"], expected, atol=0.02)  # llama.cpp keeps keys in 16 bits
-        assert (judged["label_mass"] > 0.99).all() and (judged["model"] != "").all()
+        assert (judged["label_mass"] > 0.9).all() and (judged["model"] != "").all()
         thought, said = annotate(url, "thoughts.json", "--set", "extra=null")
         assert (thought["status"][:-1] == "unparseable").all() and said.count("switch it off") == 1
 
