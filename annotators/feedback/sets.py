@@ -21,7 +21,7 @@ from annotators.feedback.answers import said_by
 from annotators.feedback.utility import look_within
 from farm.base import rng
 from farm.base.arrays import Floats
-from farm.base.bounds import Bounded, NotNegative
+from farm.base.bounds import Bounded, NotNegative, Number
 from farm.feedback.sets import KIND
 from farm.roles.protocols import Features
 
@@ -37,7 +37,7 @@ class SetAppraiser(Bounded):
     """of u; default: the gold weights, and with `{}` diversity alone counts"""
     by: list[str] | None = None
     """φ: features by which outputs are alike or not; default: those that the gold utility has"""
-    diversity: float = 1.0
+    diversity: Number = 1.0
     width: NotNegative = 1.0
     noise: NotNegative = 0.0
 
@@ -56,7 +56,8 @@ class SetAppraiser(Bounded):
 
 def spread(looks: Floats, width: float) -> float:
     """D of outputs with these features [n, d], in nats."""
-    apart = np.square(looks[:, None] - looks[None]).sum(-1)
-    alike = np.exp(-apart / (2 * width**2)) if width else (apart == 0).astype(np.float64)
+    with np.errstate(over="ignore"):  # infinitely far apart in a very small width
+        apart = np.square((looks[:, None] - looks[None]) / (width or 1.0)).sum(-1)
+    alike = np.exp(-apart / 2) if width else (apart == 0).astype(np.float64)
     shares = np.linalg.eigvalsh(alike / len(looks)).clip(0, 1)
     return float(-xlogy(shares, shares).sum())

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from farm.asking.givers import gives, is_free, name_of
+from farm.asking.givers import is_free, name_of, require_wraps
 from farm.base import rng
 from farm.base.bounds import check
 from farm.feedback.kind import FeedbackKind
@@ -63,9 +63,7 @@ class TurnsRound:
 
     def __post_init__(self) -> None:
         check(self)
-        if not set(gives(self.annotator)) & set(self.wraps):
-            known, given = ", ".join(self.wraps), ", ".join(gives(self.annotator)) or "no feedback"
-            raise ValueError(f"it wraps {known}, and {name_of(self.annotator)} gives {given}")
+        require_wraps(self, self.annotator)
 
     @property
     def _key(self) -> Unit:

@@ -20,9 +20,9 @@ from scipy.special import ndtr
 
 from annotators.feedback.answers import said_by
 from annotators.feedback.utility import look
-from farm.asking.givers import name_of
+from farm.asking.givers import name_of, require_wraps
 from farm.base import rng
-from farm.base.bounds import Positive, Share, check
+from farm.base.bounds import Number, Positive, Share, check
 from farm.feedback.kind import kind
 from farm.roles.givers import Giver
 from farm.roles.protocols import Features
@@ -38,12 +38,13 @@ class OneSided:
     features: Features
     weights: dict[str, float] | None = None
     """w; default: the gold weights"""
-    threshold: float = 0.0
+    threshold: Number = 0.0
     noise: Positive = 1.0
     explore: Share = 0.05
 
     def __post_init__(self) -> None:
         check(self)
+        require_wraps(self, self.annotator)
 
     @property
     def name(self) -> str:

@@ -269,7 +269,11 @@ ASKED = ("prompt", "instruction", "question", "instruction_id", "question_id")
 def _together(table: pd.DataFrame) -> str:
     """A caution where several battles are about one prompt, which as rows of their own make errors too small."""
     name = next((c for c in ASKED if c in table.columns), None)
-    different = len(table) if name is None else table[name].astype(str).nunique()
+    if name is None:
+        return ""
+    prompts = table[name].where(table[name].notna(), "").astype(str).str.strip()
+    unknown = prompts == ""  # of these nothing is known
+    different = prompts[~unknown].nunique() + int(unknown.sum())
     if different == len(table):
         return ""
     return f"{len(table):,} battles about {different:,} prompts, taken as independent: cluster by {name}"

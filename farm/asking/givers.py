@@ -78,6 +78,13 @@ def require_gives(giver: Any, kind: FeedbackKind) -> None:
         require_gives(inner, kind)
 
 
+def require_wraps(wrapper: Any, inner: Any) -> None:
+    """Refuse one to be wrapped who gives no kind of feedback that the wrapper ``wraps``, by a ValueError."""
+    if not set(gives(inner)) & set(wrapper.wraps):
+        known, given = ", ".join(wrapper.wraps), ", ".join(gives(inner)) or "no feedback"
+        raise ValueError(f"it wraps {known}, and {name_of(inner)} gives {given}")
+
+
 def description(thing: Any) -> Any:
     """Everything that determines a giver's answers, as plain data for a content address.
 

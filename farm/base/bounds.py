@@ -42,6 +42,7 @@ Count = Annotated[int, Ge(1)]
 Several = Annotated[int, Ge(2)]
 Natural = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
+Number = Annotated[float, Finite()]
 NotNegative = Annotated[float, Ge(0), Finite()]
 Share = Annotated[float, Ge(0), Le(1)]
 """a share or a probability"""

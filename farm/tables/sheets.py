@@ -22,13 +22,16 @@ from farm.tables.table_files import is_missing
 PREFERRED = ("preferred", "overall_pref", "preference")
 _NAMES = {"completion_a": "output_1", "completion_b": "output_2", "response_a": "output_1", "response_b": "output_2",
           "model_a": "generator_1", "model_b": "generator_2", "evaluator": "annotator"}  # fmt: skip
+_TEXTS = ({"completion_a", "completion_b"}, {"response_a", "response_b"}, {"output_1", "output_2"})
 _WORD = re.compile(r"(?:model-|response-|completion-)?([ab])(?:-is)?(?:-(slightly|clearly|much|far))?(?:-better)?")
 _TIES = ("tie", "same", "equal", "both", "neither")
 
 
 def of_two(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of shares that names no models: it compares two, which are called a and b."""
-    if "preferred" not in table.columns or {"model_a", "model_b"} & set(table.columns):
+    """A table of shares that has two texts to compare and names no models: they are called a and b."""
+    there = set(table.columns)
+    compares = "preferred" in there and any(both <= there for both in _TEXTS)
+    if not compares or {"model_a", "model_b", "preference"} & there:
         return table
     return table.assign(model_a="a", model_b="b")
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from farm.base.arrays import Floats
-from farm.base.bounds import NotNegative, Several
+from farm.base.bounds import NotNegative, Number, Several
 from farm.base.errors import UserError
 from farm.roles.protocols import Learning, Policy
 from farm.tables import turns
@@ -47,7 +47,7 @@ class Dragon(RLOO):
     """Trains the policy on sets of its own samples."""
 
     learner: Literal["contrast", "leave_one_out"] = "contrast"
-    weight: float = 1.0
+    weight: Number = 1.0
     """of what is said of sets, beside the reward model"""
     samples_per_prompt: Several = 16
     beta: NotNegative = 0.1

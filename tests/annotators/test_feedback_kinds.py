@@ -277,6 +277,9 @@ def test_a_set_is_worth_its_mean_and_how_unlike_its_outputs_are(features_of):
 
     classes = value(weights={}, by=["style"], width=0.0)
     three_of_four = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    np.testing.assert_allclose(value(weights={}, by=["style"], width=1e-200), classes)  # failed: no eigenvalues
+    with pytest.raises(ValueError, match="diversity"):
+        value(diversity=np.inf)
     np.testing.assert_allclose(classes, [0.0, np.log(3), three_of_four, np.log(2)], atol=1e-12)
     near = np.exp(-1 / (2 * 0.5**2))
     expected = -sum(p * np.log(p) for p in ((1 + near) / 2, (1 - near) / 2))

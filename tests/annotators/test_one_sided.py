@@ -15,6 +15,7 @@ from scipy.stats import norm
 from annotators.feedback.checks import AnswerChecker
 from annotators.feedback.panel import Panel
 from annotators.feedback.ratings import PersonRater
+from annotators.feedback.sets import SetAppraiser
 from annotators.noise.flip import Flip
 from annotators.noise.one_sided import OneSided
 from tests.annotators.conftest import features_of
@@ -60,8 +61,11 @@ def test_what_is_rejected_is_not_asked_about_and_checks_are_as_one_sided() -> No
     seen = table["status"] == "ok"
     assert table["right"].notna().equals(seen) and 0.3 < seen.mean() < 0.7
     assert table["right"][seen].astype(float).mean() > 0.65  # half of all are right
-    with pytest.raises(ValueError, match="explore"):
-        one_sided(explore=1.5)
+    for wrong in ({"explore": 1.5}, {"threshold": np.inf}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            one_sided(**wrong)
+    with pytest.raises(ValueError, match="it wraps ratings, checks, and appraiser gives sets"):
+        OneSided(SetAppraiser(features), features)
 
 
 AUDITORS = np.array(list(product((0.0, 1.0), repeat=3)))

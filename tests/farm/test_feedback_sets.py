@@ -460,6 +460,15 @@ def test_a_sheet_of_your_own_that_compares_two(tmp_path: Path) -> None:
         feedback_sets.of_table(mine, "mine.csv", {**texts, "preference": "b_wins"})
 
 
+def test_a_column_preferred_makes_no_sheet_of_what_compares_nothing() -> None:
+    """Failed: ratings and checks with a column of this name were read as pairs without texts."""
+    one = pd.DataFrame({"instruction": ["q", "r"], "output": ["x", "y"], "preferred": [0, 1]})
+    assert feedback_sets.of_table(one.assign(score=[1, 2]), "mine.json").kind == "ratings"
+    assert feedback_sets.of_table(one.assign(right=[True, False]), "mine.json").kind == "checks"
+    two = one.assign(output_1="x", output_2="y", preference=[1, 2])
+    assert "model_a" not in feedback_sets.of_table(two, "mine.json").table
+
+
 def test_a_sheet_without_openpyxl_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sheet.xlsx").write_bytes(b"PK")
     monkeypatch.setitem(sys.modules, "openpyxl", None)
