@@ -83,9 +83,11 @@ def needed(shape: Shape, work: Work) -> dict[str, float]:
     }
     if whole and work.computes_in_16_bits and each == 4 and not work.gradient_checkpointing:
         found["activations"] += 2 * shape.parameters / work.devices  # copies of the weights for the matrix products
-    turned = in_16 and each == 4 and shape.joined  # then what is not joined is copied, too
-    copied = (shape.parameters if turned else shape.joined) * (2 if in_16 else 4)
-    found["copy to sample from"] = max(0.0, copied - found["activations"] - found["logits"])
+    turned = in_16 and each == 4  # then what is not joined is copied, too
+    copied = shape.linear if turned or work.tune == "lora" else shape.joined
+    if turned and copied:
+        copied += shape.vocabulary * shape.width
+    found["copy to sample from"] = max(0.0, copied * (2 if in_16 else 4) - found["activations"] - found["logits"])
     return found
 
 
@@ -141,7 +143,7 @@ class Verdict:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {gib(size)}" for name, size in self.parts.items() if size >= GIB / 20)
-        said = f"{gib(self.total)} of {gib(self.room)} GiB ({parts})"
+        said = f"{gib(self.total)} of {gib(self.room)} GiB" + (f" ({parts})" if parts else "")
         if self.fits:
             return said
         if self.remedy is None:

@@ -29,6 +29,8 @@ class Shape:
     vocabulary: int
     joined: int = 0
     """parameters of which the policy's own loop holds a second copy, joined (farm.engines.llama)"""
+    linear: int = 0
+    """of all linear layers and the output embedding: with adapters, which are merged, its copy has them all"""
 
 
 @lru_cache(maxsize=16)
@@ -65,6 +67,7 @@ def of_model(model: Any) -> Shape:
     head = model.get_output_embeddings()
     # GPT-2 keeps its matrices in a module that torch.nn does not know.
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D"]
+    joined, all_linear = _copied(model)
     return Shape(
         parameters=sum(p.numel() for p in model.parameters()),
         layer=sum(p.numel() for p in stack[-1].parameters()),
@@ -74,12 +77,15 @@ def of_model(model: Any) -> Shape:
         inner=getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * text.hidden_size,
         keys=2 * (getattr(text, "num_key_value_heads", None) or heads) * width,
         vocabulary=text.vocab_size,
-        joined=_joined(model),
+        joined=joined,
+        linear=all_linear,
     )
 
 
-def _joined(model: Any) -> int:
+def _copied(model: Any) -> tuple[int, int]:
     if type(model).__name__ != "LlamaForCausalLM":
-        return 0
-    parts = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight", "lm_head.weight")
-    return sum(p.numel() for name, p in model.named_parameters(remove_duplicate=False) if name.endswith(parts))
+        return 0, 0
+    joined = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight", "lm_head.weight")
+    sizes = {name: p.numel() for name, p in model.named_parameters(remove_duplicate=False)}
+    found = sum(size for name, size in sizes.items() if name.endswith(joined))
+    return found, found + sum(n for name, n in sizes.items() if name.endswith(("o_proj.weight", "down_proj.weight")))
