@@ -196,6 +196,9 @@ def _read(rows: Rows, kind: str | None) -> pd.DataFrame:
     """Outputs, or pairs of them, with the columns that each must have."""
     file = rows if isinstance(rows, (str, Path)) else None
     table = formats.merge_input(formats.rows(rows, "the rows")) if file is None else formats.read_table(file)
+    if "outputs" in table and not {"output", "output_1"} & set(table.columns):
+        told = "`outputs` holds lists, and an output a row is read here: name it `output`, once for each of the list"
+        raise UserError(f"{file or 'the rows'}: {told}")
     of_pairs = "output" not in table and ("output_1" in table or kind in (None, "pairs"))
     if file is not None:
         return formats.read_pairs(file) if of_pairs else formats.read_outputs(file)

@@ -59,8 +59,12 @@ def check_table(path: Path, table: pd.DataFrame | None = None, inputs: Iterable[
     files.check_out(path, tuple(inputs))
     if table is not None and suffix == ".parquet":
         _arrow(table, path)
-    if table is not None and suffix == ".csv" and "turns" in table.columns:
-        raise UserError(f"{path}: there are prompts of several turns, which CSV cannot hold; write .json or .jsonl")
+    if table is not None and suffix == ".csv":
+        if "turns" in table.columns:
+            raise UserError(f"{path}: there are prompts of several turns, which CSV cannot hold; write .json or .jsonl")
+        for column in table.columns:
+            if any(isinstance(cell, (list, np.ndarray)) for cell in table[column].dropna().head(1)):
+                raise UserError(f"{path}: `{column}` has lists, which CSV cannot hold; write .json or .jsonl")
 
 
 def _suffix(path: Path) -> str:

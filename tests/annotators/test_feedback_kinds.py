@@ -213,6 +213,11 @@ def test_the_command_gives_every_kind(annotate, tmp_path):
         annotate(*wrong, "--design", "all")
     with pytest.raises(UserError, match="no feedback `rating`"):
         annotate(tmp_path / "outputs.json", "--kind", "rating", "--annotators", "rater", "--out", tmp_path / "x.json")
+    with pytest.raises(UserError, match="`outputs` has lists, which CSV cannot hold"):
+        annotate(tmp_path / "outputs.json", "--kind", "rankings", "--annotators", "ranker", "--out", tmp_path / "x.csv")
+    (tmp_path / "lists.json").write_text(json.dumps([{"instruction": "Do.", "outputs": ["a", "b"]}]))
+    with pytest.raises(UserError, match="`outputs` holds lists, and an output a row is read here"):
+        annotate(tmp_path / "lists.json", "--kind", "rankings", "--annotators", "ranker", "--out", tmp_path / "x.json")
     judge = [tmp_path / "outputs.json", "--kind", "ratings", "--annotators", "llm_rater"]
     judge += ["--set", "model=mock/refuse", "--out", tmp_path / "llm.json", "--json"]
     with pytest.raises(UserError, match=r"not one answer \(12 refused\)"):
