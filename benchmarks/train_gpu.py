@@ -110,6 +110,8 @@ def main() -> None:
         raise SystemExit("no accelerator is here; --small tries the script on the processor")
     if a.micro_batch_tokens != "auto":
         a.micro_batch_tokens = int(a.micro_batch_tokens)
+    if a.eager and a.engine != "vllm":
+        parser.error("--eager is a setting of --engine vllm")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name, tune = "small" if a.small else "7b" if a.large else "1b", "lora" if a.large else "full"
     engine: Any = config.build(SamplingEngine, a.engine)
