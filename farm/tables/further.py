@@ -26,7 +26,7 @@ OF_STAGES = frozenset(
         *"output generator finish_reason prompt_tokens response_tokens log_probabilities group writer draw".split(),
         *"outputs generators output_1 output_2 generator_1 generator_2 anchor method sample tokens gold proxy".split(),
         *"kl baseline model of margin agrees episode turn reply reward done user score scores ranking liked".split(),
-        *"observed text polarity marks correction right nearer failure row".split(),
+        *"observed text polarity marks correction right nearer value failure row".split(),
     }
 )
 """names under which stages, givers of feedback, users and measures write"""
